@@ -1,0 +1,1 @@
+"""wakd_kit: weight-averaged knowledge distillation under domain shift."""

@@ -1,0 +1,194 @@
+"""What a strategy reads and what it returns: source curves in, one coefficient per segment out.
+
+A *segment* is a run of consecutive iterates (parameters after an optimiser step). A run stores, per segment,
+the mean of its iterates and its last iterate, and evaluates that last iterate on the source validation splits.
+Those evaluations are the curves; nothing in this package has ever seen the target domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ..registry import did_you_mean
+
+SERIES = ("train_loss", "val_loss", "val_loss_pooled", "val_accuracy", "val_kd_loss")
+
+
+class NoWindow(ValueError):
+    """A strategy found nothing to average on these curves: an outcome to report, never a reason to fall back."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Source curves of one run, one entry per segment.
+
+    iterates         number of iterates in each segment, (S,) integers >= 1
+    train_loss       mean training objective over the segment, nats per example
+    val_loss         cross-entropy of the segment's last iterate on source validation, nats per example:
+                     the mean over source domains of each domain's mean (domains weigh the same, as SWAD does)
+    val_loss_pooled  the same over all source validation examples pooled (large domains weigh more)
+    val_accuracy     accuracy of the last iterate, a fraction, domains weighing the same
+    val_kd_loss      distillation loss to the teacher, pooled over examples (what steers SWAD in the WAKD code)
+    per_domain       {"val_loss": {"ink": (S,) array, ...}, "val_accuracy": {...}}
+
+    A series that was not recorded is None; asking for it says so. The target has no place here.
+    """
+
+    iterates: np.ndarray
+    train_loss: np.ndarray | None = None
+    val_loss: np.ndarray | None = None
+    val_loss_pooled: np.ndarray | None = None
+    val_accuracy: np.ndarray | None = None
+    val_kd_loss: np.ndarray | None = None
+    per_domain: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        iterates = np.asarray(self.iterates)
+        if iterates.ndim != 1 or len(iterates) == 0:
+            raise ValueError("Curves need at least one segment; got none. Has the run recorded anything yet?")
+        if not np.all(iterates == np.round(iterates)) or np.any(iterates < 1):
+            raise ValueError(f"Every segment holds a whole number of iterates >= 1; got {iterates.tolist()}.")
+        object.__setattr__(self, "iterates", _frozen(iterates, np.int64))
+        for name in SERIES:
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, self._checked(name, values))
+        checked = {
+            name: MappingProxyType({domain: self._checked(f"{name}/{domain}", v) for domain, v in by_domain.items()})
+            for name, by_domain in self.per_domain.items()
+        }
+        object.__setattr__(self, "per_domain", MappingProxyType(checked))
+
+    def _checked(self, name: str, values: Any) -> np.ndarray:
+        values = _frozen(values, np.float64)
+        if values.shape != self.iterates.shape:
+            raise ValueError(f"{name} has {values.size} values for {len(self)} segments; give one per segment.")
+        return values
+
+    def __len__(self) -> int:
+        return len(self.iterates)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Step of each segment's last iterate, counted from 1, (S,)."""
+        return np.cumsum(self.iterates)
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Step of each segment's first iterate, counted from 1, (S,)."""
+        return self.ends - self.iterates + 1
+
+    @property
+    def steps(self) -> int:
+        """Length of the run in optimiser steps."""
+        return int(self.iterates.sum())
+
+    def series(self, name: str) -> np.ndarray:
+        """A steering curve by name, (S,) finite float64. Errors: unknown or unrecorded name, NaN in it, target."""
+        if "target" in str(name):
+            raise ValueError(f"{name!r} asks for the target domain; strategies see source curves only: {_names(self)}.")
+        if name not in SERIES:
+            raise ValueError(did_you_mean("curve", name, SERIES))
+        values = getattr(self, name)
+        if values is None:
+            raise ValueError(f"This run has no {name!r} curve; it has {_names(self)}.")
+        if not np.all(np.isfinite(values)):
+            first = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(
+                f"{name} is {values[first]} at segment {first + 1} of {len(self)}: training diverged there. "
+                "Lower the learning rate, or cut the curves before it with curves[:k]."
+            )
+        return values
+
+    def __getitem__(self, which: slice) -> Curves:
+        """The curves of a run that had stopped early: ``curves[:k]``."""
+        if not isinstance(which, slice) or which.start not in (None, 0) or which.step not in (None, 1):
+            raise TypeError("Curves are cut from the front only, curves[:k]; take one series with curves.series(name).")
+        cut = {name: getattr(self, name) for name in SERIES}
+        return Curves(
+            self.iterates[which],
+            **{name: None if values is None else values[which] for name, values in cut.items()},
+            per_domain={n: {d: v[which] for d, v in by.items()} for n, by in self.per_domain.items()},
+        )
+
+
+def as_curves(curves: Any = None, **series: Any) -> Curves:
+    """``Curves`` from a Curves, a Run (its ``source_curves``), or bare lists: ``as_curves(val_loss=[...])``.
+
+    With bare lists each entry is one segment of one iterate unless ``iterates=[...]`` says otherwise.
+    """
+    if curves is not None and series:
+        raise TypeError(f"Give a run's curves or bare series, not both; got curves and {', '.join(sorted(series))}.")
+    if curves is None:
+        unknown = [name for name in series if name not in (*SERIES, "iterates", "per_domain")]
+        if unknown:
+            raise TypeError(did_you_mean("setting or series", unknown[0], (*SERIES, "iterates")))
+        lengths = [len(values) for name, values in series.items() if name in SERIES and values is not None]
+        if "iterates" not in series:
+            if not lengths:
+                raise TypeError("Nothing to average over: give a run's curves, or bare series such as val_loss=[...].")
+            series["iterates"] = np.ones(lengths[0], dtype=np.int64)
+        return Curves(**series)
+    if isinstance(curves, Curves):
+        return curves
+    if hasattr(curves, "source_curves"):
+        return curves.source_curves
+    raise TypeError(f"Expected a run's source curves, got {type(curves).__name__}; use run.source_curves.")
+
+
+class Coefficients(np.ndarray):
+    """What a strategy returns: float64, one per segment, non-negative, summing to 1. A plain array with four notes.
+
+    of        "mean": they weigh segment means (WAKD, SWAD, SMA); "end": segments' last iterates (LAWA, soups, last)
+    initial   the coefficient of the initial parameters, 0 for nearly every strategy; the sum includes it
+    strategy  name of the function that returned it
+    note      a sentence on what was picked, for tables and figures
+    """
+
+    of: str
+    initial: float
+    strategy: str
+    note: str
+
+    def __new__(cls, values, *, of: str = "mean", initial: float = 0.0, strategy: str = "", note: str = ""):
+        array = np.array(values, dtype=np.float64).view(cls)
+        if of not in ("mean", "end"):
+            raise ValueError(f"Coefficients weigh segment 'mean's or 'end' iterates; got of={of!r}.")
+        total = float(array.sum()) + initial
+        if array.ndim != 1 or array.size == 0 or not np.isfinite(total):
+            raise ValueError(f"Coefficients are one finite number per segment; got shape {array.shape}, sum {total}.")
+        if array.min() < 0 or initial < 0 or abs(total - 1) > 1e-9:
+            raise ValueError(f"Coefficients are non-negative and sum to 1; got minimum {array.min()}, sum {total}.")
+        array.of, array.initial, array.strategy, array.note = of, float(initial), strategy, note
+        array.flags.writeable = False
+        return array
+
+    def __array_finalize__(self, source):
+        # a view or a copy keeps the notes; a number derived from it (a sum, say) is an ordinary numpy value
+        for name, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""), ("note", "")):
+            setattr(self, name, getattr(source, name, default))
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return array[()] if return_scalar else np.asarray(array)
+
+    def window(self) -> tuple[int, int]:
+        """First and last segment (from 0) with a positive coefficient. Raises ``NoWindow`` for the initial alone."""
+        used = np.flatnonzero(np.asarray(self) > 0)
+        if not len(used):
+            raise NoWindow("Only the initial parameters carry weight: there is no window of segments.")
+        return int(used[0]), int(used[-1])
+
+
+def _frozen(values: Any, dtype: type) -> np.ndarray:
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
+def _names(curves: Curves) -> str:
+    return ", ".join(name for name in SERIES if getattr(curves, name) is not None) or "only iterate counts"
