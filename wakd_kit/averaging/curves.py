@@ -89,7 +89,11 @@ class Curves:
         return int(self.iterates.sum())
 
     def series(self, name: str) -> np.ndarray:
-        """A steering curve by name, (S,) finite float64. Errors: unknown or unrecorded name, NaN in it, target."""
+        """A steering curve by name, (S,) finite float64.
+
+        ``ValueError`` for an unknown or unrecorded name and for the target; ``NoWindow`` where it is not finite, so
+        that a diverged run is a dash in the table while the strategies that read no curve still have their rows.
+        """
         if "target" in str(name):
             raise ValueError(f"{name!r} asks for the target domain; strategies see source curves only: {_names(self)}.")
         if name not in SERIES:
@@ -99,7 +103,7 @@ class Curves:
             raise ValueError(f"This run has no {name!r} curve; it has {_names(self)}.")
         if not np.all(np.isfinite(values)):
             first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(
+            raise NoWindow(
                 f"{name} is {values[first]} at segment {first + 1} of {len(self)}: training diverged there. "
                 "Lower the learning rate, or cut the curves before it with curves[:k]."
             )
@@ -122,13 +126,15 @@ def as_curves(curves: Any = None, **series: Any) -> Curves:
 
     With bare lists each entry is one segment of one iterate unless ``iterates=[...]`` says otherwise.
     """
+    unknown = [name for name in series if name not in (*SERIES, "iterates", "per_domain")]
+    if unknown and "target" in unknown[0]:
+        raise TypeError(f"{unknown[0]!r} asks for the target domain; strategies see source curves only.")
+    if unknown:
+        raise TypeError(did_you_mean("setting or series", unknown[0], (*SERIES, "iterates")))
     if curves is not None and series:
         raise TypeError(f"Give a run's curves or bare series, not both; got curves and {', '.join(sorted(series))}.")
     if curves is None:
-        unknown = [name for name in series if name not in (*SERIES, "iterates", "per_domain")]
-        if unknown:
-            raise TypeError(did_you_mean("setting or series", unknown[0], (*SERIES, "iterates")))
-        lengths = [len(values) for name, values in series.items() if name in SERIES and values is not None]
+        lengths = [np.size(values) for name, values in series.items() if name in SERIES and values is not None]
         if "iterates" not in series:
             if not lengths:
                 raise TypeError("Nothing to average over: give a run's curves, or bare series such as val_loss=[...].")
@@ -173,6 +179,9 @@ class Coefficients(np.ndarray):
         for name, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""), ("note", "")):
             setattr(self, name, getattr(source, name, default))
 
+    def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
+        return _coefficients, (self.tolist(), self.of, self.initial, self.strategy, self.note)
+
     def __array_wrap__(self, array, context=None, return_scalar=False):
         return array[()] if return_scalar else np.asarray(array)
 
@@ -182,6 +191,10 @@ class Coefficients(np.ndarray):
         if not len(used):
             raise NoWindow("Only the initial parameters carry weight: there is no window of segments.")
         return int(used[0]), int(used[-1])
+
+
+def _coefficients(values: list, of: str, initial: float, strategy: str, note: str) -> Coefficients:
+    return Coefficients(values, of=of, initial=initial, strategy=strategy, note=note)
 
 
 def _frozen(values: Any, dtype: type) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""Several strategies on one run: names and settings in, coefficients or the reason why there are none out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..registry import Registry, UnknownName, did_you_mean
+from . import schedule, search, valley
+from .curves import Coefficients, Curves, NoWindow, as_curves
+
+strategies = Registry("strategy")
+
+for _strategy in (
+    schedule.last,
+    valley.best_val,
+    schedule.uniform,
+    schedule.window,
+    schedule.wakd,
+    schedule.ema,
+    schedule.swa,
+    schedule.lawa,
+    schedule.wise_ft,
+    valley.swad,
+    valley.swad_published,
+    valley.swad_wakd_repo,
+    valley.eoa_wakd_repo,
+    search.sma,
+    search.iidmax,
+    search.greedy_soup,
+    search.learned,
+):
+    strategies.register(_strategy)
+
+EVALUATIONS = {
+    "score": "scores candidate averages on source validation",
+    "loss_and_gradient": "is fitted on one half of source validation",
+    "held_out_loss": "is stopped on the other half of source validation",
+}
+
+
+def choose(
+    curves: Curves,
+    wanted: Sequence[str | Mapping[str, Any]],
+    score: search.Score | None = None,
+    *,
+    loss_and_gradient: Callable | None = None,
+    held_out_loss: Callable | None = None,
+) -> dict[str, Coefficients | NoWindow]:
+    """What each strategy picks on one run: label -> ``Coefficients``, or the ``NoWindow`` it raised, in order.
+
+    wanted  names, or {"name": ..., "label": ..., settings...}: ``["last", {"name": "wakd", "begin": 0.2}]``. A label
+            left out is the name; when a name comes twice, the settings that differ are added: ``wakd(begin=0.2)``.
+    score   source-validation accuracy of an average, for the strategies that try candidates; ``loss_and_gradient``
+            and ``held_out_loss`` are for ``learned``
+
+    Names, settings, labels and evaluations are checked before the first strategy runs: ``UnknownName`` or
+    ``ValueError`` with a sentence. Settings that do not fit the run (a begin beyond its end) raise as they do in a
+    direct call; only "no window found" is an outcome.
+    """
+    curves = as_curves(curves)
+    evaluations = {"score": score, "loss_and_gradient": loss_and_gradient, "held_out_loss": held_out_loss}
+    entries = [_entry(item) for item in ([wanted] if isinstance(wanted, str | Mapping) else wanted)]
+    calls = [(strategies.get(name), _complete(name, settings, evaluations)) for name, _, settings in entries]
+    chosen: dict[str, Coefficients | NoWindow] = {}
+    for label, (strategy, settings) in zip(_labels(entries), calls, strict=True):
+        try:
+            chosen[label] = strategy(curves, **settings)
+        except NoWindow as reason:
+            chosen[label] = reason
+    return chosen
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed)."""
+    parameters = inspect.signature(strategies.get(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+
+
+def _entry(item: str | Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
+    """Name, label if given, settings."""
+    if isinstance(item, str):
+        return item, None, {}
+    if not isinstance(item, Mapping) or "name" not in item:
+        raise ValueError(f"A wanted strategy is a name or a dict with a 'name'; got {item!r}.")
+    settings = {key: value for key, value in item.items() if key not in ("name", "label")}
+    return item["name"], item.get("label"), settings
+
+
+def _complete(name: str, settings: dict[str, Any], evaluations: dict[str, Callable | None]) -> dict[str, Any]:
+    """The settings, checked by name, with the evaluations that this strategy asks for."""
+    parameters = inspect.signature(strategies.get(name)).parameters
+    for setting in settings:
+        if setting not in settings_of(name) and setting not in (EVALUATIONS.keys() & parameters.keys()):
+            known = settings_of(name)
+            if not known:
+                raise UnknownName(f"{name} has no settings; got {setting!r}.")
+            raise UnknownName(did_you_mean(f"setting of {name}", setting, known))
+    complete = dict(settings)
+    for evaluation in EVALUATIONS.keys() & parameters.keys() - settings.keys():
+        if evaluations[evaluation] is not None:
+            complete[evaluation] = evaluations[evaluation]
+        elif parameters[evaluation].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{name} {EVALUATIONS[evaluation]} and got no {evaluation}. "
+                f"Give choose(curves, wanted, {evaluation}=...), or leave {name} out."
+            )
+    return complete
+
+
+def _labels(entries: list[tuple[str, str | None, dict[str, Any]]]) -> list[str]:
+    """Unique labels: as given, else the name, with the settings that tell entries of one name apart."""
+    labels = []
+    for name, label, settings in entries:
+        alike = [other for other_name, other_label, other in entries if other_name == name and other_label is None]
+        differing = [key for key in settings if any(key not in o or o[key] != settings[key] for o in alike)]
+        shown = ", ".join(f"{key}={settings[key]}" for key in differing)
+        labels.append(label or (f"{name}({shown})" if shown else name))
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"Two of the wanted strategies are called {label!r}; give one of them another 'label'.")
+    return labels

@@ -1,0 +1,210 @@
+"""Strategies that follow a schedule: which segments count was settled before training. They read no curve at all.
+
+Each takes a run's ``Curves`` (or bare lists, ``wakd(iterates=[50] * 40)``) and returns ``Coefficients``: float64,
+one per segment, non-negative, summing to 1. Where a setting is a moment of training, an int is a step counted
+from 1 and a float a fraction of the run. "Begin at s" means: the iterates after step s. A segment belongs if all
+its iterates do, so a moment inside a segment moves to that segment's end, and the note says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .curves import Coefficients, Curves, as_curves
+from .spans import (
+    describe,
+    ending_at,
+    first_after,
+    moved,
+    one_of,
+    over_ends,
+    over_iterates,
+    real_number,
+    starting_at,
+    step_of,
+    whole_number,
+)
+
+
+def last(curves: Curves | None = None, **series: Any) -> Coefficients:
+    """The last iterate: what a run without averaging returns. One-hot, of last iterates."""
+    curves = as_curves(curves, **series)
+    return over_ends(curves, [-1], "last", f"iterate {curves.steps}")
+
+
+def uniform(curves: Curves | None = None, **series: Any) -> Coefficients:
+    """The mean of every iterate of the run, segments in proportion to their iterates (Polyak-Ruppert averaging)."""
+    curves = as_curves(curves, **series)
+    return over_iterates(curves, 0, len(curves) - 1, "uniform")
+
+
+def window(
+    curves: Curves | None = None, *, begin: int | float = 0, end: int | float | None = None, **series: Any
+) -> Coefficients:
+    """The mean of the iterates after ``begin``, up to and including ``end`` (None: the last).
+
+    Both are a step (int) or a fraction of the run (float). Whole segments only: one that ``begin`` or ``end`` cuts
+    is left out. ``ValueError`` when no whole segment lies between them.
+    """
+    curves = as_curves(curves, **series)
+    first = first_after(curves, begin)
+    stop = curves.steps if end is None else step_of(curves, end, "end")
+    if stop > curves.steps:
+        raise ValueError(f"end={end} lies beyond this run of {curves.steps} steps.")
+    final = int(np.searchsorted(curves.ends, stop, side="right")) - 1
+    if final < first:
+        raise ValueError(
+            f"No whole segment lies between begin={begin} and end={end}: the first after begin holds iterates "
+            f"{curves.begins[first]}-{curves.ends[first]}. Choose a later end or an earlier begin."
+        )
+    cut = "" if curves.ends[final] == stop else f" (end={end} lies inside segment {final + 2})"
+    return over_iterates(curves, first, final, "window", moved(curves, begin, first) + cut)
+
+
+def wakd(
+    curves: Curves | None = None, *, begin: int | float = 0.1, exact: str | None = None, **series: Any
+) -> Coefficients:
+    """The mean of every iterate after ``begin``: weight-averaged knowledge distillation.
+
+    The method of Vorobev et al., "Weight Averaging improves Knowledge Distillation under Domain Shift" (2023):
+    no validation decides anything; begin = 5,000 of 50,000 steps in the paper, hence the default 0.1.
+
+    ``exact="published"`` counts iterate ``begin`` itself too, as vorobeevich/distillation-in-dg@e32e1098 does (it
+    copies the model after update ``begin``): begin..end inclusive, one iterate more. That iterate has to be the
+    first of its segment; if it is not, the error names the edge to declare when training.
+
+    Raises ``ValueError`` when ``begin`` is not before the end of the run (the published trainer crashes at the end
+    of training instead), naming the run's length.
+    """
+    curves = as_curves(curves, **series)
+    one_of("exact", exact, (None, "published"))
+    if exact is None:
+        first = first_after(curves, begin)
+        return over_iterates(curves, first, len(curves) - 1, "wakd", moved(curves, begin, first))
+    first = _published_begin(curves, begin, f"wakd(begin={begin}, exact='published')")
+    return over_iterates(curves, first, len(curves) - 1, "wakd", " (as published)")
+
+
+def ema(
+    curves: Curves | None = None,
+    *,
+    decay: float = 0.999,
+    begin: int | float = 0,
+    warmup: bool = False,
+    warmup_gamma: float = 1.0,
+    warmup_power: float = 2 / 3,
+    from_initial: bool = False,
+    **series: Any,
+) -> Coefficients:
+    """An exponential moving average of the iterates after ``begin``, chosen after training.
+
+    average <- d * average + (1 - d) * iterate at every step, where the first step copies (d = 0), so that of n
+    iterates the first gets decay^(n-1) and iterate i > 0 gets (1 - decay) decay^(n-1-i). That is
+    ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(decay)``, and timm's ``ModelEmaV3`` called
+    with its step.
+
+    decay         per iterate, in [0, 1]
+    warmup        timm's ramp: the t-th step after the first uses min(decay, 1 - (1 + t/warmup_gamma)^-warmup_power),
+                  so a short run is not ruled by its first iterates; gamma = power = 1, decay = 1 is the plain mean
+    from_initial  the average starts as the initial parameters, as ``ModelEmaV3`` does when called without a step;
+                  they get decay^n, in ``coefficients.initial``. Needs begin=0; a warm-up still begins by copying
+
+    A segment receives the sum of its iterates' coefficients and applies it to their mean. This is exact when every
+    segment is a single iterate; otherwise it is the moving average with each iterate replaced by its segment's
+    mean, which is close while segments are short beside 1/(1 - decay) steps.
+    """
+    curves = as_curves(curves, **series)
+    decay = real_number("decay", decay, 0, 1, meaning="what the average keeps at each iterate")
+    real_number("warmup_power", warmup_power, 0, meaning="the exponent of the warm-up")
+    if real_number("warmup_gamma", warmup_gamma, 0, meaning="the time scale of the warm-up in steps") == 0:
+        raise ValueError("warmup_gamma divides the step and has to be above 0; got 0.")
+    if from_initial and step_of(curves, begin, "begin") != 0:
+        raise ValueError(f"from_initial starts at the initial parameters, so begin has to be 0; got begin={begin}.")
+    first = first_after(curves, begin)
+    iterates = curves.iterates[first:]
+
+    t = np.arange(iterates.sum())
+    d = np.minimum(decay, 1 - (1 + t / warmup_gamma) ** -warmup_power) if warmup else np.full(len(t), decay)
+    if not from_initial:
+        d[0] = 0.0
+    kept_later = np.append(np.cumprod(d[:0:-1])[::-1], 1.0)  # product of d over all later steps
+    per_iterate = (1 - d) * kept_later
+
+    values = np.zeros(len(curves))
+    values[first:] = np.add.reduceat(per_iterate, np.cumsum(iterates) - iterates)
+    note = f"{describe(curves, first, len(curves) - 1)}, decay {decay:g}{' with warm-up' if warmup else ''}"
+    note += moved(curves, begin, first)
+    return Coefficients(values, initial=float(d[0] * kept_later[0]), strategy="ema", note=note)
+
+
+def swa(
+    curves: Curves | None = None, *, start: int | float = 0.75, period: int | None = None, **series: Any
+) -> Coefficients:
+    """The mean of last iterates sampled every ``period`` steps, from ``start`` on: stochastic weight averaging.
+
+    Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization" (2018), section 3; as in
+    timgaripov/swa@411b2fca the sample at ``start`` itself counts. Samples are taken at the first segment end at or
+    after ``start`` and every ``period`` steps after it (None: at every segment end). The learning rate that SWA
+    asks for is a matter of training and not of this function.
+
+    Raises ``ValueError`` when ``start`` lies beyond the run or a sample would fall inside a segment.
+    """
+    curves = as_curves(curves, **series)
+    step = step_of(curves, start, "start")
+    if step > curves.steps:
+        raise ValueError(f"start={start} lies beyond this run of {curves.steps} steps: nothing would be sampled.")
+    picked = np.arange(np.searchsorted(curves.ends, step), len(curves))
+    if period is not None:
+        whole_number("period", period, 1, "steps between samples")
+        samples = range(curves.ends[picked[0]], curves.steps + 1, period)
+        picked = np.array([ending_at(curves, sample, f"swa(start={start}, period={period})") for sample in samples])
+    return over_ends(curves, picked, "swa", _iterates(curves, picked))
+
+
+def lawa(curves: Curves | None = None, *, k: int = 6, **series: Any) -> Coefficients:
+    """The mean of the last ``k`` checkpoints, a checkpoint being a segment's last iterate.
+
+    Latest weight averaging: Kaddour, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training with Latest
+    Weight Averaging" (2022), with one checkpoint per epoch and k = 6. Written from the paper; not compared with its
+    authors' code. Raises ``ValueError`` when the run has fewer than ``k`` segments.
+    """
+    curves = as_curves(curves, **series)
+    k = whole_number("k", k, 1, "checkpoints (segment ends)")
+    if k > len(curves):
+        raise ValueError(f"lawa averages the last k={k} segment ends; this run has {len(curves)}. Choose a smaller k.")
+    picked = np.arange(len(curves) - k, len(curves))
+    return over_ends(curves, picked, "lawa", _iterates(curves, picked))
+
+
+def wise_ft(curves: Curves | None = None, *, alpha: float = 0.75, **series: Any) -> Coefficients:
+    """``(1 - alpha) * initial + alpha * last`` parameters: WiSE-FT, between a pretrained model and its fine-tuning.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models" (2022), section 3. The initial parameters' share is in
+    ``coefficients.initial``.
+    """
+    curves = as_curves(curves, **series)
+    alpha = real_number("alpha", alpha, 0, 1, meaning="the share of the last iterate")
+    values = np.zeros(len(curves))
+    values[-1] = alpha
+    note = f"iterate {curves.steps} at {alpha:g}, initial parameters at {1 - alpha:g}"
+    return Coefficients(values, of="end", initial=1 - alpha, strategy="wise_ft", note=note)
+
+
+def _published_begin(curves: Curves, begin: int | float, asked: str) -> int:
+    """The segment that starts with iterate ``begin`` itself, as the published WAKD trainer counts."""
+    step = step_of(curves, begin, "begin")
+    if not 1 <= step <= curves.steps:
+        raise ValueError(
+            f"{asked} copies iterate {step}, and this run has iterates 1-{curves.steps}. Choose begin among them."
+        )
+    return starting_at(curves, step, asked)
+
+
+def _iterates(curves: Curves, picked: np.ndarray) -> str:
+    """``iterates 800, 850, ..., 1000``: the sampled last iterates."""
+    steps = [str(step) for step in curves.ends[picked]]
+    if len(steps) > 4:
+        steps = [*steps[:2], "...", steps[-1]]
+    return f"iterate{'s' if len(picked) > 1 else ''} {', '.join(steps)} ({len(picked)} in all)"

@@ -1,0 +1,309 @@
+"""What training writes: the trajectory as segments, each the mean of its iterates and its last iterate.
+
+A recording costs one extra parameter vector in memory (a running sum) and one fused add per step. On disk it keeps at
+most ``most`` stored segments: beyond that, neighbours are merged, and a merged mean is exactly the mean over all its
+iterates. Edges that declared strategies need are never merged away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+STORAGE = ("float32", "float16_difference")
+
+
+class RunProblem(ValueError):
+    """A run folder that cannot be used as asked; the message says what it is and what to do."""
+
+
+class Segments:
+    """The stored segments of a run: a folder of safetensors files and an index of the steps each one covers.
+
+    storage  "float32" as it is, or "float16_difference": half precision of the difference to the initial parameters
+             (half the size, relative error of the displacement about 5e-5)
+    """
+
+    def __init__(self, folder: Path, storage: str = "float32"):
+        self.folder = folder
+        self.storage = storage
+        self._index_file = folder / "index.json"
+        self.index: list[dict] = json.loads(self._index_file.read_text()) if self._index_file.exists() else []
+        self._initial: State | None = None
+
+    @classmethod
+    def create(cls, folder: Path, initial: State, storage: str) -> Segments:
+        if storage not in STORAGE:
+            raise ValueError(f"storage is one of {', '.join(STORAGE)}; got {storage!r}.")
+        folder.mkdir(parents=True)
+        write_state(folder / "initial.safetensors", initial)
+        segments = cls(folder, storage)
+        segments._write_index()
+        return segments
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Last step of each stored segment, ascending, (stored,)."""
+        return np.array([entry["last"] for entry in self.index], dtype=np.int64)
+
+    @property
+    def iterates(self) -> np.ndarray:
+        """Number of iterates in each stored segment, (stored,)."""
+        return np.array([entry["last"] - entry["first"] + 1 for entry in self.index], dtype=np.int64)
+
+    @property
+    def initial(self) -> State:
+        """The parameters and buffers before the first step."""
+        if self._initial is None:
+            self._initial = read_state(self.folder / "initial.safetensors")
+        return self._initial
+
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+    def read(self, position: int, of: str) -> State:
+        """The "mean" or the "end" iterate of one stored segment, in float32; "end" has the integer buffers too."""
+        prefix = f"{of}."
+        with safe_open(self.folder / self.index[position]["file"], "pt") as file:
+            state = {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+        if self.storage == "float16_difference":
+            decoded = {n: t.float() + self.initial[n] for n, t in state.items() if t.dtype == torch.float16}
+            state = {**state, **decoded}
+        return state
+
+    def append(self, mean: State, end: State, first: int, last: int) -> None:
+        """Store one more segment. The file is complete before the index names it."""
+        entry = {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
+        self._write(entry, mean, end)
+        self.index.append(entry)
+        self._write_index()
+
+    def merge(self, position: int) -> None:
+        """Join a stored segment with the next one: the mean over all iterates of both, and the later end."""
+        left, right = self.index[position], self.index[position + 1]
+        counts = self.iterates[[position, position + 1]].astype(np.float64)
+        a, b = self.read(position, "mean"), self.read(position + 1, "mean")
+        mean = {n: ((a[n].double() * counts[0] + b[n].double() * counts[1]) / counts.sum()).float() for n in a}
+        joined = {
+            "first": left["first"],
+            "last": right["last"],
+            "file": f"{left['first']:07d}-{right['last']:07d}.safetensors",
+        }
+        self._write(joined, mean, self.read(position + 1, "end"))
+        self.index[position : position + 2] = [joined]
+        self._write_index()
+        for old in (left, right):
+            (self.folder / old["file"]).unlink(missing_ok=True)
+
+    def shrink(self, most: int, keep: Iterable[int]) -> None:
+        """Merge neighbours until at most ``most`` are stored, smallest pair first, earliest first among equals.
+
+        ``keep`` are steps at which an edge must stay. The newest stored segment is never merged. When every other
+        edge is to be kept, more than ``most`` remain: exactness goes before size.
+        """
+        keep = set(keep)
+        while len(self.index) > most:
+            counts, edges = self.iterates, self.edges
+            free = [i for i in range(len(counts) - 2) if int(edges[i]) not in keep]
+            if not free:
+                return
+            self.merge(min(free, key=lambda i: counts[i] + counts[i + 1]))
+
+    def cut(self, step: int) -> None:
+        """Forget what was stored after ``step`` (a resumed run records it again), and files no index names."""
+        self.index = [entry for entry in self.index if entry["last"] <= step]
+        self._write_index()
+        named = {entry["file"] for entry in self.index} | {"index.json", "initial.safetensors"}
+        for file in self.folder.iterdir():
+            if file.name not in named:
+                file.unlink()
+
+    def _write(self, entry: dict, mean: State, end: State) -> None:
+        def encode(name: str, tensor: Tensor) -> Tensor:
+            tensor = tensor.detach().cpu()
+            if self.storage == "float16_difference" and tensor.is_floating_point():
+                tensor = (tensor - self.initial[name]).half()
+            return tensor
+
+        named = {f"mean.{n}": encode(n, t) for n, t in mean.items()}
+        named |= {f"end.{n}": encode(n, t) for n, t in end.items()}
+        write_state(self.folder / entry["file"], named)
+
+    def _write_index(self) -> None:
+        write_text(self._index_file, json.dumps(self.index))
+
+
+class Recorder:
+    """Sums the iterates of the open segment: ``add()`` after every optimiser step, ``close()`` at a segment's end."""
+
+    def __init__(self, model: nn.Module, segments: Segments):
+        self.model = model
+        self.segments = segments
+        # state_dict tensors share memory with the live parameters and buffers, so the list is made once
+        self._live = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+        self._tensors = list(self._live.values())
+        self._sums = [torch.zeros_like(t, dtype=torch.float32) for t in self._tensors]
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        torch._foreach_add_(self._sums, self._tensors)
+        self.count += 1
+
+    @torch.no_grad()
+    def close(self, step: int) -> None:
+        """Store the segment that ends with this step and start the next one."""
+        torch._foreach_div_(self._sums, self.count)
+        mean = dict(zip(self._live, self._sums))
+        self.segments.append(mean, dict(self.model.state_dict()), step - self.count + 1, step)
+        torch._foreach_zero_(self._sums)
+        self.count = 0
+
+
+class Checkpoint:
+    """What a killed run continues from: parameters, optimiser, curves. Saving it commits the segment just closed.
+
+    No random state is needed: every draw is a function of the seed and the step.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer):
+        self.folder, self.model, self.optimiser = folder, model, optimiser
+        self.file = folder / "checkpoint.pt"
+
+    def save(self, rows: list[dict]) -> None:
+        write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "rows": rows}
+        write_with(self.file, lambda path: torch.save(state, path))
+
+    def restore(self, storage: str) -> tuple[Segments, list[dict]]:
+        """The stored segments and curve rows to continue from; both empty at the start of a run."""
+        folder = self.folder / "segments"
+        if not self.file.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            return Segments.create(folder, self.model.state_dict(), storage), []
+        state = torch.load(self.file, map_location=next(self.model.parameters()).device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        segments = Segments(folder, storage)
+        segments.cut(state["rows"][-1]["step"])
+        return segments, state["rows"]
+
+
+@contextlib.contextmanager
+def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
+    """The folder to record into, ``<folder>.recording``, held by one process; it gets its final name on a clean exit.
+
+    Raises ``RunProblem`` when another process is recording there, when an unfinished recording is there and ``resume``
+    is not asked for, or when that recording was started with other settings.
+    """
+    partial = folder.with_name(folder.name + ".recording")
+    partial.mkdir(parents=True, exist_ok=True)
+    # a lock of the operating system, not a file's existence: it ends with its process, however that dies
+    with open(partial / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunProblem(f"{folder} is being recorded by another process ({lock.read().strip()}).") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        settings_file = partial / "settings.json"
+        if settings_file.exists():
+            if not resume:
+                raise RunProblem(
+                    f"{folder} was started before and is not finished; pass resume=True to continue it, or another "
+                    "save_to to start afresh."
+                )
+            refuse_other_settings(folder, json.loads(settings_file.read_text()), settings)
+        else:
+            write_text(settings_file, json.dumps(settings, indent=1))
+        yield partial
+        seconds = float(pd.read_csv(partial / "curves.csv")["seconds"].sum())
+        write_text(partial / "environment.json", json.dumps(environment(seconds), indent=1))
+        (partial / "checkpoint.pt").unlink(missing_ok=True)
+        (partial / "lock").unlink()
+        os.replace(partial, folder)
+
+
+def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
+    """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
+    asked = json.loads(json.dumps(asked))
+    for key in sorted(recorded.keys() | asked.keys()):
+        if recorded.get(key) != asked.get(key):
+            raise RunProblem(
+                f"{folder} was recorded with {key}={recorded.get(key)!r}, this call has {asked.get(key)!r}. "
+                "Nothing was changed; use the same settings, or another save_to."
+            )
+
+
+def estimate_bytes(model: nn.Module, segments: int, storage: str) -> dict[str, int]:
+    """What a recording will take, in bytes: on disk at most, and in memory beyond plain training."""
+    vector = sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
+    width = 2 if storage == "float16_difference" else 4
+    # initial parameters, plus the checkpoint: parameters and at most two moments each
+    return {"disk": 2 * vector * width * segments + 4 * vector * 4, "memory": 4 * vector}
+
+
+def write_state(path: Path, state: State) -> None:
+    """A safetensors file that is either complete or not there."""
+    partial = path.with_name(path.name + ".part")
+    save_file({n: t.detach().cpu().contiguous() for n, t in state.items()}, partial)
+    os.replace(partial, path)
+
+
+def read_state(path: Path) -> State:
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that is either the old or the new one, never half of it."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Like ``write_text`` for anything that can write itself to a path."""
+    partial = path.with_name(path.name + ".part")
+    write(partial)
+    os.replace(partial, path)
+
+
+def environment(seconds: float) -> dict:
+    """Versions, commit, device and seconds: what a reader needs to judge where a number came from."""
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True)
+    dirty = subprocess.run(["git", "-C", here, "status", "--porcelain", "."], capture_output=True, text=True)
+    packages = ("wakd_kit", "torch", "torchvision", "timm", "numpy")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "commit": git.stdout.strip() or None,
+        "uncommitted_changes": bool(dirty.stdout.strip()),
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,362 @@
+"""The one training loop. It records a trajectory and knows nothing of averaging strategies beyond what to keep exact."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import math
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from .averaging import strategies
+from .batches import SourceBatches, seed_step
+from .domains import Split
+from .evaluation import SourceValidation, predict
+from .models import BATCHNORM_POLICIES, as_tap, training_mode
+from .objectives import Combined, combine
+from .recording import STORAGE, Checkpoint, Recorder, recording, refuse_other_settings
+from .registry import did_you_mean
+from .run import FORMAT, Run, curves_from, load_run
+from .views import augment, views_from
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULES = ("constant", "cosine")
+SAMPLING = ("pooled", "balanced")
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Diverged(RuntimeError):
+    """The training loss stopped being a number; everything recorded before stays where it is."""
+
+
+def train(
+    student: nn.Module,
+    split: Split,
+    *,
+    objectives: str | dict | Sequence[str | dict] = ({"name": "ce"},),
+    teacher: Run | str | os.PathLike | nn.Module | None = None,
+    steps: int = 2000,
+    segment_length: int = 50,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    optimiser: str = "adam",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    sampling: str = "pooled",
+    views: str | dict | None = None,
+    batchnorm: str = "recalibrate",
+    batchnorm_batches: int = 20,
+    precision: str = "float32",
+    declare: Sequence[str | dict] = ("wakd", "swad"),
+    edges: Sequence[int] = (),
+    most_stored: int = 64,
+    storage: str = "float32",
+    seed: int = 0,
+    device: str | None = None,
+    save_to: str | os.PathLike | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train a student on the source domains of a split, recording its trajectory; returns the finished ``Run``.
+
+    objectives      a list of {"name", "weight", settings}; there is no hidden cross-entropy
+    teacher         a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and fed
+                    the student's views, normalised its own way
+    steps           optimiser steps, counted from 1; a segment ends every ``segment_length`` of them, at every step in
+                    ``edges``, where a declared strategy begins, and at the last step
+    learning_rate   constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that
+                    keep moving. ``schedule="cosine"`` decays it to zero.
+    sampling        "pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain
+                    in every batch (DomainBed)
+    views           augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own
+    batchnorm       "frozen" (eval during training, for pretrained students), or what happens to running statistics when
+                    iterates are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"
+    declare         strategies whose windows must stay exact when stored segments are merged (``most_stored``)
+    storage         "float32" or "float16_difference" (half the disk)
+    save_to         the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until complete
+    resume          continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
+
+    At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
+    and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
+    Raises before the first batch, in one sentence, for anything that cannot work; ``Diverged`` when the loss is no number.
+    """
+    combined = combine(objectives)
+    views = views_from(views or split.domains.views)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    student, teacher = as_tap(student), _teacher_module(teacher, split)
+    settings = {
+        "objectives": combined.specs,
+        "steps": steps,
+        "segment_length": segment_length,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "optimiser": optimiser,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "sampling": sampling,
+        "views": views.settings(),
+        "batchnorm": batchnorm,
+        "batchnorm_batches": batchnorm_batches,
+        "precision": precision,
+        "declare": [{"name": d} if isinstance(d, str) else dict(d) for d in declare],
+        "edges": sorted(int(e) for e in edges),
+        "most_stored": most_stored,
+        "storage": storage,
+        "seed": seed,
+    }
+    _check(settings, student, teacher, split, combined)
+    settings |= {
+        "format": FORMAT,
+        "student": student.spec,
+        "teacher": getattr(teacher, "provenance", None) or (None if teacher is None else teacher.spec),
+        "split": {**split.recipe, "sources": list(split.sources)},
+    }
+    folder = Path(save_to) if save_to else _default_folder(student, split, seed)
+    finished = _finished(folder, settings, split, student, resume)
+    if finished is not None:
+        return finished
+    with recording(folder, settings, resume=resume) as partial, torch.random.fork_rng():
+        student.to(device, memory_format=torch.channels_last)
+        if teacher is not None:
+            teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        _loop(student, teacher, split, combined, settings, views, device, partial, progress)
+    return load_run(folder, split=split, template=student)
+
+
+def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, progress: bool) -> None:
+    """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
+    steps, size, seed = settings["steps"], settings["batch_size"], settings["seed"]
+    data = SourceBatches(split, size, settings["sampling"], seed, device)
+    optimiser = _optimiser(student, settings)
+    validation = SourceValidation(split, teacher, combined)
+    checkpoint = Checkpoint(folder, student, optimiser)
+    segments, rows = checkpoint.restore(settings["storage"])
+    recorder = Recorder(student, segments)
+    started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
+    generator = torch.Generator(device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
+    maps, totals, clock = combined.needs("maps"), {}, time.perf_counter()
+
+    bar = tqdm(total=steps * size, initial=started * size, unit="img", unit_scale=True, disable=not progress)
+    for step in range(started + 1, steps + 1):
+        seed_step(generator, seed, step)
+        images, labels = data.batch(step)
+        x = augment(images, views, generator)
+        training_mode(student, settings["batchnorm"])
+        with autocast:
+            student_output = student(x, maps=maps)
+            with torch.no_grad():
+                teacher_output = None if teacher is None else teacher(x, maps=maps)
+        loss, terms = combined(student_output, teacher_output, labels)
+        set_learning_rate(optimiser, settings, step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        recorder.add()
+        for name, value in {"train_loss": loss.detach(), **{f"train/{n}": v for n, v in terms.items()}}.items():
+            totals[name] = totals.get(name, 0) + value
+        bar.update(size)
+        if step not in ends:
+            continue
+
+        row = {"step": step, "iterates": recorder.count}
+        row |= {name: float(total) / recorder.count for name, total in totals.items()}
+        if not math.isfinite(row["train_loss"]):
+            raise Diverged(_diverged(row, settings, folder))
+        row |= validation(student)
+        row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.perf_counter() - clock}
+        rows.append(row)
+        recorder.close(step)
+        if len(segments) > settings["most_stored"]:
+            segments.shrink(settings["most_stored"], edges_to_keep(pd.DataFrame(rows), settings))
+        checkpoint.save(rows)
+        bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
+        totals, clock = {}, time.perf_counter()
+    bar.close()
+
+
+def _diverged(row: dict, settings: dict, folder: Path) -> str:
+    first = row["step"] - row["iterates"] + 1
+    return (
+        f"The training loss became {row['train_loss']} between steps {first} and {row['step']} of {settings['steps']}. "
+        f"Lower learning_rate (now {settings['learning_rate']:g}); what was recorded until then is in {folder}."
+    )
+
+
+def segment_ends(settings: dict) -> frozenset[int]:
+    """The steps at which a segment ends: see ``train``."""
+    steps, length = settings["steps"], settings["segment_length"]
+    begins = [b for b in (_begin_step(spec, steps) for spec in settings["declare"]) if b]
+    return frozenset([*range(length, steps, length), *settings["edges"], *begins, steps])
+
+
+def _begin_step(steps: int):
+    def begin(spec: dict) -> int:
+        setting = "start" if spec["name"] in ("sma", "swa") else "begin"
+        value = spec.get(setting, 0.1 if spec["name"] == "wakd" else 0)
+        return int(value * steps) if isinstance(value, float) else int(value)
+
+    return begin
+
+
+def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
+    """Steps at which stored segments must keep an edge so that declared strategies stay exact.
+
+    A strategy that reads curves may still move its window back over recent segments, so those all keep their edges;
+    further back, an edge is kept where the coefficient per iterate changes, or where an end iterate is used.
+    """
+    curves, steps = curves_from(table, settings["split"]["sources"]), table["step"].to_numpy()
+    keep, recent = {*settings["edges"]}, 16
+    for spec in settings["declare"]:
+        begin = _begin_step(spec, settings["steps"])
+        keep.add(begin)
+        strategy = strategies.get(spec["name"])
+        known = inspect.signature(strategy).parameters
+        recent = max(recent, sum(2 * spec.get(n, 0) for n in ("n_converge", "n_tolerance")))
+        if "score" in known:
+            continue
+        named = {k: v for k, v in spec.items() if k not in ("name", "label")}
+        begins = {k: begin for k in _BEGINS if k in known and (k in named or spec["name"] == "wakd")}
+        try:
+            coefficients = strategy(curves, **{**named, **begins})
+        except ValueError:  # no window yet, or its begin is still to come
+            continue
+        density = np.asarray(coefficients) / curves.iterates
+        changes = density != 0 if coefficients.of == "end" else np.diff(density, append=density[-1]) != 0
+        keep.update(int(step) for step in steps[changes])
+    return keep | {int(step) for step in steps[-recent:]}
+
+
+_BEGINS = ("begin", "start")
+
+
+def _begin_step(spec: dict, steps: int) -> int:
+    """The step after which a declared strategy begins, 0 when it has no such setting; fractions are of the whole run."""
+    value = next((spec[name] for name in _BEGINS if name in spec), 0.1 if spec["name"] == "wakd" else 0)
+    return int(value * steps) if isinstance(value, float) else int(value)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, settings: dict, step: int) -> None:
+    """Constant, or half a cosine from the learning rate to zero over the run."""
+    rate = settings["learning_rate"]
+    if settings["schedule"] == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings["steps"]))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _optimiser(student: nn.Module, settings: dict) -> torch.optim.Optimizer:
+    trained = [p for p in student.parameters() if p.requires_grad]
+    extra = {"momentum": settings["momentum"]} if settings["optimiser"] == "sgd" else {}
+    kind = OPTIMISERS[settings["optimiser"]]
+    return kind(trained, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], foreach=True, **extra)
+
+
+def _teacher_module(teacher, split: Split) -> nn.Module | None:
+    if teacher is None:
+        return None
+    if isinstance(teacher, (str, os.PathLike)):
+        teacher = load_run(teacher)
+    if isinstance(teacher, Run):
+        teacher = teacher.model()
+    if not isinstance(teacher, nn.Module):
+        raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
+    return as_tap(teacher)
+
+
+def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined) -> None:
+    """Everything that can be known to fail is said here, before the first batch."""
+    s = settings
+    for name, known in (
+        ("optimiser", OPTIMISERS),
+        ("schedule", SCHEDULES),
+        ("sampling", SAMPLING),
+        ("batchnorm", BATCHNORM_POLICIES),
+        ("precision", PRECISIONS),
+        ("storage", STORAGE),
+    ):
+        if s[name] not in known:
+            raise ValueError(did_you_mean(name, s[name], known))
+    for name, least in (("steps", 1), ("segment_length", 1), ("batch_size", 1), ("batchnorm_batches", 1), ("seed", 0)):
+        if isinstance(s[name], bool) or not isinstance(s[name], int) or s[name] < least:
+            raise ValueError(f"{name} is a whole number >= {least}; got {s[name]!r}.")
+    if s["most_stored"] < 2:
+        raise ValueError(f"most_stored is at least 2 segments; got {s['most_stored']}.")
+    for name in ("learning_rate", "weight_decay"):
+        if not (isinstance(s[name], (int, float)) and 0 <= s[name] < math.inf) or s["learning_rate"] == 0:
+            raise ValueError(f"{name} is a positive number; got {s[name]!r}.")
+    available = sum(len(e) for e in split.train.values())
+    if s["batch_size"] > available:
+        raise ValueError(f"batch_size {s['batch_size']} is more than the {available} source training images.")
+    for spec in s["declare"]:
+        strategies.get(spec["name"])
+        begin = _begin_step(spec, s["steps"])
+        if not 0 <= begin < s["steps"]:
+            raise ValueError(f"Declared strategy {spec} begins at step {begin}, but the run has {s['steps']} steps.")
+    if any(not 0 < e < s["steps"] for e in s["edges"]):
+        raise ValueError(f"edges are steps between 1 and {s['steps'] - 1}; got {s['edges']}.")
+    if combined.needs("teacher") and teacher is None:
+        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    _check_outputs(student, teacher, split, combined)
+
+
+def _check_outputs(student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined) -> None:
+    """One forward of two images through both: class counts fit, and maps are there if they are needed."""
+    images = next(iter(split.train.values())).images[:2]
+    classes = len(split.classes)
+    found = predict(student, images).shape[1]
+    if found != classes:
+        raise ValueError(f"Student gives {found} classes, the data has {classes}: build it with classes=split.classes.")
+    if teacher is None:
+        return
+    found = predict(teacher, images).shape[1]
+    if found != classes:
+        raise ValueError(
+            f"Teacher gives {found} classes, student {classes}. Was the teacher trained on another dataset?"
+        )
+    origin = (getattr(teacher, "provenance", None) or {}).get("split")
+    if origin is None:
+        return
+    if origin["classes"] != list(split.classes):
+        raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
+    if origin["benchmark"] == split.domains.spec and split.target in origin["sources"]:
+        raise ValueError(
+            f"The teacher was trained on {split.target!r}, the domain that should be unseen here. "
+            f"Train a teacher with target={split.target!r}."
+        )
+    if origin["benchmark"] == split.domains.spec and origin["seed"] != split.seed:
+        warnings.warn(
+            f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
+            "source validation images, so validation curves against it are optimistic.",
+            stacklevel=4,
+        )
+
+
+def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{now}-{student.spec['name']}-{split.target}-s{seed}"
+
+
+def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
+    """The finished run at this place, if resuming is asked for and it is the same training."""
+    if not folder.exists():
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"{folder} already holds a run; load_run({str(folder)!r}) reads it, resume=True accepts it, "
+            "another save_to keeps both."
+        )
+    run = load_run(folder, split=split, template=student)
+    refuse_other_settings(folder, run.settings, settings)
+    return run
