@@ -88,18 +88,31 @@ def test_wakd_trainer(case):
     assert np.flatnonzero(golden["erm"]).tolist() == [(np.argmax(best) + 1) * frequency - 1]
 
 
-@pytest.mark.parametrize("variant, exact", [("sma_eoa", "published"), ("sma_ermpp", "ermpp"), ("sma_diwa", "diwa")])
-def test_sma(variant, exact):
-    for case in GOLDEN[variant]:
-        settings, accuracy = case["hyperparameters"], case["avg_val_acc_at_step"]
-        steps = {"iterates": [1] * settings["n_steps"], "start": settings["sma_start_iter"], "exact": exact}
+def check_sma(case, exact):
+    settings, accuracy = case["hyperparameters"], case["avg_val_acc_at_step"]
+    steps = {"iterates": [1] * settings["n_steps"], "start": settings["sma_start_iter"], "exact": exact}
 
-        best = averaging.sma(score=lambda c: accuracy[last_used(c)], frequency=settings["checkpoint_freq"], **steps)
-        equal(best, case["best_weights_per_iterate"])
-        assert best.initial == pytest.approx(1 - sum(case["best_weights_per_iterate"]), abs=1e-9)
-        final = averaging.sma(score=last_used, **steps)
-        equal(final, case["final_weights_per_iterate"])
-        assert final.initial == pytest.approx(1 - sum(case["final_weights_per_iterate"]), abs=1e-9)
+    best = averaging.sma(score=lambda c: accuracy[last_used(c)], frequency=settings["checkpoint_freq"], **steps)
+    equal(best, case["best_weights_per_iterate"])
+    assert best.initial == pytest.approx(1 - sum(case["best_weights_per_iterate"]), abs=1e-9)
+    final = averaging.sma(score=last_used, **steps)
+    equal(final, case["final_weights_per_iterate"])
+    assert final.initial == pytest.approx(1 - sum(case["final_weights_per_iterate"]), abs=1e-9)
+
+
+@cases("sma_eoa")
+def test_sma(case):
+    check_sma(case, "published")
+
+
+@cases("sma_ermpp")
+def test_sma_of_ermpp(case):
+    check_sma(case, "ermpp")
+
+
+@cases("sma_diwa")
+def test_sma_of_diwa(case):
+    check_sma(case, "diwa")
 
 
 @cases("model_soups")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,16 +129,16 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
         table.insert(0, "strategy", label)
         tables.append(table.assign(note=note))
     result = pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]]
-    _remember(run, result)
+    _remember(run, result, choices)
     return result
 
 
-def _remember(run, table: pd.DataFrame) -> None:
-    if not Path(run.folder).is_dir():
-        return
+def _remember(run, table: pd.DataFrame, choices: Mapping[str, object]) -> None:
+    """Keep the newest score per strategy and domain in the run's folder, and what each strategy chose."""
     both = pd.concat([run.scores, table], ignore_index=True)
     newest = both.drop_duplicates(["strategy", "domain", "role"], keep="last")
     write_with(run.folder / "scores.csv", lambda path: newest.to_csv(path, index=False))
+    run.remember_choices(choices)
 
 
 class Averages:
@@ -202,6 +201,7 @@ def window_map(run, split: Split | None = None, *, grid: int | None = None, prog
 
     Columns: ``begin, end`` (steps, the window holds iterates begin < i <= end), ``val_accuracy`` (mean over source
     domains) and ``oracle_target_accuracy``: an oracle, for looking, never for choosing. Exact, one forward per window.
+    The table is kept in the run's folder (window_map.csv).
     """
     split = split or run.split
     run.check_split(split)
@@ -226,7 +226,9 @@ def window_map(run, split: Split | None = None, *, grid: int | None = None, prog
                     }
                 )
                 bar.update()
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    write_with(run.folder / "window_map.csv", lambda path: table.to_csv(path, index=False))
+    return table
 
 
 def grid_edges(edges: np.ndarray, grid: int | None) -> list[int]:

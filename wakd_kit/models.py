@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,7 @@ def build_model(
     *,
     pretrained: bool = False,
     weights: str | os.PathLike | None = None,
+    seed: int | None = None,
     **settings,
 ) -> Tap:
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
@@ -108,6 +110,7 @@ def build_model(
     classes     number of classes, or their names
     pretrained  fetch timm's weights from the hub
     weights     a local .safetensors, .pth or .bin file to start from instead; a classifier of other size is replaced
+    seed        initialise from this seed and leave the global random state alone; default: draw from the global state
     settings    go to ``timm.create_model`` as they are
 
     Raises ``ValueError`` for an unknown name or settings the model does not take, ``FileNotFoundError`` for missing
@@ -120,13 +123,24 @@ def build_model(
     if not timm.is_model(timm_name):
         raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
     overlay = _local_weights(Path(weights)) if weights else None
+    with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = _create(name, timm_name, count, pretrained, weights, overlay, {**defaults, **settings})
+    spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
+    if weights is not None:
+        spec["weights"] = str(weights)
+    return Tap(model, spec)
+
+
+def _create(name, timm_name, count, pretrained, weights, overlay, settings) -> nn.Module:
     try:
-        model = timm.create_model(
+        return timm.create_model(
             timm_name,
             pretrained=pretrained or weights is not None,
             num_classes=count,
             pretrained_cfg_overlay=overlay,
-            **{**defaults, **settings},
+            **settings,
         )
     except TypeError as error:
         raise ValueError(f"{name} does not take these settings {sorted(settings)}: {error}") from error
@@ -139,10 +153,6 @@ def build_model(
                 f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
             ) from error
         raise
-    spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained}
-    if weights is not None:
-        spec["weights"] = str(weights)
-    return Tap(model, spec)
 
 
 def _local_weights(path: Path) -> dict:

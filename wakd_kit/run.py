@@ -5,8 +5,9 @@
       curves.csv        one row per segment: losses and source-validation curves
       segments/         initial parameters; per stored segment the mean of its iterates and its last iterate
       environment.json  versions, commit, device, seconds
-      deployed.json     the coefficients this run stands for when it serves as a teacher (optional)
-      scores.csv        what evaluate() measured, target included, under names that say so
+      deployed.json     the coefficients this run stands for when it serves as a teacher
+      scores.csv        what evaluate() measured, target included; choices.json: of which coefficients
+      window_map.csv    the last window map; its target column is called an oracle
 
 While it is being recorded the folder is called ``demo.recording`` and holds a checkpoint and a lock as well.
 """
@@ -17,7 +18,7 @@ import copy
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .averaging import Coefficients, Curves, last
+from .averaging import Coefficients, Curves, NoWindow, last
 from .domains import Split, leave_one_out, load_domains
 from .models import BATCHNORM_POLICIES, batchnorms, build_model, recalibrate
 from .recording import RunProblem, Segments, State, write_text
@@ -216,19 +217,33 @@ class Run:
 
     def deploy(self, coefficients: Coefficients) -> None:
         """Choose what this run stands for when it is used as a teacher; recorded in the run."""
-        values = np.asarray(coefficients)
         self.stored_coefficients(coefficients)
-        record = {name: getattr(coefficients, name, default) for name, default in _NOTES.items()}
-        write_text(self.folder / "deployed.json", json.dumps({"coefficients": values.tolist(), **record}))
+        write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
 
     @property
     def deployed(self) -> Coefficients:
         """The coefficients chosen with ``deploy``; the last iterate when nothing was chosen."""
         file = self.folder / "deployed.json"
-        if not file.exists():
-            return last(self.source_curves)
-        record = json.loads(file.read_text())
-        return Coefficients(record.pop("coefficients"), **record)
+        return Coefficients(**json.loads(file.read_text())) if file.exists() else last(self.source_curves)
+
+    def remember_choices(self, choices: Mapping[str, object]) -> None:
+        """Keep what strategies chose, by label, beside what was chosen before."""
+        file = self.folder / "choices.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        write_text(file, json.dumps(known | {label: _record(choice) for label, choice in choices.items()}))
+
+    @property
+    def choices(self) -> dict[str, Coefficients | NoWindow]:
+        """What strategies chose when this run was evaluated: ``{label: coefficients}``, or the reason for none."""
+        file = self.folder / "choices.json"
+        records = json.loads(file.read_text()) if file.exists() else {}
+        return {n: NoWindow(r["no_window"]) if "no_window" in r else Coefficients(**r) for n, r in records.items()}
+
+    @property
+    def window_map(self) -> pd.DataFrame:
+        """The table of the last ``window_map`` of this run; empty when there was none."""
+        file = self.folder / "window_map.csv"
+        return pd.read_csv(file) if file.exists() else pd.DataFrame()
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -251,7 +266,12 @@ def curves_from(table: pd.DataFrame, sources: Sequence[str]) -> Curves:
     )
 
 
-_NOTES = {"of": "mean", "initial": 0.0, "strategy": "", "note": ""}
+def _record(choice) -> dict:
+    """Plain values of coefficients, or of the reason why there are none."""
+    if isinstance(choice, NoWindow):
+        return {"no_window": str(choice)}
+    notes = {name: getattr(choice, name) for name in ("of", "initial", "strategy", "note") if hasattr(choice, name)}
+    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **notes}
 
 
 def recording_folder(folder: Path) -> Path:

@@ -269,7 +269,8 @@ def _teacher_module(teacher, split: Split) -> nn.Module | None:
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
-        teacher = teacher.model()
+        same = all(teacher.settings["split"][key] == value for key, value in split.recipe.items())
+        teacher = teacher.model(split=split if same else None)
     if not isinstance(teacher, nn.Module):
         raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
     return as_tap(teacher)

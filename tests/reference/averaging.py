@@ -59,13 +59,10 @@ def ema(iterates, begin, decays, initial=False):
     """Moving average over single iterates after ``begin``; ``decays(t)`` for the t-th step after the first."""
     steps = sum(iterates)
     average = np.append(np.zeros(steps), 1.0)  # last entry: the initial parameters
-    started = initial
-    t = 0
     for i in range(begin + 1, steps + 1):
-        decay = decays(t) if started else 0.0
+        t = i - begin - 1
+        decay = 0.0 if t == 0 and not initial else decays(t)
         average = decay * average + (1 - decay) * np.append(iterate(i, steps), 0.0)
-        started = True
-        t += 1
     return per_segment(average[:-1], iterates), average[-1]
 
 

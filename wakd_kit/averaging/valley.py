@@ -68,11 +68,12 @@ def swad(
     real_number("tolerance_ratio", tolerance_ratio, 0, meaning="how far above the valley's loss is tolerated (0.3)")
     losses = _validation(curves, loss, "loss")
     start, threshold = _valley_start("swad", losses, n_converge, 1 + tolerance_ratio, loss)
+    threshold = max(threshold, losses[start])  # the mean of equal losses can round to less than each of them
 
     end = len(losses) - 1
     for t in range(start + n_converge, len(losses)):
         if losses[max(0, t - n_tolerance + 1) : t + 1].min() > threshold:
-            end = max(start, t - n_tolerance)
+            end = t - n_tolerance
             break
     return over_iterates(curves, start, end, "swad", f", threshold {threshold:.4g}")
 

@@ -1,0 +1,399 @@
+"""The training loop and what it records: exact means, bit-equal resume, and a sentence for everything that cannot work."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit import recording, training
+from wakd_kit.recording import RunProblem
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+
+    def domain(shift):
+        labels = np.arange(60) % 3
+        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 30, (60, 16, 16, 3)), 0, 255)
+        return images.astype(np.uint8), labels
+
+    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
+    return wk.leave_one_out(domains, "c", 0)
+
+
+def student(seed=0, **settings):
+    torch.manual_seed(seed)
+    return wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, **settings)
+
+
+def quick(split, folder, model=None, **settings):
+    settings = {"steps": 10, "segment_length": 4, "batch_size": 8, "learning_rate": 1e-2, **settings}
+    return wk.train(model or student(), split, save_to=folder, progress=False, device="cpu", **settings)
+
+
+@pytest.fixture(scope="module")
+def teacher(split, tmp_path_factory):
+    return quick(split, tmp_path_factory.mktemp("teacher") / "run")
+
+
+class Spy:
+    """Keeps every iterate the slow, obvious way, by standing in for the recorder's add()."""
+
+    def __init__(self, monkeypatch):
+        self.iterates = []
+        add = recording.Recorder.add
+
+        def both(recorder):
+            self.iterates.append({n: t.clone() for n, t in recorder.model.state_dict().items()})
+            add(recorder)
+
+        monkeypatch.setattr(recording.Recorder, "add", both)
+
+
+def brute_mean(iterates):
+    return {n: torch.stack([i[n].double() for i in iterates]).mean(0) for n in iterates[0]}
+
+
+def test_segment_means_and_ends_equal_brute_force(split, tmp_path, monkeypatch):
+    spy = Spy(monkeypatch)
+    run = quick(split, tmp_path / "run", edges=[6], declare=[])
+    assert run.segments.edges.tolist() == [4, 6, 8, 10]
+    for k, (first, last) in enumerate([(0, 4), (4, 6), (6, 8), (8, 10)]):
+        mean, end = run.segments.read(k, "mean"), run.segments.read(k, "end")
+        for name, value in brute_mean(spy.iterates[first:last]).items():
+            if name in mean:
+                torch.testing.assert_close(mean[name].double(), value, rtol=1e-6, atol=1e-6)
+        assert all(torch.equal(end[n], spy.iterates[last - 1][n]) for n in end)
+
+
+def test_merged_segments_hold_the_mean_of_all_their_iterates(split, tmp_path, monkeypatch):
+    spy = Spy(monkeypatch)
+    run = quick(split, tmp_path / "run", steps=60, segment_length=2, most_stored=20, declare=[])
+    assert len(run.segments) == 20 and len(run.table) == 30
+    low = 0
+    for k, high in enumerate(run.segments.edges):
+        mean = run.segments.read(k, "mean")
+        expected = brute_mean(spy.iterates[low:high])
+        for name in mean:
+            torch.testing.assert_close(mean[name].double(), expected[name], rtol=1e-6, atol=1e-6)
+        low = high
+
+
+@pytest.mark.parametrize(
+    "declared", [{"name": "wakd", "begin": 0.3}, {"name": "swad", "n_converge": 2, "n_tolerance": 3}]
+)
+def test_a_declared_strategy_stays_exact_when_segments_are_merged(split, tmp_path, monkeypatch, declared):
+    spy = Spy(monkeypatch)
+    run = quick(
+        split, tmp_path / "run", steps=80, segment_length=2, most_stored=18, declare=[declared], batchnorm="average"
+    )
+    settings = {k: v for k, v in declared.items() if k != "name"}
+    coefficients = getattr(wk.averaging, declared["name"])(run.source_curves, **settings)
+    assert len(run.segments) <= 18 < len(run.table)
+    state = run.average(coefficients, exact=True)
+    per_iterate = np.repeat(np.asarray(coefficients) / run.source_curves.iterates, run.source_curves.iterates)
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            expected = sum(c * i[name].double() for c, i in zip(per_iterate, spy.iterates))
+            torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_coefficients_that_merged_storage_cannot_hold_say_so(split, tmp_path):
+    run = quick(split, tmp_path / "run", steps=60, segment_length=2, most_stored=18, declare=[])
+    one_early = np.eye(30)[0]
+    with pytest.warns(UserWarning, match="moved to the nearest"):
+        run.average(one_early, batchnorm="average")
+    with pytest.raises(RunProblem, match="Declare the strategy"):
+        run.average(one_early, batchnorm="average", exact=True)
+
+
+def test_half_precision_differences_are_half_the_size_and_close(split, tmp_path):
+    full = quick(split, tmp_path / "full", declare=[])
+    half = quick(split, tmp_path / "half", declare=[], storage="float16_difference")
+    uniform = wk.averaging.uniform(full.source_curves)
+    a, b = (r.average(uniform, batchnorm="average") for r in (full, half))
+    moved = sum((a[n] - full.segments.initial[n]).double().square().sum() for n in a if a[n].is_floating_point()) ** 0.5
+    error = sum((a[n] - b[n]).double().square().sum() for n in a if a[n].is_floating_point()) ** 0.5
+    assert 0 < error < 5e-4 * moved
+    sizes = [sum(f.stat().st_size for f in (r.folder / "segments").glob("0*.safetensors")) for r in (full, half)]
+    assert sizes[1] < 0.75 * sizes[0]  # tiny nets carry large headers
+
+
+def equal_runs(a, b):
+    timing = ["seconds"]
+    pd.testing.assert_frame_equal(a.table.drop(columns=timing), b.table.drop(columns=timing))
+    assert a.segments.index == b.segments.index
+    for k in range(len(a.segments)):
+        for of in ("mean", "end"):
+            left, right = a.segments.read(k, of), b.segments.read(k, of)
+            assert all(torch.equal(left[n], right[n]) for n in left)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", [1, 4, 5, 9, 23, 39])
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monkeypatch, moment, optimiser):
+    settings = dict(
+        steps=40,
+        segment_length=4,
+        most_stored=5,
+        declare=["wakd"],
+        teacher=teacher,
+        objectives="kd",
+        optimiser=optimiser,
+    )
+    model = dict(drop_rate=0.2, drop_path_rate=0.1)  # dropout draws must repeat as well
+    whole = quick(split, tmp_path / "whole", student(**model), **settings)
+    add, count = recording.Recorder.add, 0
+
+    def dies(recorder):
+        nonlocal count
+        add(recorder)
+        count += 1
+        if count == moment:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "add", dies)
+        with pytest.raises(Killed):
+            quick(split, tmp_path / "cut", student(**model), **settings)
+    assert not (tmp_path / "cut").exists()
+    resumed = quick(split, tmp_path / "cut", student(**model), resume=True, **settings)
+    equal_runs(whole, resumed)
+
+
+def record_here(folder):
+    """What the killed processes do."""
+    torch.set_num_threads(1)
+    domains = wk.domains_from_arrays(random_domains(), ("x", "y", "z"))
+    split = wk.leave_one_out(domains, "c", 0)
+    quick(split, folder, steps=160, most_stored=20, declare=["wakd", "swad"], resume=True)
+
+
+def random_domains():
+    rng = np.random.default_rng(0)
+    return {name: (rng.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8), np.arange(60) % 3) for name in "abc"}
+
+
+def kill_and_resume(tmp_path, kills, seed=0):
+    # a fork server imports torch once; every process it starts is a fresh one that can be killed -9
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["wakd_kit"])
+    rng = np.random.default_rng(seed)
+    whole, cut, progress = tmp_path / "whole", tmp_path / "cut", tmp_path / "cut.recording" / "curves.csv"
+    first = processes.Process(target=record_here, args=(whole,))
+    first.start()
+    first.join()
+    interrupted = 0
+    while not cut.exists():
+        process = processes.Process(target=record_here, args=(cut,))
+        process.start()
+        if interrupted < kills:
+            before = progress.stat().st_mtime_ns if progress.exists() else 0
+            # wait until this process has recorded something, then kill it at a random moment of what follows
+            while process.is_alive() and (not progress.exists() or progress.stat().st_mtime_ns == before):
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.1))
+            if process.is_alive():
+                process.kill()
+                interrupted += 1
+        process.join()
+    split = wk.leave_one_out(wk.domains_from_arrays(random_domains(), ("x", "y", "z")), "c", 0)
+    return wk.load_run(whole, split=split), wk.load_run(cut, split=split), interrupted
+
+
+def compare_after_kills(tmp_path, kills):
+    whole, cut, interrupted = kill_and_resume(tmp_path, kills)
+    assert interrupted >= min(kills, 2)
+    equal_runs(whole, cut)
+    for name in ("last", "best_val", "wakd", "uniform"):
+        strategy = getattr(wk.averaging, name)
+        assert np.array_equal(strategy(whole.source_curves), strategy(cut.source_curves))
+    return interrupted
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path):
+    compare_after_kills(tmp_path, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
+def test_kill_9_at_twenty_random_moments_loses_nothing(tmp_path):
+    assert compare_after_kills(tmp_path, kills=20) == 20
+
+
+def test_two_processes_do_not_record_into_one_folder(split, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Killed), recording.recording(folder, {"a": 1}, resume=False):
+        with pytest.raises(RunProblem, match="another process"), recording.recording(folder, {"a": 1}, resume=True):
+            pass
+        raise Killed
+
+
+def test_resume_refuses_other_settings_and_changes_nothing(split, tmp_path):
+    run = quick(split, tmp_path / "run")
+    before = {f: f.read_bytes() for f in run.folder.rglob("*") if f.is_file()}
+    with pytest.raises(RunProblem, match="learning_rate"):
+        quick(split, tmp_path / "run", resume=True, learning_rate=0.5)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        quick(split, tmp_path / "run")
+    assert quick(split, tmp_path / "run", resume=True).steps == 10
+    assert {f: f.read_bytes() for f in run.folder.rglob("*") if f.is_file()} == before
+
+
+def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
+    class Explodes(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += self.training
+            return self.layer(x.mean((2, 3))) * (float("nan") if self.calls > 6 else 1)
+
+    with pytest.raises(training.Diverged, match=r"between steps 5 and 8 .*Lower learning_rate"):
+        quick(split, tmp_path / "run", Explodes())
+    kept = wk.load_run(tmp_path / "run.recording")
+    assert kept.steps == 4 and not kept.complete
+
+
+def test_training_leaves_the_callers_random_state_alone(split, tmp_path):
+    model = student()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    quick(split, tmp_path / "run", model)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_frozen_batchnorm_keeps_its_statistics(split, tmp_path):
+    run = quick(split, tmp_path / "run", batchnorm="frozen")
+    start, end = run.segments.initial, run.segments.read(len(run.segments) - 1, "end")
+    running = [n for n in end if "running" in n]
+    assert running and all(torch.equal(start[n], end[n]) for n in running)
+    assert any(not torch.equal(start[n], end[n]) for n in end if n.endswith("weight"))
+
+
+def test_curves_are_the_scores_of_the_end_iterates(split, teacher, tmp_path):
+    run = quick(split, tmp_path / "run", teacher=teacher, objectives="kd", declare=[])
+    curves = run.source_curves
+    for k in range(len(curves)):
+        one = wk.averaging.Coefficients(np.eye(len(curves))[k], of="end")
+        table = wk.evaluate(run, {"one": one}, split).set_index("domain")
+        assert table.loc[["a", "b"], "nll"].mean() == pytest.approx(curves.val_loss[k], rel=1e-6)
+        assert table.loc[["a", "b"], "accuracy"].mean() == pytest.approx(curves.val_accuracy[k])
+    assert "c" not in {column.split("/")[-1] for column in run.table}
+
+
+def test_the_distillation_curve_is_the_kl_to_the_teacher(split, teacher, tmp_path):
+    run = quick(split, tmp_path / "run", teacher=teacher, objectives=[{"name": "kd", "temperature": 3.0}])
+    model = run.model(wk.averaging.last(run.source_curves))
+    images = np.concatenate([e.images for e in split.val.values()])
+    ours, theirs = wk.evaluation.predict(model, images), wk.evaluation.predict(teacher.model(), images)
+    expected = wk.objectives.kd(ours, theirs, temperature=3.0).item()
+    assert run.source_curves.val_kd_loss[-1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_teacher_is_not_trained_and_sees_its_own_normalisation(split, teacher, tmp_path):
+    module = teacher.model()
+    module.mean.add_(0.1)
+    before = {n: t.clone() for n, t in module.state_dict().items()}
+    quick(split, tmp_path / "run", teacher=module, objectives="kd")
+    assert not module.training and all(torch.equal(before[n], t) for n, t in module.state_dict().items())
+
+
+def test_a_run_as_teacher_stands_for_what_it_deployed(split, teacher, tmp_path):
+    other = quick(split, tmp_path / "teacher")
+    other.deploy(wk.averaging.wakd(other.source_curves, begin=0.4))
+    run = quick(split, tmp_path / "run", teacher=str(other.folder), objectives="kd")
+    assert run.settings["teacher"]["strategy"] == "wakd"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"objectives": "kdd"}, r"Unknown objective 'kdd'. Did you mean 'kd'\?"),
+        ({"objectives": "kd"}, "learn from a teacher; pass teacher="),
+        ({"objectives": [{"name": "ce", "weight": 0}]}, "sum to zero"),
+        ({"objectives": [{"name": "ce", "temprature": 2}]}, "Unknown setting of objective 'ce'"),
+        ({"optimiser": "adamm"}, "Did you mean 'adam'"),
+        ({"steps": 0}, "steps is a whole number >= 1; got 0"),
+        ({"steps": 10.5}, "steps is a whole number"),
+        ({"learning_rate": -1.0}, "learning_rate is a positive number"),
+        ({"batch_size": 10_000}, "more than the 96 source training images"),
+        ({"declare": [{"name": "wakd", "begin": 50}]}, "begins at step 50, but the run has 10 steps"),
+        ({"declare": ["wakdd"]}, "Did you mean 'wakd'"),
+        ({"batchnorm": "froze"}, "Did you mean 'frozen'"),
+        ({"views": "photograph"}, "Did you mean 'photographs'"),
+        ({"edges": [12]}, "edges are steps between 1 and 9"),
+        ({"teacher": 3}, "teacher is a Run, a run's folder or a module"),
+        ({"teacher": "nowhere"}, "No run at nowhere"),
+    ],
+)
+def test_bad_settings_are_one_sentence_before_the_first_batch(split, tmp_path, change, sentence):
+    with pytest.raises((ValueError, KeyError, TypeError, FileNotFoundError), match=sentence):
+        quick(split, tmp_path / "run", **change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_counts_must_fit(split, tmp_path):
+    with pytest.raises(ValueError, match="Student gives 5 classes, the data has 3"):
+        quick(split, tmp_path / "run", wk.build_model("resnet10t", 5, channels=(4, 8, 8, 8), stem_width=4))
+    ten = wk.build_model("resnet10t", 10, channels=(4, 8, 8, 8), stem_width=4)
+    with pytest.raises(
+        ValueError, match=r"Teacher gives 10 classes, student 3\. Was the teacher trained on another dataset"
+    ):
+        quick(split, tmp_path / "run", teacher=ten, objectives="kd")
+
+
+def test_a_teacher_that_has_seen_the_target_is_refused(split, teacher, tmp_path):
+    other = wk.leave_one_out(split.domains, "a", 0)
+    with pytest.raises(ValueError, match="the domain that should be unseen"):
+        quick(other, tmp_path / "run", teacher=teacher, objectives="kd")
+
+
+def test_load_run_says_what_is_wrong(split, teacher, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No run at"):
+        wk.load_run(tmp_path / "nothing")
+    run = quick(split, tmp_path / "run")
+    settings = json.loads((run.folder / "settings.json").read_text())
+    (run.folder / "settings.json").write_text(json.dumps({**settings, "format": 99}))
+    with pytest.raises(RunProblem, match="recorded in format 99, this kit reads format 1"):
+        wk.load_run(run.folder)
+    with pytest.raises(RunProblem, match=r"not finished.*resume=True"):
+        os.rename(teacher_copy(teacher, tmp_path), tmp_path / "open.recording")
+        wk.load_run(tmp_path / "open")
+
+
+def teacher_copy(teacher, tmp_path):
+    return shutil.copytree(teacher.folder, tmp_path / "copy")
+
+
+def test_a_run_loaded_later_gives_the_same_averages(split, tmp_path):
+    run = quick(split, tmp_path / "run")
+    again = wk.load_run(tmp_path / "run", split=split)
+    coefficients = wk.averaging.wakd(run.source_curves, begin=0.4)
+    a, b = run.average(coefficients), again.average(coefficients)
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert torch.equal(
+        run.average(wk.averaging.last(run.source_curves))["model.fc.weight"],
+        run.segments.read(len(run.segments) - 1, "end")["model.fc.weight"],
+    )
+
+
+def test_environment_records_versions_and_seconds(teacher):
+    record = json.loads((teacher.folder / "environment.json").read_text())
+    assert torch.__version__.startswith(record["packages"]["torch"]) and record["seconds"] > 0
+    assert not (teacher.folder / "checkpoint.pt").exists() and not (teacher.folder / "lock").exists()
