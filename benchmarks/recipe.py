@@ -74,7 +74,9 @@ def main() -> None:
         if role == "teacher":
             best = max((r for r in rows if r["begin"] != "last"), key=lambda r: r["val"])
             teacher = wk.load_run(folder / f"teacher-{best['rate']:g}")
-            window = wk.averaging.window(teacher.source_curves, begin=int(best["begin"] * best["steps"]), end=best["steps"])
+            window = wk.averaging.window(
+                teacher.source_curves, begin=int(best["begin"] * best["steps"]), end=best["steps"]
+            )
             teacher.deploy(window)
 
 

@@ -12,7 +12,7 @@ coefficient per segment.
     table = wk.evaluate(run, choices, split)
 """
 
-from . import averaging, objectives
+from . import averaging, comparison, objectives
 from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
 from .evaluation import evaluate, evaluate_model, source_score, window_map
 from .models import build_model
@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "averaging",
     "build_model",
+    "comparison",
     "domains_from_arrays",
     "evaluate",
     "evaluate_model",

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from .averaging import Coefficients, NoWindow
+from .domains import Domains
+from .recording import RunProblem
+from .run import Run, load_run
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
@@ -100,3 +109,170 @@ def verdict(row: pd.Series) -> str:
         f"{row['label']}: {row['mean']:+.1f} points [{row['low']:+.1f}, {row['high']:+.1f}], {finding}; "
         f"better in {row['better']} of {row['n']} target x seed pairs."
     )
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of ``paired`` as it is printed: intervals in brackets, one decimal."""
+    brackets = lambda low, high: f"[{low:+.1f}, {high:+.1f}]"  # noqa: E731
+    return pd.DataFrame(
+        {
+            "difference": table["label"],
+            "mean": table["mean"].map("{:+.1f}".format),
+            "95 % interval": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
+            "better": table.apply(lambda r: f"{r['better']} of {r['n']}", axis=1),
+            "95 % interval over targets": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
+        }
+    )
+
+
+def one_run(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of ``evaluate`` for readers: strategies by domains in per cent, the unseen one first, and what was picked."""
+    unseen = table.loc[table["role"] == "target", "domain"].iloc[0]
+    wide = 100 * table.pivot(index="strategy", columns="domain", values="accuracy").loc[table["strategy"].unique()]
+    wide = wide[[unseen, *(d for d in wide if d != unseen)]].rename(columns={unseen: f"{unseen} (unseen)"})
+    notes = table.drop_duplicates("strategy").set_index("strategy")["note"]
+    return wide.assign(picked=notes).reset_index()
+
+
+def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
+    """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
+    unseen = table[table["role"] == "target"].set_index("strategy")
+    base, sentences = unseen.loc[baseline], []
+    for name, row in unseen.drop(index=baseline).iterrows():
+        if np.isnan(row["accuracy"]):
+            sentences.append(f"{name} found no window: {row['note']}")
+            continue
+        gain = 100 * (row["accuracy"] - base["accuracy"])
+        sentences.append(
+            f"{name} scores {row['accuracy']:.1%} on {row['domain']}, {gain:+.1f} points against {baseline}."
+        )
+    error = 100 * np.sqrt(base["accuracy"] * (1 - base["accuracy"]) / base["n"])
+    sentences.append(
+        f"One run on {base['n']:.0f} images: each accuracy has a binomial standard error of about {error:.1f} points, and "
+        "another seed would move it further. Averages over targets and seeds are in the comparison."
+    )
+    return sentences
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """All runs below a folder, with what ``evaluate`` measured on them. A run's student is called like its folder."""
+
+    runs: list[Run]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note``."""
+        tables = []
+        for run in self.runs:
+            split = run.settings["split"]
+            tables.append(run.scores.assign(student=run.name, target=split["target"], seed=split["seed"]))
+        return pd.concat(tables, ignore_index=True)
+
+    @property
+    def domains(self) -> Domains:
+        return self.runs[0].split.domains
+
+    @property
+    def students(self) -> list[str]:
+        """In the order they were trained: teacher first, if there is one."""
+        return sorted({run.name for run in self.runs}, key=lambda name: (name != "teacher", self._first(name)))
+
+    def _first(self, name: str) -> float:
+        return min((r.folder / "settings.json").stat().st_mtime for r in self.runs if r.name == name)
+
+    @property
+    def steps(self) -> int:
+        return max(run.steps for run in self.runs)
+
+    def about(self) -> str:
+        """One sentence: what was trained, on what, how often."""
+        targets, seeds = (sorted({run.settings["split"][key] for run in self.runs}) for key in ("target", "seed"))
+        students = ", ".join(f"{n} ({self._example(n).settings['student']['name']})" for n in self.students)
+        return (
+            f"{len(self.runs)} recorded runs: {students}; each of {len(targets)} domains left out ({', '.join(targets)}) "
+            f"with {len(seeds)} seed(s) ({', '.join(map(str, seeds))})."
+        )
+
+    def _example(self, name: str) -> Run:
+        return next(run for run in self.runs if run.name == name)
+
+    def caption(self) -> str:
+        return (
+            "Accuracy in % on the domain left out: mean over seeds per target, their mean, and its standard deviation over "
+            "seeds. Nothing was chosen on the target. A dash: no window was found in at least one run."
+        )
+
+    def contrasts(self, baseline: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """Every strategy against the baseline within a student, then students against each other at the baseline and
+        at the first averaging strategy that all of them have."""
+        known = {n: list(self.scores.loc[self.scores["student"] == n, "strategy"].unique()) for n in self.students}
+        known = {n: [s for s in names if s != "deployed"] for n, names in known.items()}
+        within = [((n, s), (n, baseline)) for n, names in known.items() for s in names if s != baseline]
+        pupils = [n for n in self.students if n != "teacher"]
+        shared = [s for s in known[self.students[0]] if s != baseline and all(s in names for names in known.values())]
+        averages = [s for s in shared if any(c.of == "mean" for c in self._coefficients(s))]
+        between = [((b, s), (a, s)) for a, b in combinations(pupils, 2) for s in [baseline, *averages[:1]]]
+        return within + between
+
+    def _coefficients(self, strategy: str) -> list[Coefficients]:
+        chosen = [run.choices.get(strategy) for run in self.runs]
+        return [c for c in chosen if isinstance(c, Coefficients)]
+
+    def picks(self) -> pd.DataFrame:
+        """``student, strategy, target, seed, begin, end`` in steps of every window; NaN where none was found."""
+        rows = []
+        for run in self.runs:
+            curves = run.source_curves
+            for label, choice in run.choices.items():
+                if label == "deployed":
+                    continue
+                row = {"student": run.name, "strategy": label, "target": run.settings["split"]["target"]}
+                row |= {"seed": run.settings["split"]["seed"], "begin": np.nan, "end": np.nan}
+                if isinstance(choice, Coefficients):
+                    first, last = choice.window()
+                    begin = curves.begins[first] - 1 if choice.of == "mean" else curves.ends[first] - 1
+                    row |= {"begin": float(begin), "end": float(curves.ends[last])}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def without_window(self) -> pd.DataFrame:
+        """Strategies that found no window: ``student, strategy, target, seed, reason``; usually empty."""
+        rows = [
+            {
+                "student": run.name,
+                "strategy": label,
+                "target": run.settings["split"]["target"],
+                "seed": run.settings["split"]["seed"],
+                "reason": str(choice),
+            }
+            for run in self.runs
+            for label, choice in run.choices.items()
+            if isinstance(choice, NoWindow)
+        ]
+        return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "reason"])
+
+    def mapped(self) -> list[Run]:
+        """The runs that have a window map."""
+        return [run for run in self.runs if len(run.window_map)]
+
+    def label(self, run: Run) -> str:
+        split = run.settings["split"]
+        return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
+
+    def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
+        """Write scores.csv, picks.csv and the given tables as csv into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in {"scores": self.scores, "picks": self.picks(), **tables}.items():
+            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+
+
+def collect(folder: str | Path) -> Recorded:
+    """Every finished and evaluated run below a folder. Raises ``RunProblem`` when there is none."""
+    folders = sorted(p.parent for p in Path(folder).rglob("settings.json"))
+    found = [load_run(f) for f in folders if not f.name.endswith(".recording")]
+    runs = [run for run in found if len(run.scores)]
+    if not runs:
+        raise RunProblem(f"No evaluated run below {folder}: train some with 02_distill, or call evaluate(run, ...).")
+    return Recorded(sorted(runs, key=lambda r: (r.settings["split"]["seed"], r.settings["split"]["target"], r.name)))

@@ -184,7 +184,9 @@ def run_study(
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, chains))
     if problems:
-        raise StudyProblem(f"{study.name}: {len(problems)} notebook(s) failed, see *.failed.ipynb in {out / 'notebooks'}.")
+        raise StudyProblem(
+            f"{study.name}: {len(problems)} notebook(s) failed, see *.failed.ipynb in {out / 'notebooks'}."
+        )
     return _page(study, chains, out, runs, say)
 
 

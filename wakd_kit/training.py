@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .averaging import strategies
+from .averaging import settings_of, strategies
 from .batches import SourceBatches, seed_step
 from .domains import Split
 from .evaluation import SourceValidation, predict
@@ -28,6 +28,7 @@ from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
 from .views import augment, views_from
 
+EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULES = ("constant", "cosine")
 SAMPLING = ("pooled", "balanced")
@@ -224,10 +225,10 @@ def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
         strategy = strategies.get(spec["name"])
         known = inspect.signature(strategy).parameters
         recent = max(recent, sum(2 * spec.get(n, 0) for n in ("n_converge", "n_tolerance")))
-        if "score" in known:
+        if EVALUATIONS & known.keys():  # a search is not settled by curves; its begin is all that can be kept
             continue
         named = {k: v for k, v in spec.items() if k not in ("name", "label")}
-        begins = {k: begin for k in _BEGINS if k in known and (k in named or spec["name"] == "wakd")}
+        begins = {name: begin for name in _BEGINS if name in known}
         try:
             coefficients = strategy(curves, **{**named, **begins})
         except ValueError:  # no window yet, or its begin is still to come
@@ -243,8 +244,9 @@ _BEGINS = ("begin", "start")
 
 def _begin_step(spec: dict, steps: int) -> int:
     """The step after which a declared strategy begins, 0 when it has no such setting; fractions are of the whole run."""
-    value = next((spec[name] for name in _BEGINS if name in spec), 0.1 if spec["name"] == "wakd" else 0)
-    return int(value * steps) if isinstance(value, float) else int(value)
+    settings = {**settings_of(spec["name"]), **spec}
+    value = next((settings[name] for name in _BEGINS if name in settings), 0)
+    return math.floor(value * steps + 1e-9) if isinstance(value, float) else int(value)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, settings: dict, step: int) -> None:

@@ -1,0 +1,154 @@
+"""The command line. Everything it does is a call of the package.
+
+wakd report STUDY                      train what is missing, render every notebook, write the page
+wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
+wakd average RUN STRATEGY -o FILE      write an averaged student as safetensors
+wakd list strategies|objectives|domains|studies
+wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from . import averaging, notebook, objectives, report, study
+from .domains import benchmarks
+from .evaluation import source_score
+from .recording import write_state
+from .run import load_run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. Anything a user can mend is one sentence on stderr and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="wakd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, add in COMMANDS.items():
+        add(commands.add_parser(name, help=add.__doc__))
+    given = parser.parse_args(arguments)
+    try:
+        given.call(given)
+    except (ValueError, KeyError, TypeError, FileNotFoundError, FileExistsError, ConnectionError) as error:
+        print(f"wakd {given.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    """run a study and write its page"""
+    parser.add_argument("study", help="a study's name under reports/, or a YAML file")
+    parser.add_argument("--cores", type=int, help="trainings at once, default all cores")
+    parser.add_argument("--out", type=Path, help="report folder, default reports/<name>")
+    parser.add_argument("--runs", type=Path, help="where recordings go, default runs/<name>")
+    parser.set_defaults(
+        call=lambda g: study.run_study(
+            g.study, cores=g.cores, out=g.out, runs=g.runs, say=lambda line: print(line, flush=True)
+        )
+    )
+
+
+def _notebook(parser: argparse.ArgumentParser) -> None:
+    """execute one notebook with checked parameters and render it"""
+    parser.add_argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill")
+    parser.add_argument("out", type=Path, help="the executed copy; its page is written beside it")
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="JSON, or plain text"
+    )
+    parser.set_defaults(call=_execute)
+
+
+def _execute(given: argparse.Namespace) -> None:
+    shipped = study.NOTEBOOKS / f"{given.notebook}.ipynb"
+    source = shipped if shipped.is_file() else Path(given.notebook)
+    executed = notebook.execute(source, given.out, dict(map(_parameter, given.parameter)), cwd=source.parent)
+    print(report.render(executed, executed.with_suffix(".html")))
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"A parameter is written name=value; got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _average(parser: argparse.ArgumentParser) -> None:
+    """average a recorded run and write the student's parameters"""
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument("strategy", help="its name; settings follow as name=value")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    parser.set_defaults(call=_write_average)
+
+
+def _write_average(given: argparse.Namespace) -> None:
+    run = load_run(given.run)
+    wanted = {"name": given.strategy, "label": given.strategy, **dict(map(_parameter, given.settings))}
+    scored = "score" in inspect.signature(averaging.strategies.get(given.strategy)).parameters
+    choices = averaging.choose(run.source_curves, [wanted], score=source_score(run) if scored else None)
+    coefficients = choices[given.strategy]
+    if isinstance(coefficients, averaging.NoWindow):
+        raise coefficients
+    write_state(given.out, run.average(coefficients))
+    print(f"{given.out}: {coefficients.note}")
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    """what there is"""
+    parser.add_argument("what", choices=("strategies", "objectives", "domains", "studies"))
+    parser.set_defaults(call=lambda g: print("\n".join(_LISTS[g.what]())))
+
+
+def _first_line(function) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+_LISTS = {
+    "strategies": lambda: [f"{n:16}{_first_line(averaging.strategies.get(n))}" for n in averaging.strategies],
+    "objectives": lambda: [_objective_line(n) for n in objectives.objectives],
+    "domains": lambda: [f"{n:16}{_first_line(benchmarks.get(n))}" for n in benchmarks],
+    "studies": lambda: [f"{p.stem:16}{study.load_study(p).title}" for p in sorted(study.REPORTS.glob("*.yaml"))],
+}
+
+
+def _objective_line(name: str) -> str:
+    about = objectives.objectives.about(name)
+    return f"{name:12}{about.kind:10}needs {', '.join(sorted(about.needs)):18}weight {about.weight:<8g}{about.source}"
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    """what a run folder holds, what it takes, what can be dropped"""
+    parser.add_argument("run", type=Path)
+    parser.set_defaults(call=lambda g: print("\n".join(examine(g.run))))
+
+
+def examine(folder: Path) -> list[str]:
+    """Lines on a run's folder: state, size by part, and what could go without losing any result."""
+    run = load_run(folder)
+    sizes = {p.name: _bytes(p) for p in sorted(run.folder.iterdir())}
+    lines = [repr(run), f"{len(run.table)} recorded segments, {len(run.segments)} stored ({run.segments.storage})"]
+    lines += [f"  {name:18}{size / 1e6:10.2f} MB" for name, size in sizes.items()]
+    lines.append(f"  {'total':18}{sum(sizes.values()) / 1e6:10.2f} MB")
+    if "checkpoint.pt" in sizes:
+        lines.append("not finished: checkpoint.pt is what train(..., resume=True) continues from.")
+    if run.segments.storage == "float32":
+        half = sizes["segments"] / 2e6
+        lines.append(f"storage='float16_difference' would save about {half:.1f} MB in a run of this kind.")
+    return lines
+
+
+def _bytes(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+
+
+COMMANDS = {"report": _report, "notebook": _notebook, "average": _average, "list": _list, "doctor": _doctor}
+
+if __name__ == "__main__":
+    sys.exit(main())
