@@ -18,7 +18,11 @@ def seed_step(generator: torch.Generator, seed: int, step: int) -> None:
 
 class SourceBatches:
     """Batches of source training images; which examples step t sees depends on the seed and t alone, so a resumed run
-    sees what an uninterrupted one would have."""
+    sees what an uninterrupted one would have. Every epoch is a permutation: each example comes once before any comes twice.
+
+    sampling  "pooled": one epoch over all domains together; "balanced": as many of each domain in every batch (the first
+              domains one more where ``size`` does not divide), each domain in epochs of its own
+    """
 
     def __init__(self, split: Split, size: int, sampling: str, seed: int, device: torch.device):
         parts = list(split.train.values())
@@ -29,6 +33,10 @@ class SourceBatches:
         pools = [np.arange(a, b) for a, b in zip(starts, starts[1:])]
         self.pools = pools if sampling == "balanced" else [np.concatenate(pools)]
         share, rest = divmod(size, len(self.pools))
+        if not share:
+            raise ValueError(
+                f"batch_size {size} is less than the {len(self.pools)} source domains that balanced sampling draws from."
+            )
         self.shares = [share + (i < rest) for i in range(len(self.pools))]
         self.seed = seed
         self._orders: dict[tuple[int, int], np.ndarray] = {}
@@ -41,14 +49,16 @@ class SourceBatches:
 
     def _from_pool(self, which: int, step: int) -> np.ndarray:
         pool, share = self.pools[which], self.shares[which]
-        places = np.arange((step - 1) * share, step * share)
-        epochs = places // len(pool)
-        orders = {int(e): self._order(which, int(e)) for e in np.unique(epochs)}
-        return np.array([pool[orders[int(e)][p % len(pool)]] for e, p in zip(epochs, places)])
+        first, stop = (step - 1) * share, step * share  # places in the endless sequence of this pool's epochs
+        epochs = range(first // len(pool), (stop - 1) // len(pool) + 1)
+        order = np.concatenate([self._order(which, epoch) for epoch in epochs])
+        start = first - epochs[0] * len(pool)
+        return pool[order[start : start + share]]
 
     def _order(self, which: int, epoch: int) -> np.ndarray:
         if (which, epoch) not in self._orders:
-            self._orders = {key: order for key, order in self._orders.items() if key[1] >= epoch - 1}
+            # this pool's earlier epochs are over; other pools are in epochs of their own
+            self._orders = {key: o for key, o in self._orders.items() if key[0] != which or key[1] >= epoch - 1}
             rng = np.random.default_rng([self.seed, which, epoch])
             self._orders[which, epoch] = rng.permutation(len(self.pools[which]))
         return self._orders[which, epoch]

@@ -134,6 +134,16 @@ def one_run(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(picked=notes).reset_index()
 
 
+def answer(table: pd.DataFrame, label: str) -> str:
+    """One sentence: what one average scores on the unseen domain and on source validation."""
+    part = table[table["strategy"] == label]
+    unseen, source = part[part["role"] == "target"].iloc[0], part.loc[part["role"] == "source", "accuracy"].mean()
+    return (
+        f"{label} ({unseen['note']}): {unseen['accuracy']:.1%} on the unseen domain {unseen['domain']} "
+        f"({unseen['n']} images), {source:.1%} on source validation (mean over domains)."
+    )
+
+
 def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
     unseen = table[table["role"] == "target"].set_index("strategy")

@@ -7,8 +7,10 @@ Images are decoded once into a uint8 array on disk and memory-mapped afterwards.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .registry import Registry, did_you_mean
+from .registry import Registry, UnknownName, did_you_mean
 
 benchmarks = Registry("benchmark")
 
@@ -52,6 +54,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Examples({len(self)} images of {self.images.shape[1]} px)"
+
     def take(self, index: np.ndarray) -> Examples:
         return Examples(self.images[index], self.labels[index], self.originals[index])
 
@@ -75,13 +80,17 @@ class Domains(Mapping):
         try:
             return self.examples[name]
         except KeyError:
-            raise KeyError(did_you_mean("domain", name, self.examples)) from None
+            raise UnknownName(did_you_mean("domain", name, self.examples)) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.examples)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {len(examples)}" for name, examples in self.items())
+        return f"Domains({self.spec or 'in memory'}: {counts}; {len(self.classes)} classes, {self.size} px)"
 
     @property
     def size(self) -> int:
@@ -90,11 +99,12 @@ class Domains(Mapping):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of every image and label: two runs with the same one saw the same data."""
+        """A short hash of every image, label and original: two runs with the same one saw the same data and splits."""
         digest = hashlib.blake2b(digest_size=8)
         for name, examples in self.examples.items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(examples.labels))
+            digest.update(np.ascontiguousarray(examples.originals))
             digest.update(np.ascontiguousarray(examples.images))
         return digest.hexdigest()
 
@@ -113,6 +123,10 @@ class Split:
     validation: float
     train: Mapping[str, Examples]
     val: Mapping[str, Examples]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{d} {len(self.train[d])} + {len(self.val[d])}" for d in self.sources)
+        return f"Split(target {self.target}, seed {self.seed}; train + validation: {counts})"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -184,31 +198,52 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     size   side in pixels to which images are resized (both sides, as in DomainBed); default 224, digits are 32
     cache  folder for decoded arrays; default ``$WAKD_CACHE`` or ~/.cache/wakd_kit
 
-    ``pacs`` without a path looks in ``$WAKD_DATA/PACS``. Raises ``DataProblem`` with every missing class folder,
-    wrong count and unreadable image at once, before anything is trained.
+    ``pacs`` without a path looks in ``$WAKD_DATA/PACS``. Raises ``UnknownName`` for no such benchmark, and
+    ``DataProblem`` with every missing folder and wrong count at once, or else every image that cannot be read.
     """
     name, _, path = spec.partition(":")
     loader = benchmarks.get(name)
     if size is not None and not 8 <= size <= 1024:
         raise ValueError(f"size is the side of an image in pixels, 8 to 1024; got {size}.")
     options = {**({} if size is None else {"size": size}), **options}
+    known = [n for n in inspect.signature(loader).parameters if n not in ("path", "cache")]
+    for option in options:
+        if option not in known:
+            raise ValueError(did_you_mean(f"option of {name}", option, known))
     return loader(path, cache=_cache_folder(cache), **options)
 
 
 def domains_from_arrays(
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...], *, views: str = "photographs"
+    arrays: Mapping[str, tuple[np.ndarray, ...]], classes: tuple[str, ...], *, views: str = "photographs"
 ) -> Domains:
-    """A benchmark from arrays in memory: ``{domain: (images (n, H, W, 3) uint8, labels (n,))}``."""
-    examples = {}
-    for name, (images, labels, *originals) in arrays.items():
-        images, labels = np.asarray(images), np.asarray(labels, dtype=np.int64)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2]:
-            raise ValueError(f"Images are (n, side, side, 3) uint8; domain {name!r} has {images.shape} {images.dtype}.")
-        if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
-            raise ValueError(f"Domain {name!r} needs one label from 0 to {len(classes) - 1} per image.")
-        original = np.asarray(originals[0]) if originals else np.arange(len(labels))
-        examples[name] = Examples(images, labels, original)
+    """A benchmark from arrays in memory: ``{domain: (images (n, side, side, 3) uint8, labels (n,))}``.
+
+    A third array (n,) names the original of each image, for renderings that belong on one side of a split; without it
+    every image is its own. Raises ``ValueError`` for shapes, sides or labels that do not fit.
+    """
+    if not arrays:
+        raise ValueError("A benchmark needs at least one domain; got none.")
+    examples = {name: _checked(name, arrays[name], len(classes)) for name in arrays}
+    sides = {name: e.images.shape[1] for name, e in examples.items()}
+    if len(set(sides.values())) > 1:
+        raise ValueError(f"All domains share one image side; got {sides}.")
     return Domains(None, tuple(classes), examples, {}, views)
+
+
+def _checked(name: str, arrays: tuple[np.ndarray, ...], classes: int) -> Examples:
+    images, labels, *rest = (np.asarray(array) for array in arrays)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2]:
+        raise ValueError(f"Images are (n, side, side, 3) uint8; domain {name!r} has {images.shape} {images.dtype}.")
+    labels = labels.astype(np.int64)
+    if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
+        raise ValueError(f"Domain {name!r} needs one label from 0 to {classes - 1} per image.")
+    originals = rest[0].astype(np.int64) if rest else np.arange(len(labels))
+    if originals.shape != labels.shape or len(np.unique([originals, labels], axis=1).T) != len(np.unique(originals)):
+        raise ValueError(f"Domain {name!r} needs one original per image, and all images of one original in one class.")
+    return Examples(images, labels, originals)
+
+
+_PARTS = ("images", "labels", "originals")
 
 
 @benchmarks.register
@@ -232,9 +267,6 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
     return Domains("digits", tuple("0123456789"), examples, {"seed": seed}, "digits")
 
 
-_PARTS = ("images", "labels", "originals")
-
-
 @benchmarks.register
 def folder(path: str, *, cache: Path, size: int = 224) -> Domains:
     """Any benchmark laid out as domain/class/images; every domain must have every class."""
@@ -244,9 +276,10 @@ def folder(path: str, *, cache: Path, size: int = 224) -> Domains:
 @benchmarks.register
 def pacs(path: str, *, cache: Path, size: int = 224) -> Domains:
     """PACS (Li et al., ICCV 2017): 9,991 images in 4 domains and 7 classes; names and counts are verified."""
-    path = path or (os.environ.get("WAKD_DATA", "") and os.path.join(os.environ["WAKD_DATA"], "PACS"))
     if not path:
-        raise DataProblem("Where is PACS? Write pacs:PATH, or set WAKD_DATA to the folder that holds PACS/.")
+        if not os.environ.get("WAKD_DATA"):
+            raise DataProblem("Where is PACS? Write pacs:PATH, or set WAKD_DATA to the folder that holds PACS/.")
+        path = os.path.join(os.environ["WAKD_DATA"], "PACS")
     return _image_folder("pacs", path, cache, size, counts=PACS_COUNTS, classes=PACS_CLASSES)
 
 
@@ -263,6 +296,8 @@ def _image_folder(benchmark, path, cache, size, *, counts=None, classes=None) ->
     if not files:
         raise DataProblem(f"{root} has no domain folders; it should hold domain/class/images.")
     classes = tuple(classes or sorted(set().union(*files.values())))
+    if not classes:
+        raise DataProblem(f"The domain folders of {root} have no class folders; it should hold domain/class/images.")
     problems = _layout_problems(files, classes, counts)
     if problems:
         raise DataProblem(_report(f"{benchmark}:{root} is not complete", problems))
@@ -302,36 +337,55 @@ def _layout_problems(files, classes, counts) -> list[str]:
 
 def _decode_once(benchmark: str, root: Path, listing: list[Path], cache: Path, size: int) -> np.ndarray:
     """All images as one memory-mapped (n, size, size, 3) uint8 array, decoded on the first call only."""
-    stats = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in listing]
-    empty = [name for name, length, _ in stats if length == 0]
-    if empty:
-        raise DataProblem(_report(f"{benchmark}:{root} has unreadable images", [f"{n}: zero bytes" for n in empty]))
+    stats = [(str(f.relative_to(root)), *_length_and_time(f)) for f in listing]
     key = hashlib.blake2b(json.dumps([str(root), size, stats]).encode(), digest_size=8).hexdigest()
     stored = cache / f"{benchmark}-{size}px-{key}.npy"
     if not stored.exists():
         shape = (len(listing), size, size, 3)
+        _check_space(cache, int(np.prod(shape)), size)
         partial = stored.with_name(f"{stored.stem}.{os.getpid()}.part.npy")
-        cache.mkdir(parents=True, exist_ok=True)
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         try:
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                decode = lambda i: _decode(listing[i], root, size, array[i])  # noqa: E731
-                unreadable = [problem for problem in pool.map(decode, range(len(listing))) if problem]
-            array.flush()
+                outcomes = pool.map(_decode, listing, np.asarray(array))
+                unreadable = [f"{name}: {problem}" for (name, *_), problem in zip(stats, outcomes) if problem]
             if unreadable:
                 raise DataProblem(_report(f"{benchmark}:{root} has unreadable images", unreadable))
+            array.flush()
             os.replace(partial, stored)
         finally:
             partial.unlink(missing_ok=True)
-    return np.load(stored, mmap_mode="r")
+    # copy on write: an array that torch accepts, and whatever is done to it, the file stays as it is
+    return np.load(stored, mmap_mode="c")
 
 
-def _decode(file: Path, root: Path, size: int, out: np.ndarray) -> str | None:
+def _length_and_time(file: Path) -> tuple[int, int]:
     try:
+        return file.stat().st_size, file.stat().st_mtime_ns
+    except OSError:  # a link to nowhere; decoding it will say so
+        return 0, 0
+
+
+def _check_space(cache: Path, needed: int, size: int) -> None:
+    free = shutil.disk_usage(cache).free
+    if needed > free:
+        raise DataProblem(
+            f"Decoded at {size} px these images take {needed / 1e9:.1f} GB, and {cache} has {free / 1e9:.1f} GB free. "
+            "Pass a smaller size=, or cache= (or WAKD_CACHE) on a larger disk."
+        )
+
+
+def _decode(file: Path, out: np.ndarray) -> str | None:
+    """Write the image into ``out`` (size, size, 3); what is wrong with it otherwise."""
+    try:
+        if file.stat().st_size == 0:
+            return "zero bytes"
         with Image.open(file) as image:
-            out[...] = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        return f"{file.relative_to(root)}: {error}"
+            out[...] = np.asarray(image.convert("RGB").resize(out.shape[:2], Image.Resampling.BILINEAR))
+    except UnidentifiedImageError:
+        return "not an image"
+    except Exception as error:  # for broken files Pillow raises nearly anything, from struct.error to SyntaxError
+        return str(error) or type(error).__name__
     return None
 
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .averaging import NoWindow
 from .domains import Examples, Split
-from .models import as_tap, batchnorms, recalibrate
+from .models import as_tap, batchnorms, in_eval, recalibrate
 from .objectives import Combined, kd
 from .recording import State, write_with
 from .registry import did_you_mean
@@ -24,16 +24,14 @@ METRICS = ("accuracy", "nll", "ece")
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 256) -> Tensor:
-    """Logits (n, classes) in float32 on the CPU of (n, H, W, 3) uint8 images; the model is left as it was."""
+    """Logits (n, classes) in float32 on the CPU of (n, H, W, 3) uint8 images, in eval mode; the model is left as it was."""
     model = as_tap(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    was_training = model.training
-    model.eval()
-    batches = [
-        model(to_float(torch.as_tensor(images[i : i + batch_size]).to(device)), maps=False).logits.float().cpu()
-        for i in range(0, len(images), batch_size)
-    ]
-    model.train(was_training)
+    with in_eval(model):
+        batches = [
+            model(to_float(torch.as_tensor(images[i : i + batch_size]).to(device)), maps=False).logits.float().cpu()
+            for i in range(0, len(images), batch_size)
+        ]
     return torch.cat(batches)
 
 
@@ -113,7 +111,8 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     split      default the run's own
     batchnorm  policy for this call, default the run's
 
-    The table is also written into the run's folder (scores.csv), newest value per strategy and domain.
+    The table is also written into the run's folder (scores.csv), newest value per strategy and domain; not so under
+    another BatchNorm policy than the run's, which is a different number by the same name.
     """
     split = split or run.split
     run.check_split(split)
@@ -125,12 +124,18 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
             note = str(coefficients)
         else:
             model = run.model(coefficients, split=split, batchnorm=batchnorm)
+            model.to(_device(), memory_format=torch.channels_last)
             table, note = evaluate_model(model, split), getattr(coefficients, "note", "")
         table.insert(0, "strategy", label)
         tables.append(table.assign(note=note))
     result = pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]]
-    _remember(run, result, choices)
+    if batchnorm in (None, run.settings["batchnorm"]):
+        _remember(run, result, choices)
     return result
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _remember(run, table: pd.DataFrame, choices: Mapping[str, object]) -> None:
@@ -149,7 +154,7 @@ class Averages:
 
     def __init__(self, run, split: Split, roles: tuple[str, ...] = ("source",)):
         self.run, self.split = run, split
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = _device()
         self.model = run.blank_model().to(self.device, memory_format=torch.channels_last)
         self.parts = [(d, r, e) for d, r, e in scored_domains(split) if r in roles]
         self.images = {d: torch.as_tensor(np.ascontiguousarray(e.images)).to(self.device) for d, _, e in self.parts}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,10 @@ class LogitsTap(nn.Module):
 
 
 def as_tap(model: nn.Module) -> nn.Module:
-    """The model itself if it already returns an ``Output``, else the thinnest adapter that does."""
+    """A tap as it is; a bare timm model in a ``Tap``; any other module, which should return logits, in a ``LogitsTap``."""
     if isinstance(model, (Tap, LogitsTap)):
         return model
-    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
+    if all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
         return Tap(model, {"name": type(model).__name__})
     return LogitsTap(model)
 
@@ -109,56 +110,85 @@ def build_model(
 
     classes     number of classes, or their names
     pretrained  fetch timm's weights from the hub
-    weights     a local .safetensors, .pth or .bin file to start from instead; a classifier of other size is replaced
+    weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
+                Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
     settings    go to ``timm.create_model`` as they are
 
-    Raises ``ValueError`` for an unknown name or settings the model does not take, ``FileNotFoundError`` for missing
-    weights, ``ConnectionError`` when the hub cannot be reached (it says how to pass a file).
+    Raises ``ValueError`` for an unknown name, settings the model does not take or weights that do not fit it,
+    ``FileNotFoundError`` for missing weights, ``ConnectionError`` when the hub cannot be reached: after its retries,
+    nearly a minute, or at once under ``HF_HUB_OFFLINE=1``.
     """
-    count = classes if isinstance(classes, int) else len(classes)
+    count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
         raise ValueError(f"A classifier needs at least two classes; got {count}.")
     timm_name, defaults = SMALL.get(name, (name, {}))
     if not timm.is_model(timm_name):
         raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
-    overlay = _local_weights(Path(weights)) if weights else None
+    if pretrained and name in SMALL:
+        raise ValueError(
+            f"{name} is smaller than timm's {timm_name}: no published weights fit it. Pass weights='FILE', or "
+            "pretrain it yourself."
+        )
+    file = None if weights is None else Path(weights)
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
-        model = _create(name, timm_name, count, pretrained, weights, overlay, {**defaults, **settings})
+        model = _create(name, timm_name, count, pretrained, file, {**defaults, **settings})
     spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
-    if weights is not None:
-        spec["weights"] = str(weights)
+    if file is not None:
+        spec["weights"] = str(file)
     return Tap(model, spec)
 
 
-def _create(name, timm_name, count, pretrained, weights, overlay, settings) -> nn.Module:
+def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path | None, settings: dict) -> nn.Module:
     try:
-        return timm.create_model(
-            timm_name,
-            pretrained=pretrained or weights is not None,
-            num_classes=count,
-            pretrained_cfg_overlay=overlay,
-            **settings,
+        if file is None:
+            return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
+        # built for the classes of the file, so that every tensor of it must find its place; then fitted to ours
+        state = _read_weights(file)
+        stored = _classes_in(state, timm_name)
+        overlay = {"state_dict": state, "num_classes": stored, "label_offset": 0}
+        model = timm.create_model(
+            timm_name, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay, **settings
         )
+        model.pretrained_cfg.pop("state_dict")
+        if stored != count:
+            model.reset_classifier(count)
+        return model
     except TypeError as error:
         raise ValueError(f"{name} does not take these settings {sorted(settings)}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if weights is not None:
-            raise ValueError(f"{weights} does not fit {name}: {error}") from error
-        if pretrained:
-            raise ConnectionError(
-                f"Could not fetch pretrained weights of {name} ({type(error).__name__}). Download them on a connected "
-                f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
-            ) from error
-        raise
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}") from error
+    except OSError as error:
+        if not pretrained or file is not None:
+            raise
+        raise ConnectionError(
+            f"Could not fetch pretrained weights of {name} ({type(error).__name__}). Download them on a connected "
+            f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
+        ) from error
 
 
-def _local_weights(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"No weights file at {path}.")
-    return {"file": str(path), "source": "file"}
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise FileNotFoundError(f"No weights file at {file}.")
+    try:
+        state = timm.models.load_state_dict(str(file))
+        tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
+        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}).") from error
+    if not tensors:
+        raise ValueError(f"{file} holds no tensors.")
+    own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
+    return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
+
+
+def _classes_in(state: dict[str, Tensor], timm_name: str) -> int:
+    """How many classes the classifier in these weights has, 0 when there is none."""
+    classifier = timm.models.get_pretrained_cfg(timm_name).classifier
+    first = classifier if isinstance(classifier, str) else next(iter(classifier or ()), "")
+    return len(state[f"{first}.weight"]) if f"{first}.weight" in state else 0
 
 
 def batchnorms(model: nn.Module) -> list[nn.Module]:
@@ -175,31 +205,44 @@ def training_mode(model: nn.Module, policy: str) -> None:
             layer.eval()
 
 
+@contextlib.contextmanager
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """``model.eval()`` inside the block; afterwards every layer is in the mode it was in, frozen BatchNorm included."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches) -> nn.Module:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Set BatchNorm running statistics to those of the given batches of images, in place; returns the model.
 
-    The statistics are cumulative means over the batches (Izmailov et al. 2018, section 3.2), everything else stays in
-    eval, so dropout and stochastic depth do not disturb them. A model without BatchNorm is returned as it came.
-    Averaged parameters see activations that none of the averaged networks saw; their statistics fit no one else's.
+    Averaged parameters see activations that none of the averaged networks saw, so nobody's statistics fit them
+    (Izmailov et al. 2018, section 3.2). The new ones are plain means over the batches of each batch's mean and unbiased
+    variance, so batches weigh alike and the variance between their means is left out. Everything else stays in eval:
+    dropout and stochastic depth do not disturb them. A model without BatchNorm is returned as it came.
     """
     layers = batchnorms(model)
     if not layers:
         return model
     momenta = [layer.momentum for layer in layers]
-    was_training = model.training
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None
-        layer.train()
     seen = 0
-    for images in batches:
-        model(images, maps=False)
-        seen += len(images)
-    for layer, momentum in zip(layers, momenta):
-        layer.momentum = momentum
-    model.train(was_training)
-    if seen < 2:
-        raise ValueError(f"BatchNorm recalibration needs source images; got {seen}.")
+    try:
+        with in_eval(model):
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # torch's word for a cumulative mean
+                layer.train()
+            for images in batches:
+                model(images, maps=False)
+                seen += len(images)
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+    if not seen:
+        raise ValueError("BatchNorm recalibration needs source images; got none.")
     return model

@@ -1,8 +1,9 @@
 """Augmented views of a batch, drawn on the device that trains: one affine resampling and one colour matrix per image.
 
 The recipe is DomainBed's (random resized crop, flip, colour jitter, grey), applied to the whole batch at once with a
-different draw per image. It differs from torchvision's in one way: the colour operations are composed into a single
-matrix, in a fixed order, and values are clamped once at the end instead of after each of them.
+different draw per image. It differs from torchvision's in these ways: the colour operations are composed into a single
+matrix, in a fixed order, clamped once at the end instead of after each of them; hue turns in YIQ instead of HSV; a crop
+that would be wider or higher than the image is cut to it; rotation is ours.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ class Views:
     """How strongly views vary. All ranges are per image; 0 switches a variation off.
 
     scale       area of the crop as a fraction of the image, (low, high)
-    ratio       aspect ratio of the crop, (low, high), log-uniform
+    ratio       aspect ratio (width / height) of the crop, (low, high), log-uniform
     rotation    largest rotation in degrees
     flip        probability of a horizontal flip
     brightness, contrast, saturation   factors drawn from 1 +- this
     hue         largest hue rotation as a fraction of the full circle
     gray        probability of dropping colour
+
+    Raises ``ValueError`` for a range that makes no sense.
     """
 
     scale: tuple[float, float] = (0.7, 1.0)
@@ -44,6 +47,17 @@ class Views:
     saturation: float = 0.3
     hue: float = 0.3
     gray: float = 0.1
+
+    def __post_init__(self):
+        for name, most in (("scale", 1.0), ("ratio", math.inf)):
+            pair = getattr(self, name)
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+                raise ValueError(f"{name} is (low, high) with 0 < low <= high{' <= 1' * (most == 1)}; got {pair!r}.")
+        limits = {"rotation": 180, "hue": 0.5, "flip": 1, "gray": 1, "brightness": 1, "contrast": 1, "saturation": 1}
+        for name, most in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+                raise ValueError(f"{name} is a number from 0 to {most}; got {value!r}.")
 
     def settings(self) -> dict:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -71,12 +85,12 @@ def views_from(setting: str | dict | Views) -> Views:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """(n, H, W, 3) uint8 to (n, 3, H, W) float in [0, 1], channels_last in memory (no copy of the layout)."""
+    """(n, H, W, 3) uint8 to (n, 3, H, W) float32 in [0, 1]; the memory stays as it lay, which is channels_last."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def augment(images: Tensor, views: Views, generator: torch.Generator) -> Tensor:
-    """One random view of each image: (n, H, W, 3) uint8 in, (n, 3, H, W) float in [0, 1] out.
+    """One random view of each image: (n, H, W, 3) uint8 in, (n, 3, H, W) float32 in [0, 1] out, channels_last.
 
     Every draw comes from ``generator`` (on the images' device), so a seeded generator repeats the views exactly.
     """
@@ -123,11 +137,14 @@ def _colour(x: Tensor, brightness, contrast, saturation, hue, gray) -> tuple[Ten
 
 
 def calibration_views(split, views: Views, batches: int, batch_size: int, *, seed: int, device) -> list[Tensor]:
-    """``batches`` batches of augmented source training images, pooled over domains; the same ones for a seed."""
+    """At most ``batches`` full batches of augmented source training images, pooled over domains; the same for a seed.
+
+    Full ones only: BatchNorm weighs batches alike, and has no variance for a batch of one.
+    """
     examples = list(split.train.values())
     sizes = np.array([len(e) for e in examples])
     rng = np.random.default_rng([seed, 0xBA7C])
-    total = min(batches * batch_size, int(sizes.sum()))
+    total = min(batches, int(sizes.sum()) // batch_size) * batch_size
     chosen = np.sort(rng.permutation(sizes.sum())[:total])
     starts = np.concatenate([[0], np.cumsum(sizes)])
     parts = [e.images[chosen[(chosen >= a) & (chosen < b)] - a] for e, a, b in zip(examples, starts, starts[1:])]
