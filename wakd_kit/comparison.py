@@ -23,13 +23,17 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
     scores  long: ``student, strategy, target, seed, role, accuracy``. One column per target (mean over seeds); ``mean``
     over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds, ``n`` runs. A
-    strategy that found no window in some run has no mean: a mean over the rest would not be comparable. ``missing``
-    counts those runs.
+    strategy that found no window in some run, or was not evaluated on it, has no mean: a mean over the rest would not
+    be comparable. ``missing`` counts the runs of its student without a score.
     """
-    unseen = scores[scores["role"] == "target"]
+    unseen = _unseen(scores)
     rows = []
     for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
         by_target = 100 * part.pivot(index="seed", columns="target", values="accuracy")
+        of_student = unseen[unseen["student"] == student]
+        by_target = by_target.reindex(
+            index=sorted(of_student["seed"].unique()), columns=sorted(unseen["target"].unique())
+        )
         average = by_target.mean(axis=1, skipna=False)
         rows.append(
             {
@@ -38,11 +42,22 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
                 **by_target.mean(skipna=False).to_dict(),
                 "mean": average.mean(skipna=False),
                 "sd": average.std(ddof=1, skipna=False),
-                "n": int(part["accuracy"].notna().sum()),
-                "missing": int(part["accuracy"].isna().sum()),
+                "n": int(by_target.notna().sum().sum()),
+                "missing": int(by_target.isna().sum().sum()),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _unseen(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows on the unseen domain. Raises ``ValueError`` when two of them claim the same student, target and seed."""
+    unseen = scores[scores["role"] == "target"]
+    key = ["student", "strategy", "target", "seed"]
+    twice = unseen[unseen.duplicated(key)]
+    if len(twice):
+        first = ", ".join(f"{name} {value}" for name, value in twice[key].iloc[0].items())
+        raise ValueError(f"Two scores of {first}: runs that differ otherwise need student names that tell them apart.")
+    return unseen
 
 
 def interval(differences: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -58,18 +73,20 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     """Differences in accuracy on the unseen domain, in points, paired by target and seed.
 
     contrasts  ((student, strategy), (student, strategy)): the first minus the second
-    Returns ``label, mean, low, high, n, better, targets, target_low, target_high, pairs``. ``low, high`` is the 95 % t
-    interval over all n target x seed pairs; they share targets, so ``target_low, target_high`` gives the interval over
-    the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not in the list.
+    Returns ``label, mean, low, high, n, missing, better, targets, target_low, target_high, pairs``. ``low, high`` is the
+    95 % t interval over all n target x seed pairs; they share targets, so ``target_low, target_high`` gives the interval
+    over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not in the
+    list. A target and seed without a score on both sides (no window found, say) is left out and counted as ``missing``.
     """
-    unseen = scores[scores["role"] == "target"].set_index(["student", "strategy", "target", "seed"])["accuracy"]
+    unseen = _unseen(scores).set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
     known = unseen.index.droplevel(["target", "seed"]).unique()
     rows = []
     for first, second in contrasts:
         for side in (first, second):
             if side not in known:
                 raise ValueError(f"No scores of {' '.join(side)}; there are {', '.join(' '.join(k) for k in known)}.")
-        pairs = 100 * (unseen[first] - unseen[second]).dropna()
+        both = 100 * (unseen[first] - unseen[second])
+        pairs = both.dropna()
         by_target = pairs.groupby("target").mean()
         (low, high), (target_low, target_high) = interval(pairs), interval(by_target)
         rows.append(
@@ -79,6 +96,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
                 "low": low,
                 "high": high,
                 "n": len(pairs),
+                "missing": len(both) - len(pairs),
                 "better": int((pairs > 0).sum()),
                 "targets": len(by_target),
                 "target_low": target_low,
@@ -97,27 +115,36 @@ def _label(first: tuple[str, str], second: tuple[str, str]) -> str:
 
 def verdict(row: pd.Series) -> str:
     """One sentence for a row of ``paired``, from its numbers alone."""
-    if row["n"] < 2:
-        return f"{row['label']}: {row['mean']:+.1f} points, one pair only; nothing can be said."
+    left_out = f"; {row['missing']} left out for want of a score on both sides" if row["missing"] else ""
+    if row["n"] == 0:
+        return f"{row['label']}: no pair with a score on both sides; nothing can be said."
+    if row["n"] == 1:
+        return f"{row['label']}: {row['mean']:+.1f} points, one pair only{left_out}; nothing can be said."
     if row["low"] > 0:
         finding = "higher"
     elif row["high"] < 0:
         finding = "lower"
     else:
         finding = "not distinguishable from no difference"
+    over_targets = ""
+    if row["targets"] > 1:
+        over_targets = f"; over the {row['targets']} target means [{row['target_low']:+.1f}, {row['target_high']:+.1f}]"
     return (
         f"{row['label']}: {row['mean']:+.1f} points [{row['low']:+.1f}, {row['high']:+.1f}], {finding}; "
-        f"better in {row['better']} of {row['n']} target x seed pairs."
+        f"better in {row['better']} of {row['n']} target x seed pairs{left_out}{over_targets}."
     )
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: intervals in brackets, one decimal."""
-    brackets = lambda low, high: f"[{low:+.1f}, {high:+.1f}]"  # noqa: E731
+
+    def brackets(low: float, high: float) -> str:
+        return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
+
     return pd.DataFrame(
         {
             "difference": table["label"],
-            "mean": table["mean"].map("{:+.1f}".format),
+            "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
             "95 % interval": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
             "better": table.apply(lambda r: f"{r['better']} of {r['n']}", axis=1),
             "95 % interval over targets": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
@@ -174,7 +201,8 @@ class Recorded:
     def scores(self) -> pd.DataFrame:
         """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note``."""
         tables = []
-        for run in self.runs:
+        order = self.students
+        for run in sorted(self.runs, key=lambda r: order.index(r.name)):
             split = run.settings["split"]
             tables.append(run.scores.assign(student=run.name, target=split["target"], seed=split["seed"]))
         return pd.concat(tables, ignore_index=True)
@@ -232,7 +260,8 @@ class Recorded:
     def picks(self) -> pd.DataFrame:
         """``student, strategy, target, seed, begin, end`` in steps of every window; NaN where none was found."""
         rows = []
-        for run in self.runs:
+        order = self.students
+        for run in sorted(self.runs, key=lambda r: order.index(r.name)):
             curves = run.source_curves
             for label, choice in run.choices.items():
                 if label == "deployed":

@@ -23,7 +23,7 @@ METRICS = ("accuracy", "nll", "ece")
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 256) -> Tensor:
+def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 128) -> Tensor:
     """Logits (n, classes) in float32 on the CPU of (n, H, W, 3) uint8 images, in eval mode; the model is left as it was."""
     model = as_tap(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -149,7 +149,7 @@ def _remember(run, table: pd.DataFrame, choices: Mapping[str, object]) -> None:
 class Averages:
     """Evaluates many averages of one run on fixed images: parameters are swapped in place, images stay on the device.
 
-    ``logits(state)`` returns {domain: (n, classes)}; BatchNorm follows the run's policy.
+    ``logits(state)`` returns {domain: (n, classes)} and recalibrates BatchNorm first when that is the run's policy.
     """
 
     def __init__(self, run, split: Split, roles: tuple[str, ...] = ("source",)):
@@ -170,6 +170,12 @@ class Averages:
             recalibrate(self.model, self.batches)
         return {domain: predict(self.model, images) for domain, images in self.images.items()}
 
+    def buffers(self, step: int) -> State:
+        """Running statistics of the iterate at ``step``, which ends a stored segment: for the policy ``last``."""
+        names = {name for name, _ in self.model.named_buffers()}
+        state = self.run.segments.read(int(np.searchsorted(self.run.segments.edges, step)), "end")
+        return {n: t for n, t in state.items() if n in names}
+
 
 def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -> Callable[[np.ndarray], float]:
     """``score(coefficients) -> float`` for strategies that search: the average's mean source-validation score.
@@ -189,7 +195,9 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
         if key not in known:
             # plain averaging here, recalibration in place below: the model is swapped, not built again
             state = run.average(coefficients, split=split, batchnorm="average" if averages.calibrates else None)
-            raw = of == "end" and np.count_nonzero(values) == 1
+            stored, _ = run.stored_coefficients(coefficients)
+            one = np.count_nonzero(stored) == 1 and not initial
+            raw = one and (of == "end" or run.segments.iterates[stored.argmax()] == 1)
             by_domain = averages.logits(state, raw=raw)
             sign = 1 if metric == "accuracy" else -1
             known[key] = sign * float(np.mean([scores(z, averages.labels[d])[metric] for d, z in by_domain.items()]))
@@ -205,22 +213,28 @@ def window_map(run, split: Split | None = None, *, grid: int | None = None, prog
           square of it
 
     Columns: ``begin, end`` (steps, the window holds iterates begin < i <= end), ``val_accuracy`` (mean over source
-    domains) and ``oracle_target_accuracy``: an oracle, for looking, never for choosing. Exact, one forward per window.
-    The table is kept in the run's folder (window_map.csv).
+    domains) and ``oracle_target_accuracy``: an oracle, for looking, never for choosing. Each window is averaged and
+    evaluated as ``evaluate`` would. Holds ``grid`` copies of the parameters in memory. The table is kept in the run's
+    folder (window_map.csv).
     """
     split = split or run.split
     run.check_split(split)
     averages = Averages(run, split, roles=("source", "target"))
     edges = grid_edges(run.segments.edges, grid)
     begins = [0, *edges[:-1]]
-    sums = [_sum_of_iterates(run.segments, low, high) for low, high in zip(begins, edges)]
+    means = [_mean_of_iterates(run.segments, low, high) for low, high in zip(begins, edges)]
+    own_statistics = run.settings["batchnorm"] == "last"
     rows = []
     with tqdm(total=len(edges) * (len(edges) + 1) // 2, unit="window", disable=not progress) as bar:
         for first, begin in enumerate(begins):
             total: State = {}
-            for part, end in zip(sums[first:], edges[first:]):
-                total = {n: total[n] + t if total else t for n, t in part.items()}
-                logits = averages.logits({n: (t / (end - begin)).float() for n, t in total.items()})
+            for k in range(first, len(edges)):
+                end = edges[k]
+                total = {n: total.get(n, 0) + (end - begins[k]) * t.double() for n, t in means[k].items()}
+                state = {n: (t / (end - begin)).float() for n, t in total.items()}
+                if own_statistics:
+                    state |= averages.buffers(end)
+                logits = averages.logits(state, raw=end - begin == 1)
                 accuracy = {d: scores(z, averages.labels[d])["accuracy"] for d, z in logits.items()}
                 rows.append(
                     {
@@ -246,11 +260,10 @@ def grid_edges(edges: np.ndarray, grid: int | None) -> list[int]:
     return [int(e) for e in edges[chosen]]
 
 
-def _sum_of_iterates(segments, low: int, high: int) -> State:
-    """Sum, in float64, of all iterates after step ``low`` up to step ``high``."""
+def _mean_of_iterates(segments, low: int, high: int) -> State:
+    """Mean, in float32 as segments are stored, of all iterates after step ``low`` up to step ``high``."""
     total: State = {}
     for position in np.flatnonzero((segments.edges > low) & (segments.edges <= high)):
-        count = int(segments.iterates[position])
-        part = {n: t.double() * count for n, t in segments.read(position, "mean").items()}
-        total = {n: total[n] + t for n, t in part.items()} if total else part
-    return total
+        share = segments.iterates[position] / (high - low)
+        total = {n: total.get(n, 0) + share * t.double() for n, t in segments.read(position, "mean").items()}
+    return {n: t.float() for n, t in total.items()}

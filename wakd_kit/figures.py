@@ -225,7 +225,8 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
             f"accuracy on the unseen domain minus {baseline}, points (mean, 95 % interval; dots: target x seed)"
         )
         axis.grid(axis="x", color="#E2E2E2", lw=0.6)
-    parts = [f"{r['label']} {r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]" for _, r in table.iterrows()]
+    known = table[table["n"] > 0]
+    parts = [f"{r['label']} {r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]" for _, r in known.iterrows()]
     return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(parts) + "."
 
 

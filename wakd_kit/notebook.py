@@ -170,7 +170,9 @@ def _refuse_drift(notebook: Path, cls: type) -> None:
     for name, entry in declared.items():
         value = plain_literal(entry["default"])
         if value != described[name]:
-            raise ParameterError(f"{notebook.name} has {name}={value!r} by default, {cls.__name__} {described[name]!r}.")
+            raise ParameterError(
+                f"{notebook.name} has {name}={value!r} by default, {cls.__name__} {described[name]!r}."
+            )
 
 
 def plain_literal(text: str) -> object:

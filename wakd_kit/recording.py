@@ -305,5 +305,5 @@ def environment(seconds: float) -> dict:
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "commit": git.stdout.strip() or None,
         "uncommitted_changes": bool(dirty.stdout.strip()),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
     }

@@ -25,7 +25,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 KINDS = ("lines", "field")
 
 
-def show(figure: Figure, alt: str, *, caption: str = "", kind: str = "lines", save_to: str | Path | None = None) -> None:
+def show(
+    figure: Figure, alt: str, *, caption: str = "", kind: str = "lines", save_to: str | Path | None = None
+) -> None:
     """Display a figure in a notebook as ``<figure>`` with alt text, and close it.
 
     kind     "lines" draws SVG (small, sharp at any size), "field" PNG at 144 dpi (images, maps)
@@ -99,7 +101,9 @@ def show_text(*sentences: str) -> None:
 
 def show_links(pages: dict[str, str]) -> None:
     """Display a list of links: ``{name: address relative to the page}``."""
-    links = "".join(f'<li><a href="{escaping.escape(a, quote=True)}">{escaping.escape(n)}</a></li>' for n, a in pages.items())
+    links = "".join(
+        f'<li><a href="{escaping.escape(a, quote=True)}">{escaping.escape(n)}</a></li>' for n, a in pages.items()
+    )
     display(HTML(f'<ul class="links">{links}</ul>' if links else "<p>none</p>"))
 
 
@@ -113,7 +117,9 @@ def render(notebook: str | Path, page: str | Path, *, title: str | None = None) 
             cell.outputs = [o for o in cell.outputs if not _is_widget(o)]
     exporter = HTMLExporter(template_name="wakd", extra_template_basedirs=[str(TEMPLATES)])
     exporter.exclude_input = True
-    heading = next((c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")), notebook.stem)
+    heading = next(
+        (c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")), notebook.stem
+    )
     resources = {
         "wakd": {
             "css": (TEMPLATES / "wakd" / "page.css").read_text(),
@@ -144,16 +150,25 @@ def offline_problems(page: str | Path) -> list[str]:
     return scan.problems + [f"style asks for {a or b}" for a, b in fetched]
 
 
-class _Scan(HTMLParser):
-    FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+_FETCHED = {
+    "script": "src",
+    "img": "src",
+    "link": "href",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+}
 
+
+class _Scan(HTMLParser):
     def __init__(self):
         super().__init__()
         self.problems: list[str] = []
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
-        address = values.get(self.FETCHED.get(tag, ""), "") or ""
+        address = values.get(_FETCHED.get(tag, ""), "") or ""
         if re.match(r"(https?:)?//", address):
             self.problems.append(f"<{tag}> asks for {address}")
         if tag == "img" and not (values.get("alt") or "").strip():

@@ -56,7 +56,7 @@ def train(
     sampling: str = "pooled",
     views: str | dict | None = None,
     batchnorm: str = "recalibrate",
-    batchnorm_batches: int = 20,
+    batchnorm_batches: int = 10,
     precision: str = "float32",
     declare: Sequence[str | dict] = ("wakd", "swad"),
     edges: Sequence[int] = (),
