@@ -12,8 +12,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .averaging import Coefficients, Curves
+from .averaging import Coefficients, Curves, NoWindow
 from .domains import Domains
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -34,6 +35,14 @@ STYLE = {
     "figure.dpi": 100,
     "svg.fonttype": "path",
 }
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def _marker(i: int) -> str:
+    return MARKERS[(i + i // len(MARKERS)) % len(MARKERS)]  # the ninth has the first one's colour, not its marker
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -63,15 +72,16 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
 def training_curves(
     curves: Curves, choices: Mapping[str, object] | None = None, *, target: pd.DataFrame | None = None
 ) -> tuple[Figure, str]:
-    """Losses, source-validation accuracy, and below them the coefficients each strategy chose.
+    """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given.
 
     target  optional rows ``step, accuracy`` measured on the unseen domain; drawn as what they are, an oracle
     """
-    found = {n: c for n, c in (choices or {}).items() if isinstance(c, Coefficients)}
+    choices = choices or {}
     steps = curves.ends
     with matplotlib.rc_context(STYLE):
-        figure = _figure(8.2, 3.0 + 0.22 * max(len(found), 1))
-        grid = figure.add_gridspec(2, 2, height_ratios=[2.6, 0.22 * max(len(found), 1) + 0.1])
+        strip = 0.5 + 0.22 * len(choices) if choices else 0
+        figure = _figure(8.2, 2.7 + strip)
+        grid = figure.add_gridspec(2, 2, height_ratios=[2.7, strip]) if choices else figure.add_gridspec(1, 2)
         loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
         shown = {
             "train_loss": "training objective",
@@ -82,132 +92,158 @@ def training_curves(
             values = getattr(curves, name)
             if values is not None:
                 loss.plot(steps, values, LINES[i], color=COLOURS[i], label=label)
-        loss.set(title="Loss, nats per example", xlabel="step", yscale="log")
+        loss.set(title="Loss, nats per example", xlabel="step", yscale="log", xlim=(0, curves.steps))
+        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5 x 10^-1
+        loss.yaxis.set_minor_formatter(NullFormatter())
         loss.legend()
         for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
-            accuracy.plot(steps, 100 * values, LINES[i % 4], color=COLOURS[i], lw=1, label=domain.replace("_", " "))
+            accuracy.plot(steps, 100 * values, LINES[i % 4], color=_colour(i), lw=1, label=domain.replace("_", " "))
         accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
         if target is not None:
             accuracy.plot(
                 target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)"
             )
-        accuracy.set(title="Source validation accuracy of the current iterate, %", xlabel="step")
+        accuracy.set(title="Source validation accuracy, %", xlabel="step", xlim=(0, curves.steps))
         accuracy.legend()
-        _strip(figure.add_subplot(grid[1, :]), curves, found)
-    alt = (
-        f"Training over {curves.steps} steps: source validation accuracy ends at {curves.val_accuracy[-1]:.1%}. "
-        + " ".join(f"{name} picks {c.note}." for name, c in found.items())
-    )
+        if choices:
+            _strip(figure.add_subplot(grid[1, :]), curves, choices)
+    alt = f"Training over {curves.steps} steps: source validation accuracy ends at {curves.val_accuracy[-1]:.1%}."
+    for name, choice in choices.items():
+        alt += f" {name} found no window." if isinstance(choice, NoWindow) else f" {name} picks {choice.note}."
     return figure, alt
 
 
-def _strip(axis, curves: Curves, found: Mapping[str, Coefficients]) -> None:
+def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
     """One row per strategy: a bar per segment whose height is its coefficient per iterate, relative to the largest."""
-    for row, (_, coefficients) in enumerate(found.items()):
-        density = np.asarray(coefficients) / (curves.iterates if coefficients.of == "mean" else 1)
-        used = density > density.max() * 1e-3
-        width = curves.iterates if coefficients.of == "mean" else np.maximum(curves.iterates * 0.25, curves.steps / 200)
-        left = curves.begins - 1 if coefficients.of == "mean" else curves.ends - width
+    for row, coefficients in enumerate(choices.values()):
+        if not isinstance(coefficients, Coefficients):
+            axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
+            continue
+        means = coefficients.of == "mean"
+        density = np.asarray(coefficients) / (curves.iterates if means else 1)
+        # a last iterate is one step: drawn wide enough to be seen, and ending where it is
+        width = curves.iterates if means else np.maximum(curves.iterates * 0.25, curves.steps / 200)
+        used = np.flatnonzero(density)
         axis.bar(
-            left[used],
-            0.8 * (density / density.max())[used],
-            width=np.broadcast_to(width, density.shape)[used],
-            bottom=row - 0.4,
+            (curves.ends - width)[used],
+            -0.8 * (density / density.max())[used],  # upwards: rows count from the top
+            width=width[used],
+            bottom=row + 0.4,
             align="edge",
-            color=COLOURS[row % len(COLOURS)],
+            color=_colour(row),
         )
-    axis.set(xlim=(0, curves.steps), ylim=(len(found) - 0.4, -0.6), xlabel="step", yticks=range(len(found)))
-    axis.set_yticklabels(list(found))
-    axis.set_title("Coefficients per iterate")
+    axis.set(xlim=(0, curves.steps), ylim=(len(choices) - 0.4, -0.6), xlabel="step", yticks=range(len(choices)))
+    axis.set_yticklabels(list(choices))
+    axis.set_title("Coefficient of each iterate")
     axis.tick_params(axis="y", length=0)
 
 
 def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
-    """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top."""
-    table = table.dropna(subset=["accuracy"])
-    domains = [*table.loc[table["role"] == "target", "domain"].unique()]
-    domains += [d for d in table["domain"].unique() if d not in domains]
+    """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
+
+    table  as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    """
+    unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
+    domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
     with matplotlib.rc_context(STYLE):
         figure = _figure(6.4, 0.9 + 0.42 * len(domains))
         axis = figure.subplots()
-        names = list(table["strategy"].unique())
-        for i, name in enumerate(names):
+        for i, name in enumerate(unseen.index):
             part = table[table["strategy"] == name].set_index("domain").reindex(domains)
-            offset = (i - (len(names) - 1) / 2) * 0.09
+            offset = (i - (len(unseen) - 1) / 2) * 0.7 / len(unseen)
             axis.plot(
                 100 * part["accuracy"],
                 np.arange(len(domains)) + offset,
-                MARKERS[i % 8],
-                color=COLOURS[i % 8],
+                _marker(i),
+                color=_colour(i),
                 ms=5,
-                label=name,
+                label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
             )
         axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
         axis.set(yticks=range(len(domains)), ylim=(len(domains) - 0.5, -0.5), xlabel="accuracy, %")
-        axis.set_yticklabels(
-            [f"{d.replace('_', ' ')} (unseen)" if i == 0 else d.replace("_", " ") for i, d in enumerate(domains)]
-        )
+        names = [d.replace("_", " ") for d in domains]
+        axis.set_yticklabels([f"{names[0]} (unseen)", *names[1:]])
+        axis.tick_params(axis="y", length=0)
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         axis.grid(axis="x", color="#DDDDDD", lw=0.6)
-    unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
-    return figure, f"Accuracy on the unseen domain {domains[0]}: " + ", ".join(
-        f"{n} {v:.1%}" for n, v in unseen.items()
-    ) + "."
+    values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} found no window" for n, v in unseen.items()]
+    return figure, f"Accuracy on the unseen domain {domains[0]}: {', '.join(values)}."
 
 
-def window_map(table: pd.DataFrame, curves: Curves, choices: Mapping[str, object] | None = None) -> tuple[Figure, str]:
+def window_map(
+    table: pd.DataFrame, curves: Curves, choices: Mapping[str, object] | None = None, *, images: int | None = None
+) -> tuple[Figure, str]:
     """Accuracy of the average over every window: begin (down) by end (right); source validation beside the oracle.
 
     table    columns ``begin, end, val_accuracy, oracle_target_accuracy`` as ``evaluation.window_map`` returns
-    choices  {label: coefficients}; windows of segment means are marked where they lie
+    choices  {label: coefficients}; those that are a plain mean over a window are marked where they lie, half a cell
+             inside their corner; the best cell of the oracle has a ring
+    images   number of target images: the title then gives the binomial standard error of one cell in points
     """
-    marks = {n: c.window() for n, c in (choices or {}).items() if isinstance(c, Coefficients) and c.of == "mean"}
     begins, ends = np.unique(table["begin"]), np.unique(table["end"])
     edges = np.concatenate([[0], ends])
+    cell = edges[-1] / len(ends)
+    marks = _marks(curves, choices or {}, cell)
+    best = table.loc[table["oracle_target_accuracy"].idxmax()]
+    share = best["oracle_target_accuracy"]
+    noise = "" if images is None else f"; one cell ± {100 * np.sqrt(share * (1 - share) / images):.1f}"
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 4.2)
+        figure = _figure(9.6, 3.9)
         panels = (
             ("val_accuracy", "Source validation accuracy, %"),
-            ("oracle_target_accuracy", "Unseen domain accuracy, % (oracle)"),
+            ("oracle_target_accuracy", f"Unseen domain accuracy, % (oracle{noise})"),
         )
-        for axis, (column, title) in zip(figure.subplots(1, 2, sharey=True), panels):
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, (column, title) in zip(axes, panels):
             values = 100 * table.pivot(index="begin", columns="end", values=column).reindex(index=begins, columns=ends)
-            # one scale per panel, from the windows that any strategy would take: early single segments would flatten it
-            low = np.nanquantile(values, 0.1)
+            # one scale per panel, without the lowest quarter: windows of early iterates would flatten the rest
+            low = np.nanquantile(values, 0.25)
             mesh = axis.pcolormesh(edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=low)
-            figure.colorbar(mesh, ax=axis, shrink=0.85, extend="min")
-            for i, (name, (first, last)) in enumerate(marks.items()):
-                end = curves.ends[last]
-                jitter = (i - (len(marks) - 1) / 2) * edges[-1] * 0.012
-                axis.plot(
-                    end - 0.01 * edges[-1] + jitter,
-                    curves.begins[first] - 1 + 0.012 * edges[-1],
-                    MARKERS[i % 8],
-                    ms=7,
-                    color=COLOURS[i % 8],
-                    mec="white",
-                    mew=1.2,
-                    clip_on=False,
-                    label=name,
-                )
+            figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
+            for i, name, x, y in marks:
+                axis.plot(x, y, _marker(i), ms=8, color=_colour(i), mec="white", mew=1.2, label=name, zorder=3)
             axis.set(title=title, xlabel="window ends at step", xlim=(0, edges[-1]), ylim=(edges[-1], 0))
             axis.spines[:].set_visible(False)
-        figure.axes[0].set_ylabel("window begins after step")
-        if marks:
-            figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(marks))
-    best = table.loc[table["oracle_target_accuracy"].idxmax()]
+        column, row = np.searchsorted(ends, best["end"]), np.searchsorted(begins, best["begin"])
+        x, y = edges[column : column + 2].mean(), np.append(begins, edges[-1])[row : row + 2].mean()
+        axes[1].plot(x, y, "o", ms=12, mfc="none", mec="#D55E00", mew=1.6, label="best of the oracle", zorder=2)
+        axes[0].set_ylabel("window begins after step")
+        axes[1].tick_params(axis="y", length=0)
+        for axis in axes if marks else axes[1:]:
+            axis.legend(loc="lower left")  # the corner where a window would end before it begins
     alt = (
         f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
-        f"{best['end']:.0f}: {best['oracle_target_accuracy']:.1%}; the last single segment reaches "
-        f"{table['oracle_target_accuracy'].iloc[-1]:.1%}."
+        f"{best['end']:.0f}: {share:.1%}; the last single segment reaches {table['oracle_target_accuracy'].iloc[-1]:.1%}."
     )
-    return figure, alt
+    return figure, alt + "".join(f" {name} averages from step {_span(curves, choices[name])}." for _, name, *_ in marks)
+
+
+def _marks(curves: Curves, choices: Mapping[str, object], cell: float) -> list[tuple[int, str, float, float]]:
+    """(place in choices, label, x, y) of every plain mean over a window; those in one place are set side by side."""
+    found = []
+    for i, (name, c) in enumerate(choices.items()):
+        if isinstance(c, Coefficients) and c.of == "mean" and not c.initial:
+            first, last = c.window()
+            density = (np.asarray(c) / curves.iterates)[first : last + 1]
+            if np.allclose(density, density[0], rtol=1e-6, atol=0):
+                found.append((i, name, curves.ends[last] - cell / 2, curves.begins[first] - 1 + cell / 2))
+    marks = []
+    for i, name, x, y in found:
+        alike = [other for other, _, *place in found if place == [x, y]]
+        marks.append((i, name, x + (alike.index(i) - (len(alike) - 1) / 2) * cell * 0.5, y))
+    return marks
+
+
+def _span(curves: Curves, coefficients: Coefficients) -> str:
+    first, last = coefficients.window()
+    return f"{curves.begins[first] - 1} to {curves.ends[last]}"
 
 
 def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """Paired differences in points of accuracy on unseen domains: every pair as a dot, the mean with its 95 % interval.
 
-    table  rows ``label, difference (array of pairs), mean, low, high, n`` in points, as ``comparison.paired`` returns
+    table  rows ``label, pairs (array), mean, low, high, n`` in points, as ``comparison.paired`` returns
     """
     with matplotlib.rc_context(STYLE):
         figure = _figure(7.2, 0.7 + 0.34 * len(table))
@@ -218,11 +254,12 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
             axis.plot(pairs, row + rng.uniform(-0.18, 0.18, len(pairs)), "o", ms=3, color="#9DB7CC", mec="none")
             axis.plot([r["low"], r["high"]], [row, row], "-", color="#1B3A57", lw=2)
             axis.plot(r["mean"], row, "D", color="#1B3A57", ms=5)
-        axis.axvline(0, color="#888888", lw=1)
+        axis.axvline(0, color="#888888", lw=1, zorder=0)
         axis.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5))
         axis.set_yticklabels(list(table["label"]))
+        axis.tick_params(axis="y", length=0)
         axis.set_xlabel(
-            f"accuracy on the unseen domain minus {baseline}, points (mean, 95 % interval; dots: target x seed)"
+            "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
         )
         axis.grid(axis="x", color="#E2E2E2", lw=0.6)
     known = table[table["n"] > 0]
@@ -231,25 +268,33 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
 
 
 def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
-    """Which part of training each strategy averaged, one thin line per run: rows ``student, strategy, begin, end``."""
+    """Which part of training each strategy averaged, one thin line per run: rows ``student, strategy, begin, end``.
+
+    A strategy has one colour for all students; lines are sorted by where they begin, single iterates are dots. A run
+    without a window has no line, and the row says how many there are.
+    """
     groups = list(table.groupby(["student", "strategy"], sort=False))
+    colours = {name: _colour(i) for i, name in enumerate(table["strategy"].unique())}
+    labels, found = [], []
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, 0.6 + 0.36 * len(groups))
+        figure = _figure(7.2, 0.6 + 0.32 * len(groups))
         axis = figure.subplots()
-        for row, (_, part) in enumerate(groups):
-            offsets = np.linspace(-0.32, 0.32, len(part)) if len(part) > 1 else [0.0]
-            for offset, (_, r) in zip(offsets, part.iterrows()):
-                if np.isfinite(r["begin"]):
-                    width = max(r["end"] - r["begin"], steps * 0.004)
-                    axis.barh(
-                        row + offset,
-                        width,
-                        left=r["end"] - width,
-                        height=0.5 / max(len(part), 1),
-                        color=COLOURS[row % 8],
-                    )
-        axis.set(yticks=range(len(groups)), ylim=(len(groups) - 0.4, -0.6), xlim=(0, steps), xlabel="step")
-        axis.set_yticklabels([f"{student} {strategy}" for (student, strategy), _ in groups])
+        for row, ((student, strategy), part) in enumerate(groups):
+            windows = part.dropna(subset=["begin"]).sort_values(["begin", "end"])
+            places = row + np.linspace(-0.3, 0.3, len(windows)) if len(windows) > 1 else [row]
+            for place, begin, end in zip(places, windows["begin"], windows["end"]):
+                if end - begin > 1:
+                    axis.plot([begin, end], [place, place], lw=1.2, color=colours[strategy], solid_capstyle="butt")
+                else:
+                    axis.plot(end, place, "o", ms=2.5, color=colours[strategy], clip_on=False)
+            missing = len(part) - len(windows)
+            labels.append(f"{student} {strategy}" + f" ({missing} without)" * bool(missing))
+            span = f"{windows['begin'].mean():.0f} to {windows['end'].mean():.0f}" if len(windows) else "no window"
+            found.append(f"{student} {strategy}: {span}" + f" ({missing} runs without a window)" * bool(missing))
+            if row and groups[row - 1][0][0] != student:
+                axis.axhline(row - 0.5, color="#CCCCCC", lw=0.8)
+        axis.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5), xlim=(0, steps), xlabel="step")
+        axis.set_yticklabels(labels)
         axis.tick_params(axis="y", length=0)
-    found = [f"{s} {t}: {part['begin'].mean():.0f} to {part['end'].mean():.0f}" for (s, t), part in groups]
+        axis.grid(axis="x", color="#E2E2E2", lw=0.6)
     return figure, "Mean window of each strategy in steps. " + "; ".join(found) + "."

@@ -8,6 +8,7 @@ the notebook's second cell, and an executed notebook gets its final name only if
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
 
 from .registry import Registry, did_you_mean
 
@@ -31,6 +33,10 @@ descriptions = Registry("notebook")
 
 class ParameterError(ValueError):
     """Parameters that a notebook (or a settings file) does not take; the message says which and what fits."""
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook that stopped before its last cell; the message says where, why, and which copy was kept."""
 
 
 def notebook_parameters(stem: str) -> Callable[[type], type]:
@@ -48,27 +54,31 @@ def describe(which: str | Path) -> type:
 def make(cls: type, given: Mapping[str, object]):
     """An instance of a dataclass from plain values, each checked by name and type; ``ParameterError`` otherwise.
 
-    A whole number widens to a float and a list to a tuple; a bool is no number, and text is never converted.
+    A whole number widens to a float and a list to a tuple; a bool is no number, and text is never converted. Everything
+    that does not fit is named at once.
     """
     known = {f.name: f for f in fields(cls)}
-    for name in given:
-        if name not in known:
-            raise ParameterError(did_you_mean("parameter", name, known))
+    problems = [did_you_mean("parameter", name, known) for name in given if name not in known]
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in given]
     if missing:
-        raise ParameterError(f"{cls.__name__} needs {', '.join(missing)}.")
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _fitted(name, value, hints[name]) for name, value in given.items()})
+        problems.append(f"{cls.__name__} needs {', '.join(missing)}.")
+    hints, values = typing.get_type_hints(cls), {}
+    for name in given.keys() & known.keys():
+        try:
+            values[name] = _fitted(name, given[name], hints[name])
+        except ParameterError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise ParameterError(" ".join(sorted(problems)))
+    return cls(**values)
 
 
 def _fitted(name: str, value: object, hint: object) -> object:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for option in options:
-            try:
+            with contextlib.suppress(ParameterError):
                 return _fitted(name, value, option)
-            except ParameterError:
-                continue
         raise ParameterError(f"{name}={value!r}: expected {_spelled(hint)}, got {type(value).__name__}.")
     if origin is typing.Literal:
         if value not in options or isinstance(value, bool):
@@ -91,6 +101,8 @@ def _spelled(hint: object) -> str:
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join("None" if o is type(None) else _spelled(o) for o in options)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, options))
     return getattr(hint, "__name__", str(hint))
 
 
@@ -114,10 +126,11 @@ def execute(
     cwd         folder the kernel starts in, default the notebook's
     env         environment variables for this kernel alone
 
-    A notebook that fails is kept as ``<out>.failed.ipynb`` with the error in it, and the error is raised; so is one whose
-    kernel was killed, with a first cell that says so. May be called from several threads at once.
+    A notebook that stops early (an error, a killed kernel, ``sys.exit``) is kept as ``<out>.failed.ipynb`` with the error
+    in it, and ``NotebookFailed`` is raised. An older ``out`` is gone by then. May be called from several threads at once.
     """
-    notebook, out = Path(notebook), Path(out)
+    # absolute, because papermill reads and writes relative to a working directory that all threads share
+    notebook, out = Path(notebook).absolute(), Path(out).absolute()
     if not notebook.is_file():
         raise FileNotFoundError(f"No notebook at {notebook}.")
     cls = describe(notebook)
@@ -125,23 +138,26 @@ def execute(
     _refuse_drift(notebook, cls)
     out.parent.mkdir(parents=True, exist_ok=True)
     part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
-    failed.unlink(missing_ok=True)
+    for old in (out, part, failed):
+        old.unlink(missing_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="wakd-") as sockets:
-            papermill.execute_notebook(
+            book = papermill.execute_notebook(
                 str(notebook),
                 str(part),
                 parameters=given,
-                cwd=str(cwd or notebook.parent),
                 progress_bar=False,
                 kernel_name="python3",
-                kernel_manager_class=_kernels(env, sockets),
+                language="python",
+                shutdown_kernel="immediate",  # all cells are done; asking politely first interrupts, which it reports
+                kernel_manager_class=_kernels(cwd or notebook.parent, env, sockets),
             )
+        _refuse_early_end(book)
     except BaseException as error:
-        if part.exists():
-            if isinstance(error, DeadKernelError):
-                _say_killed(part)
-            os.replace(part, failed)
+        reason = _keep(part, failed, error)
+        if isinstance(error, Exception):
+            kept = f" The copy is {failed}." if failed.exists() else ""
+            raise NotebookFailed(f"{notebook.stem} {reason}{kept}") from error
         raise
     os.replace(part, out)
     return out
@@ -157,56 +173,103 @@ def recorded_parameters(out: str | os.PathLike) -> dict[str, object] | None:
     out = Path(out)
     if not out.is_file():
         return None
-    return nbformat.read(out, as_version=4).metadata.get("papermill", {}).get("parameters")
+    return json.loads(out.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("parameters")
 
 
 def _refuse_drift(notebook: Path, cls: type) -> None:
     """The notebook's tagged cell must declare exactly what the dataclass describes, with the same defaults."""
-    declared = papermill.inspect_notebook(str(notebook))
-    described = plain(cls())
+    declared, described = _declared(notebook), plain(cls())
     if declared.keys() != described.keys():
-        differing = sorted(declared.keys() ^ described.keys())
-        raise ParameterError(f"{notebook.name} and {cls.__name__} disagree on the parameters {', '.join(differing)}.")
-    for name, entry in declared.items():
-        value = plain_literal(entry["default"])
-        if value != described[name]:
+        differing = ", ".join(sorted(declared.keys() ^ described.keys()))
+        raise ParameterError(f"{notebook.name} and {cls.__name__} disagree on the parameters {differing}.")
+    for name, value in declared.items():
+        if plain(make(cls, {name: value}))[name] != described[name]:
             raise ParameterError(
                 f"{notebook.name} has {name}={value!r} by default, {cls.__name__} {described[name]!r}."
             )
 
 
-def plain_literal(text: str) -> object:
-    """The value of a Python literal, lists for tuples, as JSON has it."""
-    return json.loads(json.dumps(ast.literal_eval(text)))
+def _declared(notebook: Path) -> dict[str, object]:
+    """What the tagged cell assigns, as Python reads it: papermill's own reader skips lines it cannot parse."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    cell = next((c for c in cells if "parameters" in c.metadata.get("tags", [])), None)
+    if cell is None:
+        raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'.")
+    declared = {}
+    for line in ast.parse(cell.source).body:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        try:
+            declared[target.id] = ast.literal_eval(line.value)
+        except (AttributeError, ValueError):
+            text = ast.unparse(line)
+            raise ParameterError(
+                f"{notebook.name}: the parameters cell takes 'name = literal' lines, not {text!r}."
+            ) from None
+    return declared
 
 
-def _kernels(env: Mapping[str, str] | None, sockets: str) -> type[AsyncKernelManager]:
+def _kernels(cwd: str | os.PathLike, env: Mapping[str, str] | None, sockets: str) -> type[AsyncKernelManager]:
     """Kernels of this very interpreter, over IPC where there is any: TCP ports race when several start at once."""
 
     class Kernels(AsyncKernelManager):
         def __init__(self, **settings):
             super().__init__(**settings)
-            if os.name == "posix":
-                self.transport = "ipc"
-                self.ip = os.path.join(sockets, "kernel")  # its default is one name for all kernels of a folder
+            address = os.path.join(sockets, "kernel")  # the default is one name for all kernels of a folder
+            if os.name == "posix" and len(address) < 90:  # a socket's address is limited to about 100 characters
+                self.transport, self.ip = "ipc", address
             # whatever kernel specs are installed on this machine, run the interpreter that has wakd_kit
             argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
 
-        async def _async_start_kernel(self, **settings):
-            settings["env"] = {**os.environ, **settings.get("env", {}), **(env or {})}
-            await super()._async_start_kernel(**settings)
-
-        start_kernel = _async_start_kernel
+        async def start_kernel(self, **settings):
+            # set here and not through papermill, which would change the folder of the whole process
+            await super().start_kernel(**settings, cwd=str(cwd), env={**os.environ, **(env or {})})
 
     return Kernels
 
 
-def _say_killed(part: Path) -> None:
-    """A killed kernel leaves every cell marked as completed; the copy that is kept says what happened."""
-    book = nbformat.read(part, as_version=4)
-    ran = [i for i, cell in enumerate(book.cells) if cell.cell_type == "code" and cell.execution_count]
-    text = "**The kernel died** (killed, or out of memory)" + (f" after cell {ran[-1]} had started." if ran else ".")
-    book.cells.insert(0, nbformat.v4.new_markdown_cell(text))
-    book.metadata.setdefault("papermill", {})["exception"] = True
-    nbformat.write(book, part)
+class _EndedEarly(Exception):
+    """sys.exit() in a cell: papermill takes it for success although later cells did not run."""
+
+
+def _refuse_early_end(book: nbformat.NotebookNode) -> None:
+    if any(cell.metadata.papermill.status != "completed" for cell in book.cells):
+        raise _EndedEarly
+
+
+def _keep(part: Path, failed: Path, error: BaseException) -> str:
+    """Rename what was executed and return in words what happened, which the copy then says as well."""
+    where, book = "", None
+    with contextlib.suppress(OSError, ValueError):  # interrupted while it was written, or before
+        book = nbformat.read(part, as_version=4)
+        started = [c for c in book.cells if c.cell_type == "code" and c.metadata.papermill.start_time]
+        where = f" at In [{len(started)}]" if started else ""
+    if isinstance(error, PapermillExecutionError):
+        reason = f"stopped{where}, {error.ename}: {error.evalue}"
+    elif isinstance(error, DeadKernelError):
+        reason = f"stopped{where}, its kernel died: killed, or out of memory"
+    elif isinstance(error, _EndedEarly):
+        reason = f"ended{where} by sys.exit, before its last cell"
+    else:
+        reason = f"stopped{where}, {type(error).__name__}: {error}"
+    reason = reason.rstrip(" .:") + "."
+    if book is not None:
+        _explain(book, reason)
+        nbformat.write(book, part)
+    if part.exists():
+        os.replace(part, failed)
+    return reason
+
+
+def _explain(book: nbformat.NotebookNode, reason: str) -> None:
+    """papermill marks every cell of a dead kernel as completed; the copy that is kept says which ran, and why no more."""
+    tag = "papermill-error-cell-tag"  # papermill's own, so that a rerun removes it
+    book.cells = [c for c in book.cells if tag not in c.metadata.get("tags", [])]
+    started = [c for c in book.cells if c.metadata.papermill.start_time]
+    for cell in book.cells:
+        cell.metadata.papermill.status = "completed" if cell.metadata.papermill.start_time else "pending"
+    if started:
+        started[-1].metadata.papermill.update(status="failed", exception=True)
+    book.metadata.papermill.exception = True
+    note = f"**This notebook is not finished.** It {reason}"
+    book.cells.insert(0, nbformat.v4.new_markdown_cell(note, metadata={"tags": [tag]}))

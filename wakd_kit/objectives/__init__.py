@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ..registry import did_you_mean
@@ -60,17 +61,21 @@ class Combined:
 def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
     """The weighted sum that a list of ``{"name", "weight", settings...}`` describes; names alone get their defaults.
 
-    Raises ``ValueError`` in one sentence for an unknown objective or setting, a weight that is no number >= 0, an empty
-    list, or weights that are all zero.
+    Raises in one sentence: ``UnknownName`` for an unknown objective; ``ValueError`` for an unknown setting or a value it
+    cannot have, a weight that is no number >= 0, an empty list, one entry twice, or weights that are all zero.
     """
     if isinstance(specs, (str, dict)):
         specs = [specs]
     complete = [_complete(spec) for spec in specs]
     if not complete:
         raise ValueError('No objective given; list at least one, such as [{"name": "kd", "temperature": 5.0}].')
+    combined = Combined(complete)
+    for label in combined.labels:
+        if combined.labels.count(label) > 1:
+            raise ValueError(f"{label} is listed twice with the same settings; list it once, with one weight.")
     if not any(spec["weight"] for spec in complete):
         raise ValueError(f"The objectives' weights sum to zero ({complete}); nothing would be trained.")
-    return Combined(complete)
+    return combined
 
 
 def _complete(spec: str | dict) -> dict:
@@ -90,4 +95,7 @@ def _complete(spec: str | dict) -> dict:
         numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
         if numeric and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ValueError(f"Setting {key!r} of objective {name!r} is a number; got {value!r}.")
-    return {"name": name, "weight": float(weight), **known, **spec}
+    settings = {**known, **spec}
+    if objectives.about(name).needs <= {"labels", "teacher"}:  # an objective on logits can be tried out here and now
+        function(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(2, dtype=torch.long), **settings)
+    return {"name": name, "weight": float(weight), **settings}

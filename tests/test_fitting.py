@@ -1,0 +1,61 @@
+"""The torch side of learned coefficients: halves that do not leak, and a gradient that is one."""
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.fitting import halves, source_fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    rng = np.random.default_rng(0)
+
+    def domain(shift):
+        labels = np.arange(90) % 3
+        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 40, (90, 16, 16, 3)), 0, 255)
+        return images.astype(np.uint8), labels
+
+    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
+    split = wk.leave_one_out(domains, "c", 0)
+    torch.manual_seed(0)
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4)
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    # frozen statistics: the loss is then a function of the parameters alone, and finite differences are its gradient
+    return wk.train(
+        model, split, steps=24, segment_length=4, batch_size=8, learning_rate=3e-3, batchnorm="frozen", declare=[],
+        save_to=folder, progress=False, device="cpu",
+    )  # fmt: skip
+
+
+def test_halves_are_disjoint_by_original_and_stratified():
+    labels = np.repeat(np.arange(3), 20)
+    examples = wk.domains.Examples(np.zeros((60, 8, 8, 3), np.uint8), labels, np.arange(60) // 2)
+    first, second = halves(examples, seed=1)
+    assert not set(first.originals) & set(second.originals) and len(first) + len(second) == 60
+    assert all(abs((first.labels == k).sum() - 10) <= 2 for k in range(3))
+
+
+def test_the_gradient_matches_finite_differences_on_the_simplex(run):
+    loss_and_gradient, _ = source_fit(run)
+    start = wk.averaging.uniform(run.source_curves)
+    _, gradient = loss_and_gradient(start)
+    step = 2e-2
+    for i, j in ((0, 5), (1, 3), (4, 2)):
+        moves = []
+        for sign in (1, -1):
+            values = np.asarray(start).copy()
+            values[i] += sign * step
+            values[j] -= sign * step
+            moves.append(loss_and_gradient(values)[0])
+        assert (moves[0] - moves[1]) / (2 * step) == pytest.approx(gradient[i] - gradient[j], rel=0.1, abs=2e-4)
+
+
+def test_learned_coefficients_are_no_worse_than_uniform_on_the_held_out_half(run):
+    loss_and_gradient, held_out_loss = source_fit(run)
+    chosen = wk.averaging.learned(
+        run.source_curves, loss_and_gradient=loss_and_gradient, held_out_loss=held_out_loss, rounds=10
+    )
+    assert held_out_loss(chosen) <= held_out_loss(wk.averaging.uniform(run.source_curves)) + 1e-9
+    assert abs(chosen.sum() - 1) < 1e-12 and chosen.min() >= 0

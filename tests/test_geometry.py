@@ -1,0 +1,66 @@
+"""Distances and projections from the Gram matrix against the parameters themselves."""
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit import geometry
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    make = lambda: (rng.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8), np.arange(60) % 3)  # noqa: E731
+    domains = wk.domains_from_arrays({"a": make(), "b": make(), "c": make()}, ("x", "y", "z"))
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    folder = tmp_path_factory.mktemp("geometry") / "run"
+    split = wk.leave_one_out(domains, "c", 0)
+    return wk.train(
+        model, split, steps=40, segment_length=2, batch_size=8, learning_rate=1e-2, declare=[], most_stored=18,
+        batchnorm="average", save_to=folder, progress=False, device="cpu",
+    )  # fmt: skip
+
+
+def vector(run, state):
+    names = [name for name, _ in run.blank_model().named_parameters()]
+    return torch.cat([(state[n] - run.segments.initial[n]).flatten().double() for n in names]).numpy()
+
+
+def test_inner_products_are_those_of_the_parameters(run):
+    matrix = geometry.gram(run)
+    coefficients = [wk.averaging.uniform(run.source_curves), wk.averaging.wakd(run.source_curves, begin=0.5)]
+    vectors = [vector(run, run.average(c, exact=False)) for c in coefficients]
+    for a, u in zip(coefficients, vectors):
+        for b, v in zip(coefficients, vectors):
+            assert a @ matrix @ b == pytest.approx(u @ v, rel=1e-5)
+    assert geometry.distance(matrix, *coefficients) == pytest.approx(np.linalg.norm(vectors[0] - vectors[1]), rel=1e-5)
+
+
+def test_the_matrix_is_computed_once(run, monkeypatch):
+    first = geometry.gram(run)
+    monkeypatch.setattr(geometry, "_stored_gram", None)
+    assert np.array_equal(first, geometry.gram(run))
+
+
+def test_projection_keeps_the_planes_own_points_and_reports_what_is_left(run):
+    matrix, n = geometry.gram(run, of="end"), len(run.table)
+    plane = np.eye(n)[[2, 9, 19]]
+    coordinates, residual = geometry.project(matrix, plane, plane)
+    assert coordinates[0] == pytest.approx([0, 0]) and coordinates[1][1] == pytest.approx(0, abs=1e-6)
+    assert residual == pytest.approx(np.zeros(3), abs=1e-4 * np.sqrt(matrix.max()))
+    (point,), (left,) = geometry.project(matrix, np.eye(n)[14], plane)
+    assert point @ point + left**2 == pytest.approx(geometry.distance(matrix, np.eye(n)[14], plane[0]) ** 2, rel=1e-6)
+    assert left > 0
+    with pytest.raises(ValueError, match="lie on one line"):
+        geometry.project(matrix, plane, plane[[0, 1, 1]])
+
+
+def test_noise_is_the_spread_around_the_average(run):
+    matrix = geometry.gram(run)
+    uniform = wk.averaging.uniform(run.source_curves)
+    centre = vector(run, run.average(uniform))
+    block = np.searchsorted(run.segments.edges, run.table["step"])
+    means = np.array([vector(run, run.segments.read(int(k), "mean")) for k in block])
+    expected = np.sqrt(np.mean(np.sum((means - centre) ** 2, axis=1)))
+    assert geometry.iterate_noise(matrix, uniform) == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,208 @@
+"""Parameters are checked before a kernel starts; an executed notebook has its name only if every cell ran."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import nbformat
+import pytest
+
+from wakd_kit import notebook
+from wakd_kit.notebook import NotebookFailed, ParameterError, execute, make, parameters, recorded_parameters
+from wakd_kit.registry import UnknownName
+
+
+@notebook.notebook_parameters("toy")
+@dataclass(frozen=True)
+class Toy:
+    seed: int = 0
+    rate: float = 0.1
+    name: str = "last"
+    quick: bool = False
+    limit: int | None = None
+    mode: Literal["mean", "end"] = "mean"
+    sizes: tuple[int, ...] = (1, 2)
+    objectives: list = field(default_factory=lambda: [{"name": "ce"}])
+    settings: dict = field(default_factory=dict)
+
+
+DECLARED = """seed = 0  # of everything
+rate = 0.1
+name = "last"
+quick = False
+limit = None
+mode = "mean"
+sizes = (1, 2)
+objectives = [{"name": "ce"}]
+settings = {}"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Writes toy.ipynb with these code cells after its parameters, and returns its path."""
+
+    def write(*cells: str, declared: str = DECLARED, tags: tuple = ("parameters",), kernelspec: str = "") -> Path:
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Does a toy work?")])
+        book.cells.append(nbformat.v4.new_code_cell(declared, metadata={"tags": list(tags)}))
+        book.cells += map(nbformat.v4.new_code_cell, cells)
+        if kernelspec:
+            book.metadata.kernelspec = {"name": kernelspec, "display_name": "?", "language": "python"}
+        nbformat.write(book, tmp_path / "toy.ipynb")
+        return tmp_path / "toy.ipynb"
+
+    return write
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    def start(*_, **__):
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", start)
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (
+            {"sead": 1},
+            "Unknown parameter 'sead'. Did you mean 'seed'? Known: limit, mode, name, objectives, quick, rate",
+        ),
+        ({"seed": "abc"}, "seed='abc': expected int, got str."),
+        ({"seed": True}, "seed=True: expected int, got bool."),
+        ({"seed": 1.0}, "seed=1.0: expected int, got float."),
+        ({"rate": "1e-3"}, "rate='1e-3': expected float, got str."),
+        ({"quick": 1}, "quick=1: expected bool, got int."),
+        ({"limit": "none"}, "limit='none': expected int or None, got str."),
+        ({"mode": "median"}, "mode='median': choose one of 'mean', 'end'."),
+        ({"sizes": [1, "2"]}, "sizes[1]='2': expected int, got str."),
+        ({"objectives": "ce"}, "objectives='ce': expected list, got str."),
+        ({"seed": "a", "rate": "b"}, "rate='b': expected float, got str. seed='a': expected int, got str."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_does_not_fit_is_a_sentence_before_a_kernel_starts(toy, tmp_path, no_kernel, given, sentence):
+    with pytest.raises(ParameterError) as error:
+        make(Toy, given)
+    assert str(error.value).startswith(sentence)
+    with pytest.raises(ParameterError):
+        execute(toy(), tmp_path / "out.ipynb", given)
+    if "sead" not in given:  # other names of a running notebook are its own business
+        with pytest.raises(ParameterError):
+            parameters("toy", {**given, "unrelated": object()})
+
+
+def test_what_fits_is_widened_and_nothing_else():
+    made = make(Toy, {"rate": 1, "sizes": [3], "limit": 5})
+    assert (made.rate, type(made.rate), made.sizes, made.limit) == (1.0, float, (3,), 5)
+    assert parameters(Toy, {"seed": 4, "np": sys}) == Toy(seed=4)
+
+
+def test_a_missing_value_and_an_unknown_notebook_are_named():
+    @dataclass
+    class Needs:
+        steps: int
+
+    with pytest.raises(ParameterError, match=r"Needs needs steps\."):
+        make(Needs, {})
+    with pytest.raises(UnknownName, match=r"Unknown notebook 'tow'\. Did you mean 'toy'"):
+        notebook.describe("tow")
+    with pytest.raises(FileNotFoundError, match="No notebook at"):
+        execute("nowhere/toy.ipynb", "out.ipynb")
+
+
+@pytest.mark.parametrize(
+    "declared, sentence",
+    [
+        (DECLARED.replace("seed = 0", "seed = 1"), "toy.ipynb has seed=1 by default, Toy 0."),
+        (DECLARED.replace("seed = 0", "seed = False"), "seed=False: expected int, got bool."),
+        (
+            DECLARED.replace("limit = None\n", "") + "\nextra = 1",
+            "toy.ipynb and Toy disagree on the parameters extra, limit.",
+        ),
+        (DECLARED + "\nimport os", "the parameters cell takes 'name = literal' lines, not 'import os'."),
+        (DECLARED.replace("seed = 0", "seed = len([])"), "not 'seed = len([])'."),
+    ],
+)
+def test_notebook_and_description_cannot_drift_apart(toy, tmp_path, no_kernel, declared, sentence):
+    with pytest.raises(ParameterError) as error:
+        execute(toy(declared=declared), tmp_path / "out.ipynb")
+    assert sentence in str(error.value)
+
+
+def test_a_notebook_without_parameters_cell_is_refused(toy, tmp_path, no_kernel):
+    with pytest.raises(ParameterError, match=r"toy\.ipynb has no cell tagged 'parameters'"):
+        execute(toy(tags=()), tmp_path / "out.ipynb")
+
+
+WRITE = """import json, os, sys
+seen = [seed, rate, name, limit, objectives]
+with open("seen.json", "w") as file:
+    json.dump([seen, sys.executable, os.environ["OMP_NUM_THREADS"], os.getcwd()], file)"""
+AWKWARD = 'a "quoted" \\ back{slash}\n= # é'
+
+
+def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_path, monkeypatch):
+    book = toy(WRITE, "import time; time.sleep(0.2)", kernelspec="somebody_elses")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folders = [tmp_path / "one", tmp_path / "two"]
+
+    def run(folder: Path) -> Path:
+        folder.mkdir()
+        given = {"seed": len(folder.name), "rate": 1, "name": AWKWARD, "objectives": [{"name": "kd", "t": 5.0}]}
+        out = Path("..") / folder.name / "runs" / "out.ipynb"  # relative to where the caller is
+        return execute(book, out, given, cwd=folder, env={"OMP_NUM_THREADS": folder.name})
+
+    with ThreadPoolExecutor(2) as pool:
+        outs = list(pool.map(run, folders))
+    assert Path.cwd() == here
+    for folder, out in zip(folders, outs):
+        seen, executable, threads, cwd = json.loads((folder / "seen.json").read_text())
+        assert seen == [3, 1.0, AWKWARD, None, [{"name": "kd", "t": 5.0}]]
+        assert (Path(executable), threads, Path(cwd)) == (Path(sys.executable), folder.name, folder)
+        assert [p.name for p in out.parent.iterdir()] == ["out.ipynb"]
+        assert recorded_parameters(out) == {
+            **notebook.plain(Toy(seed=3, rate=1.0, name=AWKWARD)),
+            "objectives": [{"name": "kd", "t": 5.0}],
+        }
+
+
+@pytest.mark.parametrize(
+    "cell, sentence",
+    [
+        ("raise ValueError('no *such* domain.')", "stopped at In [4], ValueError: no *such* domain."),
+        ("import os; os.kill(os.getpid(), 9)", "stopped at In [4], its kernel died: killed, or out of memory."),
+        ("import sys; sys.exit()", "ended at In [4] by sys.exit, before its last cell."),
+    ],
+    ids=["error", "killed", "exit"],
+)
+def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, cell, sentence):
+    out = tmp_path / "out.ipynb"
+    out.write_text("from an earlier run")
+    with pytest.raises(NotebookFailed) as error:
+        execute(toy("print('before')", cell, "print('after')"), out, {"seed": 1})
+    failed = tmp_path / "out.failed.ipynb"
+    assert str(error.value) == f"toy {sentence} The copy is {failed}."
+    assert {p.name for p in tmp_path.iterdir()} == {"toy.ipynb", "out.failed.ipynb"}
+    assert recorded_parameters(out) is None
+    book = nbformat.read(failed, as_version=4)
+    nbformat.validate(book)
+    assert book.cells[0].source == f"**This notebook is not finished.** It {sentence}"
+    assert [c.metadata.papermill.status for c in book.cells[-3:]] == ["completed", "failed", "pending"]
+    assert book.cells[-3].outputs[0].text == "before\n" and not book.cells[-1].outputs
+
+
+def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path, monkeypatch):
+    def interrupted(_, part, **__):
+        Path(part).write_text('{"half a note')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(toy(), tmp_path / "out.ipynb")
+    assert {p.name for p in tmp_path.iterdir()} == {"toy.ipynb", "out.failed.ipynb"}
