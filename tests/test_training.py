@@ -252,6 +252,12 @@ def test_resume_refuses_other_settings_and_changes_nothing(split, tmp_path):
     assert {f: f.read_bytes() for f in run.folder.rglob("*") if f.is_file()} == before
 
 
+def test_a_finished_run_answers_for_strategies_nobody_declared(split, tmp_path):
+    quick(split, tmp_path / "run", declare=["wakd"])
+    run = quick(split, tmp_path / "run", resume=True, declare=["swad", {"name": "ema", "decay": 0.5}], edges=[5])
+    assert run.settings["declare"] == [{"name": "wakd"}] and run.steps == 10
+
+
 def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
     class Explodes(torch.nn.Module):
         def __init__(self):

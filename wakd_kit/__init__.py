@@ -14,14 +14,17 @@ coefficient per segment.
 
 from . import averaging, comparison, objectives
 from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
-from .evaluation import evaluate, evaluate_model, source_score, window_map
+from .evaluation import evaluate, evaluate_model, source_score
 from .models import build_model
 from .run import Run, load_run
+from .soups import Soup
 from .training import train
+from .windows import window_map, window_map_proxy
 
 __all__ = [
     "Domains",
     "Run",
+    "Soup",
     "Split",
     "averaging",
     "build_model",
@@ -36,4 +39,5 @@ __all__ = [
     "source_score",
     "train",
     "window_map",
+    "window_map_proxy",
 ]

@@ -177,7 +177,7 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.drop(index=baseline).iterrows():
         if np.isnan(row["accuracy"]):
-            sentences.append(f"{name} found no window: {row['note']}")
+            sentences.append(f"{name} found no window: {row['note'].split('found no window: ')[-1]}")
             continue
         gain = 100 * (row["accuracy"] - base["accuracy"])
         sentences.append(
@@ -191,21 +191,42 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     return sentences
 
 
+DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
+
+
 @dataclass(frozen=True)
 class Recorded:
-    """All runs below a folder, with what ``evaluate`` measured on them. A run's student is called like its folder."""
+    """Runs with what ``evaluate`` measured on them. A run's student is called like its folder.
+
+    labels  the strategies to compare; empty for all that were evaluated
+    """
 
     runs: list[Run]
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note``."""
         tables = []
-        order = self.students
-        for run in sorted(self.runs, key=lambda r: order.index(r.name)):
+        for run in self._by_student():
             split = run.settings["split"]
-            tables.append(run.scores.assign(student=run.name, target=split["target"], seed=split["seed"]))
+            table = run.scores.assign(student=run.name, target=split["target"], seed=split["seed"])
+            if self.labels:
+                order = {label: i for i, label in enumerate([*self.labels, DEPLOYED])}
+                table = table[table["strategy"].isin(order)].sort_values(
+                    "strategy", key=lambda s: s.map(order), kind="stable"
+                )
+            tables.append(table)
         return pd.concat(tables, ignore_index=True)
+
+    def choices(self, run: Run) -> dict[str, Coefficients | NoWindow]:
+        """What the compared strategies chose on one run; not what it deployed as a teacher."""
+        chosen = run.choices
+        return {label: chosen[label] for label in self.labels or chosen if label != DEPLOYED}
+
+    def _by_student(self) -> list[Run]:
+        order = self.students
+        return sorted(self.runs, key=lambda run: order.index(run.name))
 
     @property
     def domains(self) -> Domains:
@@ -213,11 +234,8 @@ class Recorded:
 
     @property
     def students(self) -> list[str]:
-        """In the order they were trained: teacher first, if there is one."""
-        return sorted({run.name for run in self.runs}, key=lambda name: (name != "teacher", self._first(name)))
-
-    def _first(self, name: str) -> float:
-        return min((r.folder / "settings.json").stat().st_mtime for r in self.runs if r.name == name)
+        """In the order of the runs, teacher first if there is one."""
+        return sorted(dict.fromkeys(run.name for run in self.runs), key=lambda name: name != "teacher")
 
     @property
     def steps(self) -> int:
@@ -245,7 +263,7 @@ class Recorded:
         """Every strategy against the baseline within a student, then students against each other at the baseline and
         at the first averaging strategy that all of them have."""
         known = {n: list(self.scores.loc[self.scores["student"] == n, "strategy"].unique()) for n in self.students}
-        known = {n: [s for s in names if s != "deployed"] for n, names in known.items()}
+        known = {n: [s for s in names if s != DEPLOYED] for n, names in known.items()}
         within = [((n, s), (n, baseline)) for n, names in known.items() for s in names if s != baseline]
         pupils = [n for n in self.students if n != "teacher"]
         shared = [s for s in known[self.students[0]] if s != baseline and all(s in names for names in known.values())]
@@ -260,12 +278,9 @@ class Recorded:
     def picks(self) -> pd.DataFrame:
         """``student, strategy, target, seed, begin, end`` in steps of every window; NaN where none was found."""
         rows = []
-        order = self.students
-        for run in sorted(self.runs, key=lambda r: order.index(r.name)):
+        for run in self._by_student():
             curves = run.source_curves
-            for label, choice in run.choices.items():
-                if label == "deployed":
-                    continue
+            for label, choice in self.choices(run).items():
                 row = {"student": run.name, "strategy": label, "target": run.settings["split"]["target"]}
                 row |= {"seed": run.settings["split"]["seed"], "begin": np.nan, "end": np.nan}
                 if isinstance(choice, Coefficients):
@@ -285,8 +300,8 @@ class Recorded:
                 "seed": run.settings["split"]["seed"],
                 "reason": str(choice),
             }
-            for run in self.runs
-            for label, choice in run.choices.items()
+            for run in self._by_student()
+            for label, choice in self.choices(run).items()
             if isinstance(choice, NoWindow)
         ]
         return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "reason"])
@@ -294,6 +309,10 @@ class Recorded:
     def mapped(self) -> list[Run]:
         """The runs that have a window map."""
         return [run for run in self.runs if len(run.window_map)]
+
+    def images(self, run: Run) -> int:
+        """How many images of the unseen domain its accuracies are over."""
+        return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
 
     def label(self, run: Run) -> str:
         split = run.settings["split"]
@@ -307,11 +326,25 @@ class Recorded:
             table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
 
 
-def collect(folder: str | Path) -> Recorded:
-    """Every finished and evaluated run below a folder. Raises ``RunProblem`` when there is none."""
-    folders = sorted(p.parent for p in Path(folder).rglob("settings.json"))
-    found = [load_run(f) for f in folders if not f.name.endswith(".recording")]
-    runs = [run for run in found if len(run.scores)]
-    if not runs:
-        raise RunProblem(f"No evaluated run below {folder}: train some with 02_distill, or call evaluate(run, ...).")
-    return Recorded(sorted(runs, key=lambda r: (r.settings["split"]["seed"], r.settings["split"]["target"], r.name)))
+def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:
+    """Every finished and evaluated run below a folder, or those at ``only`` these places below it, in this order.
+
+    strategies  labels to compare, default all that were evaluated
+    Raises ``RunProblem`` when there is none, or when one of ``only`` was not evaluated with all of ``strategies``.
+    """
+    if not only:
+        places = sorted(file.parent for file in Path(folder).rglob("settings.json"))
+        runs = [load_run(place) for place in places if not place.name.endswith(".recording")]
+        runs = sorted((r for r in runs if len(r.scores)), key=lambda r: (r.name, str(r.folder)))
+        if not runs:
+            raise RunProblem(
+                f"No evaluated run below {folder}: train some with 02_distill, or call evaluate(run, ...)."
+            )
+        return Recorded(runs, tuple(strategies))
+    runs = [load_run(Path(folder, place)) for place in only]
+    for run in runs:
+        known = set(run.scores["strategy"]) if len(run.scores) else set()
+        missing = [label for label in strategies if label not in known]
+        if missing or not known:
+            raise RunProblem(f"{run.folder} was not evaluated with {', '.join(missing) or 'any strategy'}.")
+    return Recorded(runs, tuple(strategies))

@@ -385,7 +385,7 @@ def _decode(file: Path, out: np.ndarray) -> str | None:
     except UnidentifiedImageError:
         return "not an image"
     except Exception as error:  # for broken files Pillow raises nearly anything, from struct.error to SyntaxError
-        return str(error) or type(error).__name__
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,7 +10,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .averaging import NoWindow
 from .domains import Examples, Split
@@ -70,10 +70,10 @@ def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scored_domains(split: Split) -> list[tuple[str, str, Examples]]:
-    """(domain, role, examples) of everything a model is judged on: source validation parts, then the whole target."""
-    sources = [(name, "source", examples) for name, examples in split.val.items()]
-    return [*sources, (split.target, "target", split.target_for_testing_only)]
+def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
+    """(domain, role, examples) of what a model is judged on: source validation parts, then the whole target."""
+    found = [(name, "source", examples) for name, examples in split.val.items()] if "source" in roles else []
+    return [*found, (split.target, "target", split.target_for_testing_only)] if "target" in roles else found
 
 
 class SourceValidation:
@@ -156,12 +156,18 @@ class Averages:
         self.run, self.split = run, split
         self.device = _device()
         self.model = run.blank_model().to(self.device, memory_format=torch.channels_last)
-        self.parts = [(d, r, e) for d, r, e in scored_domains(split) if r in roles]
+        self.parts = scored_domains(split, roles)
         self.images = {d: torch.as_tensor(np.ascontiguousarray(e.images)).to(self.device) for d, _, e in self.parts}
         self.labels = {d: torch.as_tensor(e.labels) for d, _, e in self.parts}
         self.calibrates = run.settings["batchnorm"] == "recalibrate" and bool(batchnorms(self.model))
         self.batches = run.calibration_batches(split, self.device) if self.calibrates else []
         self.counters = {n: t for n, t in run.segments.initial.items() if not t.is_floating_point()}
+
+    def copy(self) -> Averages:
+        """One more model on the same images, for another thread."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        return other
 
     def logits(self, state: State, *, raw: bool = False) -> dict[str, Tensor]:
         """``raw``: the state is one iterate with statistics of its own; it is not recalibrated."""
@@ -204,66 +210,3 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
         return known[key]
 
     return score
-
-
-def window_map(run, split: Split | None = None, *, grid: int | None = None, progress: bool = False) -> pd.DataFrame:
-    """Accuracy of the average over every window of stored segments: the landscape that strategies choose from.
-
-    grid  look at about this many segments at most (neighbours joined), default all stored ones; windows grow as the
-          square of it
-
-    Columns: ``begin, end`` (steps, the window holds iterates begin < i <= end), ``val_accuracy`` (mean over source
-    domains) and ``oracle_target_accuracy``: an oracle, for looking, never for choosing. Each window is averaged and
-    evaluated as ``evaluate`` would. Holds ``grid`` copies of the parameters in memory. The table is kept in the run's
-    folder (window_map.csv).
-    """
-    split = split or run.split
-    run.check_split(split)
-    averages = Averages(run, split, roles=("source", "target"))
-    edges = grid_edges(run.segments.edges, grid)
-    begins = [0, *edges[:-1]]
-    means = [_mean_of_iterates(run.segments, low, high) for low, high in zip(begins, edges)]
-    own_statistics = run.settings["batchnorm"] == "last"
-    rows = []
-    with tqdm(total=len(edges) * (len(edges) + 1) // 2, unit="window", disable=not progress) as bar:
-        for first, begin in enumerate(begins):
-            total: State = {}
-            for k in range(first, len(edges)):
-                end = edges[k]
-                total = {n: total.get(n, 0) + (end - begins[k]) * t.double() for n, t in means[k].items()}
-                state = {n: (t / (end - begin)).float() for n, t in total.items()}
-                if own_statistics:
-                    state |= averages.buffers(end)
-                logits = averages.logits(state, raw=end - begin == 1)
-                accuracy = {d: scores(z, averages.labels[d])["accuracy"] for d, z in logits.items()}
-                rows.append(
-                    {
-                        "begin": begin,
-                        "end": end,
-                        "val_accuracy": float(np.mean([accuracy[d] for d in split.sources])),
-                        "oracle_target_accuracy": accuracy[split.target],
-                    }
-                )
-                bar.update()
-    table = pd.DataFrame(rows)
-    write_with(run.folder / "window_map.csv", lambda path: table.to_csv(path, index=False))
-    return table
-
-
-def grid_edges(edges: np.ndarray, grid: int | None) -> list[int]:
-    """At most ``grid`` of the given segment edges, evenly spread, the last one always among them."""
-    if grid is None or grid >= len(edges):
-        return [int(e) for e in edges]
-    if grid < 1:
-        raise ValueError(f"A window map needs a grid of at least one segment; got {grid}.")
-    chosen = np.unique(np.round(np.linspace(0, len(edges), grid + 1)[1:]).astype(int) - 1)
-    return [int(e) for e in edges[chosen]]
-
-
-def _mean_of_iterates(segments, low: int, high: int) -> State:
-    """Mean, in float32 as segments are stored, of all iterates after step ``low`` up to step ``high``."""
-    total: State = {}
-    for position in np.flatnonzero((segments.edges > low) & (segments.edges <= high)):
-        share = segments.iterates[position] / (high - low)
-        total = {n: total.get(n, 0) + share * t.double() for n, t in segments.read(position, "mean").items()}
-    return {n: t.float() for n, t in total.items()}

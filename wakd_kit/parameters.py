@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from .notebook import notebook_parameters
+from .averaging import labels_of
+from .notebook import ParameterError, notebook_parameters
+from .objectives import combine
+from .registry import UnknownName, did_you_mean
 
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
@@ -39,6 +42,13 @@ class Training:
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     save_to: str = "../runs/explore/teacher"
 
+    def __post_init__(self):
+        try:
+            combine(self.objectives)
+            labels_of(self.strategies)
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(str(error)) from error
+
     def data(self) -> dict:
         """Keyword arguments of ``load_domains``."""
         return {} if self.image_size is None else {"size": self.image_size}
@@ -50,8 +60,7 @@ class Training:
     def training(self) -> dict:
         """Keyword arguments of ``train``; a killed notebook run again continues its recording."""
         names = {f.name for f in fields(Training)} - _NOT_FOR_TRAIN
-        declared = [s for s in self.strategies if _name(s) in ("wakd", "swad", "sma", "ema")]
-        return {name: getattr(self, name) for name in names} | {"declare": declared, "resume": True}
+        return {name: getattr(self, name) for name in names} | {"declare": self.strategies, "resume": True}
 
 
 _NOT_FOR_TRAIN = {
@@ -66,10 +75,6 @@ _NOT_FOR_TRAIN = {
 }
 
 
-def _name(strategy: str | dict) -> str:
-    return strategy if isinstance(strategy, str) else strategy.get("name", "")
-
-
 @notebook_parameters("01_train_teacher")
 @dataclass(frozen=True)
 class TrainTeacher(Training):
@@ -77,6 +82,13 @@ class TrainTeacher(Training):
 
     model: str = "resnet18_w16"
     deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            labels_of([self.deploy])
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(f"deploy: {error}") from error
 
 
 @notebook_parameters("02_distill")
@@ -88,6 +100,12 @@ class Distill(Training):
     teacher: str | None = "../runs/explore/teacher"
     save_to: str = "../runs/explore/student"
     window_map_grid: int = 8
+    baseline: str = "last"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.baseline not in labels_of(self.strategies):
+            raise ParameterError(did_you_mean("baseline", self.baseline, labels_of(self.strategies)))
 
 
 @notebook_parameters("03_compare")
@@ -95,8 +113,10 @@ class Distill(Training):
 class Compare:
     """03: everything recorded under one folder, all targets and seeds, in tables with intervals."""
 
-    title: str = "What was recorded"
+    about: str = ""
     runs: str = "../runs/explore"
+    only: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     tables: str = "../runs/explore/tables"
     pages: dict = field(default_factory=dict)

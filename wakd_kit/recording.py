@@ -251,19 +251,32 @@ def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
     asked = json.loads(json.dumps(asked))
     for key in sorted(recorded.keys() | asked.keys()):
-        if recorded.get(key) != asked.get(key):
+        old, new = recorded.get(key), asked.get(key)
+        if key == "teacher" and old and new:  # known by what it is, not by where it lies
+            old, new = ({k: v for k, v in t.items() if k != "run" and k in old} for t in (old, new))
+        if old != new:
             raise RunProblem(
-                f"{folder} was recorded with {key}={recorded.get(key)!r}, this call has {asked.get(key)!r}. "
-                "Nothing was changed; use the same settings, or another save_to."
+                f"{folder} was recorded with {key}={old!r}, this call has {new!r}. "
+                "Nothing was changed; use the same settings or another save_to, or move that folder away."
             )
 
 
 def estimate_bytes(model: nn.Module, segments: int, storage: str) -> dict[str, int]:
-    """What a recording will take, in bytes: on disk at most, and in memory beyond plain training."""
-    vector = sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
-    width = 2 if storage == "float16_difference" else 4
-    # initial parameters, plus the checkpoint: parameters and at most two moments each
-    return {"disk": 2 * vector * width * segments + 4 * vector * 4, "memory": 4 * vector}
+    """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
+
+    segments  how many are stored at most
+    """
+    state = model.state_dict().values()
+    numbers, width = sum(t.numel() for t in state if t.is_floating_point()), 2 if storage == "float16_difference" else 4
+    one = 2 * numbers * width + 2 * HEADER * len(state)  # a mean and an end
+    # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
+    checkpoint = 3 * 4 * numbers + 3 * CHECKPOINT_ENTRY * len(state)
+    initial = 4 * numbers + HEADER * len(state)
+    # the running sum, and a mean and an end as bytes while they are written
+    return {"disk": (segments + 2) * one + initial + 2 * checkpoint, "memory": 3 * 4 * numbers}
+
+
+HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers, at most
 
 
 def write_state(path: Path, state: State) -> None:

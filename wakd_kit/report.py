@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import base64
 import datetime
-import html as escaping
 import importlib.metadata
 import io
+import json
+import os
 import re
+import struct
+from collections.abc import Mapping
+from html import escape
 from html.parser import HTMLParser
+from numbers import Integral, Real
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
@@ -23,6 +29,7 @@ from nbconvert import HTMLExporter
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = ("lines", "field")
+PIXELS_PER_INCH = 100  # of a page, so that a figure's 9 pt type is read as 12.5 px
 
 
 def show(
@@ -38,20 +45,33 @@ def show(
         raise ValueError("Every figure needs alt text: say in words what it shows.")
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
-    if save_to is not None:
-        figure.savefig(save_to, bbox_inches="tight")
-    data = io.BytesIO()
-    if kind == "lines":
-        figure.savefig(data, format="svg", bbox_inches="tight", metadata={"Date": None})
-        source = "data:image/svg+xml;base64," + base64.b64encode(data.getvalue()).decode()
-    else:
-        figure.savefig(data, format="png", dpi=144, bbox_inches="tight")
-        source = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-    width = round(100 * figure.get_figwidth())
+    with matplotlib.rc_context(
+        {"svg.fonttype": "path", "svg.hashsalt": "wakd"}
+    ):  # no fonts needed, same bytes each time
+        if save_to is not None:
+            figure.savefig(save_to, bbox_inches="tight")
+        source, width = _svg(figure) if kind == "lines" else _png(figure)
     plt.close(figure)
-    below = f"<figcaption>{escaping.escape(caption)}</figcaption>" if caption else ""
-    image = f'<img src="{source}" alt="{escaping.escape(alt, quote=True)}" style="width:{width}px">'
-    display(HTML(f"<figure>{image}{below}</figure>"))
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    display(HTML(f'<figure><img src="{source}" alt="{escape(alt)}" style="width:{width:.0f}px">{below}</figure>'))
+
+
+def _svg(figure: Figure) -> tuple[str, float]:
+    data = io.BytesIO()
+    figure.savefig(data, format="svg", bbox_inches="tight", metadata={"Date": None})
+    points = float(re.search(rb'<svg [^>]*?width="([\d.]+)pt"', data.getvalue()).group(1))
+    return _address("svg+xml", data), points / 72 * PIXELS_PER_INCH
+
+
+def _png(figure: Figure, dpi: int = 144) -> tuple[str, float]:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi, bbox_inches="tight")
+    pixels = struct.unpack(">I", data.getvalue()[16:20])[0]  # the width in a PNG's header
+    return _address("png", data), pixels / dpi * PIXELS_PER_INCH
+
+
+def _address(kind: str, data: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def show_table(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> None:
@@ -60,116 +80,143 @@ def show_table(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> No
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> str:
-    numeric = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    whole = {name: pd.api.types.is_integer_dtype(table[name]) for name in table}
-    head = "".join(f'<th scope="col"{_number(numeric[n])}>{escaping.escape(_spaced(n))}</th>' for n in table)
+    """The HTML of ``show_table``. The first column names its row; an index is shown if it has a name."""
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
+    columns = [[_cell(value, digits) for value in table.iloc[:, i]] for i in range(table.shape[1])]
+    classes = [' class="number"' if _numeric(column) else "" for column in columns]
+    head = "".join(f'<th scope="col"{c}>{escape(_spaced(n))}</th>' for n, c in zip(table.columns, classes))
     rows = []
-    for values in table.itertuples(index=False):
-        cells = []
-        for position, (name, value) in enumerate(zip(table, values)):
-            text = _cell(value, 0 if whole[name] else digits)
-            tag, scope = ("th", ' scope="row"') if position == 0 else ("td", "")
-            cells.append(f"<{tag}{scope}{_number(numeric[name])}>{escaping.escape(text)}</{tag}>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    body = "".join(rows) or f'<tr><td colspan="{len(table.columns)}">none</td></tr>'
-    title = f"<caption>{escaping.escape(caption)}</caption>" if caption else ""
-    return f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    for cells in zip(*columns):
+        first, *rest = zip(cells, classes)
+        row = f'<th scope="row"{first[1]}>{escape(first[0])}</th>'
+        rows.append(f"<tr>{row}{''.join(f'<td{c}>{escape(text)}</td>' for text, c in rest)}</tr>")
+    body = "\n".join(rows) or f'<tr><td colspan="{len(columns)}">none</td></tr>'
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
-def _number(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
+def _cell(value: object, digits: int) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "–"
+    if isinstance(value, Integral) or not isinstance(value, Real):
+        return _minus(str(value))
+    return _minus(f"{value:z.{digits}f}")
+
+
+def _minus(text: str) -> str:
+    """The sign of a negative number as long as a plus; hyphens elsewhere stay."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
+
+
+def _numeric(cells: list[str]) -> bool:
+    """Numbers and what is made of them, such as ``[−0.3, +1.2]`` and ``3 of 12``, align on the right."""
+    filled = [text for text in cells if text != "–"]
+    return bool(filled) and all(re.fullmatch(r"[\d\s.,+−±%\[\]()/]+|\d+ of \d+", text) for text in filled)
 
 
 def _spaced(name: object) -> str:
     return str(name).replace("_", " ")
 
 
-def _cell(value: object, digits: int) -> str:
-    if isinstance(value, float) and value != value:
-        return "–"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:.{digits}f}"
-    return str(value)
-
-
 def show_text(*sentences: str) -> None:
     """Display computed sentences: one as a paragraph, several as a list."""
-    texts = [escaping.escape(sentence) for sentence in sentences]
+    texts = [escape(_minus(sentence)) for sentence in sentences]
     body = f"<p>{texts[0]}</p>" if len(texts) == 1 else "<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"
     display(HTML(body))
 
 
-def show_links(pages: dict[str, str]) -> None:
+def show_links(pages: Mapping[str, str]) -> None:
     """Display a list of links: ``{name: address relative to the page}``."""
-    links = "".join(
-        f'<li><a href="{escaping.escape(a, quote=True)}">{escaping.escape(n)}</a></li>' for n, a in pages.items()
-    )
+    links = "".join(f'<li><a href="{escape(address)}">{escape(name)}</a></li>' for name, address in pages.items())
     display(HTML(f'<ul class="links">{links}</ul>' if links else "<p>none</p>"))
 
 
 def render(notebook: str | Path, page: str | Path, *, title: str | None = None) -> Path:
-    """Write an executed notebook as a self-contained page and return its path. Code and progress output are left out."""
+    """Write an executed notebook as a self-contained page and return its path.
+
+    Markdown and outputs are kept; code, stderr, progress bars and widgets, which need a kernel, are left out. ``title`` is
+    the window's title, by default the notebook's first heading. The page ends with the parameters the notebook ran with.
+    """
     notebook, page = Path(notebook), Path(page)
     book = nbformat.read(notebook, as_version=4)
     for cell in book.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.output_type in ("display_data", "execute_result", "error")]
-            cell.outputs = [o for o in cell.outputs if not _is_widget(o)]
-    exporter = HTMLExporter(template_name="wakd", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.exclude_input = True
-    heading = next(
-        (c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")), notebook.stem
+            cell.outputs = [output for output in cell.outputs if _worth_reading(output)]
+    exporter = HTMLExporter(
+        template_name="wakd", extra_template_basedirs=[str(TEMPLATES)], exclude_input=True, exclude_anchor_links=True
     )
-    resources = {
-        "wakd": {
-            "css": (TEMPLATES / "wakd" / "page.css").read_text(),
-            "title": title or heading,
-            "version": importlib.metadata.version("wakd_kit"),
-            "rendered": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
-            "notebook": notebook.name,
-            "parameters": book.metadata.get("papermill", {}).get("parameters", {}),
-        }
-    }
-    body, _ = exporter.from_notebook_node(book, resources=resources)
+    body, _ = exporter.from_notebook_node(book, resources={"wakd": _about(book, notebook, title)})
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(body)
+    part = page.with_suffix(".part")
+    part.write_text(body, encoding="utf-8")
+    os.replace(part, page)
     return page
 
 
-def _is_widget(output) -> bool:
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+def _worth_reading(output: nbformat.NotebookNode) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stdout" and "\r" not in output.text and bool(output.text.strip())
+    return "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+def _about(book: nbformat.NotebookNode, notebook: Path, title: str | None) -> dict[str, object]:
+    """What the template prints besides the cells."""
+    headings = [c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")]
+    record = book.metadata.get("papermill", {})
+    given = record.get("parameters", {})
+    return {
+        "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
+        "title": title or next(iter(headings), notebook.stem),
+        "version": importlib.metadata.version("wakd_kit"),
+        "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "notebook": notebook.name,
+        "seconds": record.get("duration"),
+        "parameters": {name: json.dumps(value, ensure_ascii=False) for name, value in given.items()},
+    }
 
 
 def offline_problems(page: str | Path) -> list[str]:
-    """What would make a page ask the network or leave a reader out: fetched addresses, images without alt text."""
-    text = Path(page).read_text()
+    """What would make a page ask for another file, or leave a reader out: addresses it fetches, images without alt text.
+
+    Links to other pages are no problem. An empty list is what a finished page has.
+    """
     scan = _Scan()
-    scan.feed(text)
-    styles = " ".join(re.findall(r"<style[^>]*>(.*?)</style>", text, flags=re.S))
-    fetched = re.findall(r"url\(\s*['\"]?(https?:[^)'\"]+)|@import\s+['\"](https?:[^'\"]+)", styles)
-    return scan.problems + [f"style asks for {a or b}" for a, b in fetched]
-
-
-_FETCHED = {
-    "script": "src",
-    "img": "src",
-    "link": "href",
-    "iframe": "src",
-    "source": "src",
-    "video": "src",
-    "audio": "src",
-}
+    scan.feed(Path(page).read_text(encoding="utf-8"))
+    scan.close()
+    return scan.problems
 
 
 class _Scan(HTMLParser):
     def __init__(self):
         super().__init__()
         self.problems: list[str] = []
+        self._inside = ""
 
     def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        address = values.get(_FETCHED.get(tag, ""), "") or ""
-        if re.match(r"(https?:)?//", address):
-            self.problems.append(f"<{tag}> asks for {address}")
-        if tag == "img" and not (values.get("alt") or "").strip():
+        values = {name: value or "" for name, value in attributes}
+        self._inside = tag
+        fetched = [values.get(name, "") for name in ("src", "srcset", "poster", "data", "xlink:href")]
+        if tag in ("link", "use", "image", "base"):
+            fetched.append(values.get("href", ""))
+        for address in fetched:
+            if address and not address.startswith(("data:", "#")):
+                self.problems.append(f"<{tag}> asks for {address}")
+        self._styles(values.get("style", ""))
+        alt = values.get("alt", "").strip()
+        if tag == "img" and (not alt or alt == "No description has been provided for this image"):  # nbconvert's filler
             self.problems.append("an image has no alt text")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "style":
+            self._styles(data)
+        elif self._inside == "script" and (found := re.search(r"(https?:)?//[\w.-]+\.\w+[^\s'\"]*", data)):
+            self.problems.append(f"a script mentions {found.group()}")
+
+    def _styles(self, text: str):
+        for address in re.findall(r"url\(\s*['\"]?([^)'\"]+)|@import\s+['\"]([^'\"]+)", text):
+            if not "".join(address).startswith(("data:", "#")):
+                self.problems.append(f"a style asks for {''.join(address)}")

@@ -15,6 +15,7 @@ While it is being recorded the folder is called ``demo.recording`` and holds a c
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import warnings
@@ -61,6 +62,24 @@ class Run:
     def steps(self) -> int:
         """Optimiser steps recorded."""
         return int(self.table["step"].iloc[-1])
+
+    @property
+    def recipe(self) -> str:
+        """Fingerprint of every setting this run was trained with, its teacher's included."""
+        return hashlib.blake2b(json.dumps(self.settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def summary(self) -> str:
+        """One sentence: what was trained, how long and how fast (validation included), and what was recorded of it."""
+        s, seconds = self.settings, float(self.table["seconds"].sum())
+        parameters = sum(p.numel() for p in self.blank_model().parameters())
+        recorded, stored = len(self.table), len(self.segments)
+        kept = "all stored" if stored == recorded else f"stored as {stored}"
+        size = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+        return (
+            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters): {self.steps} steps of "
+            f"{s['batch_size']} images in {seconds:.0f} s, {self.steps * s['batch_size'] / seconds:.0f} images per second "
+            f"with validation; {recorded} segments recorded, {kept}, {size / 1e6:.1f} MB on disk."
+        )
 
     @property
     def complete(self) -> bool:
@@ -212,6 +231,7 @@ class Run:
             "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
             "note": getattr(coefficients, "note", ""),
             "split": self.settings["split"],
+            "recipe": self.recipe,
         }
         return model
 

@@ -13,25 +13,32 @@
     window_map: {grid: 10, seeds: [0], students: [KD]}
 
 What is done already is not done again: a finished notebook with the same parameters is kept, a killed training continues
-from its last segment.
+from its last segment. Delete a notebook's copy to have it executed again; trainings that are recorded stay.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from . import notebook, report
-from .averaging import strategies as known_strategies
+from .averaging import Curves, choose, labels_of
 from .domains import load_domains
-from .parameters import Compare, Distill, TrainTeacher
-from .registry import did_you_mean
+from .models import build_model
+from .parameters import STRATEGIES, Compare, Distill, Training, TrainTeacher
+from .registry import UnknownName, did_you_mean
+from .run import recording_folder
+from .training import segment_ends
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -46,18 +53,49 @@ class Study:
     """A study file, checked. ``title`` and ``about`` are shown on its page."""
 
     name: str
-    seeds: list
+    seeds: list[int]
     students: dict
     benchmark: str = "digits"
     image_size: int | None = None
-    targets: str | list = "all"
+    targets: str | list[str] = "all"
     teacher: dict | None = None
     common: dict = field(default_factory=dict)
-    strategies: list = field(default_factory=lambda: ["last", "best_val", "wakd", "swad", "sma", "ema"])
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
     window_map: dict = field(default_factory=dict)
     baseline: str = "last"
     title: str = ""
     about: str = ""
+
+    def problem(self) -> str | None:
+        """What cannot be run as it is written, in one sentence; None when nothing is known to be wrong."""
+        for what, values in (("seed", self.seeds), ("student", self.students), ("target", self.targets)):
+            if not values:
+                return f"a study needs at least one {what}."
+            if isinstance(values, list) and len(set(values)) < len(values):
+                return f"a {what} is listed twice in {values}."
+        for label, own in self.students.items():
+            if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label == "teacher":
+                return f"a student's name is text of letters, digits, + - = _ . and not 'teacher'; got {label!r}."
+            if not isinstance(own, dict | None):
+                return f"student {label!r} takes settings (name: value), got {own!r}."
+        for where, given in {"teacher": self.teacher, "common": self.common, **self.students}.items():
+            fixed = SET_BY_STUDY & (given or {}).keys()
+            if fixed:
+                return f"{where}: {', '.join(sorted(fixed))} cannot be set here; the study sets it for all."
+        for key in self.window_map:
+            if key not in ("grid", "seeds", "students"):
+                return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
+        for label in self.window_map.get("students", ()):
+            if label not in self.students:
+                return "window_map: " + did_you_mean("student", label, self.students)
+        try:
+            labels = labels_of(self.strategies)
+        except (ValueError, UnknownName) as error:
+            return str(error)
+        return None if self.baseline in labels else did_you_mean("baseline", self.baseline, labels)
+
+
+SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +106,14 @@ class Job:
     notebook: Path
     parameters: dict
 
+    @property
+    def run(self) -> Path:
+        """The folder it records into."""
+        return Path(self.parameters["save_to"])
+
+    def needs(self, other: Job) -> bool:
+        return self.parameters.get("teacher") == str(other.run)
+
 
 def load_study(which: str | os.PathLike) -> Study:
     """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence."""
@@ -75,41 +121,64 @@ def load_study(which: str | os.PathLike) -> Study:
     if path.suffix not in (".yaml", ".yml"):
         shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
         if str(which) not in shipped:
-            raise StudyProblem(did_you_mean("study", str(which), shipped))
+            raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
         path = shipped[str(which)]
     if not path.is_file():
         raise StudyProblem(f"No study file at {path}.")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
-        raise StudyProblem(f"{path} is no YAML: {error}") from error
+        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
     try:
         study = notebook.make(Study, values)
     except notebook.ParameterError as error:
         raise StudyProblem(f"{path}: {error}") from error
-    if not study.seeds or not study.students:
-        raise StudyProblem(f"{path}: a study needs at least one seed and one student.")
-    for strategy in study.strategies:
-        name = strategy if isinstance(strategy, str) else strategy.get("name")
-        if name not in known_strategies:
-            raise StudyProblem(f"{path}: {did_you_mean('strategy', name, known_strategies)}")
+    if problem := study.problem():
+        raise StudyProblem(f"{path}: {problem}")
     return study
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name, (key, _) in zip(names, node.value):
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 def plan(study: Study, runs: Path) -> list[list[Job]]:
-    """Chains of jobs: per target and seed the teacher, then every student. Parameters are validated here."""
+    """Chains of jobs: per seed and target the teacher, then every student.
+
+    Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
+    each run will have, and that every model can be built. Raises ``StudyProblem`` naming the student.
+    """
     options = {} if study.image_size is None else {"size": study.image_size}
     domains = load_domains(study.benchmark, **options)
-    targets = list(domains) if study.targets == "all" else list(study.targets)
+    targets = study.targets if isinstance(study.targets, list) else [study.targets]
+    targets = list(domains) if study.targets == "all" else targets
     for target in targets:
         if target not in domains:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
-    return [_chain(study, target, seed, runs / f"{target}-s{seed}") for seed in study.seeds for target in targets]
+    chains = [list(_chain(study, t, seed, runs / f"{t}-s{seed}")) for seed in study.seeds for t in targets]
+    for job in chains[0]:
+        cls = notebook.describe(job.notebook)
+        try:
+            _rehearse(cls(**job.parameters), domains.classes)
+        except (ValueError, TypeError, UnknownName, OSError) as error:
+            raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
+    return chains
 
 
-def _chain(study: Study, target: str, seed: int, runs: Path) -> list[Job]:
+def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
     shared = {
         "benchmark": study.benchmark,
         "image_size": study.image_size,
@@ -117,30 +186,61 @@ def _chain(study: Study, target: str, seed: int, runs: Path) -> list[Job]:
         "seed": seed,
         "strategies": study.strategies,
     }
-    jobs = []
+    teacher = None
     if study.teacher is not None:
-        given = {**shared, **study.teacher, "save_to": str(runs / "teacher")}
-        jobs.append(_job(study, TrainTeacher, "01_train_teacher", f"{target}-s{seed}-teacher", given))
+        teacher = str(runs / "teacher")
+        yield _job(study, TrainTeacher, f"{target}-s{seed}-teacher", {**shared, **study.teacher, "save_to": teacher})
     for label, own in study.students.items():
-        given = {**shared, "teacher": str(runs / "teacher") if study.teacher is not None else None}
-        given |= {"window_map_grid": _map_grid(study, seed, label), **study.common, **(own or {})}
-        given |= {"save_to": str(runs / label)}
-        jobs.append(_job(study, Distill, "02_distill", f"{target}-s{seed}-{label}", given))
-    return jobs
+        given = {**shared, "teacher": teacher, **study.common, **(own or {})}
+        given |= {"save_to": str(runs / label), "baseline": study.baseline}
+        given.setdefault("window_map_grid", _map_grid(study, seed, label))
+        yield _job(study, Distill, f"{target}-s{seed}-{label}", given)
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:
     wanted = study.window_map
     seeds, students = wanted.get("seeds", study.seeds), wanted.get("students", list(study.students))
-    return int(wanted.get("grid", 10)) if wanted and seed in seeds and student in students else 0
+    return wanted.get("grid", 10) if wanted and seed in seeds and student in students else 0
 
 
-def _job(study: Study, cls: type, stem: str, name: str, given: Mapping) -> Job:
+NOTEBOOK_OF = {TrainTeacher: "01_train_teacher", Distill: "02_distill", Compare: "03_compare"}
+
+
+def _job(study: Study, cls: type, name: str, given: Mapping) -> Job:
     try:
         complete = notebook.make(cls, given)
     except notebook.ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    return Job(name, NOTEBOOKS / f"{stem}.ipynb", {f.name: getattr(complete, f.name) for f in fields(cls)})
+    return Job(name, NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb", {f.name: getattr(complete, f.name) for f in fields(cls)})
+
+
+def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
+    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be."""
+    build_model(p.model, classes, **{**p.student(), "pretrained": False})
+    settings = {"edges": [], **p.training()}
+    settings["declare"] = [{"name": s} if isinstance(s, str) else s for s in settings["declare"]]
+    if min(p.steps, p.segment_length) < 1:
+        raise ValueError(f"steps and segment_length are at least 1; got {p.steps} and {p.segment_length}.")
+    ends = np.array(sorted(segment_ends(settings)))
+    if ends[0] < 1 or ends[-1] > p.steps:
+        raise ValueError(
+            f"A strategy begins beyond the {p.steps} steps of the run; see begin and start in {p.strategies}."
+        )
+    flat = np.ones(len(ends))
+    curves = Curves(np.diff(ends, prepend=0), flat, flat, flat)
+    for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
+        try:
+            choose(curves, [strategy], score=_stop)
+        except _Searching:
+            continue
+
+
+class _Searching(Exception):
+    """A strategy got as far as trying averages, so its settings are in order."""
+
+
+def _stop(_) -> float:
+    raise _Searching
 
 
 def run_study(
@@ -162,61 +262,129 @@ def run_study(
     out = Path(out or REPORTS / study.name).resolve()
     runs = Path(runs or REPORTS.parent / "runs" / study.name).resolve()
     chains = plan(study, runs)
-    workers = max(1, min(cores or os.cpu_count() or 1, len(chains)))
-    threads = str(max(1, (cores or os.cpu_count() or 1) // workers))
-    total, started, done, problems = sum(map(len, chains)), time.time(), 0, []
-    say(f"{study.name}: {total} notebooks, {workers} at once")
-
-    def work(chain: list[Job]) -> None:
-        nonlocal done
-        for job in chain:
-            clock = time.time()
-            try:
-                fresh = _execute(job, out, {"OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"})
-            except Exception as error:  # the report of all failures is raised at the end
-                problems.append(f"{job.name}: {error}")
-                say(f"FAILED {job.name}: {error}")
-                return
-            done += 1
-            took = f"{time.time() - clock:.0f} s" if fresh else "done before"
-            say(f"[{done}/{total}] {job.name} ({took}, {time.time() - started:.0f} s in all)")
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, chains))
-    if problems:
+    cores = max(1, cores or _cores())
+    workers = min(cores, len(chains))
+    env = {"OMP_NUM_THREADS": str(cores // workers), "TQDM_DISABLE": "1"}
+    progress = _Progress(sum(map(len, chains)), say)
+    say(f"{study.name}: {progress.total} notebooks, {workers} at once")
+    pool = ThreadPoolExecutor(workers)
+    try:
+        list(pool.map(lambda chain: _work(chain, out, env, progress), chains))
+    finally:  # when interrupted: begin nothing more, wait for nothing
+        progress.stopping.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+    if progress.failed:
         raise StudyProblem(
-            f"{study.name}: {len(problems)} notebook(s) failed, see *.failed.ipynb in {out / 'notebooks'}."
+            f"{study.name}: {len(progress.failed)} of {progress.total} notebooks were not executed "
+            f"({', '.join(progress.failed)}). See *.failed.ipynb in {out / 'notebooks'}; what is done is kept."
         )
-    return _page(study, chains, out, runs, say)
+    return _page(study, chains, out, runs, env, progress)
 
 
-def _execute(job: Job, out: Path, env: dict) -> bool:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Progress:
+    """What all chains share: how far the study is, what failed, and whether to stop."""
+
+    def __init__(self, total: int, say: Callable[[str], None]):
+        self.total, self.say = total, say
+        self.started, self.lock, self.stopping = time.time(), threading.Lock(), threading.Event()
+        self.done, self.fresh, self.failed = 0, 0, []
+
+    def finished(self, job: Job, *, fresh: bool, seconds: float) -> None:
+        with self.lock:
+            self.done, self.fresh = self.done + 1, self.fresh + fresh
+            took = f"{seconds:.0f} s, {time.time() - self.started:.0f} s in all" if fresh else "done before"
+            self.say(f"[{self.done}/{self.total}] {job.name} ({took})")
+
+    def failure(self, job: Job, reason: object) -> None:
+        with self.lock:
+            self.failed.append(job.name)
+            self.say(f"FAILED {job.name}: {reason}")
+
+
+def _work(chain: list[Job], out: Path, env: dict, progress: _Progress) -> None:
+    missing: list[Job] = []
+    for job in chain:
+        if progress.stopping.is_set():
+            return
+        clock = time.time()
+        lost = next((other for other in missing if job.needs(other)), None)
+        try:
+            if lost:
+                raise StudyProblem(f"its teacher {lost.name} failed.")
+            fresh = _execute(job, chain, out, env)
+        except Exception as error:  # other jobs do not depend on it; the report of all failures is raised at the end
+            missing.append(job)
+            progress.failure(job, error)
+        else:
+            progress.finished(job, fresh=fresh, seconds=time.time() - clock)
+
+
+def _execute(job: Job, chain: list[Job], out: Path, env: dict) -> bool:
     """Execute and render a notebook unless that was done with the same parameters; says whether it had to."""
-    executed = out / "notebooks" / f"{job.name}.ipynb"
+    executed = _copy(job, out)
     page = executed.with_suffix(".html")
-    fresh = notebook.recorded_parameters(executed) != job.parameters
+    fresh = not (notebook.recorded_parameters(executed) == job.parameters and (job.run / "settings.json").is_file())
     if fresh:
+        for student in chain:  # what learned from another teacher is not done, even if this is killed halfway
+            if student.needs(job):
+                _copy(student, out).unlink(missing_ok=True)
+        page.unlink(missing_ok=True)
+        _put_aside(job, executed)
         notebook.execute(job.notebook, executed, job.parameters, cwd=NOTEBOOKS, env=env)
     if fresh or not page.exists():
         report.render(executed, page)
     return fresh
 
 
-def _page(study: Study, chains: list[list[Job]], out: Path, runs: Path, say: Callable[[str], None]) -> Path:
-    pages = {job.name: f"notebooks/{job.name}.html" for chain in chains for job in chain}
+def _copy(job: Job, out: Path) -> Path:
+    return out / "notebooks" / f"{job.name}.ipynb"
+
+
+def _put_aside(job: Job, executed: Path) -> None:
+    """A recording that stopped under other parameters cannot be continued; it makes way, and is kept."""
+    stopped = [executed.with_suffix(".part.ipynb"), executed.with_suffix(".failed.ipynb")]
+    began_with = next(filter(None, map(_parameters_of, stopped)), job.parameters)
+    partial = recording_folder(job.run)
+    if began_with != job.parameters and partial.exists():
+        aside = recording_folder(job.run.with_name(f"{job.run.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
+        os.replace(partial, aside)
+
+
+def _parameters_of(copy: Path) -> dict | None:
+    try:
+        return notebook.recorded_parameters(copy)
+    except ValueError:  # written halfway
+        return None
+
+
+def _page(study: Study, chains: list[list[Job]], out: Path, runs: Path, env: dict, progress: _Progress) -> Path:
+    """The comparison of all runs as the study's page; made again when any notebook was, or when it is not there."""
+    jobs = [job for chain in chains for job in chain]
+    pages: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        group = f"{job.parameters['target']}, seed {job.parameters['seed']}"
+        address = urllib.parse.quote(f"notebooks/{job.name}.html")
+        pages.setdefault(group, {})[job.run.name] = address
     given = {
-        "title": study.title or study.name,
+        "about": study.about,
         "runs": str(runs),
+        "only": [str(job.run.relative_to(runs)) for job in jobs],
+        "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
         "tables": str(out),
         "pages": pages,
     }
-    job = _job(study, Compare, "03_compare", "03_compare", given)
-    executed = out / "notebooks" / "03_compare.ipynb"
-    notebook.execute(job.notebook, executed, job.parameters, cwd=NOTEBOOKS, env={"TQDM_DISABLE": "1"})
-    index = report.render(executed, out / "index.html", title=study.title or study.name)
-    problems = report.offline_problems(index)
+    job = _job(study, Compare, "03_compare", given)
+    executed, index = _copy(job, out), out / "index.html"
+    if progress.fresh or not index.exists() or notebook.recorded_parameters(executed) != job.parameters:
+        notebook.execute(job.notebook, executed, job.parameters, cwd=NOTEBOOKS, env=env)
+        report.render(executed, index, title=study.title or study.name)
+    problems = [p for page in (index, *(out / "notebooks").glob("*.html")) for p in report.offline_problems(page)]
     if problems:
-        raise StudyProblem(f"{index} is not self-contained: {'; '.join(problems)}")
-    say(f"report: {index}")
+        raise StudyProblem(f"{out} is not self-contained: {'; '.join(problems[:5])}")
+    progress.say(f"report: {index}")
     return index

@@ -202,15 +202,6 @@ def segment_ends(settings: dict) -> frozenset[int]:
     return frozenset([*range(length, steps, length), *settings["edges"], *begins, steps])
 
 
-def _begin_step(steps: int):
-    def begin(spec: dict) -> int:
-        setting = "start" if spec["name"] in ("sma", "swa") else "begin"
-        value = spec.get(setting, 0.1 if spec["name"] == "wakd" else 0)
-        return int(value * steps) if isinstance(value, float) else int(value)
-
-    return begin
-
-
 def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
     """Steps at which stored segments must keep an edge so that declared strategies stay exact.
 
@@ -361,5 +352,6 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             "another save_to keeps both."
         )
     run = load_run(folder, split=split, template=student)
-    refuse_other_settings(folder, run.settings, settings)
+    # what is declared only decides how a run is stored; averages that do not fit its storage say so themselves
+    refuse_other_settings(folder, run.settings, {**settings, "declare": run.settings["declare"]})
     return run

@@ -9,7 +9,7 @@ curves.py     Curves, Coefficients, NoWindow                                 wha
 """
 
 from .across import check_barrier, diwa, ensemble, uniform_soup
-from .choosing import choose, settings_of, strategies
+from .choosing import choose, labels_of, settings_of, strategies
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .schedule import ema, last, lawa, swa, uniform, wakd, window, wise_ft
 from .search import greedy_soup, iidmax, learned, sma
@@ -29,6 +29,7 @@ __all__ = [
     "eoa_wakd_repo",
     "greedy_soup",
     "iidmax",
+    "labels_of",
     "last",
     "lawa",
     "learned",

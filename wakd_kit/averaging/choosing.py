@@ -61,7 +61,7 @@ def choose(
     """
     curves = as_curves(curves)
     evaluations = {"score": score, "loss_and_gradient": loss_and_gradient, "held_out_loss": held_out_loss}
-    entries = [_entry(item) for item in ([wanted] if isinstance(wanted, str | Mapping) else wanted)]
+    entries = _entries(wanted)
     calls = [(strategies.get(name), _complete(name, settings, evaluations)) for name, _, settings in entries]
     chosen: dict[str, Coefficients | NoWindow] = {}
     for label, (strategy, settings) in zip(_labels(entries), calls, strict=True):
@@ -72,10 +72,27 @@ def choose(
     return chosen
 
 
+def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
+    """The labels that ``choose`` would return; raises as it does, before there is a run, for what can be known without."""
+    entries = _entries(wanted)
+    for name, _, settings in entries:
+        _complete(name, settings, dict.fromkeys(EVALUATIONS, _no_evaluation))
+    return _labels(entries)
+
+
+def _no_evaluation(*_) -> float:
+    """Stands in for an evaluation while only names are checked."""
+    raise NotImplementedError
+
+
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed)."""
     parameters = inspect.signature(strategies.get(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+
+
+def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:
+    return [_entry(item) for item in ([wanted] if isinstance(wanted, str | Mapping) else wanted)]
 
 
 def _entry(item: str | Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:

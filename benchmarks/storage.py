@@ -1,0 +1,96 @@
+"""The papers' setting recorded: 50,000 iterates of a ResNet-18 in 500 segments. Disk at its highest, and memory.
+
+No network is trained: iterates are a random walk from the initial parameters, added and stored by the kit's own recorder
+at full length, with WAKD and SWAD declared. Prints the largest size the folder ever had and the extra resident memory.
+
+    python benchmarks/storage.py [--steps 50000] [--most 60] [--storage float16_difference]
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import wakd_kit as wk
+from wakd_kit.recording import Checkpoint, Recorder
+from wakd_kit.training import edges_to_keep
+
+
+def resident_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def settings(given) -> dict:
+    declare = [{"name": "wakd", "begin": 0.1}, {"name": "swad"}]
+    return {"declare": declare, "edges": [], "steps": given.steps, "split": {"sources": ["a"]}}
+
+
+def row(step: int, length: int, noise: float) -> dict:
+    """A validation curve that falls, settles and rises a little, as in fine-tuning."""
+    loss = 0.3 + np.exp(-step / 3000) + 2e-6 * step + noise
+    curve = {"val_loss/a": loss, "val_accuracy/a": 1 - loss / 3, "val_loss_pooled": loss, "train_loss": loss}
+    return {"step": step, "iterates": length, **curve}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--steps", type=int, default=50_000)
+    options.add_argument("--segment-length", type=int, default=100)
+    options.add_argument("--most", type=int, default=60)
+    options.add_argument("--storage", default="float16_difference")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        model = wk.build_model("resnet18", 7)
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-5)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()  # the moments exist, as they would in training
+        checkpoint = Checkpoint(folder, model, optimiser)
+        segments, rows = checkpoint.restore(given.storage)
+        plain = resident_mb()
+        recorder = Recorder(model, segments)
+        move = [1e-4 * torch.randn_like(p) for p in model.parameters()]
+        highest, adding, storing = 0, 0.0, 0.0
+        for step in range(1, given.steps + 1):
+            with torch.no_grad():
+                if step % 10 == 0:  # a walk: back and forth with drift, cheap enough to repeat 50,000 times
+                    torch._foreach_add_(list(model.parameters()), move, alpha=float(rng.normal(0.1, 1)))
+            start = time.perf_counter()
+            recorder.add()
+            adding += time.perf_counter() - start
+            if step % given.segment_length == 0:
+                start = time.perf_counter()
+                rows.append(row(step, recorder.count, float(rng.normal(0, 0.005))))
+                recorder.close(step)
+                if len(segments) > given.most:
+                    segments.shrink(given.most, edges_to_keep(pd.DataFrame(rows), settings(given)))
+                checkpoint.save(rows)
+                storing += time.perf_counter() - start
+                highest = max(highest, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
+        vector = 4 * sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"{given.steps} iterates, {len(rows)} segments recorded, {len(segments)} stored as {given.storage}")
+        print(f"disk at its highest {highest / 1e9:.2f} GB (checkpoint and initial parameters included)")
+        print(f"one parameter vector {vector:.0f} MB; resident memory grew by {resident_mb() - plain:.0f} MB in all,")
+        print(
+            f"of which {vector:.0f} MB are this script's own random walk and the rest the running sum and file buffers"
+        )
+        print(f"adding {1e3 * adding / given.steps:.2f} ms an iterate, storing {storing / len(rows):.2f} s a segment")
+        curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
+        for name in ("wakd", "swad"):
+            coefficients = getattr(wk.averaging, name)(curves)
+            used = np.flatnonzero(coefficients)
+            begin, end = curves.begins[used[0]] - 1, curves.ends[used[-1]]
+            kept = all(edge in segments.edges or edge == 0 for edge in (begin, end))
+            print(f"{name}: steps {begin} to {end}, both edges stored: {kept}")
+
+
+if __name__ == "__main__":
+    main()

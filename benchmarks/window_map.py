@@ -1,0 +1,64 @@
+"""The full window map of a digits run: 40 segments, 820 windows, source validation and target. Time, and how it grows.
+
+python benchmarks/window_map.py [--steps 1200]
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import wakd_kit as wk
+
+
+def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
+    split = wk.leave_one_out(wk.load_domains("digits"), "sketch", 0)
+    model = wk.build_model("resnet10t_w16", split.classes, seed=0)
+    return wk.train(
+        model,
+        split,
+        steps=steps,
+        segment_length=steps // 40,
+        learning_rate=0.01,
+        batchnorm=batchnorm,
+        declare=[],
+        save_to=folder,
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--steps", type=int, default=400)
+    given = options.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        for batchnorm in ("average", "recalibrate"):
+            run = record(Path(folder) / batchnorm, given.steps, batchnorm)
+            images = sum(len(e) for e in run.split.val.values()) + len(run.split.target_for_testing_only)
+            print(f"BatchNorm policy {batchnorm}: {images} images a window", flush=True)
+            for grid in (10, 20, 40):
+                for workers in sorted({1, cores}):
+                    start = time.perf_counter()
+                    windows = len(wk.window_map(run, grid=grid, workers=workers))
+                    took = time.perf_counter() - start
+                    print(
+                        f"  {grid:3} segments {windows:4} windows {workers} worker(s): {took:6.1f} s, "
+                        f"{1e3 * took / windows:5.1f} ms a window, {windows * images / took:7.0f} images/s",
+                        flush=True,
+                    )
+            start = time.perf_counter()
+            proxy = wk.window_map_proxy(run)
+            took, exact = time.perf_counter() - start, run.window_map
+            ranks = {
+                c: proxy[f"{c}_proxy"].corr(exact[c], method="spearman")
+                for c in ("val_accuracy", "oracle_target_accuracy")
+            }
+            print(
+                f"  proxy: {took:.1f} s; Spearman with the exact map "
+                + ", ".join(f"{c} {r:.2f}" for c, r in ranks.items())
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Shared fixtures: a benchmark of coloured patterns in memory, one finished run on it, and PACS where it is at hand."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+
+torch.set_num_threads(1)  # on shared cores more threads wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Decoded data goes to a folder of this session, whatever the user's settings are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WAKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def patterns(domain: int, per_class: int = 20, classes: int = 4, side: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, side, side, 3) and labels (n,): a pattern per class, a colour per domain, noise per image."""
+    pattern = np.random.default_rng(7).uniform(0, 1, (classes, side // 4, side // 4)).repeat(4, 1).repeat(4, 2)
+    rng = np.random.default_rng([7, domain])
+    labels = np.arange(per_class * classes) % classes
+    colour = rng.uniform(0.3, 1, 3)
+    images = 200 * pattern[labels][..., None] * colour + rng.normal(0, 25, (len(labels), side, side, 3))
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def domains():
+    """Four domains of 80 images, 16 px, 4 classes."""
+    arrays = {name: patterns(i) for i, name in enumerate(("north", "east", "south", "west"))}
+    return wk.domains_from_arrays(arrays, ("a", "b", "c", "d"))
+
+
+@pytest.fixture(scope="session")
+def split(domains):
+    return wk.leave_one_out(domains, "west", seed=0)
+
+
+@pytest.fixture(scope="session")
+def run(split, tmp_path_factory):
+    """A finished run of 24 steps in segments that end at steps 2, 4, 8, 12, ..., 24."""
+    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+    return wk.train(
+        student,
+        split,
+        steps=24,
+        segment_length=4,
+        batch_size=16,
+        learning_rate=3e-2,
+        batchnorm_batches=4,
+        save_to=tmp_path_factory.mktemp("runs") / "student",
+        device="cpu",
+        progress=False,
+    )
+
+
+@pytest.fixture
+def copied(run, split, tmp_path):
+    """The finished run in a folder of its own, with nothing measured yet, for tests that write into it."""
+    folder = shutil.copytree(run.folder, tmp_path / "copied")
+    for measured in ("scores.csv", "choices.json", "window_map.csv"):
+        (folder / measured).unlink(missing_ok=True)
+    return wk.load_run(folder, split=split)
+
+
+@pytest.fixture(scope="session")
+def pacs_path() -> Path:
+    path = Path(os.environ.get("WAKD_DATA", "")) / "PACS"
+    if not os.environ.get("WAKD_DATA") or not path.is_dir():
+        pytest.skip("PACS is not here: set WAKD_DATA to the folder that holds PACS/")
+    return path

@@ -1,0 +1,93 @@
+"""What a step sees: every example once per epoch, and a function of seed and step alone."""
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.batches import SourceBatches, seed_step
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Sources with 16, 24 and 32 training images; the first pixel of an image is its serial number."""
+    first, arrays = 0, {}
+    for name, n in (("a", 20), ("b", 30), ("c", 40), ("target", 10)):
+        images = np.zeros((n, 8, 8, 3), np.uint8)
+        images[:, 0, 0, 0] = first + np.arange(n)
+        arrays[name], first = (images, np.arange(n) % 2), first + n
+    return wk.leave_one_out(wk.domains_from_arrays(arrays, ("even", "odd")), "target")
+
+
+def batches(split, sampling, size=8, seed=0):
+    return SourceBatches(split, size, sampling, seed, torch.device("cpu"))
+
+
+def serials(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def epochs(sequence, length):
+    return [sorted(sequence[i : i + length]) for i in range(0, len(sequence) - length + 1, length)]
+
+
+def test_pooled_sampling_shows_every_example_once_per_epoch(split):
+    data = batches(split, "pooled", size=7)  # does not divide the 72 images: epochs end inside batches
+    seen = [s for step in range(1, 43) for s in serials(data.batch(step)[0])]
+    everything = sorted(s for e in split.train.values() for s in serials(e.images))
+    assert len(everything) == 72 and epochs(seen, 72) == [everything] * 4
+    assert seen[:72] != seen[72:144], "each epoch has an order of its own"
+
+
+def test_balanced_sampling_shows_each_domain_in_equal_shares(split):
+    data = batches(split, "balanced")
+    seen = {name: [] for name in split.sources}
+    for step in range(1, 61):
+        images, _ = data.batch(step)
+        of = {s: name for name, e in split.train.items() for s in serials(e.images)}
+        shares = {name: [s for s in serials(images) if of[s] == name] for name in seen}
+        assert [len(part) for part in shares.values()] == [3, 3, 2]
+        for name, part in shares.items():
+            seen[name] += part
+    for name, sequence in seen.items():
+        own = sorted(serials(split.train[name].images))
+        assert len(epochs(sequence, len(own))) >= 3 and all(epoch == own for epoch in epochs(sequence, len(own)))
+
+
+@pytest.mark.parametrize("sampling", ["pooled", "balanced"])
+def test_labels_stay_with_their_images(split, sampling):
+    label_of = {s: y for e in split.train.values() for s, y in zip(serials(e.images), e.labels)}
+    images, labels = batches(split, sampling).batch(11)
+    assert [label_of[s] for s in serials(images)] == labels.tolist()
+
+
+@pytest.mark.parametrize("sampling", ["pooled", "balanced"])
+def test_a_batch_is_a_function_of_seed_and_step(split, sampling):
+    used = batches(split, sampling)
+    for step in range(1, 40):
+        used.batch(step)
+    fresh = batches(split, sampling).batch(23)[0]
+    assert serials(used.batch(23)[0]) == serials(fresh), "history and order of calls play no part"
+    assert serials(fresh) != serials(batches(split, sampling).batch(24)[0])
+    assert serials(fresh) != serials(batches(split, sampling, seed=1).batch(23)[0])
+
+
+def test_balanced_batches_smaller_than_the_number_of_domains_are_refused(split):
+    with pytest.raises(ValueError, match="batch_size 2 is less than the 3 source domains"):
+        batches(split, "balanced", size=2)
+
+
+def test_random_draws_of_a_step_are_a_function_of_seed_and_step():
+    generator = torch.Generator()
+
+    def draws(seed, step):
+        torch.rand(step)  # whatever was drawn before
+        seed_step(generator, seed, step)
+        return torch.rand(3, generator=generator).tolist(), torch.rand(3).tolist()
+
+    with torch.random.fork_rng():
+        one, other_step, other_seed, again = draws(0, 5), draws(0, 6), draws(1, 5), draws(0, 5)
+    assert one == again
+    assert one[0] != other_step[0] and one[1] != other_step[1]
+    assert one[0] != other_seed[0] and one[1] != other_seed[1]
+    assert one[0] != one[1], "views and dropout do not share their draws"

@@ -1,0 +1,329 @@
+"""Benchmarks and splits: what is on disk is what is loaded, and an unseen domain stays unseen."""
+
+import os
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wakd_kit import domains as module
+from wakd_kit.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains
+from wakd_kit.registry import UnknownName
+
+
+def colour(domain: int, label: int) -> tuple[int, int, int]:
+    return 40 + 60 * domain, 20 + 50 * label, 128
+
+
+def lay_out(root, domains=("left", "right"), classes=("x", "y"), each=3, side=40, suffix="png"):
+    """domain/class/images on disk, each image one colour that tells domain and class."""
+    for d, domain in enumerate(domains):
+        for c, name in enumerate(classes):
+            folder = root / domain / name
+            folder.mkdir(parents=True)
+            for i in range(each):
+                Image.new("RGB", (side, side - 8), colour(d, c)).save(folder / f"{i}.{suffix}")
+    return root
+
+
+# ---- folders of images
+
+
+def test_folder_gives_each_image_its_domain_and_class(tmp_path):
+    found = load_domains(f"folder:{lay_out(tmp_path / 'data')}", size=16)
+    assert list(found) == ["left", "right"] and found.classes == ("x", "y")
+    for d, domain in enumerate(found.values()):
+        assert domain.images.shape == (6, 16, 16, 3) and domain.images.dtype == np.uint8
+        assert domain.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        for image, label in zip(domain.images, domain.labels):
+            np.testing.assert_array_equal(image, np.broadcast_to(colour(d, label), image.shape))
+
+
+def test_two_sizes_of_one_folder_live_side_by_side(tmp_path):
+    root = lay_out(tmp_path / "data")
+    for size in (16, 24, 16):
+        loaded = load_domains(f"folder:{root}", size=size)
+        assert loaded.size == size and loaded["left"].images.shape[1:] == (size, size, 3)
+        assert load_domains(loaded.spec, **loaded.options).fingerprint == loaded.fingerprint
+
+
+def test_images_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeypatch):
+    root, decoded = lay_out(tmp_path / "data"), []
+    decode = module._decode
+    monkeypatch.setattr(module, "_decode", lambda file, out: decoded.append(file) or decode(file, out))
+    first = load_domains(f"folder:{root}", size=16)
+    assert len(decoded) == 12
+    again = load_domains(f"folder:{root}", size=16)
+    assert len(decoded) == 12 and again.fingerprint == first.fingerprint
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(root / "right" / "y" / "2.png")
+    changed = load_domains(f"folder:{root}", size=16)
+    assert len(decoded) == 24 and changed["right"].images[5, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_writing_into_loaded_images_leaves_the_cache_alone(tmp_path):
+    root = lay_out(tmp_path / "data")
+    load_domains(f"folder:{root}", size=16)["left"].images[:] = 0
+    assert load_domains(f"folder:{root}", size=16)["left"].images.max() > 0
+
+
+def test_files_that_are_no_images_of_a_class_are_left_out(tmp_path):
+    root = lay_out(tmp_path / "data")
+    (root / "left" / "x" / "notes.txt").write_text("a stray file")
+    (root / "left" / "x" / ".hidden.png").write_bytes(b"")
+    (root / "README.md").write_text("beside the domains")
+    (root / "__MACOSX" / "x").mkdir(parents=True)
+    found = load_domains(f"folder:{root}", size=16)
+    assert list(found) == ["left", "right"] and len(found["left"]) == 6
+
+
+def test_every_missing_class_folder_is_named_at_once(tmp_path):
+    root = lay_out(tmp_path / "data", domains=("a", "b", "c"))
+    shutil.rmtree(root / "b" / "y")
+    for image in (root / "c" / "x").iterdir():
+        image.unlink()
+    with pytest.raises(DataProblem) as problem:
+        load_domains(f"folder:{root}", size=16)
+    assert "2 problem(s)" in str(problem.value)
+    assert "domain 'b' has no class folder 'y'" in str(problem.value)
+    assert "c/x holds no images" in str(problem.value)
+
+
+def test_every_unreadable_image_is_named_at_once_and_nothing_is_cached(tmp_path):
+    root, cache = lay_out(tmp_path / "data", suffix="jpg", side=64), tmp_path / "cache"
+    (root / "left" / "x" / "0.jpg").write_bytes(b"")
+    (root / "left" / "y" / "1.jpg").write_text("this is text")
+    whole = root / "right" / "y" / "2.jpg"
+    Image.effect_noise((64, 64), 80).convert("RGB").save(whole)
+    whole.write_bytes(whole.read_bytes()[:-200])
+    os.symlink(root / "nowhere.jpg", root / "right" / "x" / "link.jpg")
+    with pytest.raises(DataProblem) as problem:
+        load_domains(f"folder:{root}", size=16, cache=cache)
+    report = str(problem.value)
+    assert "4 problem(s)" in report and str(root / "left") not in report
+    assert "left/x/0.jpg: zero bytes" in report
+    assert "left/y/1.jpg: not an image" in report
+    assert "right/y/2.jpg: image file is truncated" in report
+    assert "right/x/link.jpg: No such file or directory\n" in report
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: (p / "domain").mkdir(parents=True)])
+def test_a_folder_that_is_no_benchmark_is_told_its_layout(tmp_path, make):
+    make(tmp_path / "data")
+    with pytest.raises(DataProblem, match="should hold domain/class/images"):
+        load_domains(f"folder:{tmp_path / 'data'}")
+
+
+def test_a_full_disk_is_noticed_before_decoding(tmp_path, monkeypatch):
+    root = lay_out(tmp_path / "data")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage(10, 9, 1))
+    with pytest.raises(DataProblem, match="smaller size=, or cache="):
+        load_domains(f"folder:{root}", size=16)
+
+
+# ---- PACS
+
+
+def test_pacs_wants_its_domains_classes_and_counts(tmp_path, monkeypatch):
+    root = lay_out(
+        tmp_path / "PACS", domains=("art_painting", "cartoon", "photos"), classes=module.PACS_CLASSES, each=1
+    )
+    (root / "cartoon" / "horse").rename(root / "cartoon" / "mare")
+    with pytest.raises(DataProblem) as problem:
+        load_domains(f"pacs:{root}", size=16)
+    for line in (
+        "domain 'photo' is missing",
+        "domain 'sketch' is missing",
+        "Unknown domain folder 'photos'. Did you mean 'photo'?",
+        "domain 'cartoon' has no class folder 'horse'",
+        "cartoon/mare is no class of this benchmark",
+        "domain 'art_painting' has 7 images, the published benchmark has 2048",
+    ):
+        assert line in str(problem.value)
+
+
+def test_pacs_is_found_through_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PACS_COUNTS", dict.fromkeys(module.PACS_COUNTS, 7))
+    lay_out(tmp_path / "PACS", domains=module.PACS_COUNTS, classes=module.PACS_CLASSES, each=1)
+    monkeypatch.setenv("WAKD_DATA", str(tmp_path))
+    assert load_domains("pacs", size=16).spec == f"pacs:{tmp_path / 'PACS'}"
+    monkeypatch.delenv("WAKD_DATA")
+    with pytest.raises(DataProblem, match="Where is PACS"):
+        load_domains("pacs", size=16)
+
+
+def test_the_real_pacs_is_complete(pacs_path):
+    pacs = load_domains(f"pacs:{pacs_path}", size=32)
+    assert {name: len(examples) for name, examples in pacs.items()} == module.PACS_COUNTS
+    assert sum(map(len, pacs.values())) == 9991 and pacs.classes == module.PACS_CLASSES
+    assert all(set(examples.labels) == set(range(7)) for examples in pacs.values())
+    assert all(examples.images.std() > 10 for examples in pacs.values())
+
+
+# ---- names and options
+
+
+def test_an_unknown_benchmark_is_told_the_nearest():
+    with pytest.raises(UnknownName) as problem:
+        load_domains("digts")
+    assert str(problem.value) == "Unknown benchmark 'digts'. Did you mean 'digits'? Known: digits, folder, pacs."
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "sentence"),
+    [
+        ("digits", {"sed": 1}, "Unknown option of digits 'sed'. Did you mean 'seed'?"),
+        ("digits", {"size": 64}, "rendered at 32 px; got size=64"),
+        ("digits:here", {}, "takes no path"),
+        ("folder:x", {"size": 4}, "8 to 1024; got 4"),
+    ],
+)
+def test_options_that_do_not_fit_are_a_sentence(spec, options, sentence):
+    with pytest.raises(ValueError) as problem:
+        load_domains(spec, **options)
+    assert sentence in str(problem.value)
+
+
+def test_digits_come_from_the_cache_the_second_time(tmp_path, monkeypatch):
+    first = load_domains("digits", cache=tmp_path)
+    monkeypatch.setattr("wakd_kit.digits.render_digits", lambda seed: pytest.fail("rendered again"))
+    again = load_domains("digits", cache=tmp_path)
+    assert again.fingerprint == first.fingerprint and list(again) == ["ink", "photo", "sketch", "neon"]
+    assert again.views == "digits", "a digit must not be flipped"
+
+
+def test_an_unknown_domain_is_told_the_nearest(domains):
+    with pytest.raises(KeyError, match="Did you mean 'north'") as problem:
+        domains["nort"]
+    assert not str(problem.value).startswith('"')
+    assert "nort" not in domains and domains.get("nort") is None
+
+
+def test_what_is_printed_of_a_benchmark_is_one_line(domains, split):
+    assert repr(domains) == "Domains(in memory: north 80, east 80, south 80, west 80; 4 classes, 16 px)"
+    assert repr(split).startswith("Split(target west, seed 0; train + validation: north 64 + 16,")
+    assert repr(domains["north"]) == "Examples(80 images of 16 px)"
+
+
+# ---- arrays in memory
+
+IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({}, "at least one domain"),
+        ({"a": (IMAGES.astype(float), LABELS)}, "'a' has (4, 8, 8, 3) float64"),
+        ({"a": (IMAGES[:, :4], LABELS)}, "'a' has (4, 4, 8, 3) uint8"),
+        ({"a": (IMAGES, LABELS + 1)}, "'a' needs one label from 0 to 1"),
+        ({"a": (IMAGES, LABELS[:3])}, "'a' needs one label from 0 to 1"),
+        ({"a": (IMAGES, LABELS), "b": (IMAGES[:, :4, :4], LABELS)}, "share one image side; got {'a': 8, 'b': 4}"),
+        ({"a": (IMAGES, LABELS, [0, 1, 2])}, "one original per image"),
+        ({"a": (IMAGES, LABELS, [0, 0, 1, 2])}, "all images of one original in one class"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_a_sentence(arrays, sentence):
+    with pytest.raises(ValueError) as problem:
+        domains_from_arrays(arrays, ("x", "y"))
+    assert sentence in str(problem.value)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_fingerprint_tells_data_apart_by_one_value(part):
+    arrays = [IMAGES.copy(), LABELS.copy(), np.arange(4)]
+    before = domains_from_arrays({"a": arrays}, ("x", "y")).fingerprint
+    assert domains_from_arrays({"a": arrays}, ("x", "y")).fingerprint == before
+    arrays[part].flat[-1] = {0: 1, 1: 0, 2: 9}[part]
+    assert domains_from_arrays({"a": arrays}, ("x", "y")).fingerprint != before
+
+
+# ---- splits
+
+
+@pytest.fixture(scope="module")
+def renderings():
+    """Three domains; every original comes twice; class k has 10, 20 or 25 originals; pixel values tell each image."""
+
+    def domain(first):
+        originals = np.repeat(np.arange(55), 2)
+        labels = np.repeat([0] * 10 + [1] * 20 + [2] * 25, 2)
+        serial = first + np.arange(110)
+        images = np.zeros((110, 8, 8, 3), np.uint8)
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = serial // 200, serial % 200
+        shuffle = np.random.default_rng(first).permutation(110)
+        return images[shuffle], labels[shuffle], originals[shuffle]
+
+    return domains_from_arrays({name: domain(1000 * i) for i, name in enumerate("pqr")}, ("x", "y", "z"))
+
+
+def serials(examples):
+    return (examples.images[:, 0, 0, 0].astype(int) * 200 + examples.images[:, 0, 0, 1]).tolist()
+
+
+def test_train_and_validation_share_no_original_and_lose_no_image(renderings):
+    split = leave_one_out(renderings, "r")
+    assert split.sources == ("p", "q")
+    for name in split.sources:
+        train, val = split.train[name], split.val[name]
+        assert not set(train.originals) & set(val.originals)
+        assert sorted(serials(train) + serials(val)) == sorted(serials(renderings[name]))
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.33])
+def test_split_is_stratified_by_class_within_one_original(renderings, fraction):
+    split = leave_one_out(renderings, "r", validation=fraction)
+    for name in split.sources:
+        held_out = np.bincount(split.val[name].labels, minlength=3) / 2
+        assert np.abs(held_out - fraction * np.array([10, 20, 25])).max() <= 1
+        if fraction == 0.2:
+            assert held_out.tolist() == [2, 4, 5], "80/20 is exact where it can be"
+
+
+def test_images_keep_their_labels_through_a_split(renderings):
+    labels = {s: label for e in renderings.values() for s, label in zip(serials(e), e.labels)}
+    split = leave_one_out(renderings, "p", seed=3)
+    for examples in [*split.train.values(), *split.val.values()]:
+        assert [labels[s] for s in serials(examples)] == examples.labels.tolist()
+
+
+def test_a_source_domain_is_split_the_same_whichever_domain_is_left_out(renderings):
+    p, r = leave_one_out(renderings, "p", seed=5), leave_one_out(renderings, "r", seed=5)
+    assert serials(p.train["q"]) == serials(r.train["q"]) and serials(p.val["q"]) == serials(r.val["q"])
+
+
+def test_split_is_a_function_of_its_seed(renderings):
+    one, again, other = (leave_one_out(renderings, "r", seed=seed) for seed in (1, 1, 2))
+    assert serials(one.val["p"]) == serials(again.val["p"]) != serials(other.val["p"])
+    assert set(one.val["p"].originals) != set(one.val["q"].originals), "domains are drawn apart"
+
+
+def test_the_target_is_reached_under_its_one_name_only(renderings):
+    split = leave_one_out(renderings, "q")
+    unseen = set(serials(split.target_for_testing_only))
+    assert len(unseen) == 110
+    for examples in [*split.train.values(), *split.val.values()]:
+        assert not unseen & set(serials(examples))
+    assert "q" not in split.train and "q" not in split.val
+
+
+def test_recipe_rebuilds_the_split(renderings):
+    split = leave_one_out(renderings, "q", seed=4, validation=0.3)
+    recipe = split.recipe
+    again = leave_one_out(renderings, recipe["target"], recipe["seed"], validation=recipe["validation"])
+    assert serials(again.val["p"]) == serials(split.val["p"]) and again.recipe == recipe
+
+
+def test_splits_that_cannot_be_made_are_a_sentence(renderings):
+    with pytest.raises(ValueError, match=r"Unknown target domain 's'\. .*Known: p, q, r"):
+        leave_one_out(renderings, "s")
+    with pytest.raises(ValueError, match="between 0 and 1; got 1"):
+        leave_one_out(renderings, "p", validation=1)
+    lonely = domains_from_arrays({"a": (IMAGES, LABELS), "b": (IMAGES[:3], LABELS[:3])}, ("x", "y"))
+    with pytest.raises(ValueError, match=r"Class 'y' of domain 'b' has 1 image\(s\); a split needs at least two"):
+        leave_one_out(lonely, "a")
+    with pytest.raises(ValueError, match="no source domain"):
+        leave_one_out(domains_from_arrays({"a": (IMAGES, LABELS)}, ("x", "y")), "a")

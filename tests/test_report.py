@@ -1,0 +1,213 @@
+"""A page shows outputs without code, asks the network for nothing, and can be read aloud."""
+
+import shutil
+from xml.etree import ElementTree
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from wakd_kit import report
+
+ALT = 'Loss falls from "2.3" to <0.4 in 10 steps'
+PARAMETERS = {"seed": 3, "name": "<b>last</b>", "objectives": [{"name": "kd", "temperature": 5.0}]}
+
+
+def line_figure() -> Figure:
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(np.arange(10), 2.3 * 0.82 ** np.arange(10), label="validation")
+    axis.set(xlabel="step", ylabel="loss, nats per example")
+    axis.legend(frameon=False)
+    return figure
+
+
+def field_figure() -> Figure:
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axis = figure.subplots()
+    x, y = np.meshgrid(np.linspace(-2, 2, 60), np.linspace(-2, 2, 60))
+    figure.colorbar(axis.pcolormesh(x, y, x**2 + 2 * y**2, cmap="cividis"), ax=axis)
+    return figure
+
+
+TABLE = pd.DataFrame(
+    {
+        "student": ["CE", "KD & <co>", "KD"],
+        "target_acc": [51.92, -0.04, np.nan],
+        "seeds": [5, 5, 12],
+        "interval": ["[-3.1, +4.0]", "[-1.0, +1.0]", "–"],
+        "note": ["0-5", None, "steps 30-60: -2"],
+    }
+)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What show, show_table and so on display, as a list of HTML."""
+    html = []
+    monkeypatch.setattr(report, "display", lambda shown: html.append(shown.data))
+    return html
+
+
+@pytest.fixture
+def page(shown, tmp_path):
+    """An executed notebook as papermill leaves it, rendered."""
+    report.show(line_figure(), ALT, caption="The loss of one run & its end")
+    report.show(field_figure(), "A bowl", kind="field")
+    report.show_table(TABLE, caption="Accuracy in %")
+    report.show_text("One sentence.")
+    new = nbformat.v4
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "BAR 100%"}
+    outputs = [
+        new.new_output("stream", name="stderr", text="epoch 3: 100%|####| WARNING"),
+        new.new_output("stream", name="stdout", text="a printed line\n"),
+        new.new_output("stream", name="stdout", text="  5%\r 10%\r"),
+        new.new_output("display_data", data=widget),
+        *(new.new_output("display_data", data={"text/html": html, "text/plain": "<HTML>"}) for html in shown),
+    ]
+    book = new.new_notebook(
+        cells=[
+            new.new_markdown_cell("# Does a *page* open?\n\nSome **bold** text, and [a link](https://example.org)."),
+            new.new_code_cell("secret_code = 1", outputs=outputs),
+            new.new_markdown_cell("## Lists\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
+        ]
+    )
+    book.metadata.papermill = {"parameters": PARAMETERS, "duration": 12.3}
+    nbformat.write(book, tmp_path / "toy.ipynb")
+    return report.render(tmp_path / "toy.ipynb", tmp_path / "pages" / "toy.html")
+
+
+def test_a_page_shows_outputs_and_no_code(page):
+    text = page.read_text(encoding="utf-8")
+    for wanted in (
+        "a printed line",
+        "<strong>bold</strong>",
+        "<p>One sentence.</p>",
+        "The loss of one run &amp; its end",
+    ):
+        assert wanted in text
+    for hidden in ("secret_code", "WARNING", "100%", " 10%", "BAR", "<script", "&lt;HTML", "¶"):
+        assert hidden not in text[text.index("<main") :]
+    assert text.startswith("<!doctype html>") or text.startswith("<!DOCTYPE html>")
+    assert '<html lang="en">' in text and 'href="#content"' in text
+    assert "<title>Does a *page* open?</title>" in text
+    assert [p.name for p in page.parent.iterdir()] == ["toy.html"]
+
+
+def test_a_page_says_what_it_was_made_from(page):
+    text = page.read_text(encoding="utf-8")
+    assert "from toy.ipynb, which ran for 12 s" in text
+    for name, value in (("seed", "3"), ("name", '"&lt;b&gt;last&lt;/b&gt;"'), ("objectives", '"temperature": 5.0')):
+        assert f'<th scope="row">{name}</th>' in text and value in text
+
+
+def test_a_page_is_complete_in_itself(page):
+    assert report.offline_problems(page) == []
+    assert page.stat().st_size < 200_000
+
+
+def test_a_title_replaces_the_heading_and_is_escaped(tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
+    page = report.render(tmp_path / "bare.ipynb", tmp_path / "bare.html", title="a < b")
+    assert "<title>a &lt; b</title>" in page.read_text(encoding="utf-8")
+    assert "<details>" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind, size", [("lines", 640), ("field", 500)])
+def test_figures_carry_alt_text_and_their_size(shown, kind, size):
+    figure = line_figure() if kind == "lines" else field_figure()
+    report.show(figure, ALT, kind=kind)
+    image = ElementTree.fromstring(shown[0].replace('px">', 'px"/>')).find("img")
+    assert image.get("alt") == ALT
+    assert image.get("src").startswith("data:image/svg+xml" if kind == "lines" else "data:image/png")
+    assert float(image.get("style").removeprefix("width:").removesuffix("px")) == pytest.approx(size, rel=0.04)
+
+
+def test_the_same_figure_is_the_same_bytes_and_can_be_saved(shown, tmp_path):
+    for _ in range(2):
+        report.show(line_figure(), ALT, save_to=tmp_path / "loss.pdf")
+    assert shown[0] == shown[1]
+    assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_figure_without_alt_text_is_refused(shown):
+    with pytest.raises(ValueError, match="Every figure needs alt text"):
+        report.show(line_figure(), "  ")
+    with pytest.raises(ValueError, match="kind is one of lines, field; got 'png'"):
+        report.show(line_figure(), ALT, kind="png")
+    assert not shown
+
+
+def test_tables_have_scopes_and_aligned_numbers_and_are_escaped():
+    root = ElementTree.fromstring(report.table_html(TABLE, caption="50 < 60 %"))
+    assert root.find(".//caption").text == "50 < 60 %"
+    head = root.findall(".//thead//th")
+    assert [h.text for h in head] == ["student", "target acc", "seeds", "interval", "note"]
+    assert {h.get("scope") for h in head} == {"col"}
+    assert [h.get("class") for h in head] == [None, "number", "number", "number", None]
+    rows = [[cell.text for cell in row] for row in root.findall(".//tbody/tr")]
+    assert rows == [
+        ["CE", "51.9", "5", "[−3.1, +4.0]", "0-5"],
+        ["KD & <co>", "0.0", "5", "[−1.0, +1.0]", "–"],
+        ["KD", "–", "12", "–", "steps 30-60: −2"],
+    ]
+    assert {row[0].get("scope") for row in root.findall(".//tbody/tr")} == {"row"}
+
+
+def test_a_named_index_is_a_column_and_an_empty_table_says_so():
+    indexed = report.table_html(TABLE.set_index("student")[["seeds"]])
+    assert '<th scope="row">CE</th><td class="number">5</td>' in indexed
+    assert '<td colspan="5">none</td>' in report.table_html(TABLE.iloc[:0])
+
+
+def test_links_are_listed_and_escaped(shown):
+    report.show_links({"a & b": 'notebooks/"a".html'})
+    assert '<a href="notebooks/&quot;a&quot;.html">a &amp; b</a>' in shown[0]
+
+
+@pytest.mark.parametrize(
+    "html, problem",
+    [
+        ('<img src="https://x.org/a.png" alt="a">', "<img> asks for https://x.org/a.png"),
+        ('<img src="figure.png" alt="a">', "<img> asks for figure.png"),
+        ('<img src="data:image/png;base64,AA">', "an image has no alt text"),
+        ('<img alt="No description has been provided for this image">', "an image has no alt text"),
+        ('<link rel="stylesheet" href="//cdn.org/a.css">', "<link> asks for //cdn.org/a.css"),
+        ('<script src="https://x.org/a.js"></script>', "<script> asks for https://x.org/a.js"),
+        ("<script>fetch('https://x.org/b')</script>", "a script mentions https://x.org/b"),
+        ("<style>@import 'https://x.org/a.css';</style>", "a style asks for https://x.org/a.css"),
+        ('<p style="background: url(https://x.org/a.png)">', "a style asks for https://x.org/a.png"),
+    ],
+)
+def test_what_a_page_would_fetch_is_named(tmp_path, html, problem):
+    (tmp_path / "page.html").write_text(f"<a href='https://x.org'>fine: url(https://x.org)</a>{html}")
+    assert report.offline_problems(tmp_path / "page.html") == [problem]
+
+
+@pytest.mark.browser
+def test_a_browser_opens_the_page_without_network_or_errors(page):
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        view = browser.new_page(viewport={"width": 1280, "height": 900})
+        asked, errors = [], []
+        view.on("request", lambda request: asked.append(request.url))
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        view.goto(page.as_uri(), wait_until="load")
+        images = view.eval_on_selector_all("img", "all => all.map(i => [i.alt, i.naturalWidth])")
+        widths = []
+        for width in (1920, 1280, 400):
+            view.set_viewport_size({"width": width, "height": 900})
+            widths.append(view.evaluate("document.documentElement.scrollWidth"))
+        browser.close()
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))] and page.as_uri() in asked
+    assert not errors
+    assert [alt for alt, _ in images] == [ALT, "A bowl"] and all(pixels > 0 for _, pixels in images)
+    assert widths == [1920, 1280, 400]  # nothing sticks out sideways
