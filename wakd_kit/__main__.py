@@ -1,6 +1,7 @@
 """The command line. Everything it does is a call of the package.
 
 wakd report STUDY                      train what is missing, render every notebook, write the page
+wakd train NAME=VALUE ...              train one student and record its trajectory
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
 wakd average RUN STRATEGY -o FILE      write an averaged student as safetensors
 wakd list strategies|objectives|domains|studies
@@ -12,14 +13,20 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from . import averaging, notebook, objectives, report, study
-from .domains import benchmarks
+from .domains import benchmarks, leave_one_out, load_domains
 from .evaluation import source_score
-from .recording import write_state
+from .models import build_model
+from .parameters import Distill
+from .recording import estimate_bytes, write_state
+from .registry import UnknownName
 from .run import load_run
+from .training import Diverged, segment_ends, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,10 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         given.call(given)
-    except (ValueError, KeyError, TypeError, FileNotFoundError, FileExistsError, ConnectionError) as error:
+    except (ValueError, UnknownName, OSError, notebook.NotebookFailed, Diverged) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def command_line() -> None:
+    """``wakd``: exits with the status of ``main``; Ctrl-C ends at once, and the same command continues later."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is recorded is kept; the same command continues.", file=sys.stderr, flush=True)
+        os._exit(130)  # threads that wait for kernels would wait for whole trainings; kernels end with their parent
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +95,52 @@ def _parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
+def _train(parser: argparse.ArgumentParser) -> None:
+    """train one student and record its trajectory"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    defaults = notebook.plain(notebook.make(Distill, ALONE))
+    parser.description = "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
+        f"  {name:16}{json.dumps(value)}" for name, value in defaults.items() if name not in NOT_FOR_TRAINING
+    )
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.set_defaults(call=_record)
+
+
+# of the notebook that trains, what a training alone has no use for; and what is its own: no teacher, a dated folder
+NOT_FOR_TRAINING = ("window_map_grid", "baseline")
+ALONE = {"teacher": None, "save_to": ""}
+
+
+def _record(given: argparse.Namespace) -> None:
+    asked = dict(map(_parameter, given.settings))
+    known = [f.name for f in fields(Distill) if f.name not in NOT_FOR_TRAINING]
+    for name in asked:
+        if name not in known:
+            raise UnknownName(notebook.did_you_mean("setting", name, known))
+    first = asked.get("strategies") or [Distill.baseline]
+    p = notebook.make(Distill, {**ALONE, **asked, "baseline": averaging.labels_of(first)[0]})
+    domains = load_domains(p.benchmark, **p.data())
+    split = leave_one_out(domains, p.target, p.seed)
+    student = build_model(p.model, split.classes, **p.student())
+    print(_what_it_takes(student, p))
+    run = train(student, split, teacher=p.teacher, **p.training())
+    print(run.summary())
+    print(run.folder)
+
+
+def _what_it_takes(student, p: Distill) -> str:
+    """One sentence, from the settings alone."""
+    defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
+    declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
+    segments = len(segment_ends({**defaults, **p.training(), "declare": declare}))
+    stored = min(segments, defaults["most_stored"])
+    size = {what: amount / 1e6 for what, amount in estimate_bytes(student, stored, defaults["storage"]).items()}
+    return (
+        f"Recording {segments} segments, {stored} stored, takes at most {size['disk']:.1f} MB of disk and "
+        f"{size['memory']:.1f} MB of memory."
+    )
+
+
 def _average(parser: argparse.ArgumentParser) -> None:
     """average a recorded run and write the student's parameters"""
     parser.add_argument("run", help="a run's folder")
@@ -93,9 +155,10 @@ def _write_average(given: argparse.Namespace) -> None:
     wanted = {"name": given.strategy, "label": given.strategy, **dict(map(_parameter, given.settings))}
     scored = "score" in inspect.signature(averaging.strategies.get(given.strategy)).parameters
     choices = averaging.choose(run.source_curves, [wanted], score=source_score(run) if scored else None)
-    coefficients = choices[given.strategy]
+    (coefficients,) = choices.values()
     if isinstance(coefficients, averaging.NoWindow):
         raise coefficients
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     write_state(given.out, run.average(coefficients))
     print(f"{given.out}: {coefficients.note}")
 
@@ -148,7 +211,14 @@ def _bytes(path: Path) -> int:
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
 
 
-COMMANDS = {"report": _report, "notebook": _notebook, "average": _average, "list": _list, "doctor": _doctor}
+COMMANDS = {
+    "report": _report,
+    "train": _train,
+    "notebook": _notebook,
+    "average": _average,
+    "list": _list,
+    "doctor": _doctor,
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line()

@@ -121,9 +121,9 @@ def verdict(row: pd.Series) -> str:
     if row["n"] == 1:
         return f"{row['label']}: {row['mean']:+.1f} points, one pair only{left_out}; nothing can be said."
     if row["low"] > 0:
-        finding = "higher"
+        finding = "higher on these domains"
     elif row["high"] < 0:
-        finding = "lower"
+        finding = "lower on these domains"
     else:
         finding = "not distinguishable from no difference"
     over_targets = ""

@@ -105,14 +105,24 @@ class SourceValidation:
 
 
 def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
+    """Score several averages of one run, paired, and keep the scores with the run.
+
+    As ``score_choices``, whose table it returns; the table is also written into the run's folder (scores.csv), newest
+    value per strategy and domain, and what was chosen beside it (choices.json). Not so under another BatchNorm policy
+    than the run's, which is a different number by the same name.
+    """
+    table = score_choices(run, choices, split, batchnorm=batchnorm)
+    if batchnorm in (None, run.settings["batchnorm"]):
+        _remember(run, table, choices)
+    return table
+
+
+def score_choices(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
     """Score several averages of one run, paired: ``strategy, domain, role, accuracy, nll, ece, n, note``.
 
     choices    {label: coefficients}; a ``NoWindow`` in place of coefficients gives a row of NaN with its reason as note
     split      default the run's own
     batchnorm  policy for this call, default the run's
-
-    The table is also written into the run's folder (scores.csv), newest value per strategy and domain; not so under
-    another BatchNorm policy than the run's, which is a different number by the same name.
     """
     split = split or run.split
     run.check_split(split)
@@ -128,10 +138,7 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
             table, note = evaluate_model(model, split), getattr(coefficients, "note", "")
         table.insert(0, "strategy", label)
         tables.append(table.assign(note=note))
-    result = pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]]
-    if batchnorm in (None, run.settings["batchnorm"]):
-        _remember(run, result, choices)
-    return result
+    return pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]]
 
 
 def _device() -> torch.device:

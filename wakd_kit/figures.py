@@ -96,7 +96,8 @@ def training_curves(
         loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5 x 10^-1
         loss.yaxis.set_minor_formatter(NullFormatter())
-        loss.legend()
+        if loss.lines:
+            loss.legend()
         for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
             accuracy.plot(steps, 100 * values, LINES[i % 4], color=_colour(i), lw=1, label=domain.replace("_", " "))
         accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
@@ -246,7 +247,7 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     table  rows ``label, pairs (array), mean, low, high, n`` in points, as ``comparison.paired`` returns
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, 0.7 + 0.34 * len(table))
+        figure = _figure(7.2, 0.9 + 0.34 * len(table))
         axis = figure.subplots()
         rng = np.random.default_rng(0)
         for row, (_, r) in enumerate(table.iterrows()):

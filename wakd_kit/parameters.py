@@ -29,7 +29,7 @@ class Training:
     model_settings: dict = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
-    objectives: list = field(default_factory=lambda: [{"name": "ce"}])
+    objectives: list | str = field(default_factory=lambda: [{"name": "ce"}])
     steps: int = 600
     segment_length: int = 30
     batch_size: int = 64
@@ -96,7 +96,7 @@ class TrainTeacher(Training):
 class Distill(Training):
     """02: trains one student, averages its trajectory by every strategy, and scores them on every domain."""
 
-    objectives: list = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
+    objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     teacher: str | None = "../runs/explore/teacher"
     save_to: str = "../runs/explore/student"
     window_map_grid: int = 8

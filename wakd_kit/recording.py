@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -281,9 +282,23 @@ HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its
 
 def write_state(path: Path, state: State) -> None:
     """A safetensors file that is either complete or not there."""
+    stored: State = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        shared = any(tensor.data_ptr() == other.data_ptr() for other in stored.values() if tensor.numel())
+        stored[name] = tensor.clone() if shared else tensor  # safetensors refuses tied tensors
     partial = path.with_name(path.name + ".part")
-    save_file({n: t.detach().cpu().contiguous() for n, t in state.items()}, partial)
+    save_file(stored, partial)
     os.replace(partial, path)
+
+
+def fingerprint(state: State) -> str:
+    """A short hash of names and values: whether two models are the same."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_state(path: Path) -> State:

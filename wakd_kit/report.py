@@ -120,16 +120,29 @@ def _spaced(name: object) -> str:
 
 
 def show_text(*sentences: str) -> None:
-    """Display computed sentences: one as a paragraph, several as a list."""
-    texts = [escape(_minus(sentence)) for sentence in sentences]
-    body = f"<p>{texts[0]}</p>" if len(texts) == 1 else "<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"
-    display(HTML(body))
+    """Display computed sentences: one as a paragraph, several as a list; empty ones are left out."""
+    texts = [escape(_minus(sentence)) for sentence in sentences if sentence]
+    if len(texts) == 1:
+        display(HTML(f"<p>{texts[0]}</p>"))
+    elif texts:
+        display(HTML("<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"))
 
 
-def show_links(pages: Mapping[str, str]) -> None:
-    """Display a list of links: ``{name: address relative to the page}``."""
-    links = "".join(f'<li><a href="{escape(address)}">{escape(name)}</a></li>' for name, address in pages.items())
-    display(HTML(f'<ul class="links">{links}</ul>' if links else "<p>none</p>"))
+def show_links(pages: Mapping[str, str | Mapping[str, str]]) -> None:
+    """Display a list of links: ``{name: address relative to the page}``, or a line of them: ``{group: {name: address}}``."""
+    lines = []
+    for name, to in pages.items():
+        if isinstance(to, str):
+            lines.append(_link(name, to))
+        else:
+            lines.append(f"{escape(name)}: " + ", ".join(_link(n, address, name) for n, address in to.items()))
+    items = "".join(f"<li>{line}</li>" for line in lines)
+    display(HTML(f'<ul class="links">{items}</ul>' if items else "<p>none</p>"))
+
+
+def _link(name: str, address: str, group: str = "") -> str:
+    spoken = f' aria-label="{escape(f"{name}, {group}")}"' if group else ""  # out of its line, a name alone says little
+    return f'<a href="{escape(address)}"{spoken}>{escape(name)}</a>'
 
 
 def render(notebook: str | Path, page: str | Path, *, title: str | None = None) -> Path:

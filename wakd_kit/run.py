@@ -15,7 +15,6 @@ While it is being recorded the folder is called ``demo.recording`` and holds a c
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import warnings
@@ -62,11 +61,6 @@ class Run:
     def steps(self) -> int:
         """Optimiser steps recorded."""
         return int(self.table["step"].iloc[-1])
-
-    @property
-    def recipe(self) -> str:
-        """Fingerprint of every setting this run was trained with, its teacher's included."""
-        return hashlib.blake2b(json.dumps(self.settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def summary(self) -> str:
         """One sentence: what was trained, how long and how fast (validation included), and what was recorded of it."""
@@ -227,11 +221,10 @@ class Run:
         model = self.blank_model()
         model.load_state_dict(self.average(coefficients, **options))
         model.provenance = {
-            "run": str(self.folder),
+            "run": self.name,
             "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
             "note": getattr(coefficients, "note", ""),
             "split": self.settings["split"],
-            "recipe": self.recipe,
         }
         return model
 

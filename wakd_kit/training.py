@@ -23,7 +23,7 @@ from .domains import Split
 from .evaluation import SourceValidation, predict
 from .models import BATCHNORM_POLICIES, as_tap, training_mode
 from .objectives import Combined, combine
-from .recording import STORAGE, Checkpoint, Recorder, recording, refuse_other_settings
+from .recording import STORAGE, Checkpoint, Recorder, fingerprint, recording, refuse_other_settings
 from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
 from .views import augment, views_from
@@ -120,7 +120,7 @@ def train(
     settings |= {
         "format": FORMAT,
         "student": student.spec,
-        "teacher": getattr(teacher, "provenance", None) or (None if teacher is None else teacher.spec),
+        "teacher": None if teacher is None else _identity(teacher),
         "split": {**split.recipe, "sources": list(split.sources)},
     }
     folder = Path(save_to) if save_to else _default_folder(student, split, seed)
@@ -269,6 +269,13 @@ def _teacher_module(teacher, split: Split) -> nn.Module | None:
     return as_tap(teacher)
 
 
+def _identity(teacher: nn.Module) -> dict:
+    """What a run keeps of its teacher: where it came from, and a fingerprint of its parameters."""
+    origin = getattr(teacher, "provenance", None) or {"model": teacher.spec}
+    # parameters only: recalibrated statistics may differ in the last bit with the number of threads
+    return {**origin, "fingerprint": fingerprint(dict(teacher.named_parameters()))}
+
+
 def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined) -> None:
     """Everything that can be known to fail is said here, before the first batch."""
     s = settings
@@ -352,6 +359,7 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             "another save_to keeps both."
         )
     run = load_run(folder, split=split, template=student)
-    # what is declared only decides how a run is stored; averages that do not fit its storage say so themselves
-    refuse_other_settings(folder, run.settings, {**settings, "declare": run.settings["declare"]})
+    # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
+    stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
+    refuse_other_settings(folder, run.settings, {**settings, **stored})
     return run

@@ -1,0 +1,240 @@
+"""Tables over runs: every number by hand, and no comparison of runs that do not belong together."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import wakd_kit as wk
+from wakd_kit import averaging, comparison
+from wakd_kit.averaging import NoWindow
+from wakd_kit.recording import RunProblem
+
+
+def long(values: dict, role="target") -> pd.DataFrame:
+    """{(student, strategy): {(target, seed): accuracy}} as the long table that studies keep."""
+    return pd.DataFrame(
+        [
+            {"student": s, "strategy": t, "target": target, "seed": seed, "role": role, "accuracy": accuracy}
+            for (s, t), by_run in values.items()
+            for (target, seed), accuracy in by_run.items()
+        ]
+    )
+
+
+RUNS = [("ink", 0), ("ink", 1), ("neon", 0), ("neon", 1)]
+LAST = dict(zip(RUNS, (0.80, 0.70, 0.50, 0.60)))
+WAKD = dict(zip(RUNS, (0.81, 0.72, 0.53, 0.64)))  # 1, 2, 3 and 4 points more
+STUDENT = {("kd", "last"): LAST, ("kd", "wakd"): WAKD}
+
+
+@pytest.fixture
+def scores():
+    noise = long({("kd", "last"): dict.fromkeys(RUNS, 0.01)}, role="source")  # of no concern to any table here
+    return pd.concat([long(STUDENT), noise])
+
+
+# ---- means
+
+
+def test_summary_is_the_mean_over_seeds_then_over_targets(scores):
+    row = comparison.summary(scores).set_index("strategy").loc["last"]
+    assert row[["ink", "neon"]].tolist() == pytest.approx([75, 55])
+    assert row["mean"] == pytest.approx(65)
+    # seed 0 has a mean of 65 over targets and seed 1 as well; for wakd they are 67 and 68
+    assert row["sd"] == pytest.approx(0)
+    assert comparison.summary(scores).set_index("strategy").loc["wakd", "sd"] == pytest.approx(np.sqrt(0.5))
+    assert (row["n"], row["missing"]) == (4, 0)
+
+
+@pytest.mark.parametrize("lost", [lambda s: s.assign(accuracy=s["accuracy"].mask(s.index == 6)), lambda s: s.drop(6)])
+def test_a_strategy_without_a_score_on_every_run_has_no_mean(lost):
+    """Row 6 is wakd on neon, seed 0: no window found, or never evaluated."""
+    table = comparison.summary(lost(long(STUDENT))).set_index("strategy")
+    assert table.loc["wakd", "ink"] == pytest.approx(76.5)
+    assert table.loc["wakd", ["neon", "mean", "sd"]].isna().all()
+    assert table.loc["wakd", ["n", "missing"]].tolist() == [3, 1]
+    assert table.loc["last", "mean"] == pytest.approx(65) and table.loc["last", "missing"] == 0
+
+
+def test_a_target_that_a_strategy_never_saw_is_missing_and_not_averaged_away():
+    table = comparison.summary(long({("kd", "last"): LAST, ("kd", "wakd"): {r: WAKD[r] for r in RUNS[:2]}}))
+    assert np.isnan(table.set_index("strategy").loc["wakd", "mean"])
+
+
+def test_two_runs_of_one_name_are_not_mixed(scores):
+    twice = pd.concat([scores, scores.iloc[:1]])
+    for table in (lambda: comparison.summary(twice), lambda: comparison.paired(twice, [])):
+        with pytest.raises(ValueError, match="Two scores of student kd, strategy last, target ink, seed 0"):
+            table()
+
+
+# ---- paired differences
+
+
+def test_interval_is_students():
+    # mean 2.5, standard deviation 1.2909944, and t(.975, 3 degrees of freedom) = 3.1824463
+    low, high = comparison.interval([1, 2, 3, 4])
+    assert (low, high) == pytest.approx((2.5 - 2.0542605, 2.5 + 2.0542605), abs=1e-6)
+    narrower = comparison.interval([1, 2, 3, 4], level=0.5)
+    assert narrower == pytest.approx((2.5 - 0.7648923 * 0.6454972, 2.5 + 0.7648923 * 0.6454972), abs=1e-6)
+    assert np.isnan(comparison.interval([1.0])).all() and np.isnan(comparison.interval([])).all()
+
+
+def test_differences_are_paired_by_target_and_seed(scores):
+    shuffled = scores.sample(frac=1, random_state=3)
+    row = comparison.paired(shuffled, [(("kd", "wakd"), ("kd", "last"))]).iloc[0]
+    assert sorted(row["pairs"]) == pytest.approx([1, 2, 3, 4])
+    assert row[["mean", "low", "high"]].tolist() == pytest.approx([2.5, 2.5 - 2.0542605, 2.5 + 2.0542605], abs=1e-6)
+    assert row[["n", "missing", "better", "targets"]].tolist() == [4, 0, 4, 2]
+    # target means 1.5 and 3.5: half width t(.975, 1) = 12.7062 times 1.4142 / sqrt(2)
+    assert row[["target_low", "target_high"]].tolist() == pytest.approx([2.5 - 12.7062, 2.5 + 12.7062], abs=1e-3)
+    assert row["label"] == "kd: wakd - last"
+
+
+def test_pairs_without_a_score_on_both_sides_are_left_out_and_counted():
+    scores = long({("kd", "last"): LAST, ("kd", "swad"): {**WAKD, ("ink", 0): np.nan}, ("ce", "last"): {RUNS[3]: 0.5}})
+    table = comparison.paired(scores, [(("kd", "swad"), ("kd", "last")), (("kd", "last"), ("ce", "last"))])
+    assert sorted(table.loc[0, "pairs"]) == pytest.approx([2, 3, 4])
+    assert table[["n", "missing"]].to_numpy().tolist() == [[3, 1], [1, 3]]
+    assert table.loc[1, "mean"] == pytest.approx(10) and table.loc[1, "label"] == "kd last - ce last"
+
+
+def test_an_unknown_side_names_what_there_is(scores):
+    with pytest.raises(ValueError, match=r"No scores of kd ema; there are kd last, kd wakd\."):
+        comparison.paired(scores, [(("kd", "ema"), ("kd", "last"))])
+
+
+# ---- sentences
+
+ROW = {"label": "kd: wakd - last", "mean": 2.5, "low": 0.4, "high": 4.6, "n": 4, "missing": 0, "better": 4}
+ROW |= {"targets": 2, "target_low": -10.2, "target_high": 15.2}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {},
+            "kd: wakd - last: +2.5 points [+0.4, +4.6], higher on these domains; better in 4 of 4 target x seed pairs; "
+            "over the 2 target means [-10.2, +15.2].",
+        ),
+        ({"mean": -2, "low": -3, "high": -1}, "-2.0 points [-3.0, -1.0], lower on these domains;"),
+        ({"low": -0.1}, "+2.5 points [-0.1, +4.6], not distinguishable from no difference;"),
+        ({"low": 0.0}, "not distinguishable"),
+        ({"missing": 2}, "pairs; 2 left out for want of a score on both sides; over"),
+        ({"targets": 1}, "4 of 4 target x seed pairs."),
+        ({"n": 1, "low": np.nan}, "kd: wakd - last: +2.5 points, one pair only; nothing can be said."),
+        ({"n": 0, "missing": 4}, "kd: wakd - last: no pair with a score on both sides; nothing can be said."),
+    ],
+)
+def test_a_verdict_says_what_its_numbers_say(change, sentence):
+    assert sentence in comparison.verdict(pd.Series({**ROW, **change}))
+
+
+def test_a_difference_with_one_pair_is_printed_with_dashes():
+    table = comparison.paired(long(STUDENT).iloc[[0, 4]], [(("kd", "wakd"), ("kd", "last"))])
+    printed = comparison.rounded(table).iloc[0]
+    assert printed["mean"] == "+1.0" and printed["95 % interval"] == "–" and printed["better"] == "1 of 1"
+
+
+# ---- one run
+
+ONE = pd.DataFrame(
+    {
+        "strategy": ["last", "last", "swad", "swad", "ema", "ema"],
+        "domain": ["ink", "west", "ink", "west", "ink", "west"],
+        "role": ["source", "target"] * 3,
+        "accuracy": [0.9, 0.5, np.nan, np.nan, 0.95, 0.53],
+        "n": [40, 100] * 3,
+        "note": ["iterate 20"] * 2 + ["swad found no window: too short"] * 2 + ["decay 0.9"] * 2,
+    }
+)
+
+
+def test_one_run_has_the_unseen_domain_first_and_a_gap_where_no_window_was_found():
+    table = comparison.one_run(ONE)
+    assert table.columns.tolist() == ["strategy", "west (unseen)", "ink", "picked"]
+    assert table["strategy"].tolist() == ["last", "swad", "ema"]
+    assert table["west (unseen)"].tolist() == pytest.approx([50, np.nan, 53], nan_ok=True)
+    assert table["picked"].tolist() == ["iterate 20", "swad found no window: too short", "decay 0.9"]
+
+
+def test_answers_compare_with_the_baseline_and_name_the_noise():
+    swad, ema, noise = comparison.answers(ONE, baseline="last")
+    assert swad == "swad found no window: too short"
+    assert ema == "ema scores 53.0% on west, +3.0 points against last."
+    assert "One run on 100 images" in noise and "about 5.0 points" in noise  # sqrt(.5 * .5 / 100)
+
+
+def test_answer_gives_one_average_on_both_sides():
+    sentence = comparison.answer(ONE, "ema")
+    assert "ema (decay 0.9): 53.0% on the unseen domain west (100 images), 95.0% on source validation" in sentence
+
+
+# ---- recorded runs
+
+
+@pytest.fixture
+def study(copied, tmp_path):
+    """A teacher and a student below one folder, evaluated; a third run was not, a fourth is not finished."""
+    root = tmp_path / "study"
+    curves = copied.source_curves
+    choices = {"last": averaging.last(curves), "wakd": averaging.wakd(curves), "swad": NoWindow("too short")}
+    for name in ("student", "teacher", "unevaluated", "later.recording"):
+        shutil.copytree(copied.folder, root / name)
+    for name in ("student", "teacher"):
+        run = wk.load_run(root / name, split=copied.split)
+        run.deploy(choices["wakd"])
+        wk.evaluate(run, {**choices, "deployed": run.deployed})
+    return comparison.collect(root)
+
+
+def test_collect_finds_evaluated_runs_and_their_scores(study):
+    assert [run.name for run in study.runs] == ["student", "teacher"] and study.students == ["teacher", "student"]
+    table = study.scores
+    assert len(table) == 2 * 4 * 4 and set(table["target"]) == {"west"} and set(table["seed"]) == {0}
+    own = study.runs[0].scores
+    mine = table[table["student"] == "student"]
+    assert mine["accuracy"].tolist() == pytest.approx(own["accuracy"].tolist(), nan_ok=True)
+    assert "2 recorded runs: teacher (resnet10t), student (resnet10t)" in study.about()
+
+
+def test_picks_are_in_steps_and_what_was_not_found_is_listed(study):
+    picks = study.picks().set_index(["student", "strategy"])
+    assert picks.loc[("student", "wakd"), ["begin", "end"]].tolist() == [2, 24]
+    assert picks.loc[("student", "last"), ["begin", "end"]].tolist() == [23, 24]
+    assert picks.loc[("student", "swad"), ["begin", "end"]].isna().all()
+    assert "deployed" not in picks.index.get_level_values("strategy")
+    missing = study.without_window()
+    assert missing["student"].tolist() == ["teacher", "student"] and set(missing["reason"]) == {"too short"}
+
+
+def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(study):
+    contrasts = study.contrasts("last")
+    assert contrasts == [((n, s), (n, "last")) for n in ("teacher", "student") for s in ("wakd", "swad")]
+    gains = comparison.paired(study.scores, contrasts)
+    assert gains["n"].tolist() == [1, 0, 1, 0]
+    assert all("nothing can be said" in sentence for sentence in gains.apply(comparison.verdict, axis=1))
+
+
+def test_tables_are_saved_as_csv(study, tmp_path):
+    gains = comparison.paired(study.scores, study.contrasts("last"))
+    study.save(tmp_path / "tables", gains=gains)
+    assert sorted(f.name for f in (tmp_path / "tables").iterdir()) == ["gains.csv", "picks.csv", "scores.csv"]
+    assert len(pd.read_csv(tmp_path / "tables" / "scores.csv")) == len(study.scores)
+    assert "pairs" not in pd.read_csv(tmp_path / "tables" / "gains.csv")
+
+
+def test_a_folder_without_evaluated_runs_says_what_to_do(tmp_path):
+    with pytest.raises(RunProblem, match=r"No evaluated run below .*evaluate\(run, \.\.\.\)"):
+        comparison.collect(tmp_path)
+
+
+def test_a_run_of_another_format_is_not_collected_in_silence(study):
+    file = study.runs[0].folder / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(RunProblem, match="format 99"):
+        comparison.collect(study.runs[0].folder.parent)
