@@ -55,9 +55,9 @@ def main() -> None:
         optimiser.step()  # the moments exist, as they would in training
         checkpoint = Checkpoint(folder, model, optimiser)
         segments, rows = checkpoint.restore(given.storage)
-        plain = resident_mb()
         recorder = Recorder(model, segments)
         move = [1e-4 * torch.randn_like(p) for p in model.parameters()]
+        held = resident_mb()
         highest, adding, storing = 0, 0.0, 0.0
         for step in range(1, given.steps + 1):
             with torch.no_grad():
@@ -78,10 +78,8 @@ def main() -> None:
         vector = 4 * sum(p.numel() for p in model.parameters()) / 1e6
         print(f"{given.steps} iterates, {len(rows)} segments recorded, {len(segments)} stored as {given.storage}")
         print(f"disk at its highest {highest / 1e9:.2f} GB (checkpoint and initial parameters included)")
-        print(f"one parameter vector {vector:.0f} MB; resident memory grew by {resident_mb() - plain:.0f} MB in all,")
-        print(
-            f"of which {vector:.0f} MB are this script's own random walk and the rest the running sum and file buffers"
-        )
+        print(f"one parameter vector {vector:.0f} MB, the running sum; beside it resident memory grew by at most")
+        print(f"{resident_mb() - held:.0f} MB, file buffers while a segment is written or merged")
         print(f"adding {1e3 * adding / given.steps:.2f} ms an iterate, storing {storing / len(rows):.2f} s a segment")
         curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
         for name in ("wakd", "swad"):

@@ -106,9 +106,9 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(call=_record)
 
 
-# of the notebook that trains, what a training alone has no use for; and what is its own: no teacher, a dated folder
+# of the notebook that trains, what a training alone has no use for, and what is otherwise: ``strategies`` are only declared
 NOT_FOR_TRAINING = ("window_map_grid", "baseline")
-ALONE = {"teacher": None, "save_to": ""}
+ALONE = {"teacher": None, "save_to": "", "strategies": ["wakd", "swad"], "baseline": "wakd"}
 
 
 def _record(given: argparse.Namespace) -> None:
@@ -117,8 +117,8 @@ def _record(given: argparse.Namespace) -> None:
     for name in asked:
         if name not in known:
             raise UnknownName(notebook.did_you_mean("setting", name, known))
-    first = asked.get("strategies") or [Distill.baseline]
-    p = notebook.make(Distill, {**ALONE, **asked, "baseline": averaging.labels_of(first)[0]})
+    asked = {**ALONE, **asked}
+    p = notebook.make(Distill, {**asked, "baseline": next(iter(averaging.labels_of(asked["strategies"])), "")})
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed)
     student = build_model(p.model, split.classes, **p.student())

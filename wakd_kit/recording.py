@@ -85,33 +85,32 @@ class Segments:
 
     def read(self, position: int, of: str) -> State:
         """The "mean" or the "end" iterate of one stored segment, in float32; "end" has the integer buffers too."""
-        prefix = f"{of}."
-        with safe_open(self.folder / self.index[position]["file"], "pt") as file:
-            state = {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
-        if self.storage == "float16_difference":
-            decoded = {n: t.float() + self.initial[n] for n, t in state.items() if t.dtype == torch.float16}
-            state = {**state, **decoded}
-        return state
+        with self._open(position) as file:
+            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in _names(file, of)}
 
     def append(self, mean: State, end: State, first: int, last: int) -> None:
         """Store one more segment. The file is complete before the index names it."""
-        entry = {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
-        self._write(entry, mean, end)
+        entry = _entry(first, last)
+        state = {f"mean.{n}": self._encode(n, t) for n, t in mean.items()}
+        state |= {f"end.{n}": self._encode(n, t) for n, t in end.items()}
+        write_state(self.folder / entry["file"], state)
         self.index.append(entry)
         self._write_index()
 
     def merge(self, position: int) -> None:
-        """Join a stored segment with the next one: the mean over all iterates of both, and the later end."""
+        """Join a stored segment with the next one: the mean over all iterates of both, and the later end.
+
+        Tensor by tensor, so that memory holds what is written and little more.
+        """
         left, right = self.index[position], self.index[position + 1]
-        counts = self.iterates[[position, position + 1]].astype(np.float64)
-        a, b = self.read(position, "mean"), self.read(position + 1, "mean")
-        mean = {n: ((a[n].double() * counts[0] + b[n].double() * counts[1]) / counts.sum()).float() for n in a}
-        joined = {
-            "first": left["first"],
-            "last": right["last"],
-            "file": f"{left['first']:07d}-{right['last']:07d}.safetensors",
-        }
-        self._write(joined, mean, self.read(position + 1, "end"))
+        share = self.iterates[position] / (self.iterates[position] + self.iterates[position + 1])
+        with self._open(position) as before, self._open(position + 1) as after:
+            state = {f"end.{name}": after.get_tensor(f"end.{name}") for name in _names(after, "end")}
+            for name in _names(after, "mean"):
+                a, b = (self._decode(name, f.get_tensor(f"mean.{name}")).double() for f in (before, after))
+                state[f"mean.{name}"] = self._encode(name, (share * a + (1 - share) * b).float())
+        joined = _entry(left["first"], right["last"])
+        write_state(self.folder / joined["file"], state)
         self.index[position : position + 2] = [joined]
         self._write_index()
         for old in (left, right):
@@ -140,19 +139,35 @@ class Segments:
             if file.name not in named:
                 file.unlink()
 
-    def _write(self, entry: dict, mean: State, end: State) -> None:
-        def encode(name: str, tensor: Tensor) -> Tensor:
-            tensor = tensor.detach().cpu()
-            if self.storage == "float16_difference" and tensor.is_floating_point():
-                tensor = (tensor - self.initial[name]).half()
-            return tensor
+    def _open(self, position: int):
+        return safe_open(self.folder / self.index[position]["file"], "pt")
 
-        named = {f"mean.{n}": encode(n, t) for n, t in mean.items()}
-        named |= {f"end.{n}": encode(n, t) for n, t in end.items()}
-        write_state(self.folder / entry["file"], named)
+    def _encode(self, name: str, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().cpu()
+        if self.storage == "float16_difference" and tensor.is_floating_point():
+            return (tensor - self._start(name)).half()
+        return tensor
+
+    def _decode(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor.float() + self._start(name) if tensor.dtype == torch.float16 else tensor
+
+    def _start(self, name: str) -> Tensor:
+        """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
+        if self._initial is not None:
+            return self._initial[name]
+        with safe_open(self.folder / "initial.safetensors", "pt") as file:
+            return file.get_tensor(name)
 
     def _write_index(self) -> None:
         write_text(self._index_file, json.dumps(self.index))
+
+
+def _entry(first: int, last: int) -> dict:
+    return {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
+
+
+def _names(file, of: str) -> list[str]:
+    return [key.removeprefix(f"{of}.") for key in file.keys() if key.startswith(f"{of}.")]  # noqa: SIM118
 
 
 class Recorder:

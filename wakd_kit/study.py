@@ -226,8 +226,9 @@ def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
         raise ValueError(
             f"A strategy begins beyond the {p.steps} steps of the run; see begin and start in {p.strategies}."
         )
-    flat = np.ones(len(ends))
-    curves = Curves(np.diff(ends, prepend=0), flat, flat, flat)
+    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy"]
+    recorded += ["val_kd_loss"] if getattr(p, "teacher", None) else []
+    curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
     for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
         try:
             choose(curves, [strategy], score=_stop)
