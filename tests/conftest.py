@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import wakd_kit as wk
+from wakd_kit.study import run_study
 
 torch.set_num_threads(1)  # on shared cores more threads wait for each other
 
@@ -76,3 +78,46 @@ def pacs_path() -> Path:
     if not os.environ.get("WAKD_DATA") or not path.is_dir():
         pytest.skip("PACS is not here: set WAKD_DATA to the folder that holds PACS/")
     return path
+
+
+TINY = """
+name: tiny
+title: A tiny study
+about: Made by a test & nothing to learn from.
+benchmark: folder:{images}
+image_size: 16
+targets: [north, east]
+seeds: [0]
+teacher: &short
+  model: resnet10t
+  model_settings: {{channels: [4, 8, 8, 8], stem_width: 4}}
+  steps: 6
+  segment_length: 2
+  batch_size: 8
+common: *short
+students:
+  KD: {{objectives: [{{name: kd}}]}}
+strategies: [last, {{name: wakd, label: WAKD, begin: 0.5}}, {{name: swad, label: SWAD}}]
+window_map: {{grid: 2, seeds: [0], students: [KD]}}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory) -> str:
+    """A study as YAML: three domains of two classes as 72 small images, one teacher and one student of 6 steps each."""
+    images = tmp_path_factory.mktemp("images")
+    for i, domain in enumerate(("north", "east", "south")):
+        for n, (image, label) in enumerate(zip(*patterns(i, per_class=12, classes=2))):
+            file = images / domain / "ab"[label] / f"{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    return TINY.format(images=images)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_study, tmp_path_factory) -> Path:
+    """The tiny study, run: the folder that holds tiny.yaml, report/ and runs/."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.yaml").write_text(tiny_study)
+    run_study(folder / "tiny.yaml", cores=2, out=folder / "report", runs=folder / "runs", say=lambda line: None)
+    return folder

@@ -46,6 +46,12 @@ def test_calibration_error_equals_a_plain_loop(bins, classes, seed):
     assert found == pytest.approx(slow_calibration_error(probs, labels, bins), abs=1e-12)
 
 
+def test_a_confidence_on_the_edge_belongs_to_the_lower_bin():
+    # .5 is in (0, .5] and wrong, .75 is in (.5, 1] and right; in one bin they would nearly cancel
+    probs = torch.tensor([[0.5, 0.5], [0.75, 0.25]])
+    assert calibration_error(probs, torch.tensor([1, 0]), bins=2) == pytest.approx((0.5 + 0.25) / 2)
+
+
 def test_certain_predictions_have_a_place_in_the_last_bin():
     certain = torch.eye(2, dtype=torch.float64)
     assert calibration_error(certain, torch.tensor([0, 1])) == 0
@@ -134,10 +140,11 @@ def test_scores_are_kept_with_the_run_the_newest_of_each(copied):
     pd.testing.assert_frame_equal(kept, newer, check_dtype=False)
 
 
-def test_scores_under_another_batchnorm_policy_are_not_kept_as_the_runs_own(copied):
-    coefficients = averaging.uniform(copied.source_curves)
-    own = wk.evaluate(copied, {"uniform": coefficients})
-    other = wk.evaluate(copied, {"uniform": coefficients}, batchnorm="average")
+@pytest.mark.parametrize(("strategy", "policy"), [("uniform", "average"), ("last", "recalibrate")])
+def test_scores_under_a_given_batchnorm_policy_are_not_kept_as_the_runs_own(copied, strategy, policy):
+    choice = averaging.choose(copied.source_curves, [strategy])
+    own = wk.evaluate(copied, choice)
+    other = wk.evaluate(copied, choice, batchnorm=policy)
     assert not np.allclose(own["nll"], other["nll"])
     assert copied.scores["nll"].tolist() == pytest.approx(own["nll"].tolist())
 
@@ -155,6 +162,7 @@ STRATEGIES = [
     lambda c: averaging.window(c, begin=4, end=20),
     lambda c: averaging.ema(c, decay=0.9),
     lambda c: averaging.lawa(c, k=3),
+    lambda c: averaging.wise_ft(c),
 ]
 
 

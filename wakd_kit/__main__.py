@@ -15,14 +15,13 @@ import inspect
 import json
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from . import averaging, notebook, objectives, report, study
 from .domains import benchmarks, leave_one_out, load_domains
 from .evaluation import source_score
 from .models import build_model
-from .parameters import Distill
+from .parameters import Student
 from .recording import estimate_bytes, write_state
 from .registry import UnknownName
 from .run import load_run
@@ -89,8 +88,9 @@ def _parameter(text: str) -> tuple[str, object]:
     name, separator, value = text.partition("=")
     if not separator:
         raise ValueError(f"A parameter is written name=value; got {text!r}.")
+    python = {"None": None, "True": True, "False": False}
     try:
-        return name, json.loads(value)
+        return name, python[value] if value in python else json.loads(value)
     except json.JSONDecodeError:
         return name, value
 
@@ -98,27 +98,15 @@ def _parameter(text: str) -> tuple[str, object]:
 def _train(parser: argparse.ArgumentParser) -> None:
     """train one student and record its trajectory"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    defaults = notebook.plain(notebook.make(Distill, ALONE))
     parser.description = "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
-        f"  {name:16}{json.dumps(value)}" for name, value in defaults.items() if name not in NOT_FOR_TRAINING
+        f"  {name:16}{json.dumps(value)}" for name, value in notebook.plain(Student()).items()
     )
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.set_defaults(call=_record)
 
 
-# of the notebook that trains, what a training alone has no use for, and what is otherwise: ``strategies`` are only declared
-NOT_FOR_TRAINING = ("window_map_grid", "baseline")
-ALONE = {"teacher": None, "save_to": "", "strategies": ["wakd", "swad"], "baseline": "wakd"}
-
-
 def _record(given: argparse.Namespace) -> None:
-    asked = dict(map(_parameter, given.settings))
-    known = [f.name for f in fields(Distill) if f.name not in NOT_FOR_TRAINING]
-    for name in asked:
-        if name not in known:
-            raise UnknownName(notebook.did_you_mean("setting", name, known))
-    asked = {**ALONE, **asked}
-    p = notebook.make(Distill, {**asked, "baseline": next(iter(averaging.labels_of(asked["strategies"])), "")})
+    p = notebook.make(Student, dict(map(_parameter, given.settings)))
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed)
     student = build_model(p.model, split.classes, **p.student())
@@ -128,7 +116,7 @@ def _record(given: argparse.Namespace) -> None:
     print(run.folder)
 
 
-def _what_it_takes(student, p: Distill) -> str:
+def _what_it_takes(student, p: Student) -> str:
     """One sentence, from the settings alone."""
     defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
     declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]

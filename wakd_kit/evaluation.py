@@ -108,11 +108,11 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     """Score several averages of one run, paired, and keep the scores with the run.
 
     As ``score_choices``, whose table it returns; the table is also written into the run's folder (scores.csv), newest
-    value per strategy and domain, and what was chosen beside it (choices.json). Not so under another BatchNorm policy
-    than the run's, which is a different number by the same name.
+    value per strategy and domain, and what was chosen beside it (choices.json). Not so when ``batchnorm`` is given: that
+    is a different number by the same name.
     """
     table = score_choices(run, choices, split, batchnorm=batchnorm)
-    if batchnorm in (None, run.settings["batchnorm"]):
+    if batchnorm is None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
         _remember(run, table, choices)
     return table
 

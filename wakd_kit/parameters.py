@@ -1,18 +1,106 @@
-"""The parameters of the shipped notebooks: one frozen dataclass each, the only description of what they accept.
+"""What each shipped notebook accepts: one frozen dataclass each, and the check of plain values against it.
 
-``notebook.execute`` checks names, types and choices against it before a kernel starts, and the notebook's second cell
-does the same, so a plain ``papermill -p`` or an edited cell is checked as well.
+``notebook.execute`` checks names, types and choices before a kernel starts, and the notebook's second cell does the same,
+so a plain ``papermill -p`` or an edited cell is checked as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import contextlib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
 from .averaging import labels_of
-from .notebook import ParameterError, notebook_parameters
 from .objectives import combine
-from .registry import UnknownName, did_you_mean
+from .registry import Registry, UnknownName, did_you_mean
+
+descriptions = Registry("notebook")
+
+
+class ParameterError(ValueError):
+    """Parameters that a notebook (or a settings file) does not take; the message says which and what fits."""
+
+
+def notebook_parameters(stem: str) -> Callable[[type], type]:
+    """Decorator: this dataclass describes the parameters of the notebook called ``stem``. Returns it unchanged."""
+    return descriptions.register(name=stem)
+
+
+def describe(which: str | Path) -> type:
+    """The dataclass that describes a notebook, by its name or file. Raises ``UnknownName`` when nothing does."""
+    return descriptions.get(Path(which).stem)
+
+
+def make(cls: type, given: Mapping[str, object]):
+    """An instance of a dataclass from plain values, each checked by name and type; ``ParameterError`` otherwise.
+
+    A whole number widens to a float and a list to a tuple; a bool is no number, and text is never converted. Everything
+    that does not fit is named at once.
+    """
+    known = {f.name: f for f in fields(cls)}
+    problems = [did_you_mean("parameter", name, known) for name in given if name not in known]
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in given]
+    if missing:
+        problems.append(f"{cls.__name__} needs {', '.join(missing)}.")
+    hints, values = typing.get_type_hints(cls), {}
+    for name in given.keys() & known.keys():
+        try:
+            values[name] = _fitted(name, given[name], hints[name])
+        except ParameterError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise ParameterError(" ".join(sorted(problems)))
+    return cls(**values)
+
+
+def _fitted(name: str, value: object, hint: object) -> object:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in options:
+            with contextlib.suppress(ParameterError):
+                return _fitted(name, value, option)
+        raise ParameterError(f"{name}={value!r}: expected {_spelled(hint)}, got {type(value).__name__}.")
+    if origin is typing.Literal:
+        if value not in options or isinstance(value, bool):
+            raise ParameterError(f"{name}={value!r}: choose one of {', '.join(map(repr, options))}.")
+        return value
+    wanted = origin or hint
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is tuple and isinstance(value, list):
+        value = tuple(value)
+    fits = isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
+    if not fits:
+        raise ParameterError(f"{name}={value!r}: expected {_spelled(hint)}, got {type(value).__name__}.")
+    if wanted in (list, tuple) and options:
+        return wanted(_fitted(f"{name}[{i}]", item, options[0]) for i, item in enumerate(value))
+    return value
+
+
+def _spelled(hint: object) -> str:
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join("None" if o is type(None) else _spelled(o) for o in options)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, options))
+    return getattr(hint, "__name__", str(hint))
+
+
+def parameters(which: str | type, namespace: Mapping[str, object]):
+    """The checked parameters of the running notebook: ``p = parameters("02_distill", globals())`` in its second cell."""
+    cls = which if isinstance(which, type) else describe(which)
+    return make(cls, {f.name: namespace[f.name] for f in fields(cls) if f.name in namespace})
+
+
+def plain(instance) -> dict[str, object]:
+    """The fields of a dataclass as JSON values, which is how papermill should get them."""
+    return json.loads(json.dumps(asdict(instance)))
+
 
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
@@ -91,12 +179,22 @@ class TrainTeacher(Training):
             raise ParameterError(f"deploy: {error}") from error
 
 
-@notebook_parameters("02_distill")
 @dataclass(frozen=True)
-class Distill(Training):
-    """02: trains one student, averages its trajectory by every strategy, and scores them on every domain."""
+class Student(Training):
+    """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/."""
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
+    strategies: list = field(default_factory=lambda: ["wakd", "swad"])
+    teacher: str | None = None
+    save_to: str = ""
+
+
+@notebook_parameters("02_distill")
+@dataclass(frozen=True)
+class Distill(Student):
+    """02: trains one student, averages its trajectory by every strategy, and scores them on every domain."""
+
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
     teacher: str | None = "../runs/explore/teacher"
     save_to: str = "../runs/explore/student"
     window_map_grid: int = 8

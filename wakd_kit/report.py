@@ -18,14 +18,16 @@ from html import escape
 from html.parser import HTMLParser
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
-from nbconvert import HTMLExporter
+
+if TYPE_CHECKING:
+    import nbformat
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = ("lines", "field")
@@ -151,6 +153,10 @@ def render(notebook: str | Path, page: str | Path, *, title: str | None = None) 
     Markdown and outputs are kept; code, stderr, progress bars and widgets, which need a kernel, are left out. ``title`` is
     the window's title, by default the notebook's first heading. The page ends with the parameters the notebook ran with.
     """
+    # imported here: every notebook imports this module for show(), and only the one that renders needs these two
+    import nbformat
+    from nbconvert import HTMLExporter
+
     notebook, page = Path(notebook), Path(page)
     book = nbformat.read(notebook, as_version=4)
     for cell in book.cells:

@@ -158,8 +158,10 @@ class Run:
             warnings.warn(message, stacklevel=2)
         of = getattr(coefficients, "of", "mean")
         state = self._weighted_sum(stored, of, getattr(coefficients, "initial", 0.0))
-        raw_iterate = np.count_nonzero(stored) == 1 and (of == "end" or self.segments.iterates[stored.argmax()] == 1)
-        if policy == "last":
+        initial = getattr(coefficients, "initial", 0.0)
+        one = np.count_nonzero(stored) == 1 and not initial
+        raw_iterate = one and (of == "end" or self.segments.iterates[stored.argmax()] == 1)
+        if policy == "last" and np.count_nonzero(stored):
             state |= self._buffers(int(np.flatnonzero(stored)[-1]))
         if policy == "recalibrate" and (batchnorm or not raw_iterate):
             state = self._recalibrated(state, split)

@@ -1,0 +1,276 @@
+"""A study is checked before anything runs, ends in one page, and does nothing twice."""
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import wakd_kit as wk
+from wakd_kit import notebook, report, study
+from wakd_kit.notebook import NotebookFailed
+from wakd_kit.study import StudyProblem, load_study, plan, run_study
+
+
+@pytest.fixture
+def write(tiny_study, tmp_path):
+    """Writes the tiny study with other settings and returns its file; a setting of None leaves it out."""
+
+    def file(**settings) -> Path:
+        values = {**yaml.safe_load(tiny_study), **settings}
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False))
+        return path
+
+    return file
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Notebooks run in this process instead of a kernel; the list says which, in order."""
+    names = []
+
+    def execute(source, out, parameters, *, cwd, env):
+        names.append(out.stem)
+        given = notebook.plain(notebook.make(notebook.describe(source), parameters))
+        book, namespace = nbformat.read(source, as_version=4), {}
+        book.metadata.papermill = {"parameters": given}
+        for old in (out, out.with_suffix(".failed.ipynb")):
+            old.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for cell in (cell for cell in book.cells if cell.cell_type == "code"):
+                exec(cell.source, namespace)
+                if "parameters" in cell.metadata.get("tags", []):
+                    namespace.update(given)
+        except Exception as error:
+            nbformat.write(book, out.with_suffix(".failed.ipynb"))
+            raise NotebookFailed(f"{source.stem} stopped, {type(error).__name__}: {error}") from error
+        nbformat.write(book, out)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"sedes": [0]}, "Unknown parameter 'sedes'. Did you mean 'seeds'?"),
+        ({"seeds": None}, "Study needs seeds."),
+        ({"seeds": []}, "a study needs at least one seed."),
+        ({"seeds": ["a"]}, "seeds[0]='a': expected int, got str."),
+        ({"seeds": [0, 1, 0]}, "a seed is listed twice in [0, 1, 0]."),
+        ({"students": {}}, "a study needs at least one student."),
+        ({"students": {"K/D": {}}}, "a student's name is text of letters, digits, + - = _ . and not 'teacher'"),
+        ({"students": {"teacher": {}}}, "got 'teacher'."),
+        ({"students": {"KD": [1]}}, "student 'KD' takes settings (name: value), got [1]."),
+        ({"students": {"KD": {"seed": 3}}}, "KD: seed cannot be set here; the study sets it for all."),
+        ({"strategies": ["wakdd"]}, "Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
+        ({"strategies": ["last", {"name": "wakd", "bgin": 0.5}]}, "Unknown setting of wakd 'bgin'. Did you mean 'begin'?"),
+        ({"strategies": [{"name": "ema", "label": "last"}, "last"]}, "are called 'last'"),
+        ({"baseline": "lst"}, "Unknown baseline 'lst'. Did you mean 'last'?"),
+        ({"window_map": {"gird": 3}}, "Unknown setting of window_map 'gird'. Did you mean 'grid'?"),
+        ({"window_map": {"students": ["KDD"]}}, "window_map: Unknown student 'KDD'. Did you mean 'KD'?"),
+    ],
+)
+def test_a_study_file_that_cannot_be_run_is_a_sentence(write, settings, sentence):
+    with pytest.raises(StudyProblem, match=re.escape(sentence)) as error:
+        load_study(write(**settings))
+    assert "tiny.yaml: " in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("students: {KD: {}, KD: {}}", "line 1, is no YAML: 'KD' comes twice."),
+        ("name: a\nseeds: [0", "line 2, is no YAML"),
+        ("- a", "should hold settings (name: value); it holds list."),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path, text, sentence):
+    (tmp_path / "tiny.yaml").write_text(text)
+    with pytest.raises(StudyProblem, match=re.escape(sentence)):
+        load_study(tmp_path / "tiny.yaml")
+
+
+def test_an_unknown_study_is_named_with_those_there_are():
+    with pytest.raises(StudyProblem, match=r"Unknown study 'quickstrat'\. Did you mean 'quickstart'\?"):
+        load_study("quickstrat")
+    with pytest.raises(StudyProblem, match=r"No study file at nowhere\.yaml"):
+        load_study("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"targets": "nroth"}, "Unknown target domain 'nroth'. Did you mean 'north'?"),
+        ({"students": {"KD": {}, "CE": {"learning_rat": 1}}}, "CE: Unknown parameter 'learning_rat'"),
+        ({"students": {"KD": {}, "CE": {"learning_rate": "fast"}}}, "CE: learning_rate='fast': expected float, got str."),
+        ({"students": {"KD": {}, "CE": {"objectives": ["cee"]}}}, "CE: Unknown objective 'cee'. Did you mean 'ce'?"),
+        ({"students": {"KD": {}, "CE": {"model": "resnet11"}}}, "CE: Unknown model 'resnet11'."),
+        ({"students": {"KD": {}, "CE": {"weights": "nowhere.pth"}}}, "CE: No weights file at nowhere.pth."),
+        ({"students": {"KD": {}, "CE": {"steps": 0}}}, "CE: steps and segment_length are at least 1"),
+        ({"students": {"KD": {}, "CE": {"window_map_grid": "x"}}}, "CE: window_map_grid='x': expected int, got str."),
+        ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
+        ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
+        ({"strategies": ["last", {"name": "best_val", "by": "val_kd_loss"}]}, "teacher: This run has no 'val_kd_loss' curve"),
+        ({"strategies": ["last", "learned"]}, "learned is fitted on one half of source validation and got no"),
+    ],
+)  # fmt: skip
+def test_what_cannot_train_or_average_is_named_before_anything_runs(write, executed, tmp_path, settings, sentence):
+    with pytest.raises(StudyProblem, match=re.escape(sentence)):
+        run_study(write(**settings), out=tmp_path / "report", runs=tmp_path / "runs")
+    assert not executed and [f.name for f in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_plan_is_a_chain_per_target_and_seed_with_complete_parameters(write):
+    students = {"CE": {"objectives": ["ce"], "teacher": None, "learning_rate": 1}, "KD": None}
+    chains = plan(load_study(write(seeds=[3, 5], targets="all", students=students)), Path("/runs"))
+    names = [[job.name for job in chain] for chain in chains]
+    assert names[0] == ["east-s3-teacher", "east-s3-CE", "east-s3-KD"] and len(chains) == 6
+    teacher, ce, kd = chains[-1]
+    assert (teacher.run, ce.run) == (Path("/runs/south-s5/teacher"), Path("/runs/south-s5/CE"))
+    assert kd.needs(teacher) and not ce.needs(teacher) and kd.parameters["teacher"] == "/runs/south-s5/teacher"
+    assert ce.parameters["learning_rate"] == 1.0 and ce.parameters["steps"] == 6  # its own, and the common
+    assert (ce.parameters["window_map_grid"], kd.parameters["window_map_grid"]) == (0, 0)  # the map is for seed 0
+    for job in (teacher, ce, kd):
+        assert job.parameters == notebook.plain(notebook.make(notebook.describe(job.notebook), job.parameters))
+
+
+def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write, tiny_study, tmp_path):
+    file = write(targets="south", teacher=None)
+    file.write_text(file.read_text() + "\nabout: x\n".replace("about: x", "title: y") if False else file.read_text())
+    text = file.read_text().replace("common:", "common:\n  learning_rate: 1e-3")
+    file.write_text(text)
+    ((job,),) = plan(load_study(file), Path("/runs"))
+    assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-KD", 0.001, None)
+
+
+@pytest.mark.parametrize("file", sorted(study.REPORTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_study_can_be_planned(file, monkeypatch):
+    names, classes = {"digits": (["ink", "photo", "sketch", "neon"], 10)}.get(
+        load_study(file).benchmark, (["art_painting", "cartoon", "photo", "sketch"], 7)
+    )
+    some = (np.zeros((2 * classes, 16, 16, 3), np.uint8), np.arange(2 * classes) % classes)
+    domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
+    monkeypatch.setattr(study, "load_domains", lambda spec, **options: domains)
+    assert load_study(file).name == file.stem
+    assert plan(load_study(file), Path("/runs"))
+
+
+def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished):
+    out = finished / "report"
+    text = (out / "index.html").read_text()
+    assert report.offline_problems(out / "index.html") == []
+    assert "<title>A tiny study</title>" in text and "<p>Made by a test &amp; nothing to learn from.</p>" in text
+    links = re.findall(r'href="([^"#]+)"', text)
+    assert links == [f"notebooks/{t}-s0-{n}.html" for t in ("north", "east") for n in ("teacher", "KD")]
+    for link in links:
+        assert report.offline_problems(out / link) == []
+        assert "resnet10t (" in (out / link).read_text()  # the sentence about the training
+    notebooks = {f.name for f in (out / "notebooks").glob("*.ipynb")}
+    assert notebooks == {Path(link).stem + ".ipynb" for link in links} | {"03_compare.ipynb"}
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(zip(scores.student, scores.strategy)) == {
+        *((s, n) for s in ("teacher", "KD") for n in ("last", "WAKD", "SWAD")),
+        ("teacher", "deployed"),
+    }
+    summary = pd.read_csv(out / "summary.csv")
+    assert list(summary.student)[0] == "teacher" and list(summary.student)[-1] == "KD"
+    assert {"gains.csv", "picks.csv"} <= {f.name for f in out.iterdir()}
+    for run in (finished / "runs").glob("*/*"):
+        assert wk.load_run(run).complete
+
+
+def test_a_finished_study_is_not_run_again(finished, executed):
+    before, lines = contents(finished), []
+    run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs", say=lines.append)
+    assert contents(finished) == before and not executed
+    assert [line.split(" (")[1] for line in lines[1:-1]] == ["done before)"] * 4
+
+
+def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs", "cores": 1}
+    huge = {"objectives": ["ce"], "teacher": None, "learning_rate": 1e30}
+    lines = []
+    with pytest.raises(StudyProblem, match=r"2 of 6 notebooks were not executed \(north-s0-CE, east-s0-CE\)"):
+        run_study(write(students={"CE": huge, "KD": {}}), say=lines.append, **folders)
+    assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
+    pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
+    assert {"north-s0-CE.failed.ipynb", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
+    assert not pages & {"north-s0-CE.ipynb", "north-s0-CE.html"}
+    assert not (tmp_path / "report" / "index.html").exists()
+
+    executed.clear()
+    index = run_study(write(students={"CE": {**huge, "learning_rate": 0.01}, "KD": {}}), **folders)
+    assert executed == ["north-s0-CE", "east-s0-CE", "03_compare"] and index.is_file()
+    assert not list((tmp_path / "report").rglob("*.failed.ipynb"))
+    kept = [f for f in (tmp_path / "runs" / "north-s0").iterdir() if f.name.startswith("CE.before-")]
+    assert len(kept) == 1  # the recording that diverged
+
+    executed.clear()  # a student that is no longer listed stays on disk, and off the page
+    run_study(write(students={"KD": {}}), **folders)
+    assert executed == ["03_compare"] and (tmp_path / "runs" / "north-s0" / "CE").is_dir()
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").student) == {"teacher", "KD"}
+
+
+def test_students_of_a_teacher_that_fails_are_not_run_and_the_others_are(write, executed, tiny_study, tmp_path):
+    teacher = {**yaml.safe_load(tiny_study)["teacher"], "learning_rate": 1e30}
+    students = {"KD": {}, "CE": {"objectives": ["ce"], "teacher": None}}
+    lines = []
+    with pytest.raises(StudyProblem, match="2 of 3 notebooks"):
+        file = write(teacher=teacher, students=students, targets=["north"])
+        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert executed == ["north-s0-teacher", "north-s0-CE"]
+    assert "FAILED north-s0-KD: its teacher north-s0-teacher failed." in lines
+
+
+def test_another_strategy_needs_no_training_and_another_teacher_new_students(write, executed, tiny_study, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    run = tmp_path / "runs" / "north-s0" / "KD"
+    run_study(write(targets=["north"]), **folders)
+    recorded = contents(run / "segments")
+    executed.clear()
+    strategies = ["last", {"name": "wakd", "begin": 2}]
+    run_study(write(targets=["north"], strategies=strategies), **folders)
+    assert executed == ["north-s0-teacher", "north-s0-KD", "03_compare"] and contents(run / "segments") == recorded
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").strategy) == {"last", "wakd", "deployed"}
+
+    deploy = {**yaml.safe_load(tiny_study)["teacher"], "deploy": {"name": "last"}}
+    with pytest.raises(StudyProblem, match="north-s0-KD"):  # its recording is of another teacher, and is not thrown away
+        run_study(write(targets=["north"], strategies=strategies, teacher=deploy), **folders)
+    assert contents(run / "segments") == recorded
+    run.rename(tmp_path / "old")
+    run_study(write(targets=["north"], strategies=strategies, teacher=deploy), **folders)
+    assert contents(run / "segments") != recorded
+
+
+def test_an_interrupted_study_begins_nothing_more(write, monkeypatch, tmp_path):
+    begun, waiting = [], threading.Event()
+
+    def execute(source, out, *_, **__):
+        begun.append(out.stem)
+        if "north" in out.stem:
+            raise KeyboardInterrupt
+        waiting.wait(10)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(report, "render", lambda executed, page: page)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", cores=2)
+    waiting.set()
+    assert {"north-s0-teacher"} <= set(begun) <= {"north-s0-teacher", "east-s0-teacher"}
+
+
+def test_executed_notebooks_say_with_what_they_ran(finished):
+    ran = notebook.recorded_parameters(finished / "report" / "notebooks" / "north-s0-KD.ipynb")
+    assert json.loads((finished / "runs/north-s0/KD/settings.json").read_text())["steps"] == ran["steps"] == 6
