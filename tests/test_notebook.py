@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from wakd_kit import notebook
 from wakd_kit.notebook import NotebookFailed, ParameterError, execute, make, parameters, recorded_parameters
 from wakd_kit.registry import UnknownName
+from wakd_kit.study import NOTEBOOKS
 
 
 @notebook.notebook_parameters("toy")
@@ -54,6 +56,14 @@ def toy(tmp_path):
         return tmp_path / "toy.ipynb"
 
     return write
+
+
+@pytest.fixture
+def temp(monkeypatch):
+    """A folder for temporary files of this test alone; its name is short enough for a socket's address."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -145,7 +155,7 @@ with open("seen.json", "w") as file:
 AWKWARD = 'a "quoted" \\ back{slash}\n= # é'
 
 
-def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_path, monkeypatch):
+def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_path, monkeypatch, temp):
     book = toy(WRITE, "import time; time.sleep(0.2)", kernelspec="somebody_elses")
     here = tmp_path / "here"
     here.mkdir()
@@ -170,6 +180,7 @@ def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_pa
             **notebook.plain(Toy(seed=3, rate=1.0, name=AWKWARD)),
             "objectives": [{"name": "kd", "t": 5.0}],
         }
+    assert not list(temp.iterdir())  # no socket, no connection file
 
 
 @pytest.mark.parametrize(
@@ -181,7 +192,7 @@ def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_pa
     ],
     ids=["error", "killed", "exit"],
 )
-def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, cell, sentence):
+def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, temp, cell, sentence):
     out = tmp_path / "out.ipynb"
     out.write_text("from an earlier run")
     with pytest.raises(NotebookFailed) as error:
@@ -195,6 +206,7 @@ def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, cell,
     assert book.cells[0].source == f"**This notebook is not finished.** It {sentence}"
     assert [c.metadata.papermill.status for c in book.cells[-3:]] == ["completed", "failed", "pending"]
     assert book.cells[-3].outputs[0].text == "before\n" and not book.cells[-1].outputs
+    assert not list(temp.iterdir())
 
 
 def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path, monkeypatch):
@@ -206,3 +218,20 @@ def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path
     with pytest.raises(KeyboardInterrupt):
         execute(toy(), tmp_path / "out.ipynb")
     assert {p.name for p in tmp_path.iterdir()} == {"toy.ipynb", "out.failed.ipynb"}
+
+
+SHIPPED = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_notebooks_declare_what_is_described_and_check_it_again(path, tmp_path, no_kernel, monkeypatch):
+    with pytest.raises(notebook.NotebookFailed, match="a kernel was started"):  # so nothing was refused before
+        execute(path, tmp_path / "out.ipynb")
+    declared, check = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][:2]
+    monkeypatch.setattr("wakd_kit.comparison.collect", lambda *_, **__: pytest.fail("went on"))
+    namespace: dict = {}
+    exec(declared, namespace)
+    name = "runs" if "runs" in namespace else "seed"
+    namespace[name] = ["abc"]  # what plain papermill would inject without a word
+    with pytest.raises(ParameterError, match=rf"{name}=\['abc'\]: expected (int|str), got list\."):
+        exec(check, namespace)

@@ -80,6 +80,7 @@ def _notebook(parser: argparse.ArgumentParser) -> None:
 def _execute(given: argparse.Namespace) -> None:
     shipped = study.NOTEBOOKS / f"{given.notebook}.ipynb"
     source = shipped if shipped.is_file() else Path(given.notebook)
+    notebook.describe(source)
     executed = notebook.execute(source, given.out, dict(map(_parameter, given.parameter)), cwd=source.parent)
     print(report.render(executed, executed.with_suffix(".html")))
 

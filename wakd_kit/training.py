@@ -127,15 +127,19 @@ def train(
     finished = _finished(folder, settings, split, student, resume)
     if finished is not None:
         return finished
-    with recording(folder, settings, resume=resume) as partial, torch.random.fork_rng():
+    with (
+        recording(folder, settings, resume=resume) as partial,
+        torch.random.fork_rng(),
+        tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
+    ):
         student.to(device, memory_format=torch.channels_last)
         if teacher is not None:
             teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        _loop(student, teacher, split, combined, settings, views, device, partial, progress)
+        _loop(student, teacher, split, combined, settings, views, device, partial, bar)
     return load_run(folder, split=split, template=student)
 
 
-def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, progress: bool) -> None:
+def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, bar: tqdm) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     steps, size, seed = settings["steps"], settings["batch_size"], settings["seed"]
     data = SourceBatches(split, size, settings["sampling"], seed, device)
@@ -149,7 +153,7 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
     maps, totals, clock = combined.needs("maps"), {}, time.perf_counter()
 
-    bar = tqdm(total=steps * size, initial=started * size, unit="img", unit_scale=True, disable=not progress)
+    bar.initial = bar.n = started * size
     for step in range(started + 1, steps + 1):
         seed_step(generator, seed, step)
         images, labels = data.batch(step)
@@ -184,7 +188,6 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
         checkpoint.save(rows)
         bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
         totals, clock = {}, time.perf_counter()
-    bar.close()
 
 
 def _diverged(row: dict, settings: dict, folder: Path) -> str:

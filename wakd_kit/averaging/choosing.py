@@ -115,7 +115,7 @@ def _complete(name: str, settings: dict[str, Any], evaluations: dict[str, Callab
                 raise UnknownName(f"{name} has no settings; got {setting!r}.")
             raise UnknownName(did_you_mean(f"setting of {name}", setting, known))
     complete = dict(settings)
-    for evaluation in EVALUATIONS.keys() & parameters.keys() - settings.keys():
+    for evaluation in [e for e in EVALUATIONS if e in parameters and e not in settings]:
         if evaluations[evaluation] is not None:
             complete[evaluation] = evaluations[evaluation]
         elif parameters[evaluation].default is inspect.Parameter.empty:

@@ -1,0 +1,162 @@
+"""The command line: every command prints what it did, and what a user can mend is one sentence and status 2."""
+
+import re
+
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit import recording
+from wakd_kit.__main__ import command_line, main
+from wakd_kit.averaging import strategies
+from wakd_kit.notebook import NotebookFailed
+from wakd_kit.objectives import objectives
+from wakd_kit.recording import estimate_bytes, read_state
+
+TINY = [
+    "image_size=16",
+    "target=south",
+    "model=resnet10t",
+    'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4}',
+    "steps=6",
+    "segment_length=2",
+    "batch_size=8",
+]
+
+
+@pytest.fixture(scope="module")
+def student(finished):
+    """A run's folder."""
+    return finished / "runs" / "north-s0" / "KD"
+
+
+@pytest.fixture(scope="module")
+def benchmark(student):
+    return f"benchmark={wk.load_run(student).settings['split']['benchmark']}"
+
+
+@pytest.mark.parametrize(
+    "what, names",
+    [
+        ("strategies", list(strategies)),
+        ("objectives", list(objectives)),
+        ("domains", ["digits", "folder", "pacs"]),
+        ("studies", ["quickstart", "digits_full", "pacs64"]),
+    ],
+)
+def test_list_prints_every_name_with_a_phrase(what, names, capsys):
+    assert main(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == set(names)
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        ("report quickstrat", "wakd report: Unknown study 'quickstrat'. Did you mean 'quickstart'?"),
+        ("report nowhere.yaml", "wakd report: No study file at nowhere.yaml."),
+        ("notebook 02_distill out.ipynb -p seed=abc", "wakd notebook: seed='abc': expected int, got str."),
+        ("notebook 02_distil out.ipynb", "wakd notebook: Unknown notebook '02_distil'. Did you mean '02_distill'?"),
+        ("notebook 02_distill out.ipynb -p seed", "wakd notebook: A parameter is written name=value; got 'seed'."),
+        ("average nowhere wakd -o f.safetensors", "wakd average: No run at nowhere: it has no settings.json."),
+        ("average RUN wakdd -o f.safetensors", "wakd average: Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
+        ("average RUN wakd bgin=1 -o f.safetensors", "wakd average: Unknown setting of wakd 'bgin'."),
+        ("average RUN wakd begin=x -o f.safetensors", "wakd average: begin is a step as an int >= 0"),
+        ("average RUN swad n_converge=9 -o f.safetensors", "wakd average: swad found no window: "),
+        ("doctor nowhere", "wakd doctor: No run at nowhere: it has no settings.json."),
+        ("train sted=3", "wakd train: Unknown parameter 'sted'. Did you mean 'seed'? Known: batch_size, "),
+        ("train seed=abc", "wakd train: seed='abc': expected int, got str."),
+        ("train pretrained=3", "wakd train: pretrained=3: expected bool, got int."),
+        ("train optimiser=adm", "wakd train: optimiser='adm': choose one of 'adam', 'adamw', 'sgd'."),
+        ("train window_map_grid=3", "wakd train: Unknown parameter 'window_map_grid'."),
+        ("train benchmark=digit", "wakd train: Unknown benchmark 'digit'. Did you mean 'digits'?"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(command, sentence, student, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(student) if word == "RUN" else word for word in command.split()]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(sentence) and said.err.count("\n") == 1 and not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_that_fails_is_a_sentence_and_ctrl_c_a_status(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise NotebookFailed("02_distill stopped at In [4], ValueError: too small.")
+
+    monkeypatch.setattr("wakd_kit.notebook.execute", fail)
+    assert main(["notebook", "02_distill", "out.ipynb"]) == 2
+    assert capsys.readouterr().err == "wakd notebook: 02_distill stopped at In [4], ValueError: too small.\n"
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr("wakd_kit.__main__.main", interrupt)
+    monkeypatch.setattr("os._exit", ended.append)
+    command_line()
+    assert ended == [130] and "the same command continues" in capsys.readouterr().err
+
+
+def test_doctor_says_what_a_run_holds_and_takes(student, capsys):
+    assert main(["doctor", str(student)]) == 0
+    text = capsys.readouterr().out
+    assert "Run('KD': resnet10t, target north, seed 0, 6 steps, 4 segments)" in text
+    total = float(re.search(r"total +([\d.]+) MB", text).group(1))
+    assert total == pytest.approx(sum(f.stat().st_size for f in student.rglob("*") if f.is_file()) / 1e6, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "words, strategy", [(["wakd", "begin=0.5"], "wakd"), (["swad", "n_converge=1", "n_tolerance=1", "label=s"], "swad")]
+)
+def test_average_writes_what_run_average_returns(student, tmp_path, capsys, words, strategy):
+    out = tmp_path / "new" / "f.safetensors"
+    assert main(["average", str(student), *words, "-o", str(out)]) == 0
+    run = wk.load_run(student)
+    settings = {"wakd": {"begin": 0.5}, "swad": {"n_converge": 1, "n_tolerance": 1}}[strategy]
+    coefficients = getattr(wk.averaging, strategy)(run.source_curves, **settings)
+    expected, written = run.average(coefficients), read_state(out)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
+    assert capsys.readouterr().out == f"{out}: {coefficients.note}\n"
+
+
+def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", benchmark, *TINY, "objectives=ce", "teacher=null", "seed=2"]) == 0
+    takes, summary, folder = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"Recording 3 segments, 3 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
+    )
+    assert summary.startswith("resnet10t (0.00 million parameters): 6 steps of 8 images in ")
+    run = wk.load_run(folder)
+    assert folder.startswith("runs/") and folder.endswith("-resnet10t-south-s2") and run.complete
+    assert [spec["name"] for spec in run.settings["objectives"]] == ["ce"]
+
+
+def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, benchmark, tmp_path, monkeypatch, capsys):
+    teacher = finished / "runs" / "north-s0" / "teacher"
+    words = [benchmark, *TINY, "target=north", f"teacher={teacher}", f"save_to={tmp_path / 'run'}"]
+    monkeypatch.setattr("wakd_kit.recording.Checkpoint.save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "wakd train: disk full"  # below the bar, not in it
+    monkeypatch.undo()
+    assert main(["train", *words]) == 0 and main(["train", *words]) == 0  # the second finds it done
+    assert wk.load_run(tmp_path / "run").settings["teacher"]["run"] == "teacher"
+
+
+@pytest.mark.parametrize("storage", recording.STORAGE)
+def test_a_recording_takes_at_most_what_was_estimated_and_not_much_less(split, tmp_path, monkeypatch, storage):
+    student = wk.build_model("resnet10t_w16", split.classes, seed=0)
+    replace, sizes = recording.os.replace, []
+
+    def measured(old, new):  # the moment when a file and its successor are both there
+        sizes.append(sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()))
+        replace(old, new)
+
+    monkeypatch.setattr(recording.os, "replace", measured)
+    settings = {"steps": 24, "segment_length": 1, "batch_size": 8, "most_stored": 20, "declare": [], "device": "cpu"}
+    run = wk.train(student, split, storage=storage, save_to=tmp_path / "run", progress=False, **settings)
+    assert len(run.segments) == 20
+    assert 0.75 < max(sizes) / estimate_bytes(student, 20, storage)["disk"] < 1
