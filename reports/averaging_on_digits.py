@@ -31,7 +31,11 @@ def rows_of(run: wk.Run, table: pd.DataFrame) -> pd.DataFrame:
 
 def valleys(folder: Path) -> pd.DataFrame:
     run = wk.load_run(folder)
-    steering = {"cross-entropy": "val_loss", "distillation loss": "val_kd_loss"} if run.settings["teacher"] else {"cross-entropy": "val_loss"}
+    steering = (
+        {"cross-entropy": "val_loss", "distillation loss": "val_kd_loss"}
+        if run.settings["teacher"]
+        else {"cross-entropy": "val_loss"}
+    )
     wanted = [{"name": "last"}, {"name": "wakd", "begin": BEGIN}]
     wanted += [{"name": v, "loss": loss, "label": f"{v}, {name}"} for v in VALLEYS for name, loss in steering.items()]
     choices = wk.averaging.choose(run.source_curves, wanted)
@@ -67,7 +71,9 @@ def soups(folder: Path) -> pd.DataFrame:
     start = out / "trunk.safetensors"
     write_state(start, trunk.average(wk.averaging.last(trunk.source_curves)))
     branches = [member(f"branch{k}", 5000 + 1000 * k + s["seed"], start) for k in range(2)]
-    choices = wk.averaging.choose(whole.source_curves, ["last", {"name": "wakd", "begin": BEGIN, "label": "WAKD, one run"}])
+    choices = wk.averaging.choose(
+        whole.source_curves, ["last", {"name": "wakd", "begin": BEGIN, "label": "WAKD, one run"}]
+    )
     tables = [wk.evaluation.score_choices(whole, choices)]
     for name, members in (("3 x 400, same start", strangers), ("trunk 400 + 2 x 400", branches)):
         soup = wk.Soup(members)
@@ -96,9 +102,14 @@ def soups(folder: Path) -> pd.DataFrame:
 def report(scores: pd.DataFrame, baseline: str) -> str:
     lines = []
     for student, part in scores.groupby("student", sort=False):
-        gains = wk.comparison.paired(part, [((student, x), (student, baseline)) for x in part["strategy"].unique() if x != baseline])
+        gains = wk.comparison.paired(
+            part, [((student, x), (student, baseline)) for x in part["strategy"].unique() if x != baseline]
+        )
         gains = gains.set_index(gains["label"].str.split(": ").str[1].str.removesuffix(f" - {baseline}"))
-        lines += [f"| {student} | accuracy | minus {baseline} | 95 % | better | n | no window |", "|---|---|---|---|---|---|---|"]
+        lines += [
+            f"| {student} | accuracy | minus {baseline} | 95 % | better | n | no window |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for row in wk.comparison.summary(part).itertuples():
             mean = part[(part["strategy"] == row.strategy) & (part["role"] == "target")]["accuracy"].mean() * 100
             head = f"| {row.strategy} | {mean:.1f} |"
@@ -106,12 +117,24 @@ def report(scores: pd.DataFrame, baseline: str) -> str:
                 lines.append(f"{head} | | | {row.n} | {row.missing} |")
                 continue
             g = gains.loc[row.strategy]
-            lines.append(f"{head} {g['mean']:+.1f} | [{g['low']:+.1f}, {g['high']:+.1f}] | {g['better']} of {g['n']} | {row.n} | {row.missing} |")
+            lines.append(
+                f"{head} {g['mean']:+.1f} | [{g['low']:+.1f}, {g['high']:+.1f}] | {g['better']} of {g['n']} | {row.n} | {row.missing} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
 
 QUESTIONS = {"valleys": (valleys, "last"), "batchnorm": (batchnorm, "last, average"), "soups": (soups, "WAKD, one run")}
+
+BETWEEN = {
+    "valleys": [(f"{v}, distillation loss", f"{v}, cross-entropy") for v in VALLEYS]
+    + [(f"{v}, cross-entropy", "swad, cross-entropy") for v in VALLEYS[1:]],
+    "batchnorm": [
+        (f"{s}, recalibrate", f"{s}, {policy}")
+        for s in ("last", "wakd", "swad", "ema")
+        for policy in ("average", "last")
+    ],
+}
 
 
 def main() -> None:
@@ -123,10 +146,20 @@ def main() -> None:
     options.add_argument("--cores", type=int, default=2)
     given = options.parse_args()
     function, baseline = QUESTIONS[given.question]
-    folders = [p for p in sorted(given.runs.resolve().glob("*-s*")) if not given.seeds or int(p.name.split("-s")[1]) in given.seeds]
+    folders = [
+        p
+        for p in sorted(given.runs.resolve().glob("*-s*"))
+        if not given.seeds or int(p.name.split("-s")[1]) in given.seeds
+    ]
     with ProcessPoolExecutor(given.cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         scores = pd.concat(pool.map(function, [p / student for student in given.students for p in folders]))
+    scores.to_csv(given.runs.with_name(f"{given.question}.csv"), index=False)
     print(report(scores, baseline))
+    for first, second in BETWEEN.get(given.question, ()):
+        for student in given.students:
+            if {first, second} <= set(scores.loc[scores["student"] == student, "strategy"]):
+                row = wk.comparison.paired(scores, [((student, first), (student, second))]).iloc[0]
+                print("-", wk.comparison.verdict(row))
 
 
 if __name__ == "__main__":

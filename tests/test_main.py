@@ -7,7 +7,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import recording
-from wakd_kit.__main__ import command_line, main
+from wakd_kit.__main__ import main
 from wakd_kit.averaging import strategies
 from wakd_kit.notebook import NotebookFailed
 from wakd_kit.objectives import objectives
@@ -89,14 +89,12 @@ def test_a_notebook_that_fails_is_a_sentence_and_ctrl_c_a_status(monkeypatch, ca
     assert main(["notebook", "02_distill", "out.ipynb"]) == 2
     assert capsys.readouterr().err == "wakd notebook: 02_distill stopped at In [4], ValueError: too small.\n"
 
-    def interrupt():
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    ended = []
-    monkeypatch.setattr("wakd_kit.__main__.main", interrupt)
-    monkeypatch.setattr("os._exit", ended.append)
-    command_line()
-    assert ended == [130] and "the same command continues" in capsys.readouterr().err
+    monkeypatch.setattr("wakd_kit.notebook.execute", interrupt)
+    assert main(["notebook", "02_distill", "out.ipynb"]) == 130
+    assert capsys.readouterr().err == "\nwakd notebook: interrupted; what is recorded is kept.\n"
 
 
 def test_doctor_says_what_a_run_holds_and_takes(student, capsys):

@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -207,6 +207,18 @@ def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, temp,
     assert [c.metadata.papermill.status for c in book.cells[-3:]] == ["completed", "failed", "pending"]
     assert book.cells[-3].outputs[0].text == "before\n" and not book.cells[-1].outputs
     assert not list(temp.iterdir())
+
+
+def test_kernels_can_be_killed_from_another_thread(toy, tmp_path, temp):
+    (tmp_path / "out").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(execute, toy("import time; time.sleep(60)"), tmp_path / "out" / "out.ipynb")
+        while wait([running], timeout=0.1).not_done:
+            notebook.kill_running()
+    with pytest.raises(NotebookFailed, match=r"its kernel died|RuntimeError"):
+        running.result()
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"out.failed.ipynb"} and not list(temp.iterdir())
+    assert not notebook._running
 
 
 def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path, monkeypatch):

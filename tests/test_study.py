@@ -263,8 +263,8 @@ def test_an_interrupted_study_begins_nothing_more(write, monkeypatch, tmp_path):
         waiting.wait(10)
 
     monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(notebook, "kill_running", waiting.set)
     monkeypatch.setattr(report, "render", lambda executed, page: page)
     with pytest.raises(KeyboardInterrupt):
         run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", cores=2, say=lambda line: None)
-    waiting.set()
     assert {"north-s0-teacher"} <= set(begun) <= {"north-s0-teacher", "east-s0-teacher"}

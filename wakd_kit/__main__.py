@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -42,16 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, UnknownName, OSError, notebook.NotebookFailed, Diverged) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
         return 2
-    return 0
-
-
-def command_line() -> None:
-    """``wakd``: exits with the status of ``main``; Ctrl-C ends at once, and the same command continues later."""
-    try:
-        sys.exit(main())
     except KeyboardInterrupt:
-        print("\nInterrupted. What is recorded is kept; the same command continues.", file=sys.stderr, flush=True)
-        os._exit(130)  # threads that wait for kernels would wait for whole trainings; kernels end with their parent
+        print(f"\nwakd {given.command}: interrupted; what is recorded is kept.", file=sys.stderr)
+        return 130
+    return 0
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
@@ -210,4 +203,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    command_line()
+    sys.exit(main())

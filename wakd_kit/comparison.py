@@ -135,6 +135,25 @@ def verdict(row: pd.Series) -> str:
     )
 
 
+def findings(table: pd.DataFrame) -> list[str]:
+    """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
+    sentence on all that cannot be told from none, one on what could not be compared, and how many were looked at."""
+    told = (table["n"] > 1) & ((table["low"] > 0) | (table["high"] < 0))
+    sentences = [verdict(row) for _, row in table[told].iterrows()]
+    even = table[(table["n"] > 1) & ~told]
+    listed = [f"{r['label']} ({r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}])" for _, r in even.iterrows()]
+    for what, labels in (
+        ("Not distinguishable from no difference", listed),
+        ("One pair only, so nothing can be said", table.loc[table["n"] == 1, "label"]),
+        ("No pair with a score on both sides", table.loc[table["n"] == 0, "label"]),
+    ):
+        if len(labels):
+            sentences.append(f"{what}: {', '.join(labels)}.")
+    if len(table) > 1:
+        sentences.append(f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself.")
+    return sentences
+
+
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: intervals in brackets, one decimal."""
 
@@ -146,7 +165,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
             "difference": table["label"],
             "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
             "95 % interval": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
-            "better": table.apply(lambda r: f"{r['better']} of {r['n']}", axis=1),
+            "better": table.apply(lambda r: f"{r['better']} of {r['n']}" if r["n"] else "–", axis=1),
             "95 % interval over targets": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
         }
     )
@@ -247,7 +266,7 @@ class Recorded:
         students = ", ".join(f"{n} ({self._example(n).settings['student']['name']})" for n in self.students)
         return (
             f"{len(self.runs)} recorded runs: {students}; each of {len(targets)} domains left out ({', '.join(targets)}) "
-            f"with {len(seeds)} seed(s) ({', '.join(map(str, seeds))})."
+            f"with {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})."
         )
 
     def _example(self, name: str) -> Run:
@@ -305,6 +324,19 @@ class Recorded:
             if isinstance(choice, NoWindow)
         ]
         return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "reason"])
+
+    def reasons(self) -> pd.DataFrame:
+        """``student, strategy, runs, reason``: strategies without a window, runs with the same reason in one row."""
+        rows = []
+        for (student, strategy, reason), part in self.without_window().groupby(
+            ["student", "strategy", "reason"], sort=False
+        ):
+            of = sum(run.name == student for run in self.runs)
+            which = ", ".join(f"{target} {seed}" for target, seed in zip(part["target"], part["seed"]))
+            runs = f"all {of}" if len(part) == of else f"{len(part)} of {of}: {which}"
+            reason = reason.split("found no window: ")[-1]
+            rows.append({"student": student, "strategy": strategy, "runs": runs, "reason": reason})
+        return pd.DataFrame(rows, columns=["student", "strategy", "runs", "reason"])
 
     def mapped(self) -> list[Run]:
         """The runs that have a window map."""

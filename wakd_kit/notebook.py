@@ -11,6 +11,7 @@ import ast
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ __all__ = [
     "ParameterError",
     "describe",
     "execute",
+    "kill_running",
     "make",
     "notebook_parameters",
     "parameters",
@@ -70,6 +72,7 @@ def execute(
     part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
     for old in (out, part, failed):
         old.unlink(missing_ok=True)
+    kernel: list[int] = []
     try:
         with tempfile.TemporaryDirectory(prefix="wakd-") as sockets:
             book = papermill.execute_notebook(
@@ -80,7 +83,7 @@ def execute(
                 kernel_name="python3",
                 language="python",
                 shutdown_kernel="immediate",  # all cells are done; asking politely first interrupts, which it reports
-                kernel_manager_class=_kernels(cwd or notebook.parent, env, sockets),
+                kernel_manager_class=_kernels(cwd or notebook.parent, env, sockets, kernel),
             )
         _refuse_early_end(book)
     except BaseException as error:
@@ -89,8 +92,20 @@ def execute(
             kept = f" The copy is {failed}." if failed.exists() else ""
             raise NotebookFailed(f"{notebook.stem} {reason}{kept}") from error
         raise
+    finally:
+        _running.difference_update(kernel)
     os.replace(part, out)
     return out
+
+
+_running: set[int] = set()  # process ids of the kernels that work for this process
+
+
+def kill_running() -> None:
+    """Kill the kernels of all notebooks that this process is executing: each then fails at once, and is kept as such."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def recorded_parameters(out: str | os.PathLike) -> dict[str, object] | None:
@@ -133,8 +148,13 @@ def _declared(notebook: Path) -> dict[str, object]:
     return declared
 
 
-def _kernels(cwd: str | os.PathLike, env: Mapping[str, str] | None, sockets: str) -> type[AsyncKernelManager]:
-    """Kernels of this very interpreter, over IPC where there is any: TCP ports race when several start at once."""
+def _kernels(
+    cwd: str | os.PathLike, env: Mapping[str, str] | None, sockets: str, started: list[int]
+) -> type[AsyncKernelManager]:
+    """Kernels of this very interpreter, over IPC where there is any: TCP ports race when several start at once.
+
+    The process id of a kernel is added to ``started``, and to those that ``kill_running`` knows.
+    """
 
     class Kernels(AsyncKernelManager):
         def __init__(self, **settings):
@@ -149,6 +169,8 @@ def _kernels(cwd: str | os.PathLike, env: Mapping[str, str] | None, sockets: str
         async def start_kernel(self, **settings):
             # set here and not through papermill, which would change the folder of the whole process
             await super().start_kernel(**settings, cwd=str(cwd), env={**os.environ, **(env or {})})
+            started.append(self.provisioner.pid)
+            _running.add(self.provisioner.pid)
 
     return Kernels
 

@@ -88,11 +88,14 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> st
     columns = [[_cell(value, digits) for value in table.iloc[:, i]] for i in range(table.shape[1])]
     classes = [' class="number"' if _numeric(column) else "" for column in columns]
     head = "".join(f'<th scope="col"{c}>{escape(_spaced(n))}</th>' for n, c in zip(table.columns, classes))
-    rows = []
+    rows, above = [], ""
+    grouped = len(columns) > 0 and len(set(columns[0])) < len(columns[0])
     for cells in zip(*columns):
         first, *rest = zip(cells, classes)
         row = f'<th scope="row"{first[1]}>{escape(first[0])}</th>'
-        rows.append(f"<tr>{row}{''.join(f'<td{c}>{escape(text)}</td>' for text, c in rest)}</tr>")
+        rule = ' class="first"' if grouped and first[0] != above else ""  # a rule above each group of rows of one name
+        rows.append(f"<tr{rule}>{row}{''.join(f'<td{c}>{escape(text)}</td>' for text, c in rest)}</tr>")
+        above = first[0]
     body = "\n".join(rows) or f'<tr><td colspan="{len(columns)}">none</td></tr>'
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
@@ -151,7 +154,8 @@ def render(notebook: str | Path, page: str | Path, *, title: str | None = None) 
     """Write an executed notebook as a self-contained page and return its path.
 
     Markdown and outputs are kept; code, stderr, progress bars and widgets, which need a kernel, are left out. ``title`` is
-    the window's title, by default the notebook's first heading. The page ends with the parameters the notebook ran with.
+    the window's title, by default the notebook's first heading; a title of its own also stands above that heading. The
+    page ends with the parameters the notebook ran with.
     """
     # imported here: every notebook imports this module for show(), and only the one that renders needs these two
     import nbformat
@@ -187,6 +191,7 @@ def _about(book: nbformat.NotebookNode, notebook: Path, title: str | None) -> di
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
         "title": title or next(iter(headings), notebook.stem),
+        "above": title if title and headings and title != headings[0] else "",
         "version": importlib.metadata.version("wakd_kit"),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "notebook": notebook.name,

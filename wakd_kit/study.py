@@ -24,7 +24,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -269,11 +269,17 @@ def run_study(
     progress = _Progress(sum(map(len, chains)), say)
     say(f"{study.name}: {progress.total} notebooks, {workers} at once")
     pool = ThreadPoolExecutor(workers)
+    working = [pool.submit(_work, chain, out, env, progress) for chain in chains]
     try:
-        list(pool.map(lambda chain: _work(chain, out, env, progress), chains))
-    finally:  # when interrupted: begin nothing more, wait for nothing
+        for chain in working:
+            chain.result()
+    except BaseException:  # interrupted: a kernel would go on for a whole training, and continues from its last segment
         progress.stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
+        while wait(working, timeout=0.3).not_done:
+            notebook.kill_running()
+        raise
+    pool.shutdown()
     if progress.failed:
         raise StudyProblem(
             f"{study.name}: {len(progress.failed)} of {progress.total} notebooks were not executed "
@@ -319,7 +325,8 @@ def _work(chain: list[Job], out: Path, env: dict, progress: _Progress) -> None:
             fresh = _execute(job, chain, out, env)
         except Exception as error:  # other jobs do not depend on it; the report of all failures is raised at the end
             missing.append(job)
-            progress.failure(job, error)
+            if not progress.stopping.is_set():
+                progress.failure(job, error)
         else:
             progress.finished(job, fresh=fresh, seconds=time.time() - clock)
 
@@ -365,7 +372,7 @@ def _parameters_of(copy: Path) -> dict | None:
 def _page(study: Study, chains: list[list[Job]], out: Path, runs: Path, env: dict, progress: _Progress) -> Path:
     """The comparison of all runs as the study's page; made again when any notebook was, or when it is not there."""
     jobs = [job for chain in chains for job in chain]
-    pages: dict[str, dict[str, str]] = {}
+    pages = {"tables": {name: f"{name}.csv" for name in ("summary", "gains", "scores", "picks")}}
     for job in jobs:
         group = f"{job.parameters['target']}, seed {job.parameters['seed']}"
         address = urllib.parse.quote(f"notebooks/{job.name}.html")

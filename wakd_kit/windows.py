@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import threading
+import queue
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+import torch.fx
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tqdm.auto import tqdm
 
 from .domains import Split
@@ -40,18 +43,20 @@ def window_map(
     names = _float_names(first.model)
     means = torch.stack([_mean_of_iterates(run.segments, names, low, high) for low, high in zip(begins, edges)])
     workers = workers or (1 if first.device.type == "cuda" else len(os.sched_getaffinity(0)))
-    local = threading.local()
+    # made here, one after the other: torch.fx patches modules while it traces, and no thread may be calling them then
+    idle = queue.SimpleQueue()
+    for _ in range(workers):
+        idle.put(_Swapper(first.copy()))
     bar = tqdm(total=len(edges) * (len(edges) + 1) // 2, unit="window", disable=not progress)
 
     def row(start: int) -> list[dict]:
         """All windows that begin at one edge: each adds one segment to the sum of the one before."""
-        if not hasattr(local, "averages"):
-            local.averages = _Swapper(first.copy())
+        swapper = idle.get()
         total, found = torch.zeros(means.shape[1], dtype=torch.float64), []
         for k in range(start, len(edges)):
             count = edges[k] - begins[start]
             total.add_(means[k], alpha=edges[k] - begins[k])
-            accuracy = local.averages.accuracy((total / count).float(), raw=count == 1, end=edges[k])
+            accuracy = swapper.accuracy((total / count).float(), raw=count == 1, end=edges[k])
             found.append(
                 {
                     "begin": begins[start],
@@ -61,6 +66,7 @@ def window_map(
                 }
             )
             bar.update()
+        idle.put(swapper)
         return found
 
     threads = torch.get_num_threads()
@@ -111,7 +117,7 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
 
 
 class _Swapper:
-    """Writes flat parameter vectors into a model in place and scores it."""
+    """Writes flat parameter vectors into a model in place and scores it, with BatchNorm folded into convolutions."""
 
     def __init__(self, averages: Averages):
         self.averages = averages
@@ -120,6 +126,7 @@ class _Swapper:
         self.shapes = [t.shape for t in self.tensors]
         self.sizes = [t.numel() for t in self.tensors]
         self.keeps_statistics = averages.run.settings["batchnorm"] == "last"
+        self.folded, self.pairs = _folded(averages.model)
 
     @torch.no_grad()
     def logits(self, vector: Tensor, *, raw: bool, end: int) -> dict[str, Tensor]:
@@ -130,11 +137,53 @@ class _Swapper:
             averages.model.load_state_dict(averages.buffers(end), strict=False)
         if averages.calibrates and not raw:
             recalibrate(averages.model, averages.batches)
-        return {domain: predict(averages.model, images) for domain, images in averages.images.items()}
+        for convolution, norm, folded in self.pairs:
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight,
+                convolution.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            folded.weight.copy_(weight)
+            folded.bias.copy_(bias)
+        return {domain: predict(self.folded, images) for domain, images in averages.images.items()}
 
     def accuracy(self, vector: Tensor, *, raw: bool, end: int) -> dict[str, float]:
         logits = self.logits(vector, raw=raw, end=end)
         return {domain: _accuracy(z, self.averages.labels[domain]) for domain, z in logits.items()}
+
+
+def _folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]]]:
+    """A twin of the model whose convolutions take over the BatchNorm that follows them, and what to fold into which.
+
+    Everything else of the twin is the model's own tensors, so it follows when those are overwritten. A model that
+    torch.fx cannot trace, or that has no such pair, is its own twin.
+    """
+    try:
+        nodes = list(torch.fx.symbolic_trace(model.model).graph.nodes)
+    except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
+        return model, []
+    modules, pairs = dict(model.model.named_modules()), []
+    for node in nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or type(modules.get(node.target)) is not nn.BatchNorm2d:
+            continue
+        if before.op == "call_module" and type(modules.get(before.target)) is nn.Conv2d and len(before.users) == 1:
+            pairs.append((before.target, node.target))
+    own = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, memo=own).eval()
+    found = []
+    for convolution_name, norm_name in pairs:
+        convolution, norm = modules[convolution_name], modules[norm_name]
+        folded = copy.deepcopy(convolution)
+        folded.bias = nn.Parameter(torch.zeros_like(norm.running_mean))
+        twin.model.set_submodule(convolution_name, folded)
+        twin.model.set_submodule(norm_name, nn.Identity())
+        found.append((convolution, norm, folded))
+    return twin, found
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
