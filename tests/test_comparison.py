@@ -140,6 +140,25 @@ def test_a_difference_with_one_pair_is_printed_with_dashes():
     assert printed["mean"] == "+1.0" and printed["95 % interval"] == "–" and printed["better"] == "1 of 1"
 
 
+def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
+    rows = [
+        {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0},
+        {**ROW, "label": "even", "low": -1.0},
+        {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0},
+        {**ROW, "label": "alone", "n": 1, "low": np.nan, "high": np.nan},
+        {**ROW, "label": "none", "n": 0},
+    ]
+    found, even, alone, none, count = comparison.findings(pd.DataFrame(rows))
+    assert found == comparison.verdict(pd.Series(rows[0]))
+    assert even == ("Not distinguishable from no difference: even (+2.5 [-1.0, +4.6]), also even (-1.0 [-4.0, +0.0]).")
+    assert (alone, none) == (
+        "One pair only, so nothing can be said: alone.",
+        "No pair with a score on both sides: none.",
+    )
+    assert count.startswith("5 differences were looked at")
+    assert comparison.findings(pd.DataFrame(rows[:1])) == [found]
+
+
 # ---- one run
 
 ONE = pd.DataFrame(
@@ -210,6 +229,25 @@ def test_picks_are_in_steps_and_what_was_not_found_is_listed(study):
     assert "deployed" not in picks.index.get_level_values("strategy")
     missing = study.without_window()
     assert missing["student"].tolist() == ["teacher", "student"] and set(missing["reason"]) == {"too short"}
+
+
+def test_runs_without_a_window_for_the_same_reason_share_a_row(study):
+    more = comparison.Recorded([*study.runs, study.runs[0]])
+    shared, one = more.reasons().to_dict("records")
+    assert shared == {"student": "teacher", "strategy": "swad", "runs": "all 1", "reason": "too short"}
+    assert (one["student"], one["runs"]) == ("student", "all 2")
+
+
+def test_only_the_runs_and_strategies_asked_for_are_compared(study):
+    root = study.runs[0].folder.parent
+    some = comparison.collect(root, only=["student"], strategies=["wakd", "last"])
+    assert [run.name for run in some.runs] == ["student"]
+    assert list(some.choices(some.runs[0])) == ["wakd", "last"] == list(some.picks()["strategy"])
+    assert list(some.scores["strategy"].unique()) == ["wakd", "last", "deployed"]
+    with pytest.raises(RunProblem, match="unevaluated was not evaluated with last"):
+        comparison.collect(root, only=["student", "unevaluated"], strategies=["last"])
+    with pytest.raises(RunProblem, match=r"was not evaluated with sma\."):
+        comparison.collect(root, only=["student"], strategies=["last", "sma"])
 
 
 def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(study):

@@ -108,6 +108,12 @@ def test_a_page_is_complete_in_itself(page):
     assert page.stat().st_size < 200_000
 
 
+def test_a_title_of_its_own_stands_above_the_heading(page, tmp_path):
+    for title, shown in (("A study & more", True), ("Does a *page* open?", False)):
+        text = report.render(page.parent.parent / "toy.ipynb", tmp_path / "b.html", title=title).read_text()
+        assert ('<p class="above">A study &amp; more</p>' in text) == shown == ('<p class="above">' in text)
+
+
 def test_a_title_replaces_the_heading_and_is_escaped(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
     page = report.render(tmp_path / "bare.ipynb", tmp_path / "bare.html", title="a < b")
@@ -162,9 +168,24 @@ def test_a_named_index_is_a_column_and_an_empty_table_says_so():
     assert '<td colspan="5">none</td>' in report.table_html(TABLE.iloc[:0])
 
 
+def test_a_rule_stands_above_each_group_of_rows_of_one_name():
+    rows = ElementTree.fromstring(report.table_html(TABLE.assign(student=["CE", "KD", "KD"]))).findall(".//tbody/tr")
+    assert [row.get("class") for row in rows] == ["first", "first", None]
+    assert "first" not in report.table_html(TABLE)  # nothing to group
+
+
 def test_links_are_listed_and_escaped(shown):
-    report.show_links({"a & b": 'notebooks/"a".html'})
-    assert '<a href="notebooks/&quot;a&quot;.html">a &amp; b</a>' in shown[0]
+    report.show_links({"a & b": 'notebooks/"a".html', "ink, seed 0": {"KD": "kd.html", "CE": "ce.html"}})
+    assert '<li><a href="notebooks/&quot;a&quot;.html">a &amp; b</a></li>' in shown[0]
+    line = shown[0][shown[0].index("<li>ink") :]
+    assert line.startswith('<li>ink, seed 0: <a href="kd.html" aria-label="KD, ink, seed 0">KD</a>, <a href="ce.html"')
+
+
+def test_sentences_are_a_paragraph_or_a_list_and_empty_ones_nothing(shown):
+    report.show_text("")
+    report.show_text("", "a < b by -3")
+    report.show_text("one", "two")
+    assert shown == ["<p>a &lt; b by −3</p>", "<ul><li>one</li><li>two</li></ul>"]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,21 @@ def test_deployed_coefficients_come_back_as_they_were(tmp_path):
     )
 
 
+def test_a_summary_is_computed_from_the_recording(split, tmp_path):
+    model = wk.build_model("resnet10t_w16", split.classes, seed=0)
+    settings = {"steps": 12, "segment_length": 2, "batch_size": 8, "most_stored": 4, "declare": [], "edges": [2]}
+    run = wk.train(model, split, save_to=tmp_path / "run", progress=False, device="cpu", **settings)
+    run.table["seconds"] = 2.0
+    run.segments.index.pop()
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    sentence = run.summary()
+    assert sentence.startswith(
+        f"resnet10t_w16 ({millions:.2f} million parameters): 12 steps of 8 images in 12 s, 8 images"
+    )
+    size = sum(f.stat().st_size for f in run.folder.rglob("*") if f.is_file()) / 1e6
+    assert sentence.endswith(f"6 segments recorded, stored as {len(run.segments)}, {size:.1f} MB on disk.")
+
+
 def test_choices_are_remembered_with_their_reasons(tmp_path):
     run = one_hot_run(tmp_path / "run")
     run.remember_choices({"a": wk.averaging.wakd(run.source_curves), "b": wk.averaging.NoWindow("because")})

@@ -24,7 +24,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -276,8 +276,9 @@ def run_study(
     except BaseException:  # interrupted: a kernel would go on for a whole training, and continues from its last segment
         progress.stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
-        while wait(working, timeout=0.3).not_done:
+        while any(chain.running() for chain in working):
             notebook.kill_running()
+            time.sleep(0.3)
         raise
     pool.shutdown()
     if progress.failed:
