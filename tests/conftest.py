@@ -121,3 +121,35 @@ def finished(tiny_study, tmp_path_factory) -> Path:
     (folder / "tiny.yaml").write_text(tiny_study)
     run_study(folder / "tiny.yaml", cores=2, out=folder / "report", runs=folder / "runs", say=lambda line: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def look():
+    """Opens a page in a browser: what it asked for beside itself, errors, (alt, pixels) of images, widths on screens."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+
+    def opened(page: Path) -> dict:
+        view = browser.new_page(viewport={"width": 1280, "height": 900})
+        asked, errors = [], []
+        view.on("request", lambda request: asked.append(request.url))
+        view.on("pageerror", lambda error: errors.append(str(error)))
+        view.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        view.goto(page.as_uri(), wait_until="load")
+        images = view.eval_on_selector_all("img", "all => all.map(i => [i.alt, i.naturalWidth])")
+        widths = []
+        for width in (1920, 1280, 400):
+            view.set_viewport_size({"width": width, "height": 900})
+            widths.append(view.evaluate("document.documentElement.scrollWidth"))
+        view.close()
+        assert page.as_uri() in asked
+        asked = [url for url in asked if url != page.as_uri() and not url.startswith("data:")]
+        return {"asked": asked, "errors": errors, "images": images, "widths": widths}
+
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        browser.close()

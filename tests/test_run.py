@@ -136,7 +136,7 @@ def test_a_summary_is_computed_from_the_recording(split, tmp_path):
     settings = {"steps": 12, "segment_length": 2, "batch_size": 8, "most_stored": 4, "declare": [], "edges": [2]}
     run = wk.train(model, split, save_to=tmp_path / "run", progress=False, device="cpu", **settings)
     run.table["seconds"] = 2.0
-    run.segments.index.pop()
+    run.segments.index.pop()  # as if two had been merged
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     sentence = run.summary()
     assert sentence.startswith(

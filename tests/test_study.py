@@ -1,6 +1,8 @@
 """A study is checked before anything runs, ends in one page, and does nothing twice."""
 
+import os
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -112,6 +114,7 @@ def test_an_unknown_study_is_named_with_those_there_are():
 @pytest.mark.parametrize(
     "settings, sentence",
     [
+        ({"teacher": None}, "KD: the objectives ['kd'] learn from a teacher, and there is none."),
         ({"targets": "nroth"}, "Unknown target domain 'nroth'. Did you mean 'north'?"),
         ({"students": {"KD": {}, "CE": {"learning_rat": 1}}}, "CE: Unknown parameter 'learning_rat'"),
         ({"students": {"KD": {}, "CE": {"learning_rate": "fast"}}}, "CE: learning_rate='fast': expected float, got str."),
@@ -147,10 +150,10 @@ def test_a_plan_is_a_chain_per_target_and_seed_with_complete_parameters(write):
 
 
 def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write):
-    file = write(targets="south", teacher=None)
+    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}})
     file.write_text(file.read_text().replace("common:", "common:\n  learning_rate: 1e-3"))
     ((job,),) = plan(load_study(file), Path("/runs"))
-    assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-KD", 0.001, None)
+    assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-CE", 0.001, None)
 
 
 @pytest.mark.parametrize("file", sorted(study.REPORTS.glob("*.yaml")), ids=lambda file: file.stem)
@@ -171,12 +174,14 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     assert report.offline_problems(out / "index.html") == []
     assert "<title>A tiny study</title>" in text and "<p>Made by a test &amp; nothing to learn from.</p>" in text
     links = re.findall(r'href="([^"#]+)"', text)
-    assert links == [f"notebooks/{t}-s0-{n}.html" for t in ("north", "east") for n in ("teacher", "KD")]
-    for link in links:
+    tables, pages = links[:4], links[4:]
+    assert tables == ["summary.csv", "gains.csv", "scores.csv", "picks.csv"]
+    assert pages == [f"notebooks/{t}-s0-{n}.html" for t in ("north", "east") for n in ("teacher", "KD")]
+    for link in pages:
         assert report.offline_problems(out / link) == []
         assert "resnet10t (" in (out / link).read_text()  # the sentence about the training
     notebooks = {f.name for f in (out / "notebooks").glob("*.ipynb")}
-    assert notebooks == {Path(link).stem + ".ipynb" for link in links} | {"03_compare.ipynb"}
+    assert notebooks == {Path(link).stem + ".ipynb" for link in pages} | {"03_compare.ipynb"}
     scores = pd.read_csv(out / "scores.csv")
     assert set(zip(scores.student, scores.strategy)) == {
         *((s, n) for s in ("teacher", "KD") for n in ("last", "WAKD", "SWAD")),
@@ -184,9 +189,18 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     }
     summary = pd.read_csv(out / "summary.csv")
     assert summary.student.iloc[0] == "teacher" and summary.student.iloc[-1] == "KD"
-    assert {"gains.csv", "picks.csv"} <= {f.name for f in out.iterdir()}
+    assert set(tables) <= {f.name for f in out.iterdir()}
     for run in (finished / "runs").glob("*/*"):
         assert wk.load_run(run).complete
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index.html", "notebooks/north-s0-KD.html"])
+def test_a_browser_opens_its_pages_offline_and_nothing_sticks_out(finished, look, name):
+    seen = look(finished / "report" / name)
+    assert not seen["asked"] and not seen["errors"] and len(seen["images"]) >= 3
+    assert all(alt and pixels for alt, pixels in seen["images"])
+    assert seen["widths"] == [1920, 1280, 400]
 
 
 def test_a_finished_study_is_not_run_again(finished, executed):
@@ -254,18 +268,19 @@ def test_another_strategy_needs_no_training_and_another_teacher_new_students(wri
 
 
 def test_an_interrupted_study_begins_nothing_more(write, monkeypatch, tmp_path):
-    begun, waiting = [], threading.Event()
+    begun, lines, waiting = [], [], threading.Event()
 
     def execute(source, out, *_, **__):
         begun.append(out.stem)
-        if "east" in out.stem:
-            raise KeyboardInterrupt
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while two kernels work
         waiting.wait(10)
+        raise NotebookFailed("its kernel died")
 
     monkeypatch.setattr(notebook, "execute", execute)
     monkeypatch.setattr(notebook, "kill_running", waiting.set)
     monkeypatch.setattr(report, "render", lambda executed, page: page)
     with pytest.raises(KeyboardInterrupt):
         file = write(targets="all")
-        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", cores=2, say=lambda line: None)
-    assert {"east-s0-teacher"} <= set(begun) <= {"east-s0-teacher", "north-s0-teacher"}
+        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", cores=2, say=lines.append)
+    assert set(begun) == {"east-s0-teacher", "north-s0-teacher"} and not any("FAILED" in line for line in lines)

@@ -35,6 +35,7 @@ from . import notebook, report
 from .averaging import Curves, choose, labels_of
 from .domains import load_domains
 from .models import build_model
+from .objectives import combine
 from .parameters import STRATEGIES, Compare, Distill, Training, TrainTeacher
 from .registry import UnknownName, did_you_mean
 from .run import recording_folder
@@ -216,6 +217,9 @@ def _job(study: Study, cls: type, name: str, given: Mapping) -> Job:
 
 def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be."""
+    objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
+    if objectives.needs("teacher") and teacher is None:
+        raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
     build_model(p.model, classes, **{**p.student(), "pretrained": False})
     settings = {"edges": [], **p.training()}
     settings["declare"] = [{"name": s} if isinstance(s, str) else s for s in settings["declare"]]
@@ -227,7 +231,7 @@ def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
             f"A strategy begins beyond the {p.steps} steps of the run; see begin and start in {p.strategies}."
         )
     recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy"]
-    recorded += ["val_kd_loss"] if getattr(p, "teacher", None) else []
+    recorded += ["val_kd_loss"] if teacher else []
     curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
     for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
         try:
