@@ -1,5 +1,7 @@
 # Two commands on a fresh machine with python3.11+, make and git:  make report   make test
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# the first that runs and is new enough; a name on the PATH may be a shim of a version that is not active
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 STUDY ?= quickstart
 BIN := .venv/bin
 READY := .venv/.ready
@@ -10,7 +12,7 @@ setup: $(READY)
 
 # made again whenever the dependencies change
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"wakd_kit needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=/path/to/python3.11")'
+	@test -n "$(PYTHON)" || { echo "wakd_kit needs Python 3.11 or newer and found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'

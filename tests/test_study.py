@@ -150,7 +150,7 @@ def test_a_plan_is_a_chain_per_target_and_seed_with_complete_parameters(write):
 
 
 def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write):
-    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}})
+    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}}, window_map=None)
     file.write_text(file.read_text().replace("common:", "common:\n  learning_rate: 1e-3"))
     ((job,),) = plan(load_study(file), Path("/runs"))
     assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-CE", 0.001, None)
