@@ -59,3 +59,19 @@ def test_learned_coefficients_are_no_worse_than_uniform_on_the_held_out_half(run
     )
     assert held_out_loss(chosen) <= held_out_loss(wk.averaging.uniform(run.source_curves)) + 1e-9
     assert abs(chosen.sum() - 1) < 1e-12 and chosen.min() >= 0
+
+
+def test_choose_supplies_what_each_strategy_asks_for(run):
+    wanted = ["last", "wakd", {"name": "sma", "start": 0.2}, "greedy_soup", {"name": "learned", "rounds": 3}]
+    choices = wk.choose(run, wanted)
+    score = wk.source_score(run)
+    assert list(choices) == ["last", "wakd", "sma", "greedy_soup", "learned"]
+    assert np.array_equal(choices["sma"], wk.averaging.sma(run.source_curves, start=0.2, score=score))
+    assert choices["learned"].strategy == "learned"
+
+
+def test_choose_loads_no_images_for_strategies_that_read_curves(run):
+    alone = wk.load_run(run.folder)  # trained on arrays in memory: it could not load them again
+    assert np.array_equal(wk.choose(alone, ["wakd"])["wakd"], wk.averaging.wakd(run.source_curves))
+    with pytest.raises(ValueError, match="trained on arrays in memory"):
+        wk.choose(alone, [{"name": "sma", "start": 0.2}])

@@ -126,7 +126,8 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
         ({"strategies": ["last", {"name": "best_val", "by": "val_kd_loss"}]}, "teacher: This run has no 'val_kd_loss' curve"),
-        ({"strategies": ["last", "learned"]}, "learned is fitted on one half of source validation and got no"),
+        ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
+        ({"strategies": ["last", {"name": "sma", "start": "x"}]}, "sma begins at a step (int) or a fraction of the run"),
     ],
 )  # fmt: skip
 def test_what_cannot_train_or_average_is_named_before_anything_runs(write, executed, tmp_path, settings, sentence):

@@ -8,13 +8,14 @@ coefficient per segment.
     split = wk.leave_one_out(wk.load_domains("digits"), target="sketch", seed=0)
     student = wk.build_model("resnet10t_w16", classes=split.classes)
     run = wk.train(student, split, objectives=[{"name": "ce"}], steps=600, save_to="runs/demo")
-    choices = wk.averaging.choose(run.source_curves, ["last", "wakd", "swad"])
+    choices = wk.choose(run, ["last", "wakd", "swad"])
     table = wk.evaluate(run, choices, split)
 """
 
 from . import averaging, comparison, objectives
 from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
 from .evaluation import evaluate, evaluate_model, source_score
+from .fitting import choose
 from .models import build_model
 from .run import Run, load_run
 from .soups import Soup
@@ -28,6 +29,7 @@ __all__ = [
     "Split",
     "averaging",
     "build_model",
+    "choose",
     "comparison",
     "domains_from_arrays",
     "evaluate",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import averaging, notebook, objectives, report, study
 from .domains import benchmarks, leave_one_out, load_domains
-from .evaluation import source_score
+from .fitting import choose
 from .models import build_model
 from .parameters import Student
 from .recording import estimate_bytes, write_state
@@ -135,9 +135,7 @@ def _average(parser: argparse.ArgumentParser) -> None:
 def _write_average(given: argparse.Namespace) -> None:
     run = load_run(given.run)
     wanted = {"name": given.strategy, "label": given.strategy, **dict(map(_parameter, given.settings))}
-    scored = "score" in inspect.signature(averaging.strategies.get(given.strategy)).parameters
-    choices = averaging.choose(run.source_curves, [wanted], score=source_score(run) if scored else None)
-    (coefficients,) = choices.values()
+    (coefficients,) = choose(run, [wanted]).values()
     if isinstance(coefficients, averaging.NoWindow):
         raise coefficients
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,37 @@
-"""What ``averaging.learned`` needs from torch: the loss of an average, its gradient, and a held-out half to stop on."""
+"""What strategies that search need from torch: scores, and for ``learned`` a loss, its gradient and a held-out half."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import averaging
+from .averaging import Coefficients, NoWindow
 from .domains import Examples, Split
+from .evaluation import source_score
 from .models import batchnorms, recalibrate
 from .views import to_float
+
+
+def choose(run, wanted: Sequence[str | Mapping], split: Split | None = None) -> dict[str, Coefficients | NoWindow]:
+    """``averaging.choose`` on a recorded run, with the evaluations on source validation that its strategies ask for.
+
+    Nothing is loaded or evaluated for strategies that read curves alone. Returns {label: coefficients, or the reason for none}.
+    """
+    score = functools.cache(lambda: source_score(run, split))
+    fit = functools.cache(lambda: source_fit(run, split))
+    return averaging.choose(
+        run.source_curves,
+        wanted,
+        score=lambda c: score()(c),
+        loss_and_gradient=lambda c: fit()[0](c),
+        held_out_loss=lambda c: fit()[1](c),
+    )
 
 
 def halves(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:

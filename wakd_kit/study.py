@@ -235,7 +235,7 @@ def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
     curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
     for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
         try:
-            choose(curves, [strategy], score=_stop)
+            choose(curves, [strategy], score=_stop, loss_and_gradient=_stop, held_out_loss=_stop)
         except _Searching:
             continue
 
@@ -244,7 +244,7 @@ class _Searching(Exception):
     """A strategy got as far as trying averages, so its settings are in order."""
 
 
-def _stop(_) -> float:
+def _stop(*_) -> float:
     raise _Searching
 
 

@@ -240,6 +240,8 @@ def _begin_step(spec: dict, steps: int) -> int:
     """The step after which a declared strategy begins, 0 when it has no such setting; fractions are of the whole run."""
     settings = {**settings_of(spec["name"]), **spec}
     value = next((settings[name] for name in _BEGINS if name in settings), 0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{spec['name']} begins at a step (int) or a fraction of the run (float); got {value!r}.")
     return math.floor(value * steps + 1e-9) if isinstance(value, float) else int(value)
 
 
