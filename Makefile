@@ -22,7 +22,7 @@ report: $(READY)
 	$(BIN)/wakd report $(STUDY)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -268,6 +268,15 @@ def test_another_strategy_needs_no_training_and_another_teacher_new_students(wri
     assert contents(run / "segments") != recorded
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_study_begins_nothing_more(write, monkeypatch, tmp_path):
     begun, lines, waiting = [], [], threading.Event()
 

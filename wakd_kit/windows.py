@@ -17,8 +17,9 @@ from tqdm.auto import tqdm
 
 from .domains import Split
 from .evaluation import Averages, predict
-from .models import recalibrate
+from .models import Tap, recalibrate
 from .recording import write_with
+from .views import to_float
 
 
 def window_map(
@@ -45,8 +46,9 @@ def window_map(
     workers = workers or (1 if first.device.type == "cuda" else len(os.sched_getaffinity(0)))
     # made here, one after the other: torch.fx patches modules while it traces, and no thread may be calling them then
     idle = queue.SimpleQueue()
+    inputs = _inputs(first)
     for _ in range(workers):
-        idle.put(_Swapper(first.copy()))
+        idle.put(_Swapper(first.copy(), inputs))
     bar = tqdm(total=len(edges) * (len(edges) + 1) // 2, unit="window", disable=not progress)
 
     def row(start: int) -> list[dict]:
@@ -93,7 +95,7 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
     edges = grid_edges(run.segments.edges, grid)
     begins = [0, *edges[:-1]]
     averages = Averages(run, split, roles=("source", "target"))
-    swapper = _Swapper(averages)
+    swapper = _Swapper(averages, _inputs(averages))
     sums: dict[str, list[Tensor]] = {domain: [] for domain in averages.images}
     names = _float_names(averages.model)
     for low, high in zip(begins, edges):
@@ -119,8 +121,8 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
 class _Swapper:
     """Writes flat parameter vectors into a model in place and scores it, with BatchNorm folded into convolutions."""
 
-    def __init__(self, averages: Averages):
-        self.averages = averages
+    def __init__(self, averages: Averages, inputs: dict[str, list[Tensor]] | None):
+        self.averages, self.inputs = averages, inputs
         state = averages.model.state_dict()
         self.tensors = [state[name] for name in _float_names(averages.model)]
         self.shapes = [t.shape for t in self.tensors]
@@ -128,7 +130,7 @@ class _Swapper:
         self.keeps_statistics = averages.run.settings["batchnorm"] == "last"
         self.folded, self.pairs = _folded(averages.model)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def logits(self, vector: Tensor, *, raw: bool, end: int) -> dict[str, Tensor]:
         averages = self.averages
         parts = vector.to(averages.device).split(self.sizes)
@@ -149,11 +151,25 @@ class _Swapper:
             )
             folded.weight.copy_(weight)
             folded.bias.copy_(bias)
-        return {domain: predict(self.folded, images) for domain, images in averages.images.items()}
+        if self.inputs is None:
+            return {domain: predict(self.folded, images) for domain, images in averages.images.items()}
+        network = self.folded.model.eval()
+        return {d: torch.cat([network(x) for x in xs]).float().cpu() for d, xs in self.inputs.items()}
 
     def accuracy(self, vector: Tensor, *, raw: bool, end: int) -> dict[str, float]:
         logits = self.logits(vector, raw=raw, end=end)
         return {domain: _accuracy(z, self.averages.labels[domain]) for domain, z in logits.items()}
+
+
+def _inputs(averages: Averages, *, most: int = 2**29, batch_size: int = 128) -> dict[str, list[Tensor]] | None:
+    """What the network behind the tap sees, made once for all windows; None where that would take too much memory."""
+    if not isinstance(averages.model, Tap) or 4 * sum(u.numel() for u in averages.images.values()) > most:
+        return None
+    tap = averages.model
+    return {
+        domain: [((to_float(part) - tap.mean) / tap.std) for part in images.split(batch_size)]
+        for domain, images in averages.images.items()
+    }
 
 
 def _folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]]]:

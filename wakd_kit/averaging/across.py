@@ -84,7 +84,7 @@ def check_barrier(losses: Sequence[float], midpoints: Any, *, allowed: float = 0
     if barrier > allowed:
         raise NoWindow(
             f"Runs {i + 1} and {j + 1} do not share a start: midpoint loss {midpoints[i, j]:.2g} vs "
-            f"{losses[i]:.2g} and {losses[j]:.2g}. Average runs with the same initial parameters, or use ensemble(...)."
+            f"{losses[i]:.2g} and {losses[j]:.2g}. Average runs that were trained mildly from the same initial parameters, or use ensemble(...)."
         )
     return float(barrier)
 
