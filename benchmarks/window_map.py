@@ -1,6 +1,6 @@
 """The full window map of a digits run: 40 segments, 820 windows, source validation and target. Time, and how it grows.
 
-python benchmarks/window_map.py [--steps 1200]
+python benchmarks/window_map.py [--steps 400] [--policies average recalibrate]
 """
 
 import argparse
@@ -30,10 +30,11 @@ def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=400)
+    options.add_argument("--policies", nargs="+", default=["average", "recalibrate"])
     given = options.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        for batchnorm in ("average", "recalibrate"):
+        for batchnorm in given.policies:
             run = record(Path(folder) / batchnorm, given.steps, batchnorm)
             images = sum(len(e) for e in run.split.val.values()) + len(run.split.target_for_testing_only)
             print(f"BatchNorm policy {batchnorm}: {images} images a window", flush=True)
