@@ -103,6 +103,8 @@ def test_doctor_says_what_a_run_holds_and_takes(student, capsys):
     assert "Run('KD': resnet10t, target north, seed 0, 6 steps, 4 segments)" in text
     total = float(re.search(r"total +([\d.]+) MB", text).group(1))
     assert total == pytest.approx(sum(f.stat().st_size for f in student.rglob("*") if f.is_file()) / 1e6, abs=0.01)
+    each = sum(f.stat().st_size for f in (student / "segments").iterdir()) / 4 / 1e6
+    assert f"A stored segment takes {each:.2f} MB" in text and "most_stored=N" in text
 
 
 @pytest.mark.parametrize(
