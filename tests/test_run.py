@@ -151,3 +151,18 @@ def test_choices_are_remembered_with_their_reasons(tmp_path):
     run.remember_choices({"a": wk.averaging.wakd(run.source_curves), "b": wk.averaging.NoWindow("because")})
     run.remember_choices({"a": wk.averaging.last(run.source_curves)})
     assert run.choices["a"].of == "end" and str(run.choices["b"]) == "because"
+
+
+def test_a_teacher_without_a_window_is_not_deployed_as_something_else(tmp_path):
+    run = one_hot_run(tmp_path / "run")
+    with pytest.raises(wk.averaging.NoWindow, match="because"):
+        run.deploy(wk.averaging.NoWindow("because"))
+    assert not (run.folder / "deployed.json").exists()
+
+
+def test_a_curve_that_was_not_recorded_is_an_outcome_and_an_unknown_one_an_error(run):
+    alone = wk.averaging.Curves([1, 1, 1], val_loss=[3, 1, 2])
+    (choice,) = wk.averaging.choose(alone, [{"name": "swad", "loss": "val_kd_loss"}]).values()
+    assert isinstance(choice, wk.averaging.NoWindow) and "no 'val_kd_loss' curve; it has val_loss" in str(choice)
+    with pytest.raises(ValueError, match="Did you mean 'val_loss'"):
+        wk.averaging.choose(alone, [{"name": "swad", "loss": "val_los"}])

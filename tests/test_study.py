@@ -125,7 +125,6 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"students": {"KD": {}, "CE": {"window_map_grid": "x"}}}, "CE: window_map_grid='x': expected int, got str."),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
-        ({"strategies": ["last", {"name": "best_val", "by": "val_kd_loss"}]}, "teacher: This run has no 'val_kd_loss' curve"),
         ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
         ({"strategies": ["last", {"name": "sma", "start": "x"}]}, "sma begins at a step (int) or a fraction of the run"),
     ],

@@ -231,7 +231,9 @@ class Run:
         return model
 
     def deploy(self, coefficients: Coefficients) -> None:
-        """Choose what this run stands for when it is used as a teacher; recorded in the run."""
+        """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
+        if isinstance(coefficients, NoWindow):
+            raise coefficients
         self.stored_coefficients(coefficients)
         write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
 

@@ -91,8 +91,8 @@ class Curves:
     def series(self, name: str) -> np.ndarray:
         """A steering curve by name, (S,) finite float64.
 
-        ``ValueError`` for an unknown or unrecorded name and for the target; ``NoWindow`` where it is not finite, so
-        that a diverged run is a dash in the table while the strategies that read no curve still have their rows.
+        ``ValueError`` for an unknown name and for the target; ``NoWindow`` where it was not recorded or is not finite, so
+        that a run without a teacher, or a diverged one, is a dash in the table while other strategies have their rows.
         """
         if "target" in str(name):
             raise ValueError(f"{name!r} asks for the target domain; strategies see source curves only: {_names(self)}.")
@@ -100,7 +100,7 @@ class Curves:
             raise ValueError(did_you_mean("curve", name, SERIES))
         values = getattr(self, name)
         if values is None:
-            raise ValueError(f"This run has no {name!r} curve; it has {_names(self)}.")
+            raise NoWindow(f"This run has no {name!r} curve; it has {_names(self)}.")
         if not np.all(np.isfinite(values)):
             first = int(np.flatnonzero(~np.isfinite(values))[0])
             raise NoWindow(
