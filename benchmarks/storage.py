@@ -17,12 +17,18 @@ import pandas as pd
 import torch
 
 import wakd_kit as wk
-from wakd_kit.recording import Checkpoint, Recorder
+from wakd_kit.recording import Checkpoint
 from wakd_kit.training import edges_to_keep
 
 
 def resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def held_mb() -> float:
+    """What the process holds for itself now; pages of mapped files, which the system takes back at will, are not in it."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def settings(given) -> dict:
@@ -54,11 +60,12 @@ def main() -> None:
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()  # the moments exist, as they would in training
         checkpoint = Checkpoint(folder, model, optimiser)
-        segments, rows = checkpoint.restore(given.storage)
-        recorder = Recorder(model, segments)
+        checkpoint = Checkpoint(folder, model, optimiser)
+        recorder, rows = checkpoint.restore(given.storage)
+        segments = recorder.segments
         move = [1e-4 * torch.randn_like(p) for p in model.parameters()]
-        held = resident_mb()
-        highest, adding, storing = 0, 0.0, 0.0
+        held, own = resident_mb(), held_mb()
+        highest, most_held, adding, storing = 0, 0.0, 0.0, 0.0
         for step in range(1, given.steps + 1):
             with torch.no_grad():
                 if step % 10 == 0:  # a walk: back and forth with drift, cheap enough to repeat 50,000 times
@@ -73,13 +80,15 @@ def main() -> None:
                 if len(segments) > given.most:
                     segments.shrink(given.most, edges_to_keep(pd.DataFrame(rows), settings(given)))
                 checkpoint.save(rows)
+                most_held = max(most_held, held_mb())
                 storing += time.perf_counter() - start
                 highest = max(highest, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
         vector = 4 * sum(p.numel() for p in model.parameters()) / 1e6
         print(f"{given.steps} iterates, {len(rows)} segments recorded, {len(segments)} stored as {given.storage}")
         print(f"disk at its highest {highest / 1e9:.2f} GB (checkpoint and initial parameters included)")
-        print(f"one parameter vector {vector:.0f} MB, the running sum; beside it resident memory grew by at most")
-        print(f"{resident_mb() - held:.0f} MB, file buffers while a segment is written or merged")
+        print(f"one parameter vector is {vector:.0f} MB. Beyond plain training, after each segment, the process held at most")
+        print(f"{most_held - own:.0f} MB more of its own; peak resident memory grew by {resident_mb() - held:.0f} MB, mapped files and")
+        print("what the allocator keeps included (MALLOC_MMAP_THRESHOLD_=131072 returns it at once)")
         print(f"adding {1e3 * adding / given.steps:.2f} ms an iterate, storing {storing / len(rows):.2f} s a segment")
         curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
         for name in ("wakd", "swad"):

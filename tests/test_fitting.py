@@ -75,3 +75,29 @@ def test_choose_loads_no_images_for_strategies_that_read_curves(run):
     assert np.array_equal(wk.choose(alone, ["wakd"])["wakd"], wk.averaging.wakd(run.source_curves))
     with pytest.raises(ValueError, match="trained on arrays in memory"):
         wk.choose(alone, [{"name": "sma", "start": 0.2}])
+
+
+def test_the_table_of_choices_says_window_count_reason_and_cost(run):
+    wanted = ["last", {"name": "wakd", "begin": 8}, {"name": "swad", "n_converge": 6}, {"name": "sma", "start": 0}, "best_val", "wise_ft"]
+    wanted += [{"name": "swad", "label": "by KL", "loss": "val_kd_loss"}, {"name": "lawa", "k": 3}, "learned"]
+    choices = wk.choose(run, wanted)
+    table = wk.choices_table(run, choices).set_index("strategy")
+    assert list(table.index) == list(choices)
+    assert table.loc["wakd", ["begin", "end", "iterates", "of"]].tolist() == [8, 24, 16, "mean"]
+    assert table.loc["last", ["begin", "end", "iterates", "of"]].tolist() == [23, 24, 1, "end"]
+    assert table.loc["lawa", ["begin", "end", "iterates", "of"]].tolist() == [15, 24, 3, "end"]
+    assert table.loc["wise_ft", "initial"] == 0.25
+    assert table.loc["wakd", "chosen_by"] == "settled before training" and table.loc["wakd", "evaluations"] == 0
+    assert table.loc["best_val", "chosen_by"] == "val_accuracy on source validation"
+    assert table.loc["by KL", "chosen_by"] == "val_kd_loss on source validation"
+    assert "no 'val_kd_loss' curve" in table.loc["by KL", "reason"] and table.loc["by KL", "coefficients"] is None
+    assert table.loc["sma", "chosen_by"] == "averages scored on source validation"
+    assert table.loc["sma", "evaluations"] == 6, "one per segment end"
+    assert table.loc["learned", "evaluations"] > 1
+    assert np.array_equal(table.loc["wakd", "coefficients"], choices["wakd"])
+
+
+def test_what_decided_is_kept_with_the_run(run):
+    wk.evaluate(run, wk.choose(run, ["last", {"name": "sma", "start": 4}]))
+    kept = wk.load_run(run.folder).choices["sma"]
+    assert (kept.chosen_by, kept.evaluations) == ("averages scored on source validation", 5)

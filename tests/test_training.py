@@ -106,6 +106,38 @@ def test_a_declared_strategy_stays_exact_when_segments_are_merged(split, tmp_pat
             torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"name": "ema", "decay": 0.9},
+        {"name": "ema", "decay": 0.8, "begin": 0.3},
+        {"name": "ema", "decay": 0.99, "warmup": True},
+        {"name": "ema", "decay": 0.9, "from_initial": True},
+    ],
+)
+def test_a_declared_moving_average_is_exact_iterate_by_iterate(split, tmp_path, monkeypatch, declared):
+    spy = Spy(monkeypatch)
+    settings = dict(steps=90, segment_length=3, most_stored=17, batchnorm="average", storage="float16_difference")
+    run = quick(split, tmp_path / "run", declare=["wakd", declared], **settings)
+    asked = {k: v for k, v in declared.items() if k != "name"}
+    begin = int(90 * asked.pop("begin", 0))
+    # of single iterates coefficients are exact whatever the segments were
+    per_iterate = wk.averaging.ema(iterates=[1] * 90, begin=begin, **asked)
+    coefficients = wk.averaging.ema(run.source_curves, begin=begin, **asked)
+    state = run.average(coefficients, exact=True)
+    grid = run._weighted_sum(run.stored_coefficients(coefficients)[0], "mean", coefficients.initial)
+    away = 0.0
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            expected = per_iterate.initial * run.segments.initial[name].double()
+            expected += sum(c * i[name].double() for c, i in zip(per_iterate, spy.iterates))
+            torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
+            away = max(away, (grid[name].double() - expected).abs().max().item())
+        else:
+            assert torch.equal(tensor, spy.iterates[-1][name])
+    assert away > 1e-3, "from segment means alone it would be another average"
+
+
 def test_coefficients_that_merged_storage_cannot_hold_say_so(split, tmp_path):
     run = quick(split, tmp_path / "run", steps=60, segment_length=2, most_stored=18, declare=[])
     one_early = np.eye(30)[0]
@@ -148,7 +180,7 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monk
         steps=40,
         segment_length=4,
         most_stored=5,
-        declare=["wakd"],
+        declare=["wakd", {"name": "ema", "decay": 0.9}],
         teacher=teacher,
         objectives="kd",
         optimiser=optimiser,
@@ -171,6 +203,8 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monk
     assert not (tmp_path / "cut").exists()
     resumed = quick(split, tmp_path / "cut", student(**model), resume=True, **settings)
     equal_runs(whole, resumed)
+    kept = [recording.read_state(r.folder / "running" / "0.safetensors") for r in (whole, resumed)]
+    assert kept[0] and all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0])
 
 
 def record_here(folder):

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,34 @@ def choose(run, wanted: Sequence[str | Mapping], split: Split | None = None) -> 
         loss_and_gradient=lambda c: fit()[0](c),
         held_out_loss=lambda c: fit()[1](c),
     )
+
+
+def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.DataFrame:
+    """What each strategy picked on one run, a row each: the results of ``choose`` (or ``run.choices``) for reading.
+
+    Columns: ``strategy`` (label), ``begin``, ``end`` (steps; iterates begin < i <= end carry weight), ``iterates`` (how many
+    carry weight), ``of`` ("mean" of segments or "end" iterates), ``initial`` (coefficient of the initial parameters),
+    ``chosen_by``, ``evaluations`` (averages evaluated on source validation to choose), ``picked`` (a sentence), and
+    ``reason`` where there is no window. ``coefficients`` holds the array itself, None where there is none.
+    """
+    curves, rows = run.source_curves, []
+    for label, choice in choices.items():
+        if isinstance(choice, NoWindow):
+            row = {"strategy": label, "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
+            rows.append(row | {"reason": str(choice), "coefficients": None})
+            continue
+        used = np.flatnonzero(choice)
+        row = {"strategy": label, "of": choice.of, "initial": choice.initial, "chosen_by": choice.chosen_by}
+        row |= {"evaluations": choice.evaluations, "picked": choice.note, "coefficients": np.asarray(choice)}
+        if len(used):
+            ends = choice.of == "end"
+            row |= {"begin": int(curves.ends[used[0]] if ends else curves.begins[used[0]]) - 1}
+            row |= {"end": int(curves.ends[used[-1]])}
+            row |= {"iterates": len(used) if ends else int(curves.iterates[used].sum())}
+        rows.append(row)
+    columns = ("strategy", "begin", "end", "iterates", "of", "initial", "chosen_by", "evaluations", "picked", "reason")
+    table = pd.DataFrame(rows, columns=[*columns, "coefficients"])
+    return table.astype({"begin": "Int64", "end": "Int64", "iterates": "Int64"})
 
 
 def halves(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:

@@ -2,7 +2,8 @@
 
 A recording costs one extra parameter vector in memory (a running sum) and one fused add per step. On disk it keeps at
 most ``most`` stored segments: beyond that, neighbours are merged, and a merged mean is exactly the mean over all its
-iterates. Edges that declared strategies need are never merged away.
+iterates. Edges that declared strategies need are never merged away. A declared moving average, which no edge can make
+exact, is kept itself: one more vector and one fused update per step each.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import os
 import platform
 import shutil
 import socket
+import struct
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .averaging import Coefficients, Recurrence
 
 State = dict[str, Tensor]
 
@@ -91,9 +94,12 @@ class Segments:
     def append(self, mean: State, end: State, first: int, last: int) -> None:
         """Store one more segment. The file is complete before the index names it."""
         entry = _entry(first, last)
-        state = {f"mean.{n}": self._encode(n, t) for n, t in mean.items()}
-        state |= {f"end.{n}": self._encode(n, t) for n, t in end.items()}
-        write_state(self.folder / entry["file"], state)
+        given = {"mean": mean, "end": end}
+        write_tensors(
+            self.folder / entry["file"],
+            [(of, name) for of, state in given.items() for name in state],
+            lambda of, name: self._encode(name, given[of][name]),
+        )
         self.index.append(entry)
         self._write_index()
 
@@ -104,13 +110,18 @@ class Segments:
         """
         left, right = self.index[position], self.index[position + 1]
         share = self.iterates[position] / (self.iterates[position] + self.iterates[position + 1])
-        with self._open(position) as before, self._open(position + 1) as after:
-            state = {f"end.{name}": after.get_tensor(f"end.{name}") for name in _names(after, "end")}
-            for name in _names(after, "mean"):
-                a, b = (self._decode(name, f.get_tensor(f"mean.{name}")).double() for f in (before, after))
-                state[f"mean.{name}"] = self._encode(name, (share * a + (1 - share) * b).float())
         joined = _entry(left["first"], right["last"])
-        write_state(self.folder / joined["file"], state)
+        with self._open(position) as before, self._open(position + 1) as after:
+
+            def joint(of: str, name: str) -> Tensor:
+                if of == "end":
+                    return after.get_tensor(f"end.{name}")
+                total = self._decode(name, before.get_tensor(f"mean.{name}")).double().mul_(share)
+                total.add_(self._decode(name, after.get_tensor(f"mean.{name}")), alpha=1 - share)
+                return self._encode(name, total.float())
+
+            names = [(of, name) for of in ("mean", "end") for name in _names(after, of)]
+            write_tensors(self.folder / joined["file"], names, joint)
         self.index[position : position + 2] = [joined]
         self._write_index()
         for old in (left, right):
@@ -171,21 +182,32 @@ def _names(file, of: str) -> list[str]:
 
 
 class Recorder:
-    """Sums the iterates of the open segment: ``add()`` after every optimiser step, ``close()`` at a segment's end."""
+    """Sums the iterates of the open segment: ``add()`` after every optimiser step, ``close()`` at a segment's end.
 
-    def __init__(self, model: nn.Module, segments: Segments):
+    recurrences  moving averages to keep as well, one state each in ``running``
+    """
+
+    def __init__(self, model: nn.Module, segments: Segments, recurrences: Sequence[Recurrence] = ()):
         self.model = model
         self.segments = segments
+        self.recurrences = list(recurrences)
         # state_dict tensors share memory with the live parameters and buffers, so the list is made once
         self._live = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
         self._tensors = list(self._live.values())
         self._sums = [torch.zeros_like(t, dtype=torch.float32) for t in self._tensors]
+        self.running = [{n: t.detach().clone() for n, t in self._live.items()} for _ in self.recurrences]
         self.count = 0
+        self.step = int(segments.edges[-1]) if len(segments) else 0
 
     @torch.no_grad()
     def add(self) -> None:
         torch._foreach_add_(self._sums, self._tensors)
         self.count += 1
+        self.step += 1
+        for recurrence, average in zip(self.recurrences, self.running):
+            if self.step > recurrence.begin:
+                share = 1 - float(recurrence.decays[self.step - recurrence.begin - 1])
+                torch._foreach_lerp_([*average.values()], self._tensors, share)
 
     @torch.no_grad()
     def close(self, step: int) -> None:
@@ -207,23 +229,57 @@ class Checkpoint:
         self.folder, self.model, self.optimiser = folder, model, optimiser
         self.file = folder / "checkpoint.pt"
 
-    def save(self, rows: list[dict]) -> None:
+    def save(self, rows: list[dict], running: Sequence[State] = ()) -> None:
         write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "rows": rows}
+        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state |= {"rows": rows, "running": list(running)}
         write_with(self.file, lambda path: torch.save(state, path))
 
-    def restore(self, storage: str) -> tuple[Segments, list[dict]]:
-        """The stored segments and curve rows to continue from; both empty at the start of a run."""
+    def restore(self, storage: str, recurrences: Sequence[Recurrence] = ()) -> tuple[Recorder, list[dict]]:
+        """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start."""
         folder = self.folder / "segments"
         if not self.file.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            return Segments.create(folder, self.model.state_dict(), storage), []
+            segments = Segments.create(folder, self.model.state_dict(), storage)
+            return Recorder(self.model, segments, recurrences), []
         state = torch.load(self.file, map_location=next(self.model.parameters()).device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if "running" not in state:
+            raise RunProblem(
+                f"{self.folder} was started by an older version of wakd_kit, whose checkpoints hold no moving averages. "
+                "Finish it with that version, or record it again elsewhere."
+            )
         segments = Segments(folder, storage)
         segments.cut(state["rows"][-1]["step"])
-        return segments, state["rows"]
+        recorder = Recorder(self.model, segments, recurrences)
+        recorder.running = state["running"]
+        return recorder, state["rows"]
+
+
+class RunningAverages:
+    """The moving averages that a finished run kept, each with the coefficients that it stands for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = folder / "index.json"
+        self.index: list[dict] = json.loads(index.read_text()) if index.exists() else []
+
+    def write(self, averages: Iterable[tuple[Coefficients, State]]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.index = []
+        for i, (coefficients, state) in enumerate(averages):
+            write_state(self.folder / f"{i}.safetensors", state)
+            values = np.asarray(coefficients).tolist()
+            self.index.append({"values": values, "initial": coefficients.initial, "note": coefficients.note})
+        write_text(self.folder / "index.json", json.dumps(self.index))
+
+    def find(self, values: np.ndarray, of: str, initial: float) -> State | None:
+        """The moving average with these coefficients, if it was kept."""
+        for i, kept in enumerate(self.index):
+            if of == "mean" and abs(kept["initial"] - initial) < 1e-12 and np.allclose(kept["values"], values, 0, 1e-12):
+                return read_state(self.folder / f"{i}.safetensors")
+        return None
 
 
 @contextlib.contextmanager
@@ -277,33 +333,60 @@ def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
             )
 
 
-def estimate_bytes(model: nn.Module, segments: int, storage: str) -> dict[str, int]:
+def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
     """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
 
     segments  how many are stored at most
+    running   how many moving averages are declared
     """
     state = model.state_dict().values()
     numbers, width = sum(t.numel() for t in state if t.is_floating_point()), 2 if storage == "float16_difference" else 4
     one = 2 * numbers * width + 2 * HEADER * len(state)  # a mean and an end
     # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
-    checkpoint = 3 * 4 * numbers + 3 * CHECKPOINT_ENTRY * len(state)
-    initial = 4 * numbers + HEADER * len(state)
-    # the running sum, and a mean and an end as bytes while they are written
-    return {"disk": (segments + 2) * one + initial + 2 * checkpoint, "memory": 3 * 4 * numbers}
+    checkpoint = (3 + running) * (4 * numbers + CHECKPOINT_ENTRY * len(state))
+    whole = (1 + running) * (4 * numbers + HEADER * len(state))  # initial parameters and moving averages
+    # the running sum; a tensor or two while segments are written
+    largest = max(t.numel() for t in state)
+    return {"disk": (segments + 2) * one + whole + 2 * checkpoint, "memory": 4 * ((1 + running) * numbers + 4 * largest)}
 
 
-HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers, at most
+HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # safetensors' names
 
 
 def write_state(path: Path, state: State) -> None:
     """A safetensors file that is either complete or not there."""
-    stored: State = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
-        shared = any(tensor.data_ptr() == other.data_ptr() for other in stored.values() if tensor.numel())
-        stored[name] = tensor.clone() if shared else tensor  # safetensors refuses tied tensors
+    write_tensors(path, [(name,) for name in state], state.__getitem__)
+
+
+def write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[..., Tensor]) -> None:
+    """``write_state`` for tensors that are made one at a time: ``make(*name)`` is stored as the name's parts, dotted.
+
+    safetensors' own writer wants all of them at once and copies them as bytes, beside a training that may have no room
+    for that. Here memory holds one tensor. The header comes first in the file and is written last, into room left for it.
+    """
+    header: dict[str, dict] = {}
+    room = sum(HEADER + len(".".join(name)) for name in names) // 8 * 8
     partial = path.with_name(path.name + ".part")
-    save_file(stored, partial)
+    with open(partial, "wb") as file:
+        file.seek(8 + room)
+        for name in names:
+            tensor, begin = make(*name).detach().cpu().contiguous(), file.tell() - 8 - room
+            file.write(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+            offsets = [begin, file.tell() - 8 - room]
+            kind = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+            header[".".join(name)] = kind
+        file.seek(0)
+        file.write(struct.pack("<Q", room) + json.dumps(header).encode().ljust(room))
     os.replace(partial, path)
 
 

@@ -4,6 +4,7 @@
       settings.json     everything train() was asked for, the split, the teacher, what is declared
       curves.csv        one row per segment: losses and source-validation curves
       segments/         initial parameters; per stored segment the mean of its iterates and its last iterate
+      running/          moving averages that were declared, iterate by iterate
       environment.json  versions, commit, device, seconds
       deployed.json     the coefficients this run stands for when it serves as a teacher
       scores.csv        what evaluate() measured, target included; choices.json: of which coefficients
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from .averaging import Coefficients, Curves, NoWindow, last
 from .domains import Split, leave_one_out, load_domains
 from .models import BATCHNORM_POLICIES, batchnorms, build_model, recalibrate
-from .recording import RunProblem, Segments, State, write_text
+from .recording import RunningAverages, RunProblem, Segments, State, write_text
 from .views import calibration_views, views_from
 
 FORMAT = 1
@@ -138,6 +139,9 @@ class Run:
     ) -> State:
         """The averaged student as a ``state_dict``, float32 on the CPU; sums are taken in float64.
 
+        The coefficients of an ema that was declared are answered with the moving average that training kept, exact
+        iterate by iterate; any other ema takes each segment's iterates as their mean.
+
         coefficients  what a strategy returned, or any array with one per segment (then of segment means)
         batchnorm     policy for running statistics, default the run's own: ``average`` them like parameters, take
                       those of the ``last`` iterate used, ``recalibrate`` on source batches. Under ``recalibrate`` a
@@ -148,7 +152,9 @@ class Run:
         if policy not in BATCHNORM_POLICIES:
             raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
         stored, moved = self.stored_coefficients(coefficients)
-        if moved > 1e-9:
+        of, initial = getattr(coefficients, "of", "mean"), getattr(coefficients, "initial", 0.0)
+        running = RunningAverages(self.folder / "running").find(np.asarray(coefficients), of, initial)
+        if moved > 1e-9 and running is None:
             message = (
                 f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
                 "the nearest of them. Declare the strategy when training, or store more segments, to have it exactly."
@@ -156,9 +162,7 @@ class Run:
             if exact:
                 raise RunProblem(message)
             warnings.warn(message, stacklevel=2)
-        of = getattr(coefficients, "of", "mean")
-        state = self._weighted_sum(stored, of, getattr(coefficients, "initial", 0.0))
-        initial = getattr(coefficients, "initial", 0.0)
+        state = self._weighted_sum(stored, of, initial) if running is None else self._counters() | running
         one = np.count_nonzero(stored) == 1 and not initial
         raw_iterate = one and (of == "end" or self.segments.iterates[stored.argmax()] == 1)
         if policy == "last" and np.count_nonzero(stored):
@@ -166,6 +170,10 @@ class Run:
         if policy == "recalibrate" and (batchnorm or not raw_iterate):
             state = self._recalibrated(state, split)
         return state
+
+    def _counters(self) -> State:
+        """Integer buffers such as num_batches_tracked, of the last iterate."""
+        return {n: t for n, t in self.segments.read(-1, "end").items() if not t.is_floating_point()}
 
     def _weighted_sum(self, stored: np.ndarray, of: str, initial: float) -> State:
         total: dict[str, Tensor] = {}
@@ -287,8 +295,7 @@ def _record(choice) -> dict:
     """Plain values of coefficients, or of the reason why there are none."""
     if isinstance(choice, NoWindow):
         return {"no_window": str(choice)}
-    notes = {name: getattr(choice, name) for name in ("of", "initial", "strategy", "note") if hasattr(choice, name)}
-    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **notes}
+    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **getattr(choice, "notes", {})}
 
 
 def recording_folder(folder: Path) -> Path:

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .averaging import settings_of, strategies
+from .averaging import Recurrence, ema, ema_recurrence, settings_of, strategies
 from .batches import SourceBatches, seed_step
 from .domains import Split
 from .evaluation import SourceValidation, predict
 from .models import BATCHNORM_POLICIES, as_tap, training_mode
 from .objectives import Combined, combine
-from .recording import STORAGE, Checkpoint, Recorder, fingerprint, recording, refuse_other_settings
+from .recording import STORAGE, Checkpoint, RunningAverages, fingerprint, recording, refuse_other_settings
 from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
 from .views import augment, views_from
@@ -82,7 +82,8 @@ def train(
     views           augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own
     batchnorm       "frozen" (eval during training, for pretrained students), or what happens to running statistics when
                     iterates are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"
-    declare         strategies whose windows must stay exact when stored segments are merged (``most_stored``)
+    declare         strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and
+                    an ema iterate by iterate, at one more parameter vector in memory each
     storage         "float32" or "float16_difference" (half the disk)
     save_to         the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until complete
     resume          continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
@@ -146,8 +147,8 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
     optimiser = _optimiser(student, settings)
     validation = SourceValidation(split, teacher, combined)
     checkpoint = Checkpoint(folder, student, optimiser)
-    segments, rows = checkpoint.restore(settings["storage"])
-    recorder = Recorder(student, segments)
+    recorder, rows = checkpoint.restore(settings["storage"], recurrences(settings))
+    segments = recorder.segments
     started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
     generator = torch.Generator(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
@@ -185,9 +186,13 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
         recorder.close(step)
         if len(segments) > settings["most_stored"]:
             segments.shrink(settings["most_stored"], edges_to_keep(pd.DataFrame(rows), settings))
-        checkpoint.save(rows)
+        checkpoint.save(rows, recorder.running)
         bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
         totals, clock = {}, time.perf_counter()
+    curves = curves_from(pd.DataFrame(rows), split.sources)
+    kept = [ema(curves, **named(spec)) for spec in settings["declare"] if spec["name"] == "ema"]
+    if kept:
+        RunningAverages(folder / "running").write(zip(kept, recorder.running))
 
 
 def _diverged(row: dict, settings: dict, folder: Path) -> str:
@@ -205,6 +210,17 @@ def segment_ends(settings: dict) -> frozenset[int]:
     return frozenset([*range(length, steps, length), *settings["edges"], *begins, steps])
 
 
+def recurrences(settings: dict) -> list[Recurrence]:
+    """The moving averages that are declared: all that edges cannot keep exact."""
+    steps, specs = settings["steps"], [spec for spec in settings["declare"] if spec["name"] == "ema"]
+    return [ema_recurrence(steps, **{**named(spec), "begin": _begin_step(spec, steps)}) for spec in specs]
+
+
+def named(spec: dict) -> dict:
+    """The settings of a declared strategy."""
+    return {key: value for key, value in spec.items() if key not in ("name", "label")}
+
+
 def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
     """Steps at which stored segments must keep an edge so that declared strategies stay exact.
 
@@ -219,12 +235,12 @@ def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
         strategy = strategies.get(spec["name"])
         known = inspect.signature(strategy).parameters
         recent = max(recent, sum(2 * spec.get(n, 0) for n in ("n_converge", "n_tolerance")))
-        if EVALUATIONS & known.keys():  # a search is not settled by curves; its begin is all that can be kept
+        # a search is not settled by curves, and a moving average is kept itself: only their begin needs an edge
+        if EVALUATIONS & known.keys() or spec["name"] == "ema":
             continue
-        named = {k: v for k, v in spec.items() if k not in ("name", "label")}
         begins = {name: begin for name in _BEGINS if name in known}
         try:
-            coefficients = strategy(curves, **{**named, **begins})
+            coefficients = strategy(curves, **{**named(spec), **begins})
         except ValueError:  # no window yet, or its begin is still to come
             continue
         density = np.asarray(coefficients) / curves.iterates

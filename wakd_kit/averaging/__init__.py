@@ -11,7 +11,7 @@ curves.py     Curves, Coefficients, NoWindow                                 wha
 from .across import check_barrier, diwa, ensemble, uniform_soup
 from .choosing import choose, labels_of, settings_of, strategies
 from .curves import Coefficients, Curves, NoWindow, as_curves
-from .schedule import ema, last, lawa, swa, uniform, wakd, window, wise_ft
+from .schedule import Recurrence, ema, ema_recurrence, last, lawa, swa, uniform, wakd, window, wise_ft
 from .search import greedy_soup, iidmax, learned, sma
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
@@ -19,12 +19,14 @@ __all__ = [
     "Coefficients",
     "Curves",
     "NoWindow",
+    "Recurrence",
     "as_curves",
     "best_val",
     "check_barrier",
     "choose",
     "diwa",
     "ema",
+    "ema_recurrence",
     "ensemble",
     "eoa_wakd_repo",
     "greedy_soup",

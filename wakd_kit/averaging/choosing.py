@@ -64,12 +64,37 @@ def choose(
     entries = _entries(wanted)
     calls = [(strategies.get(name), _complete(name, settings, evaluations)) for name, _, settings in entries]
     chosen: dict[str, Coefficients | NoWindow] = {}
-    for label, (strategy, settings) in zip(_labels(entries), calls, strict=True):
+    for label, (name, _, asked), (strategy, settings) in zip(_labels(entries), entries, calls, strict=True):
+        settings, spent = _counted(settings)
         try:
             chosen[label] = strategy(curves, **settings)
         except NoWindow as reason:
             chosen[label] = reason
+        chosen[label].chosen_by, chosen[label].evaluations = _chosen_by(name, asked), len(spent)
     return chosen
+
+
+def _chosen_by(name: str, settings: Mapping[str, Any]) -> str:
+    """What decides a strategy, in words: a schedule, a source-validation curve, or averages scored there."""
+    known = {**settings_of(name), **settings}
+    parameters = inspect.signature(strategies.get(name)).parameters
+    curve = next((known[setting] for setting in ("loss", "by") if setting in known), None)
+    if "loss_and_gradient" in parameters:
+        return "fitted on one half of source validation, stopped on the other"
+    if "score" in parameters:
+        return "averages scored on source validation"
+    return "settled before training" if curve is None else f"{curve} on source validation"
+
+
+def _counted(settings: dict[str, Any]) -> tuple[dict[str, Any], list[None]]:
+    """The settings with evaluations that leave a mark in the list at every call."""
+    spent: list[None] = []
+
+    def counted(evaluate: Callable) -> Callable:
+        return lambda coefficients: (spent.append(None), evaluate(coefficients))[1]
+
+    evaluated = {n: counted(f) for n, f in settings.items() if n in EVALUATIONS and f is not None}
+    return {**settings, **evaluated}, spent
 
 
 def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:

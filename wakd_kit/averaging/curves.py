@@ -22,6 +22,8 @@ SERIES = ("train_loss", "val_loss", "val_loss_pooled", "val_accuracy", "val_kd_l
 class NoWindow(ValueError):
     """A strategy found nothing to average on these curves: an outcome to report, never a reason to fall back."""
 
+    chosen_by, evaluations = "", 0  # as in ``Coefficients``
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -148,20 +150,34 @@ def as_curves(curves: Any = None, **series: Any) -> Curves:
 
 
 class Coefficients(np.ndarray):
-    """What a strategy returns: float64, one per segment, non-negative, summing to 1. A plain array with four notes.
+    """What a strategy returns: float64, one per segment, non-negative, summing to 1. A plain array with notes.
 
-    of        "mean": they weigh segment means (WAKD, SWAD, SMA); "end": segments' last iterates (LAWA, soups, last)
-    initial   the coefficient of the initial parameters, 0 for nearly every strategy; the sum includes it
-    strategy  name of the function that returned it
-    note      a sentence on what was picked, for tables and figures
+    of           "mean": they weigh segment means (WAKD, SWAD, SMA); "end": last iterates (LAWA, soups, last)
+    initial      the coefficient of the initial parameters, 0 for nearly every strategy; the sum includes it
+    strategy     name of the function that returned it
+    note         a sentence on what was picked, for tables and figures
+    chosen_by    what decided, in words, and
+    evaluations  how many averages were evaluated on source validation for it; both filled in by ``choose``
     """
 
     of: str
     initial: float
     strategy: str
     note: str
+    chosen_by: str
+    evaluations: int
 
-    def __new__(cls, values, *, of: str = "mean", initial: float = 0.0, strategy: str = "", note: str = ""):
+    def __new__(
+        cls,
+        values,
+        *,
+        of: str = "mean",
+        initial: float = 0.0,
+        strategy: str = "",
+        note: str = "",
+        chosen_by: str = "",
+        evaluations: int = 0,
+    ):
         array = np.array(values, dtype=np.float64).view(cls)
         if of not in ("mean", "end"):
             raise ValueError(f"Coefficients weigh segment 'mean's or 'end' iterates; got of={of!r}.")
@@ -171,16 +187,22 @@ class Coefficients(np.ndarray):
         if array.min() < 0 or initial < 0 or abs(total - 1) > 1e-9:
             raise ValueError(f"Coefficients are non-negative and sum to 1; got minimum {array.min()}, sum {total}.")
         array.of, array.initial, array.strategy, array.note = of, float(initial), strategy, note
+        array.chosen_by, array.evaluations = chosen_by, evaluations
         array.flags.writeable = False
         return array
 
     def __array_finalize__(self, source):
         # a view or a copy keeps the notes; a number derived from it (a sum, say) is an ordinary numpy value
-        for name, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""), ("note", "")):
+        for name, default in _NOTES.items():
             setattr(self, name, getattr(source, name, default))
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Everything but the values: ``Coefficients(values, **notes)`` is the same again."""
+        return {name: getattr(self, name) for name in _NOTES}
+
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
-        return _coefficients, (self.tolist(), self.of, self.initial, self.strategy, self.note)
+        return _coefficients, (self.tolist(), self.notes)
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
         return array[()] if return_scalar else np.asarray(array)
@@ -193,8 +215,11 @@ class Coefficients(np.ndarray):
         return int(used[0]), int(used[-1])
 
 
-def _coefficients(values: list, of: str, initial: float, strategy: str, note: str) -> Coefficients:
-    return Coefficients(values, of=of, initial=initial, strategy=strategy, note=note)
+_NOTES = {"of": "mean", "initial": 0.0, "strategy": "", "note": "", "chosen_by": "", "evaluations": 0}
+
+
+def _coefficients(values: list, notes: dict[str, Any]) -> Coefficients:
+    return Coefficients(values, **notes)
 
 
 def _frozen(values: Any, dtype: type) -> np.ndarray:

@@ -8,6 +8,7 @@ its iterates do, so a moment inside a segment moves to that segment's end, and t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,24 +112,23 @@ def ema(
     from_initial  the average starts as the initial parameters, as ``ModelEmaV3`` does when called without a step;
                   they get decay^n, in ``coefficients.initial``. Needs begin=0; a warm-up still begins by copying
 
-    A segment receives the sum of its iterates' coefficients and applies it to their mean. This is exact when every
-    segment is a single iterate; otherwise it is the moving average with each iterate replaced by its segment's
-    mean, which is close while segments are short beside 1/(1 - decay) steps.
+    A segment receives the sum of its iterates' coefficients and applies it to their mean. That is the moving average with
+    each iterate replaced by its segment's mean: exact for segments of one iterate, close while segments are short beside
+    1/(1 - decay) steps. A run that declared these settings kept the moving average itself, and ``run.average`` answers
+    with that one.
     """
     curves = as_curves(curves, **series)
-    decay = real_number("decay", decay, 0, 1, meaning="what the average keeps at each iterate")
-    real_number("warmup_power", warmup_power, 0, meaning="the exponent of the warm-up")
-    if real_number("warmup_gamma", warmup_gamma, 0, meaning="the time scale of the warm-up in steps") == 0:
-        raise ValueError("warmup_gamma divides the step and has to be above 0; got 0.")
-    if from_initial and step_of(curves, begin, "begin") != 0:
-        raise ValueError(f"from_initial starts at the initial parameters, so begin has to be 0; got begin={begin}.")
     first = first_after(curves, begin)
     iterates = curves.iterates[first:]
-
-    t = np.arange(iterates.sum())
-    d = np.minimum(decay, 1 - (1 + t / warmup_gamma) ** -warmup_power) if warmup else np.full(len(t), decay)
-    if not from_initial:
-        d[0] = 0.0
+    d = ema_recurrence(
+        curves.steps,
+        decay=decay,
+        begin=int(curves.begins[first]) - 1,
+        warmup=warmup,
+        warmup_gamma=warmup_gamma,
+        warmup_power=warmup_power,
+        from_initial=from_initial,
+    ).decays
     kept_later = np.append(np.cumprod(d[:0:-1])[::-1], 1.0)  # product of d over all later steps
     per_iterate = (1 - d) * kept_later
 
@@ -137,6 +137,41 @@ def ema(
     note = f"{describe(curves, first, len(curves) - 1)}, decay {decay:g}{' with warm-up' if warmup else ''}"
     note += moved(curves, begin, first)
     return Coefficients(values, initial=float(d[0] * kept_later[0]), strategy="ema", note=note)
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """An average that is updated at every step after ``begin``: average <- d average + (1 - d) iterate.
+
+    decays  d of each of those steps, (steps - begin,); the average before the first is the initial parameters
+    """
+
+    begin: int
+    decays: np.ndarray
+
+
+def ema_recurrence(
+    steps: int,
+    *,
+    decay: float = 0.999,
+    begin: int = 0,
+    warmup: bool = False,
+    warmup_gamma: float = 1.0,
+    warmup_power: float = 2 / 3,
+    from_initial: bool = False,
+) -> Recurrence:
+    """The update that ``ema`` with these settings stands for in a run of so many steps; ``begin`` is a step here."""
+    decay = real_number("decay", decay, 0, 1, meaning="what the average keeps at each iterate")
+    real_number("warmup_power", warmup_power, 0, meaning="the exponent of the warm-up")
+    if real_number("warmup_gamma", warmup_gamma, 0, meaning="the time scale of the warm-up in steps") == 0:
+        raise ValueError("warmup_gamma divides the step and has to be above 0; got 0.")
+    if from_initial and begin:
+        raise ValueError(f"from_initial starts at the initial parameters, so begin has to be 0; got begin={begin}.")
+    t = np.arange(steps - begin)
+    d = np.minimum(decay, 1 - (1 + t / warmup_gamma) ** -warmup_power) if warmup else np.full(len(t), decay)
+    if not from_initial:
+        d[0] = 0.0
+    return Recurrence(begin, d)
 
 
 def swa(
