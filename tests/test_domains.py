@@ -3,12 +3,15 @@
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from wakd_kit import domains as module
+from wakd_kit import domains as domains_module
+from wakd_kit import image_folder as module
+from wakd_kit.benchmarks import BENCHMARKS, PACS
 from wakd_kit.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains
 from wakd_kit.registry import UnknownName
 
@@ -78,6 +81,56 @@ def test_files_that_are_no_images_of_a_class_are_left_out(tmp_path):
     assert list(found) == ["left", "right"] and len(found["left"]) == 6
 
 
+def test_images_of_other_modes_are_loaded_as_eight_bit_rgb(tmp_path):
+    root = tmp_path / "data"
+    grey16 = Image.fromarray(np.full((20, 20), 200 * 257, np.uint16))
+    modes = {
+        "ink.jpg": Image.new("CMYK", (20, 20), (0, 255, 255, 0)),
+        "grey16.png": grey16,
+        "grey16.tif": grey16,
+        "grey.png": Image.new("L", (20, 20), 77),
+        "glass.png": Image.new("RGBA", (20, 20), (10, 20, 30, 0)),
+    }
+    for domain in ("a", "b"):
+        (root / domain / "x").mkdir(parents=True)
+        for name, image in modes.items():
+            image.save(root / domain / "x" / name)
+    loaded = load_domains(f"folder:{root}", size=16)["a"]
+    found = dict(zip(sorted(modes), loaded.images[:, 8, 8].tolist()))
+    assert found["grey16.png"] == found["grey16.tif"] == [200] * 3, "Pillow alone would make them white"
+    assert found["grey.png"] == [77] * 3 and found["glass.png"] == [10, 20, 30]
+    np.testing.assert_allclose(found["ink.jpg"], [255, 0, 0], atol=3)
+
+
+def test_identical_files_of_one_class_are_never_on_both_sides_of_a_split(tmp_path):
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for domain in ("a", "b"):
+        for label in ("x", "y"):
+            (root / domain / label).mkdir(parents=True)
+            for i in range(10):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(root / domain / label / f"{i}.png")
+    plain = load_domains(f"folder:{root}", size=16)
+    assert plain["a"].originals.tolist() == list(range(20)), "without duplicates every image is its own"
+    for i in range(5):
+        shutil.copy(root / "a" / "x" / f"{i}.png", root / "a" / "x" / f"copy{i}.png")
+        shutil.copy(root / "a" / "x" / f"{i}.png", root / "b" / "x" / f"copy{i}.png")  # another domain: apart
+    shutil.copy(root / "b" / "x" / "0.png", root / "b" / "y" / "other_label.png")
+    doubled = load_domains(f"folder:{root}", size=16)
+    assert len(set(doubled["a"].originals)) == 20
+    assert doubled["b"].originals.tolist() == list(range(26)), "an original has one label"
+    for seed in range(8):
+        split = leave_one_out(doubled, "b", seed)
+        train, val = ({image.tobytes() for image in side["a"].images} for side in (split.train, split.val))
+        assert not train & val and len(train | val) == 20
+
+
+def test_contents_are_read_from_the_cache_the_second_time(tmp_path, monkeypatch):
+    root = lay_out(tmp_path / "data")
+    first = load_domains(f"folder:{root}", size=16)
+    monkeypatch.setattr(module, "content", lambda file: pytest.fail("read again"))
+    assert load_domains(f"folder:{root}", size=16).fingerprint == first.fingerprint
+
+
 def test_every_missing_class_folder_is_named_at_once(tmp_path):
     root = lay_out(tmp_path / "data", domains=("a", "b", "c"))
     shutil.rmtree(root / "b" / "y")
@@ -128,9 +181,7 @@ def test_a_full_disk_is_noticed_before_decoding(tmp_path, monkeypatch):
 
 
 def test_pacs_wants_its_domains_classes_and_counts(tmp_path, monkeypatch):
-    root = lay_out(
-        tmp_path / "PACS", domains=("art_painting", "cartoon", "photos"), classes=module.PACS_CLASSES, each=1
-    )
+    root = lay_out(tmp_path / "PACS", domains=("art_painting", "cartoon", "photos"), classes=PACS.classes, each=1)
     (root / "cartoon" / "horse").rename(root / "cartoon" / "mare")
     with pytest.raises(DataProblem) as problem:
         load_domains(f"pacs:{root}", size=16)
@@ -145,20 +196,49 @@ def test_pacs_wants_its_domains_classes_and_counts(tmp_path, monkeypatch):
         assert line in str(problem.value)
 
 
-def test_pacs_is_found_through_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PACS_COUNTS", dict.fromkeys(module.PACS_COUNTS, 7))
-    lay_out(tmp_path / "PACS", domains=module.PACS_COUNTS, classes=module.PACS_CLASSES, each=1)
+@pytest.fixture
+def no_data_folder(monkeypatch, tmp_path):
+    """Neither WAKD_DATA nor a config file, whatever the user has."""
+    monkeypatch.delenv("WAKD_DATA", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_published_benchmark_is_found_by_its_name(name, tmp_path, monkeypatch, no_data_folder):
+    real = BENCHMARKS[name]
+    small = replace(real, classes=real.classes[:2], counts=dict.fromkeys(real.counts, 6))
+    monkeypatch.setattr(domains_module, {"officehome": "OFFICE_HOME"}.get(name, name.upper()), small)
+    with pytest.raises(DataProblem, match=f"Where is {real.title}.*set WAKD_DATA.*wakd data get {name}"):
+        load_domains(name, size=16)
     monkeypatch.setenv("WAKD_DATA", str(tmp_path))
-    assert load_domains("pacs", size=16).spec == f"pacs:{tmp_path / 'PACS'}"
-    monkeypatch.delenv("WAKD_DATA")
-    with pytest.raises(DataProblem, match="Where is PACS"):
-        load_domains("pacs", size=16)
+    with pytest.raises(DataProblem, match=f"has no folder {real.folders[0]}/"):
+        load_domains(name, size=16)
+    for folder in real.folders:  # ours, and the one of DomainBed's download script
+        root = lay_out(tmp_path / folder, domains=real.counts, classes=small.classes, each=3)
+        loaded = load_domains(name, size=16)
+        assert loaded.spec == f"{name}:{root}" and loaded.classes == small.classes
+        assert load_domains(f"{name}:{root}", size=16).fingerprint == loaded.fingerprint
+        shutil.rmtree(root)
+
+
+def test_both_forms_of_terra_are_accepted_and_no_third(tmp_path, monkeypatch):
+    real = BENCHMARKS["terra"]
+    small = replace(real, counts=dict.fromkeys(real.counts, 20), other_counts=(dict.fromkeys(real.counts, 30),))
+    monkeypatch.setattr(domains_module, "TERRA", small)
+    for each in (2, 3):
+        root = lay_out(tmp_path / str(each), domains=real.counts, classes=real.classes, each=each)
+        assert len(load_domains(f"terra:{root}", size=16)["location_38"]) == 10 * each
+    (root / "location_38" / "cat" / "1.png").unlink()
+    with pytest.raises(
+        DataProblem, match=r"1 problem.*\n.*'location_38' has 29 images, the published benchmark has 30"
+    ):
+        load_domains(f"terra:{root}", size=16)
 
 
 def test_the_real_pacs_is_complete(pacs_path):
     pacs = load_domains(f"pacs:{pacs_path}", size=32)
-    assert {name: len(examples) for name, examples in pacs.items()} == module.PACS_COUNTS
-    assert sum(map(len, pacs.values())) == 9991 and pacs.classes == module.PACS_CLASSES
+    assert {name: len(examples) for name, examples in pacs.items()} == PACS.counts
+    assert sum(map(len, pacs.values())) == 9991 and pacs.classes == PACS.classes
     assert all(set(examples.labels) == set(range(7)) for examples in pacs.values())
     assert all(examples.images.std() > 10 for examples in pacs.values())
 
@@ -169,7 +249,10 @@ def test_the_real_pacs_is_complete(pacs_path):
 def test_an_unknown_benchmark_is_told_the_nearest():
     with pytest.raises(UnknownName) as problem:
         load_domains("digts")
-    assert str(problem.value) == "Unknown benchmark 'digts'. Did you mean 'digits'? Known: digits, folder, pacs."
+    assert str(problem.value) == (
+        "Unknown benchmark 'digts'. Did you mean 'digits'? "
+        "Known: digits, domainnet, folder, officehome, pacs, terra, vlcs."
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,6 +262,7 @@ def test_an_unknown_benchmark_is_told_the_nearest():
         ("digits", {"size": 64}, "rendered at 32 px; got size=64"),
         ("digits:here", {}, "takes no path"),
         ("folder:x", {"size": 4}, "8 to 1024; got 4"),
+        ("folder", {}, "folder: which folder? Write folder:PATH"),
     ],
 )
 def test_options_that_do_not_fit_are_a_sentence(spec, options, sentence):

@@ -1,43 +1,30 @@
 """Benchmarks as domains of uint8 images, and leave-one-domain-out splits of them.
 
-A benchmark is loaded by one word: ``digits`` (ships with the kit), ``pacs:PATH`` or ``folder:PATH`` (domain/class/images).
-Images are decoded once into a uint8 array on disk and memory-mapped afterwards.
+A benchmark is loaded by one word: ``digits`` (ships with the kit), ``pacs``, ``vlcs``, ``officehome``, ``terra`` or
+``domainnet`` (from the data folder, or ``pacs:PATH``), ``folder:PATH`` (domain/class/images). Images are decoded once
+into a uint8 array on disk and memory-mapped afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from .benchmarks import DOMAINNET, OFFICE_HOME, PACS, TERRA, VLCS, Benchmark, DataProblem, locate
+from .image_folder import read_images, write_atomically
 from .registry import Registry, UnknownName, did_you_mean
 
+__all__ = ["DataProblem", "Domains", "Examples", "Split", "domains_from_arrays", "leave_one_out", "load_domains"]
+
 benchmarks = Registry("benchmark")
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"})
-
-PACS_COUNTS = {  # Li et al., "Deeper, Broader and Artier Domain Generalization", ICCV 2017
-    "art_painting": 2048,
-    "cartoon": 2344,
-    "photo": 1670,
-    "sketch": 3929,
-}
-PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
-
-
-class DataProblem(ValueError):
-    """Images that are missing or unreadable; the message names each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +171,7 @@ def _held_out(examples: Examples, domain: str, seed: int, fraction: float, class
         if len(originals) < 2:
             raise ValueError(
                 f"Class {name!r} of domain {domain!r} has {len(originals)} image(s); "
-                "a split needs at least two, one to train on and one to validate on."
+                "a split needs at least two, one to train on and one to validate on (identical ones count once)."
             )
         rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), label])
         chosen = rng.permutation(originals)[: min(max(round(fraction * len(originals)), 1), len(originals) - 1)]
@@ -193,13 +180,15 @@ def _held_out(examples: Examples, domain: str, seed: int, fraction: float, class
 
 
 def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike | None = None, **options) -> Domains:
-    """Load a benchmark by name: ``"digits"``, ``"pacs:PATH"``, ``"folder:PATH"``.
+    """Load a benchmark by name: ``"digits"``, ``"pacs"``, ``"officehome:PATH"``, ``"folder:PATH"``.
 
     size   side in pixels to which images are resized (both sides, as in DomainBed); default 224, digits are 32
     cache  folder for decoded arrays; default ``$WAKD_CACHE`` or ~/.cache/wakd_kit
 
-    ``pacs`` without a path looks in ``$WAKD_DATA/PACS``. Raises ``UnknownName`` for no such benchmark, and
-    ``DataProblem`` with every missing folder and wrong count at once, or else every image that cannot be read.
+    A published benchmark without a path is looked for in the data folder (see ``wakd_kit.benchmarks``). Identical files
+    of one domain and class stay on one side of every split. Raises ``UnknownName`` for no such benchmark, and
+    ``DataProblem`` with every missing folder and wrong count at once, or else every image that cannot be read;
+    ``wakd data check`` says more.
     """
     name, _, path = spec.partition(":")
     loader = benchmarks.get(name)
@@ -260,7 +249,7 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
     if not stored.exists():
         rendered = render_digits(seed)
         flat = {f"{n}/{part}": a for n, arrays in rendered.items() for part, a in zip(_PARTS, arrays)}
-        _write_atomically(stored, lambda file: np.savez(file, **flat))
+        write_atomically(stored, lambda file: np.savez(file, **flat))
     with np.load(stored) as arrays:
         names = dict.fromkeys(key.split("/")[0] for key in arrays.files)
         examples = {name: Examples(*(arrays[f"{name}/{part}"] for part in _PARTS)) for name in names}
@@ -270,140 +259,45 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
 @benchmarks.register
 def folder(path: str, *, cache: Path, size: int = 224) -> Domains:
     """Any benchmark laid out as domain/class/images; every domain must have every class."""
-    return _image_folder("folder", path, cache, size)
+    return _folder_of_images("folder", path, cache, size)
 
 
 @benchmarks.register
 def pacs(path: str, *, cache: Path, size: int = 224) -> Domains:
     """PACS (Li et al., ICCV 2017): 9,991 images in 4 domains and 7 classes; names and counts are verified."""
-    if not path:
-        if not os.environ.get("WAKD_DATA"):
-            raise DataProblem("Where is PACS? Write pacs:PATH, or set WAKD_DATA to the folder that holds PACS/.")
-        path = os.path.join(os.environ["WAKD_DATA"], "PACS")
-    return _image_folder("pacs", path, cache, size, counts=PACS_COUNTS, classes=PACS_CLASSES)
+    return _folder_of_images("pacs", path, cache, size, PACS)
 
 
-def _image_folder(benchmark, path, cache, size, *, counts=None, classes=None) -> Domains:
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
-        raise DataProblem(f"{benchmark}:{path} is not a folder; it should hold domain/class/images.")
-    root = root.resolve()
-    files = {
-        domain.name: {c.name: _images_in(c) for c in sorted(domain.iterdir()) if _is_visible_folder(c)}
-        for domain in sorted(root.iterdir())
-        if _is_visible_folder(domain)
-    }
-    if not files:
-        raise DataProblem(f"{root} has no domain folders; it should hold domain/class/images.")
-    classes = tuple(classes or sorted(set().union(*files.values())))
-    if not classes:
-        raise DataProblem(f"The domain folders of {root} have no class folders; it should hold domain/class/images.")
-    problems = _layout_problems(files, classes, counts)
-    if problems:
-        raise DataProblem(_report(f"{benchmark}:{root} is not complete", problems))
-    listing = [f for by_class in files.values() for name in classes for f in by_class[name]]
-    images = _decode_once(benchmark, root, listing, cache, size)
-    examples, start = {}, 0
-    for domain, by_class in files.items():
-        labels = np.repeat(np.arange(len(classes)), [len(by_class[name]) for name in classes])
-        examples[domain] = Examples(images[start : start + len(labels)], labels, np.arange(len(labels)))
-        start += len(labels)
-    return Domains(f"{benchmark}:{root}", classes, examples, {"size": size})
+@benchmarks.register
+def vlcs(path: str, *, cache: Path, size: int = 224) -> Domains:
+    """VLCS (Fang et al., ICCV 2013): 10,729 images in 4 domains and 5 classes; names and counts are verified."""
+    return _folder_of_images("vlcs", path, cache, size, VLCS)
 
 
-def _is_visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith((".", "__"))
+@benchmarks.register
+def officehome(path: str, *, cache: Path, size: int = 224) -> Domains:
+    """Office-Home (Venkateswara et al., CVPR 2017): 15,588 images in 4 domains and 65 classes; verified as above."""
+    return _folder_of_images("officehome", path, cache, size, OFFICE_HOME)
 
 
-def _images_in(path: Path) -> list[Path]:
-    return sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+@benchmarks.register
+def terra(path: str, *, cache: Path, size: int = 224) -> Domains:
+    """TerraIncognita (Beery et al., ECCV 2018): 24,330 or 24,788 images of 4 camera traps in 10 classes; verified."""
+    return _folder_of_images("terra", path, cache, size, TERRA)
 
 
-def _layout_problems(files, classes, counts) -> list[str]:
-    problems = []
-    if counts:
-        problems += [f"domain {d!r} is missing" for d in counts if d not in files]
-        problems += [did_you_mean("domain folder", d, counts) for d in files if d not in counts]
-    for domain, by_class in files.items():
-        missing = [c for c in classes if c not in by_class]
-        problems += [f"domain {domain!r} has no class folder {c!r}" for c in missing]
-        problems += [f"{domain}/{c} is no class of this benchmark" for c in by_class if c not in classes]
-        problems += [f"{domain}/{c} holds no images" for c in by_class if not by_class[c]]
-        found = sum(map(len, by_class.values()))
-        if counts and not missing and found != counts.get(domain, found):
-            problems.append(f"domain {domain!r} has {found} images, the published benchmark has {counts[domain]}")
-    return problems
+@benchmarks.register
+def domainnet(path: str, *, cache: Path, size: int = 224) -> Domains:
+    """DomainNet, cleaned (Peng et al., ICCV 2019): 586,575 images in 6 domains and 345 classes; verified as above."""
+    return _folder_of_images("domainnet", path, cache, size, DOMAINNET)
 
 
-def _decode_once(benchmark: str, root: Path, listing: list[Path], cache: Path, size: int) -> np.ndarray:
-    """All images as one memory-mapped (n, size, size, 3) uint8 array, decoded on the first call only."""
-    stats = [(str(f.relative_to(root)), *_length_and_time(f)) for f in listing]
-    key = hashlib.blake2b(json.dumps([str(root), size, stats]).encode(), digest_size=8).hexdigest()
-    stored = cache / f"{benchmark}-{size}px-{key}.npy"
-    if not stored.exists():
-        shape = (len(listing), size, size, 3)
-        _check_space(cache, int(np.prod(shape)), size)
-        partial = stored.with_name(f"{stored.stem}.{os.getpid()}.part.npy")
-        try:
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                outcomes = pool.map(_decode, listing, np.asarray(array))
-                unreadable = [f"{name}: {problem}" for (name, *_), problem in zip(stats, outcomes) if problem]
-            if unreadable:
-                raise DataProblem(_report(f"{benchmark}:{root} has unreadable images", unreadable))
-            array.flush()
-            os.replace(partial, stored)
-        finally:
-            partial.unlink(missing_ok=True)
-    # copy on write: an array that torch accepts, and whatever is done to it, the file stays as it is
-    return np.load(stored, mmap_mode="c")
-
-
-def _length_and_time(file: Path) -> tuple[int, int]:
-    try:
-        return file.stat().st_size, file.stat().st_mtime_ns
-    except OSError:  # a link to nowhere; decoding it will say so
-        return 0, 0
-
-
-def _check_space(cache: Path, needed: int, size: int) -> None:
-    free = shutil.disk_usage(cache).free
-    if needed > free:
-        raise DataProblem(
-            f"Decoded at {size} px these images take {needed / 1e9:.1f} GB, and {cache} has {free / 1e9:.1f} GB free. "
-            "Pass a smaller size=, or cache= (or WAKD_CACHE) on a larger disk."
-        )
-
-
-def _decode(file: Path, out: np.ndarray) -> str | None:
-    """Write the image into ``out`` (size, size, 3); what is wrong with it otherwise."""
-    try:
-        if file.stat().st_size == 0:
-            return "zero bytes"
-        with Image.open(file) as image:
-            out[...] = np.asarray(image.convert("RGB").resize(out.shape[:2], Image.Resampling.BILINEAR))
-    except UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # for broken files Pillow raises nearly anything, from struct.error to SyntaxError
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return None
-
-
-def _report(headline: str, problems: list[str], most: int = 20) -> str:
-    shown = [f"  - {problem}" for problem in problems[:most]]
-    more = [f"  ... and {len(problems) - most} more"] if len(problems) > most else []
-    return "\n".join([f"{headline}: {len(problems)} problem(s).", *shown, *more])
+def _folder_of_images(name: str, path: str, cache: Path, size: int, benchmark: Benchmark | None = None) -> Domains:
+    root, classes, arrays = read_images(path or (benchmark and locate(benchmark)), name, benchmark, cache, size)
+    return Domains(f"{name}:{root}", classes, {d: Examples(*a) for d, a in arrays.items()}, {"size": size})
 
 
 def _cache_folder(cache: str | os.PathLike | None) -> Path:
     folder = Path(cache or os.environ.get("WAKD_CACHE") or Path.home() / ".cache" / "wakd_kit").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _write_atomically(path: Path, write: Callable) -> None:
-    # two processes may build the same cache at once: each writes its own file, the last rename wins
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(partial, "wb") as file:
-        write(file)
-    os.replace(partial, path)
