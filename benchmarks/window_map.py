@@ -1,5 +1,8 @@
 """The full window map of a digits run: 40 segments, 820 windows, source validation and target. Time, and how it grows.
 
+Prints beside it what no exact float32 map can beat on the machine it runs on: the operations of all forwards over the rate
+of a large matrix product on all cores.
+
 python benchmarks/window_map.py [--steps 400] [--policies average recalibrate]
 """
 
@@ -8,6 +11,9 @@ import os
 import tempfile
 import time
 from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import wakd_kit as wk
 
@@ -27,6 +33,24 @@ def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
     )
 
 
+def peak_rate(seconds: float = 2.0) -> float:
+    """Float32 operations per second of a large matrix product on all cores."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    torch.mm(a, b)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        torch.mm(a, b)
+        done += 2 * 2048**3
+    return done / (time.perf_counter() - start)
+
+
+def operations(model: torch.nn.Module, size: int) -> int:
+    """Float operations of one image's forward; a multiplication and an addition are two."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, size, size), maps=False)
+    return counter.get_total_flops()
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=400)
@@ -38,6 +62,13 @@ def main() -> None:
             run = record(Path(folder) / batchnorm, given.steps, batchnorm)
             images = sum(len(e) for e in run.split.val.values()) + len(run.split.target_for_testing_only)
             print(f"BatchNorm policy {batchnorm}: {images} images a window", flush=True)
+            one, rate = operations(run.blank_model(), run.split.domains.size), peak_rate()
+            bound = 820 * images * one / rate
+            print(
+                f"  {one / 1e6:.2f} MFLOP an image, matrix products run at {rate / 1e9:.0f} GFLOP/s: the forwards of 820 "
+                f"windows take at least {bound:.1f} s here, recalibration not counted",
+                flush=True,
+            )
             for grid in (10, 20, 40):
                 for workers in sorted({1, cores}):
                     start = time.perf_counter()

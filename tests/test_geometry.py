@@ -37,6 +37,31 @@ def test_inner_products_are_those_of_the_parameters(run):
     assert geometry.distance(matrix, *coefficients) == pytest.approx(np.linalg.norm(vectors[0] - vectors[1]), rel=1e-5)
 
 
+def test_means_and_ends_share_one_matrix(run):
+    both, n = geometry.gram(run, of="both"), len(run.table)
+    assert both.shape == (2 * n, 2 * n)
+    assert both[:n, :n] == pytest.approx(geometry.gram(run)) and both[n:, n:] == pytest.approx(
+        geometry.gram(run, of="end")
+    )
+    curves = run.source_curves
+    choices = {
+        "initial": "initial",
+        "last": wk.averaging.last(curves),
+        "wakd": wk.averaging.wakd(curves, begin=0.5),
+        "half": wk.averaging.wise_ft(curves, alpha=0.5),
+    }
+    points = {label: geometry.vector(choice, n) for label, choice in choices.items()}
+    states = {"initial": run.segments.initial} | {n: run.average(c) for n, c in choices.items() if n != "initial"}
+    for a in choices:
+        for b in choices:
+            expected = np.linalg.norm(vector(run, states[a]) - vector(run, states[b]))
+            assert geometry.distance(both, points[a], points[b]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    with pytest.raises(ValueError, match="3 coefficients for 20 segments; a run needs one per segment"):
+        geometry.vector([0, 0, 1], 20)
+    with pytest.raises(ValueError, match="'mean', 'end' or 'both'; got 'middle'"):
+        geometry.gram(run, of="middle")
+
+
 def test_the_matrix_is_computed_once(run, monkeypatch):
     first = geometry.gram(run)
     monkeypatch.setattr(geometry, "_stored_gram", None)

@@ -35,6 +35,7 @@ def test_every_cell_is_what_evaluate_says(run, workers):
         scores = wk.evaluate(run, {"window": window}).set_index("domain")["accuracy"]
         assert cell["oracle_target_accuracy"] == pytest.approx(scores["c"])
         assert cell["val_accuracy"] == pytest.approx(scores[["a", "b"]].mean())
+        assert [cell["val_accuracy/a"], cell["val_accuracy/b"]] == pytest.approx(scores[["a", "b"]].tolist())
 
 
 def test_the_map_is_kept_with_the_run(run):
@@ -50,8 +51,10 @@ def test_the_proxy_is_exact_for_single_segments_and_writes_nothing(run):
     edges = run.segments.edges
     single = [i for i, row in enumerate(exact.itertuples()) if ((edges > row.begin) & (edges <= row.end)).sum() == 1]
     assert len(single) == 7
-    for column in ("val_accuracy", "oracle_target_accuracy"):
-        assert np.allclose(exact[column].iloc[single], proxy[f"{column}_proxy"].iloc[single])
+    for column in ("val_accuracy", "oracle_target_accuracy", "val_accuracy/a", "val_accuracy/b"):
+        measure, *domain = column.split("/")
+        approximate = "/".join([f"{measure}_proxy", *domain])
+        assert np.allclose(exact[column].iloc[single], proxy[approximate].iloc[single])
 
 
 def test_threads_are_given_back(run):

@@ -12,10 +12,11 @@ coefficient per segment.
     table = wk.evaluate(run, choices, split)
 """
 
-from . import averaging, comparison, objectives
+from . import averaging, comparison, landscape, objectives
 from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
 from .evaluation import evaluate, evaluate_model, source_score
-from .fitting import choose
+from .export import export
+from .fitting import choices_table, choose
 from .models import build_model
 from .run import Run, load_run
 from .soups import Soup
@@ -29,11 +30,14 @@ __all__ = [
     "Split",
     "averaging",
     "build_model",
+    "choices_table",
     "choose",
     "comparison",
     "domains_from_arrays",
     "evaluate",
     "evaluate_model",
+    "export",
+    "landscape",
     "leave_one_out",
     "load_domains",
     "load_run",

@@ -1,7 +1,7 @@
 """Distances and projections of averages from one small matrix, without touching parameters again.
 
-Every average of a run is a weighted sum of segment means, so inner products between averages follow from those between
-segment means: for coefficients a and b, <average(a) - initial, average(b) - initial> = a' G b.
+Every average of a run is a weighted sum of segment means (or of last iterates), so inner products between averages follow
+from those between segments: for coefficients a and b, <average(a) - initial, average(b) - initial> = a' G b.
 """
 
 from __future__ import annotations
@@ -15,24 +15,49 @@ from .recording import write_with
 def gram(run, *, of: str = "mean") -> np.ndarray:
     """Inner products of the recorded segments' displacements from the initial parameters, (segments, segments) float64.
 
+    of  "mean" for segments' means, "end" for their last iterates, "both" for [means; ends], (2 segments, 2 segments):
+        with ``vector``, every point of the run has its place in that one
+
     One entry per recorded segment, so that strategies' coefficients fit; segments that were merged when stored share
     theirs. Parameters only: running statistics are no directions to move in. Read from the run's folder when it was
     computed before; computing takes one pass over the stored segments per parameter tensor.
     """
-    if of not in ("mean", "end"):
-        raise ValueError(f"of is 'mean' or 'end'; got {of!r}.")
+    if of not in ("mean", "end", "both"):
+        raise ValueError(f"of is 'mean', 'end' or 'both'; got {of!r}.")
     file = run.folder / f"gram_{of}.npy"
     if not file.exists():
-        stored = _stored_gram(run, of)
+        stored = _stored_gram(run, ("mean", "end") if of == "both" else (of,))
         write_with(file, lambda path: _save(path, stored))
     stored = np.load(file)
     block = np.searchsorted(run.segments.edges, run.table["step"].to_numpy())
+    if of == "both":
+        block = np.concatenate([block, block + len(run.segments)])
     return stored[np.ix_(block, block)]
 
 
-def _stored_gram(run, of: str) -> np.ndarray:
+def vector(coefficients, segments: int) -> np.ndarray:
+    """One choice over [means; ends], (2 segments,): what ``gram(run, of="both")`` and ``project`` understand.
+
+    coefficients  what a strategy returned, an array with one per segment (then of segment means), or "initial" for the
+                  initial parameters. Those are the origin, so a choice's share of them leaves no trace
+    """
+    both = np.zeros(2 * segments)
+    if isinstance(coefficients, str) and coefficients == "initial":
+        return both
+    values = np.asarray(coefficients, dtype=np.float64)
+    if values.shape != (segments,):
+        raise ValueError(f"{values.size} coefficients for {segments} segments; a run needs one per segment.")
+    if getattr(coefficients, "of", "mean") == "end":
+        both[segments:] = values
+    else:
+        both[:segments] = values
+    return both
+
+
+def _stored_gram(run, kinds: tuple[str, ...]) -> np.ndarray:
     names = [name for name, _ in run.blank_model().named_parameters()]
-    states = [run.segments.read(position, of) for position in range(len(run.segments))]  # memory-mapped until touched
+    # memory-mapped until touched
+    states = [run.segments.read(position, of) for of in kinds for position in range(len(run.segments))]
     total = np.zeros((len(states), len(states)))
     for name in names:
         rows = torch.stack([state[name].flatten() for state in states]).double()
