@@ -99,6 +99,7 @@ students:
   KD: {{objectives: [{{name: kd}}]}}
 strategies: [last, {{name: wakd, label: WAKD, begin: 0.5}}, {{name: swad, label: SWAD}}]
 window_map: {{grid: 2, seeds: [0], students: [KD]}}
+landscape: {{targets: [north], size: 3, radii: [1.0], directions: 2}}
 """
 
 
@@ -124,16 +125,25 @@ def finished(tiny_study, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def look():
-    """Opens a page in a browser: what it asked for beside itself, errors, (alt, pixels) of images, widths on screens."""
+def chromium():
+    """A headless Chromium, one for the session; tests that need it are skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
         pytest.skip("no Chromium on this machine")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def look(chromium):
+    """Opens a page in a browser: what it asked for beside itself, errors, (alt, pixels) of images, widths on screens."""
 
     def opened(page: Path) -> dict:
-        view = browser.new_page(viewport={"width": 1280, "height": 900})
+        view = chromium.new_page(viewport={"width": 1280, "height": 900})
         asked, errors = [], []
         view.on("request", lambda request: asked.append(request.url))
         view.on("pageerror", lambda error: errors.append(str(error)))
@@ -149,7 +159,4 @@ def look():
         asked = [url for url in asked if url != page.as_uri() and not url.startswith("data:")]
         return {"asked": asked, "errors": errors, "images": images, "widths": widths}
 
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
-        yield opened
-        browser.close()
+    return opened
