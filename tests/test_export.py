@@ -42,7 +42,9 @@ def test_the_card_says_what_it_is_and_what_it_scores(run, split, coefficients, t
     assert [row["accuracy"] for row in card["scores"]] == table["accuracy"].tolist()
     assert [row["role"] for row in card["scores"]] == ["source", "source", "source", "target"]
     assert run.scores.empty, "a card is no result of the run"
-    assert json.loads(wk.export(run, coefficients, tmp_path / "t.safetensors", scores=False).read_text())["scores"] is None
+    assert (
+        json.loads(wk.export(run, coefficients, tmp_path / "t.safetensors", scores=False).read_text())["scores"] is None
+    )
 
 
 def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coefficients, tmp_path):

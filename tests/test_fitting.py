@@ -78,7 +78,14 @@ def test_choose_loads_no_images_for_strategies_that_read_curves(run):
 
 
 def test_the_table_of_choices_says_window_count_reason_and_cost(run):
-    wanted = ["last", {"name": "wakd", "begin": 8}, {"name": "swad", "n_converge": 6}, {"name": "sma", "start": 0}, "best_val", "wise_ft"]
+    wanted = [
+        "last",
+        {"name": "wakd", "begin": 8},
+        {"name": "swad", "n_converge": 6},
+        {"name": "sma", "start": 0},
+        "best_val",
+        "wise_ft",
+    ]
     wanted += [{"name": "swad", "label": "by KL", "loss": "val_kd_loss"}, {"name": "lawa", "k": 3}, "learned"]
     choices = wk.choose(run, wanted)
     table = wk.choices_table(run, choices).set_index("strategy")

@@ -1,12 +1,13 @@
 """The command line: every command prints what it did, and what a user can mend is one sentence and status 2."""
 
 import re
+import shutil
 
 import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit import recording
+from wakd_kit import recording, report
 from wakd_kit.__main__ import main
 from wakd_kit.averaging import strategies
 from wakd_kit.notebook import NotebookFailed
@@ -40,7 +41,7 @@ def benchmark(student):
     [
         ("strategies", list(strategies)),
         ("objectives", list(objectives)),
-        ("domains", ["digits", "folder", "pacs"]),
+        ("domains", ["digits", "folder", "pacs", "vlcs", "officehome", "terra", "domainnet"]),
         ("studies", ["quickstart", "digits_full", "pacs64"]),
     ],
 )
@@ -59,11 +60,20 @@ def test_list_prints_every_name_with_a_phrase(what, names, capsys):
         ("notebook 02_distill out.ipynb -p seed=abc", "wakd notebook: seed='abc': expected int, got str."),
         ("notebook 02_distil out.ipynb", "wakd notebook: Unknown notebook '02_distil'. Did you mean '02_distill'?"),
         ("notebook 02_distill out.ipynb -p seed", "wakd notebook: A parameter is written name=value; got 'seed'."),
-        ("average nowhere wakd -o f.safetensors", "wakd average: No run at nowhere: it has no settings.json."),
-        ("average RUN wakdd -o f.safetensors", "wakd average: Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
-        ("average RUN wakd bgin=1 -o f.safetensors", "wakd average: Unknown setting of wakd 'bgin'."),
-        ("average RUN wakd begin=x -o f.safetensors", "wakd average: begin is a step as an int >= 0"),
-        ("average RUN swad n_converge=9 -o f.safetensors", "wakd average: swad found no window: "),
+        (
+            "average nowhere --strategy wakd --export f.safetensors",
+            "wakd average: No run at nowhere: it has no settings.json.",
+        ),
+        (
+            "average RUN --strategy wakdd --export f.safetensors",
+            "wakd average: Unknown strategy 'wakdd'. Did you mean 'wakd'?",
+        ),
+        ("average RUN --strategy wakd bgin=1 --export f.safetensors", "wakd average: Unknown setting of wakd 'bgin'."),
+        ("average RUN --strategy wakd begin=x --export f.safetensors", "wakd average: begin is a step as an int >= 0"),
+        ("average RUN --strategy swad n_converge=9 --export f.safetensors", "wakd average: swad found no window: "),
+        ("landscape nowhere", "wakd landscape: No run at nowhere: it has no settings.json."),
+        ("landscape RUN sise=3", "wakd landscape: Unknown parameter 'sise'. Did you mean 'size'?"),
+        ("landscape RUN size=1", "wakd landscape: size is at least 2; got 1."),
         ("doctor nowhere", "wakd doctor: No run at nowhere: it has no settings.json."),
         ("train sted=3", "wakd train: Unknown parameter 'sted'. Did you mean 'seed'? Known: batch_size, "),
         ("train seed=abc", "wakd train: seed='abc': expected int, got str."),
@@ -112,14 +122,29 @@ def test_doctor_says_what_a_run_holds_and_takes(student, capsys):
 )
 def test_average_writes_what_run_average_returns(student, tmp_path, capsys, words, strategy):
     out = tmp_path / "new" / "f.safetensors"
-    assert main(["average", str(student), *words, "-o", str(out)]) == 0
+    assert main(["average", str(student), "--strategy", *words, "--export", str(out)]) == 0
     run = wk.load_run(student)
     settings = {"wakd": {"begin": 0.5}, "swad": {"n_converge": 1, "n_tolerance": 1}}[strategy]
     coefficients = getattr(wk.averaging, strategy)(run.source_curves, **settings)
     expected, written = run.average(coefficients), read_state(out)
-    assert written.keys() == expected.keys()
-    assert all(torch.equal(written[name], expected[name]) for name in expected)
-    assert capsys.readouterr().out == f"{out}: {coefficients.note}\n"
+    assert {f"model.{name}" for name in written} == expected.keys()
+    assert all(torch.equal(written[name], expected[f"model.{name}"]) for name in written)
+    assert capsys.readouterr().out == f"{out}: {coefficients.note}\n{out}.json\n"
+
+
+def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_path, monkeypatch, capsys):
+    shutil.copytree(student, tmp_path / "student", ignore=shutil.ignore_patterns("landscape"))
+    monkeypatch.chdir(tmp_path)
+    settings = ["size=2", "radii=[1.0]", "directions=2", 'strategies=["last", "WAKD"]', "curvature_images=2"]
+    assert main(["landscape", "student", *settings]) == 0
+    page = tmp_path / "student" / "landscape" / "04_landscape.html"
+    assert capsys.readouterr().out == f"{page}\n" and report.offline_problems(page) == []
+    text = page.read_text()
+    assert "Hessian" in text and "So in this run WAKD is " in text and text.count("<figure>") == 6
+    figures = {"along_training", "plane_loss", "plane_accuracy", "lines", "flatness", "eigenvalues"}
+    assert {file.stem for file in page.parent.glob("*.pdf")} == figures
+    assert main(["doctor", "student"]) == 0
+    assert "gram_*.npy and landscape/" in capsys.readouterr().out
 
 
 def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, monkeypatch, capsys):

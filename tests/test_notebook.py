@@ -240,10 +240,32 @@ def test_shipped_notebooks_declare_what_is_described_and_check_it_again(path, tm
     with pytest.raises(notebook.NotebookFailed, match="a kernel was started"):  # so nothing was refused before
         execute(path, tmp_path / "out.ipynb")
     declared, check = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][:2]
-    monkeypatch.setattr("wakd_kit.comparison.collect", lambda *_, **__: pytest.fail("went on"))
+    for loads in ("wakd_kit.comparison.collect", "wakd_kit.load_run"):
+        monkeypatch.setattr(loads, lambda *_, **__: pytest.fail("went on"))
     namespace: dict = {}
     exec(declared, namespace)
-    name = "runs" if "runs" in namespace else "seed"
+    name = next(name for name in ("runs", "run", "seed") if name in namespace)
     namespace[name] = ["abc"]  # what plain papermill would inject without a word
     with pytest.raises(ParameterError, match=rf"{name}=\['abc'\]: expected (int|str), got list\."):
         exec(check, namespace)
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"size": 1}, "size is at least 2; got 1."),
+        ({"directions": 1}, "directions is at least 2; got 1."),
+        ({"radii": []}, "radii are distances above 0, at least one; got []."),
+        ({"radii": [1.0, 0.0]}, "radii are distances above 0, at least one; got [1.0, 0.0]."),
+        ({"corners": ["last", "wakd"]}, "corners are three of labels, steps and 'initial', or none; got ['last', 'wakd']."),
+        ({"corners": ["last", "wakd", 0.5]}, "corners are three of labels, steps and 'initial', or none"),
+        ({"strategies": [{"name": "wakdd"}]}, "Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
+        ({"strategies": ["WAKD", {"name": "last"}], "average": "WAKDD"}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"strategies": ["WAKD"]}, "Unknown label 'last'. Known: WAKD."),
+        ({"strategies": ["last", "WAKD"], "corners": ["last", "SWAD", 30]}, "Unknown label 'SWAD'."),
+    ],
+)  # fmt: skip
+def test_what_a_landscape_cannot_be_drawn_of_is_a_sentence(given, sentence):
+    with pytest.raises(ParameterError) as error:
+        make(notebook.describe("04_landscape"), given)
+    assert str(error.value).startswith(sentence)

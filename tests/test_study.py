@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import wakd_kit as wk
-from wakd_kit import notebook, report, study
+from wakd_kit import notebook, planning, report, study
 from wakd_kit.notebook import NotebookFailed
 from wakd_kit.study import StudyProblem, load_study, plan, run_study
 
@@ -82,6 +82,10 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"baseline": "lst"}, "Unknown baseline 'lst'. Did you mean 'last'?"),
         ({"window_map": {"gird": 3}}, "Unknown setting of window_map 'gird'. Did you mean 'grid'?"),
         ({"window_map": {"students": ["KDD"]}}, "window_map: Unknown student 'KDD'. Did you mean 'KD'?"),
+        ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
+        ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
+        ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
     ],
 )
 def test_a_study_file_that_cannot_be_run_is_a_sentence(write, settings, sentence):
@@ -116,6 +120,10 @@ def test_an_unknown_study_is_named_with_those_there_are():
     [
         ({"teacher": None}, "KD: the objectives ['kd'] learn from a teacher, and there is none."),
         ({"targets": "nroth"}, "Unknown target domain 'nroth'. Did you mean 'north'?"),
+        ({"landscape": {"targets": ["soth"]}}, "Unknown target domain 'soth'. Did you mean 'south'?"),
+        ({"landscape": {"sise": 3}}, "landscape-north-s0-KD: Unknown parameter 'sise'. Did you mean 'size'?"),
+        ({"landscape": {"size": 1}}, "landscape-north-s0-KD: size is at least 2; got 1."),
+        ({"landscape": {"strategies": ["WAKD"]}}, "landscape-north-s0-KD: Unknown label 'last'."),
         ({"students": {"KD": {}, "CE": {"learning_rat": 1}}}, "CE: Unknown parameter 'learning_rat'"),
         ({"students": {"KD": {}, "CE": {"learning_rate": "fast"}}}, "CE: learning_rate='fast': expected float, got str."),
         ({"students": {"KD": {}, "CE": {"objectives": ["cee"]}}}, "CE: Unknown objective 'cee'. Did you mean 'ce'?"),
@@ -163,7 +171,7 @@ def test_every_shipped_study_can_be_planned(file, monkeypatch):
     )
     some = (np.zeros((2 * classes, 16, 16, 3), np.uint8), np.arange(2 * classes) % classes)
     domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
-    monkeypatch.setattr(study, "load_domains", lambda spec, **options: domains)
+    monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
     assert load_study(file).name == file.stem
     assert plan(load_study(file), Path("/runs"))
 
@@ -176,7 +184,14 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     links = re.findall(r'href="([^"#]+)"', text)
     tables, pages = links[:4], links[4:]
     assert tables == ["summary.csv", "gains.csv", "scores.csv", "picks.csv"]
-    assert pages == [f"notebooks/{t}-s0-{n}.html" for t in ("north", "east") for n in ("teacher", "KD")]
+    assert [Path(link).stem for link in pages] == [
+        "north-s0-teacher",
+        "north-s0-KD",
+        "landscape-north-s0-KD",
+        "east-s0-teacher",
+        "east-s0-KD",
+    ]
+    assert 'aria-label="landscape of KD, north, seed 0"' in text
     for link in pages:
         assert report.offline_problems(out / link) == []
         assert "resnet10t (" in (out / link).read_text()  # the sentence about the training
@@ -195,7 +210,7 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["index.html", "notebooks/north-s0-KD.html"])
+@pytest.mark.parametrize("name", ["index.html", "notebooks/north-s0-KD.html", "notebooks/landscape-north-s0-KD.html"])
 def test_a_browser_opens_its_pages_offline_and_nothing_sticks_out(finished, look, name):
     seen = look(finished / "report" / name)
     assert not seen["asked"] and not seen["errors"] and len(seen["images"]) >= 3
@@ -207,14 +222,14 @@ def test_a_finished_study_is_not_run_again(finished, executed):
     before, lines = contents(finished), []
     run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs", say=lines.append)
     assert contents(finished) == before and not executed
-    assert [line.split(" (")[1] for line in lines[1:-1]] == ["done before)"] * 4
+    assert [line.split(" (")[1] for line in lines[1:-1]] == ["done before)"] * 5
 
 
 def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, executed, tmp_path):
     folders = {"out": tmp_path / "report", "runs": tmp_path / "runs", "cores": 1}
     huge = {"objectives": ["ce"], "teacher": None, "learning_rate": 1e30}
     lines = []
-    with pytest.raises(StudyProblem, match=r"2 of 6 notebooks were not executed \(north-s0-CE, east-s0-CE\)"):
+    with pytest.raises(StudyProblem, match=r"2 of 7 notebooks were not executed \(north-s0-CE, east-s0-CE\)"):
         run_study(write(students={"CE": huge, "KD": {}}), say=lines.append, **folders)
     assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
     pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
@@ -239,7 +254,7 @@ def test_students_of_a_teacher_that_fails_are_not_run_and_the_others_are(write, 
     teacher = {**yaml.safe_load(tiny_study)["teacher"], "learning_rate": 1e30}
     students = {"KD": {}, "CE": {"objectives": ["ce"], "teacher": None}}
     lines = []
-    with pytest.raises(StudyProblem, match="2 of 3 notebooks"):
+    with pytest.raises(StudyProblem, match="3 of 4 notebooks"):
         file = write(teacher=teacher, students=students, targets=["north"])
         run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert executed == ["north-s0-teacher", "north-s0-CE"]
@@ -254,7 +269,8 @@ def test_another_strategy_needs_no_training_and_another_teacher_new_students(wri
     executed.clear()
     strategies = ["last", {"name": "wakd", "begin": 2}]
     run_study(write(targets=["north"], strategies=strategies), **folders)
-    assert executed == ["north-s0-teacher", "north-s0-KD", "03_compare"] and contents(run / "segments") == recorded
+    names = ["north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+    assert executed == names and contents(run / "segments") == recorded
     assert set(pd.read_csv(tmp_path / "report" / "scores.csv").strategy) == {"last", "wakd", "deployed"}
 
     deploy = {**yaml.safe_load(tiny_study)["teacher"], "deploy": {"name": "last"}}
@@ -273,6 +289,57 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_landscape_is_drawn_of_the_first_student_with_a_teacher_unless_others_are_named(write):
+    students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "more": None}
+
+    def drawn(**settings):
+        chains = plan(load_study(write(seeds=[3, 5], students=students, window_map=None, **settings)), Path("/runs"))
+        return [job for chain in chains for job in chain if not job.records]
+
+    north, east = drawn(landscape=None)
+    assert [north.name, east.name] == ["landscape-north-s3-KD", "landscape-east-s3-KD"]
+    assert north.run == Path("/runs/north-s3/KD") and north.parameters["baseline"] == "last"
+    assert north.parameters["strategies"] == ["last", "WAKD", "SWAD"]
+    wanted = {
+        "targets": ["east"],
+        "seeds": [3, 5],
+        "students": ["CE", "more"],
+        "size": 4,
+        "strategies": ["last", "WAKD"],
+    }
+    jobs = drawn(landscape=wanted)
+    assert [job.name for job in jobs] == [f"landscape-east-s{s}-{n}" for s in (3, 5) for n in ("CE", "more")]
+    assert {(job.parameters["size"], *job.parameters["strategies"]) for job in jobs} == {(4, "last", "WAKD")}
+    assert not drawn(landscape={"students": []})
+
+
+def test_a_landscape_follows_the_run_it_is_of(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    run_study(write(targets=["north"]), **folders)
+    assert executed == ["north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+    kept = tmp_path / "runs" / "north-s0" / "KD" / "landscape"
+    assert {"plane.csv", "flatness.csv"} <= {f.name for f in kept.iterdir()}
+
+    executed.clear()  # another grid needs no training
+    run_study(write(targets=["north"], landscape={"size": 2, "radii": [1.0], "directions": 2}), **folders)
+    assert executed == ["landscape-north-s0-KD", "03_compare"]
+
+    executed.clear()  # another student, under the same name: its landscape is drawn again
+    changed = tmp_path / "report" / "notebooks" / "north-s0-KD.ipynb"
+    changed.unlink()
+    run_study(write(targets=["north"], landscape={"size": 2, "radii": [1.0], "directions": 2}), **folders)
+    assert executed == ["north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+
+
+def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, tmp_path):
+    lines = []
+    with pytest.raises(StudyProblem, match="2 of 3 notebooks"):
+        file = write(targets=["north"], students={"KD": {"learning_rate": 1e30}})
+        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert executed == ["north-s0-teacher", "north-s0-KD"]
+    assert "FAILED landscape-north-s0-KD: its run north-s0-KD failed." in lines
 
 
 @pytest.mark.usefixtures("interruptible")

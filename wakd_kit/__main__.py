@@ -3,9 +3,12 @@
 wakd report STUDY                      train what is missing, render every notebook, write the page
 wakd train NAME=VALUE ...              train one student and record its trajectory
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
-wakd average RUN STRATEGY -o FILE      write an averaged student as safetensors
+wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
+wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd list strategies|objectives|domains|studies
 wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
+wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
+wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ import sys
 from pathlib import Path
 
 from . import averaging, notebook, objectives, report, study
+from .benchmarks import BENCHMARKS
+from .data_check import check_data, write_sheet
+from .data_get import get_data
 from .domains import benchmarks, leave_one_out, load_domains
+from .export import export
 from .fitting import choose
 from .models import build_model
-from .parameters import Student
-from .recording import estimate_bytes, write_state
+from .parameters import Landscape, Student
+from .recording import estimate_bytes
 from .registry import UnknownName
 from .run import load_run
 from .training import Diverged, segment_ends, train
@@ -36,15 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     for name, add in COMMANDS.items():
         add(commands.add_parser(name, help=add.__doc__))
     given = parser.parse_args(arguments)
+    given.status = 0
     try:
         given.call(given)
-    except (ValueError, UnknownName, OSError, notebook.NotebookFailed, Diverged) as error:
+    except (ValueError, UnknownName, OSError, ImportError, notebook.NotebookFailed, Diverged) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nwakd {given.command}: interrupted; what is recorded is kept.", file=sys.stderr)
         return 130
-    return 0
+    return given.status
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +97,37 @@ def _parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
+def _landscape(parser: argparse.ArgumentParser) -> None:
+    """draw the loss around a recorded run"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _defaults(Landscape(), without=("run",))
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"
+    )
+    parser.set_defaults(call=_draw)
+
+
+def _draw(given: argparse.Namespace) -> None:
+    folder = load_run(given.run).folder.resolve()  # the notebook runs in a folder of its own
+    settings = {**dict(map(_parameter, given.settings)), "run": str(folder)}
+    out = given.out or folder / "landscape" / "04_landscape.ipynb"
+    executed = notebook.execute(study.NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=study.NOTEBOOKS)
+    print(report.render(executed, executed.with_suffix(".html")))
+
+
+def _defaults(parameters, *, without: tuple[str, ...] = ()) -> str:
+    values = {name: json.dumps(value) for name, value in notebook.plain(parameters).items() if name not in without}
+    return "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
+        f"  {name:20}{value}" for name, value in values.items()
+    )
+
+
 def _train(parser: argparse.ArgumentParser) -> None:
     """train one student and record its trajectory"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
-        f"  {name:16}{json.dumps(value)}" for name, value in notebook.plain(Student()).items()
-    )
+    parser.description = _defaults(Student())
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.set_defaults(call=_record)
 
@@ -116,7 +149,8 @@ def _what_it_takes(student, p: Student) -> str:
     declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
     segments = len(segment_ends({**defaults, **p.training(), "declare": declare}))
     stored = min(segments, defaults["most_stored"])
-    size = {what: amount / 1e6 for what, amount in estimate_bytes(student, stored, defaults["storage"]).items()}
+    running = sum(spec["name"] == "ema" for spec in declare)
+    size = {w: n / 1e6 for w, n in estimate_bytes(student, stored, defaults["storage"], running).items()}
     return (
         f"Recording {segments} segments, {stored} stored, takes at most {size['disk']:.1f} MB of disk and "
         f"{size['memory']:.1f} MB of memory."
@@ -124,23 +158,23 @@ def _what_it_takes(student, p: Student) -> str:
 
 
 def _average(parser: argparse.ArgumentParser) -> None:
-    """average a recorded run and write the student's parameters"""
+    """average a recorded run and write the student for use elsewhere, with a card"""
     parser.add_argument("run", help="a run's folder")
-    parser.add_argument("strategy", help="its name; settings follow as name=value")
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument(
+        "--strategy", nargs="+", required=True, metavar=("NAME", "SETTING=VALUE"), help="such as: swad n_tolerance=4"
+    )
+    parser.add_argument("--export", type=Path, required=True, metavar="FILE", help="a .safetensors or .onnx file")
+    parser.add_argument("--no-scores", action="store_true", help="do not evaluate it for the card")
     parser.set_defaults(call=_write_average)
 
 
 def _write_average(given: argparse.Namespace) -> None:
     run = load_run(given.run)
-    wanted = {"name": given.strategy, "label": given.strategy, **dict(map(_parameter, given.settings))}
+    name, *settings = given.strategy
+    wanted = {"name": name, "label": name, **dict(map(_parameter, settings))}
     (coefficients,) = choose(run, [wanted]).values()
-    if isinstance(coefficients, averaging.NoWindow):
-        raise coefficients
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_state(given.out, run.average(coefficients))
-    print(f"{given.out}: {coefficients.note}")
+    card = export(run, coefficients, given.export, scores=not given.no_scores)
+    print(f"{given.export}: {coefficients.note}\n{card}")
 
 
 def _list(parser: argparse.ArgumentParser) -> None:
@@ -181,10 +215,12 @@ def examine(folder: Path) -> list[str]:
     lines.append(f"  {'total':18}{sum(sizes.values()) / 1e6:10.2f} MB")
     if "checkpoint.pt" in sizes:
         lines.append("not finished: checkpoint.pt is what train(..., resume=True) continues from.")
-    again = sum(size for name, size in sizes.items() if name == "window_map.csv" or name.startswith("gram_"))
+    again = sum(
+        size for name, size in sizes.items() if name in ("window_map.csv", "landscape") or name.startswith("gram_")
+    )
     if again:
         lines.append(
-            f"window_map.csv and gram_*.npy ({again / 1e6:.2f} MB) can go: they are computed again when asked for."
+            f"window_map.csv, gram_*.npy and landscape/ ({again / 1e6:.2f} MB) can go: they are computed again when asked for."
         )
     each = sizes["segments"] / max(len(run.segments), 1) / 1e6
     lines.append(
@@ -197,6 +233,33 @@ def examine(folder: Path) -> list[str]:
     return lines
 
 
+def _data(parser: argparse.ArgumentParser) -> None:
+    """fetch a published benchmark, or check a folder of images"""
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    get = verbs.add_parser("get", help="fetch, verify, unpack and check a published benchmark")
+    get.add_argument("name", help=f"one of {', '.join(BENCHMARKS)}")
+    get.add_argument("--to", type=Path, help="the folder for its domains, default its name in the data folder")
+    get.set_defaults(call=_get_data)
+    check = verbs.add_parser("check", help="count, read and compare every image; exit status 1 if not usable")
+    check.add_argument("path", help="a folder of domain/class/images, or a benchmark's name")
+    check.add_argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it")
+    check.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet as PNG")
+    check.set_defaults(call=_check_data)
+
+
+def _get_data(given: argparse.Namespace) -> None:
+    given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None
+    _check_data(given)
+
+
+def _check_data(given: argparse.Namespace) -> None:
+    found = check_data(given.path, given.benchmark)
+    print(found)
+    if given.sheet:
+        print(f"{given.sheet}: {write_sheet(found, given.sheet)}")
+    given.status = 0 if found.usable else 1
+
+
 def _bytes(path: Path) -> int:
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
 
@@ -206,8 +269,10 @@ COMMANDS = {
     "train": _train,
     "notebook": _notebook,
     "average": _average,
+    "landscape": _landscape,
     "list": _list,
     "doctor": _doctor,
+    "data": _data,
 }
 
 if __name__ == "__main__":

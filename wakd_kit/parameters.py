@@ -218,3 +218,53 @@ class Compare:
     baseline: str = "last"
     tables: str = "../runs/explore/tables"
     pages: dict = field(default_factory=dict)
+
+
+@notebook_parameters("04_landscape")
+@dataclass(frozen=True)
+class Landscape:
+    """04: the loss around one recorded run: a plane, lines, flatness and, where asked for, curvature."""
+
+    run: str = "../runs/explore/student"
+    strategies: list = field(default_factory=list)
+    baseline: str = "last"
+    average: str = ""
+    corners: list = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    size: int = 25
+    margin: float = 0.4
+    radii: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    directions: int = 10
+    filter_normalised: bool = False
+    curvature_images: int = 0
+    figures: str = ""
+
+    def __post_init__(self):
+        for name, least in {"size": 2, "directions": 2, "curvature_images": 0}.items():
+            if getattr(self, name) < least:
+                raise ParameterError(f"{name} is at least {least}; got {getattr(self, name)}.")
+        if not self.radii or min(self.radii) <= 0:
+            raise ParameterError(f"radii are distances above 0, at least one; got {self.radii}.")
+        if len(self.corners) not in (0, 3) or not all(type(corner) in (str, int) for corner in self.corners):
+            raise ParameterError(f"corners are three of labels, steps and 'initial', or none; got {self.corners}.")
+        try:
+            labels = [s for s in self.strategies if isinstance(s, str)]
+            labels += labels_of([s for s in self.strategies if not isinstance(s, str)])
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(str(error)) from error
+        for name in (self.baseline, self.average or self.baseline, *self.corners):
+            if labels and isinstance(name, str) and name not in (*labels, "initial"):
+                raise ParameterError(did_you_mean("label", name, labels))
+
+
+@notebook_parameters("10_explore_averaging")
+@dataclass(frozen=True)
+class ExploreAveraging:
+    """10: any recorded run, to try windows and strategies on by hand."""
+
+    runs: str = "../runs"
+    window_map_grid: int = 20
+
+    def __post_init__(self):
+        if self.window_map_grid < 1:
+            raise ParameterError(f"window_map_grid is at least 1; got {self.window_map_grid}.")

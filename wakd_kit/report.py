@@ -47,9 +47,8 @@ def show(
         raise ValueError("Every figure needs alt text: say in words what it shows.")
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
-    with matplotlib.rc_context(
-        {"svg.fonttype": "path", "svg.hashsalt": "wakd"}
-    ):  # no fonts needed, same bytes each time
+    # SVG: no fonts needed, same bytes each time; PDF: fonts that publishers accept
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "wakd", "pdf.fonttype": 42}):
         if save_to is not None:
             figure.savefig(save_to, bbox_inches="tight")
         source, width = _svg(figure) if kind == "lines" else _png(figure)

@@ -1,0 +1,277 @@
+"""What a study is and what it takes: one small YAML file, checked, as chains of notebooks with complete parameters.
+
+    name: quickstart
+    benchmark: digits
+    targets: all
+    seeds: [0, 1, 2]
+    teacher: {model: resnet18_w16, steps: 600}        # parameters of 01_train_teacher
+    common: {model: resnet10t_w16, steps: 600}        # parameters of 02_distill, for every student
+    students:                                         # label: what differs
+      CE: {objectives: [{name: ce}], teacher: null}
+      KD: {objectives: [{name: kd, temperature: 5.0}]}
+    strategies: [last, wakd, swad]
+    window_map: {grid: 10, seeds: [0], students: [KD]}
+    landscape: {targets: [sketch], size: 15}          # of which runs (by default one of each target), and 04's parameters
+
+``study.run_study`` runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from . import notebook
+from .averaging import Curves, choose, labels_of
+from .domains import load_domains
+from .models import build_model
+from .objectives import combine
+from .parameters import STRATEGIES, Compare, Distill, Landscape, Training, TrainTeacher
+from .registry import UnknownName, did_you_mean
+from .training import segment_ends
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+REPORTS = Path(__file__).parent.parent / "reports"
+
+
+class StudyProblem(ValueError):
+    """A study file that cannot be run; the message says what came, what fits and what to do."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked. ``title`` and ``about`` are shown on its page."""
+
+    name: str
+    seeds: list[int]
+    students: dict
+    benchmark: str = "digits"
+    image_size: int | None = None
+    targets: str | list[str] = "all"
+    teacher: dict | None = None
+    common: dict = field(default_factory=dict)
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
+    window_map: dict = field(default_factory=dict)
+    landscape: dict = field(default_factory=dict)
+    baseline: str = "last"
+    title: str = ""
+    about: str = ""
+
+    def problem(self) -> str | None:
+        """What cannot be run as it is written, in one sentence; None when nothing is known to be wrong."""
+        for what, values in (("seed", self.seeds), ("student", self.students), ("target", self.targets)):
+            if not values:
+                return f"a study needs at least one {what}."
+            if isinstance(values, list) and len(set(values)) < len(values):
+                return f"a {what} is listed twice in {values}."
+        for label, own in self.students.items():
+            if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label == "teacher":
+                return f"a student's name is text of letters, digits, + - = _ . and not 'teacher'; got {label!r}."
+            if not isinstance(own, dict | None):
+                return f"student {label!r} takes settings (name: value), got {own!r}."
+        blocks = {"teacher": self.teacher, "common": self.common, "landscape": self.landscape}
+        for where, given in {**blocks, **self.students}.items():
+            fixed = SET_BY_STUDY & (given or {}).keys() - ({"strategies"} if where == "landscape" else set())
+            if fixed:
+                return f"{where}: {', '.join(sorted(fixed))} cannot be set here; the study sets it for all."
+        for key in self.window_map:
+            if key not in ("grid", "seeds", "students"):
+                return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
+        for block, wanted in (("window_map", self.window_map), ("landscape", self.landscape)):
+            for key in ("targets", "seeds", "students"):
+                if not isinstance(wanted.get(key, []), list):
+                    return f"{block}: {key} is a list; got {wanted[key]!r}."
+            for label in wanted.get("students", []):
+                if label not in self.students:
+                    return f"{block}: {did_you_mean('student', label, self.students)}"
+        try:
+            labels = labels_of(self.strategies)
+        except (ValueError, UnknownName) as error:
+            return str(error)
+        for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
+            if label not in labels:
+                return did_you_mean(what, label, labels)
+        return None
+
+
+SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: ``name`` is its file below the report's folder, without suffix."""
+
+    name: str
+    notebook: Path
+    parameters: dict
+
+    @property
+    def records(self) -> bool:
+        """Whether it trains, and does not only look at what was recorded."""
+        return "save_to" in self.parameters
+
+    @property
+    def run(self) -> Path:
+        """The folder it records into, or looks at."""
+        return Path(self.parameters["save_to" if self.records else "run"])
+
+    def needs(self, other: Job) -> bool:
+        """Whether the other one records its teacher, or the run it looks at."""
+        return other.records and str(other.run) == self.parameters.get("teacher" if self.records else "run")
+
+
+def load_study(which: str | os.PathLike) -> Study:
+    """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence."""
+    path = Path(which)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
+        if str(which) not in shipped:
+            raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
+        path = shipped[str(which)]
+    if not path.is_file():
+        raise StudyProblem(f"No study file at {path}.")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(values, dict):
+        raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
+    try:
+        study = notebook.make(Study, values)
+    except notebook.ParameterError as error:
+        raise StudyProblem(f"{path}: {error}") from error
+    if problem := study.problem():
+        raise StudyProblem(f"{path}: {problem}")
+    return study
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name, (key, _) in zip(names, node.value):
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def plan(study: Study, runs: Path) -> list[list[Job]]:
+    """Chains of jobs: per seed and target the teacher, then every student.
+
+    Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
+    each run will have, and that every model can be built. Raises ``StudyProblem`` naming the student.
+    """
+    options = {} if study.image_size is None else {"size": study.image_size}
+    domains = load_domains(study.benchmark, **options)
+    targets = study.targets if isinstance(study.targets, list) else [study.targets]
+    targets = list(domains) if study.targets == "all" else targets
+    for target in [*targets, *study.landscape.get("targets", [])]:
+        if target not in domains:
+            raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
+    chains = [list(_chain(study, t, seed, runs / f"{t}-s{seed}")) for seed in study.seeds for t in targets]
+    for job in (job for job in chains[0] if job.records):
+        cls = notebook.describe(job.notebook)
+        try:
+            _rehearse(cls(**job.parameters), domains.classes)
+        except (ValueError, TypeError, UnknownName, OSError) as error:
+            raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
+    return chains
+
+
+def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
+    shared = {
+        "benchmark": study.benchmark,
+        "image_size": study.image_size,
+        "target": target,
+        "seed": seed,
+        "strategies": study.strategies,
+    }
+    teacher = None
+    if study.teacher is not None:
+        teacher = str(runs / "teacher")
+        yield job_of(study, TrainTeacher, f"{target}-s{seed}-teacher", {**shared, **study.teacher, "save_to": teacher})
+    for label, own in study.students.items():
+        given = {**shared, "teacher": teacher, **study.common, **(own or {})}
+        given |= {"save_to": str(runs / label), "baseline": study.baseline}
+        given.setdefault("window_map_grid", _map_grid(study, seed, label))
+        yield job_of(study, Distill, f"{target}-s{seed}-{label}", given)
+    for label in _looked_at(study, target, seed):
+        given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
+        given.setdefault("strategies", labels_of(study.strategies))
+        given |= {"run": str(runs / label), "baseline": study.baseline}
+        yield job_of(study, Landscape, f"landscape-{target}-s{seed}-{label}", given)
+
+
+def _map_grid(study: Study, seed: int, student: str) -> int:
+    wanted = study.window_map
+    seeds, students = wanted.get("seeds", study.seeds), wanted.get("students", list(study.students))
+    return wanted.get("grid", 10) if wanted and seed in seeds and student in students else 0
+
+
+def _looked_at(study: Study, target: str, seed: int) -> list[str]:
+    """The students of one split whose landscapes are drawn; by default one, of the study's first seed."""
+    wanted, students = study.landscape, study.students
+    if target not in wanted.get("targets", [target]) or seed not in wanted.get("seeds", study.seeds[:1]):
+        return []
+    taught = [n for n, own in students.items() if {"teacher": study.teacher, **study.common, **(own or {})}["teacher"]]
+    return wanted.get("students", (taught or list(students))[:1])
+
+
+NOTEBOOK_OF = {
+    TrainTeacher: "01_train_teacher",
+    Distill: "02_distill",
+    Compare: "03_compare",
+    Landscape: "04_landscape",
+}
+
+
+def job_of(study: Study, cls: type, name: str, given: Mapping) -> Job:
+    try:
+        complete = notebook.make(cls, given)
+    except notebook.ParameterError as error:
+        raise StudyProblem(f"{study.name}, {name}: {error}") from error
+    return Job(name, NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb", {f.name: getattr(complete, f.name) for f in fields(cls)})
+
+
+def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
+    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be."""
+    objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
+    if objectives.needs("teacher") and teacher is None:
+        raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
+    build_model(p.model, classes, **{**p.student(), "pretrained": False})
+    settings = {"edges": [], **p.training()}
+    settings["declare"] = [{"name": s} if isinstance(s, str) else s for s in settings["declare"]]
+    if min(p.steps, p.segment_length) < 1:
+        raise ValueError(f"steps and segment_length are at least 1; got {p.steps} and {p.segment_length}.")
+    ends = np.array(sorted(segment_ends(settings)))
+    if ends[0] < 1 or ends[-1] > p.steps:
+        raise ValueError(
+            f"A strategy begins beyond the {p.steps} steps of the run; see begin and start in {p.strategies}."
+        )
+    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy"]
+    recorded += ["val_kd_loss"] if teacher else []
+    curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
+    for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
+        try:
+            choose(curves, [strategy], score=_stop, loss_and_gradient=_stop, held_out_loss=_stop)
+        except _Searching:
+            continue
+
+
+class _Searching(Exception):
+    """A strategy got as far as trying averages, so its settings are in order."""
+
+
+def _stop(*_) -> float:
+    raise _Searching
