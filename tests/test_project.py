@@ -56,7 +56,8 @@ def test_imports_are_declared():
     }
     declared = {Requirement(d).name for d in PROJECT["dependencies"]}
     declared |= {name for name, parent in come_with.items() if parent in declared}
-    declared |= {Requirement(d).name for d in PROJECT["optional-dependencies"]["onnx"]}  # imported where it is used
+    for extra in ("onnx", "loggers"):  # imported where they are used
+        declared |= {Requirement(d).name for d in PROJECT["optional-dependencies"][extra]}
     found = set()
     for file in (ROOT / "wakd_kit").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -220,19 +220,19 @@ class Recorder:
 
 
 class Checkpoint:
-    """What a killed run continues from: parameters, optimiser, curves. Saving it commits the segment just closed.
+    """What a killed run continues from: parameters, optimiser, state of the objectives, curves. Saving it commits the segment just closed.
 
     No random state is needed: every draw is a function of the seed and the step.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer):
-        self.folder, self.model, self.optimiser = folder, model, optimiser
+    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, objectives: nn.Module):
+        self.folder, self.model, self.optimiser, self.objectives = folder, model, optimiser, objectives
         self.file = folder / "checkpoint.pt"
 
     def save(self, rows: list[dict], running: Sequence[State] = ()) -> None:
         write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        state |= {"rows": rows, "running": list(running)}
+        state |= {"objectives": self.objectives.state_dict(), "rows": rows, "running": list(running)}
         write_with(self.file, lambda path: torch.save(state, path))
 
     def restore(self, storage: str, recurrences: Sequence[Recurrence] = ()) -> tuple[Recorder, list[dict]]:
@@ -245,6 +245,7 @@ class Checkpoint:
         state = torch.load(self.file, map_location=next(self.model.parameters()).device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.objectives.load_state_dict(state.get("objectives", {}))
         if "running" not in state:
             raise RunProblem(
                 f"{self.folder} was started by an older version of wakd_kit, whose checkpoints hold no moving averages. "
@@ -277,7 +278,11 @@ class RunningAverages:
     def find(self, values: np.ndarray, of: str, initial: float) -> State | None:
         """The moving average with these coefficients, if it was kept."""
         for i, kept in enumerate(self.index):
-            if of == "mean" and abs(kept["initial"] - initial) < 1e-12 and np.allclose(kept["values"], values, 0, 1e-12):
+            if (
+                of == "mean"
+                and abs(kept["initial"] - initial) < 1e-12
+                and np.allclose(kept["values"], values, 0, 1e-12)
+            ):
                 return read_state(self.folder / f"{i}.safetensors")
         return None
 
@@ -347,7 +352,10 @@ def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int =
     whole = (1 + running) * (4 * numbers + HEADER * len(state))  # initial parameters and moving averages
     # the running sum; a tensor or two while segments are written
     largest = max(t.numel() for t in state)
-    return {"disk": (segments + 2) * one + whole + 2 * checkpoint, "memory": 4 * ((1 + running) * numbers + 4 * largest)}
+    return {
+        "disk": (segments + 2) * one + whole + 2 * checkpoint,
+        "memory": 4 * ((1 + running) * numbers + 4 * largest),
+    }
 
 
 HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import json
 import math
 import os
 import time
@@ -20,13 +21,13 @@ from tqdm.auto import tqdm
 from .averaging import Recurrence, ema, ema_recurrence, settings_of, strategies
 from .batches import SourceBatches, seed_step
 from .domains import Split
-from .evaluation import SourceValidation, predict
-from .models import BATCHNORM_POLICIES, as_tap, training_mode
+from .evaluation import SourceValidation
+from .models import BATCHNORM_POLICIES, as_tap, in_eval, training_mode
 from .objectives import Combined, combine
 from .recording import STORAGE, Checkpoint, RunningAverages, fingerprint, recording, refuse_other_settings
 from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
-from .views import augment, views_from
+from .views import augment, to_float, views_from
 
 EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -144,9 +145,10 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     steps, size, seed = settings["steps"], settings["batch_size"], settings["seed"]
     data = SourceBatches(split, size, settings["sampling"], seed, device)
-    optimiser = _optimiser(student, settings)
+    combined.to(device)
+    optimiser = _optimiser(student, combined, settings)
     validation = SourceValidation(split, teacher, combined)
-    checkpoint = Checkpoint(folder, student, optimiser)
+    checkpoint = Checkpoint(folder, student, optimiser, combined)
     recorder, rows = checkpoint.restore(settings["storage"], recurrences(settings))
     segments = recorder.segments
     started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
@@ -164,7 +166,7 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
             student_output = student(x, maps=maps)
             with torch.no_grad():
                 teacher_output = None if teacher is None else teacher(x, maps=maps)
-        loss, terms = combined(student_output, teacher_output, labels)
+        loss, terms = combined(student_output, teacher_output, labels, step=step)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
@@ -270,8 +272,9 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, settings: dict, step: in
         group["lr"] = rate
 
 
-def _optimiser(student: nn.Module, settings: dict) -> torch.optim.Optimizer:
-    trained = [p for p in student.parameters() if p.requires_grad]
+def _optimiser(student: nn.Module, combined: Combined, settings: dict) -> torch.optim.Optimizer:
+    # the student's come first, so a checkpoint of objectives without parameters stays what it was
+    trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
     extra = {"momentum": settings["momentum"]} if settings["optimiser"] == "sgd" else {}
     kind = OPTIMISERS[settings["optimiser"]]
     return kind(trained, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], foreach=True, **extra)
@@ -330,23 +333,35 @@ def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split:
         raise ValueError(f"edges are steps between 1 and {s['steps'] - 1}; got {s['edges']}.")
     if combined.needs("teacher") and teacher is None:
         raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
-    _check_outputs(student, teacher, split, combined)
+    _check_outputs(settings, student, teacher, split, combined)
 
 
-def _check_outputs(student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined) -> None:
-    """One forward of two images through both: class counts fit, and maps are there if they are needed."""
+@torch.no_grad()
+def _outputs(model: nn.Module | None, images: np.ndarray, *, maps: bool):
+    """What a model gives for a few images, in eval mode; nothing without a model."""
+    if model is None:
+        return None
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with in_eval(model):
+        return model(to_float(torch.as_tensor(images).to(device)), maps=maps)
+
+
+def _check_outputs(
+    settings: dict, student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined
+) -> None:
+    """One forward of two images through both: class counts fit, and the objectives find what they need."""
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
-    found = predict(student, images).shape[1]
+    ours, theirs = (_outputs(model, images, maps=combined.needs("maps")) for model in (student, teacher))
+    found = ours.logits.shape[1]
     if found != classes:
         raise ValueError(f"Student gives {found} classes, the data has {classes}: build it with classes=split.classes.")
-    if teacher is None:
-        return
-    found = predict(teacher, images).shape[1]
-    if found != classes:
+    if teacher is not None and theirs.logits.shape[1] != classes:
         raise ValueError(
-            f"Teacher gives {found} classes, student {classes}. Was the teacher trained on another dataset?"
+            f"Teacher gives {theirs.logits.shape[1]} classes, student {classes}. "
+            "Was the teacher trained on another dataset?"
         )
+    combined.prepare(ours, theirs, steps=settings["steps"], seed=settings["seed"])
     origin = (getattr(teacher, "provenance", None) or {}).get("split")
     if origin is None:
         return
@@ -382,5 +397,7 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     run = load_run(folder, split=split, template=student)
     # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
     stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
-    refuse_other_settings(folder, run.settings, {**settings, **stored})
+    # settings that objectives have gained since then had their defaults
+    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
+    refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
     return run

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..registry import Registry
 
@@ -12,16 +13,24 @@ from ..registry import Registry
 class Objective:
     """What is known of an objective beside its function.
 
-    kind    family: "labels", "logits", "features", "relations", ...
-    needs   which inputs it reads: any of "labels", "teacher", "pooled", "maps"
-    weight  default weight in a combined objective
-    source  paper, and where the published code stands
+    kind        family: "labels", "logits", "features", "relations", ...
+    needs       which inputs it reads: any of "labels", "teacher", "pooled", "maps", "progress" (share of the run done)
+    weight      default weight in a combined objective
+    source      paper, and where the published code stands
+    schedule    default schedule, where the paper's method is one
+    built_with  settings of the module's ``__init__``, with defaults; empty for a plain function
+    called_with settings of each call, with defaults; these can be scheduled
+    of_pair     a module that is built when the shapes of student and teacher are known
     """
 
     kind: str
     needs: frozenset[str]
     weight: float
     source: str
+    schedule: dict | None = None
+    built_with: dict = field(default_factory=dict)
+    called_with: dict = field(default_factory=dict)
+    of_pair: bool = False
 
 
 class Objectives(Registry):
@@ -29,13 +38,41 @@ class Objectives(Registry):
         super().__init__("objective")
         self._about: dict[str, Objective] = {}
 
-    def declare(self, *, kind: str, needs: str, source: str, weight: float = 1.0) -> Callable:
-        """Decorator: registers the function under its name and returns it unchanged. ``needs`` is space-separated."""
+    def declare(
+        self,
+        *,
+        kind: str,
+        needs: str,
+        source: str,
+        weight: float = 1.0,
+        name: str | None = None,
+        schedule: dict | None = None,
+    ) -> Callable:
+        """Decorator: registers a function, or a module's class, and returns it unchanged. ``needs`` is space-separated.
 
-        def register(function: Callable) -> Callable:
-            self.register(function)
-            self._about[function.__name__] = Objective(kind, frozenset(needs.split()), weight, source)
-            return function
+        A function is ``(student, teacher, labels, *, settings) -> scalar``. An ``nn.Module`` with parameters or state
+        is called alike: what is fixed once is a keyword of ``__init__``, what a call reads is a keyword of
+        ``forward``. If its ``__init__`` takes ``pair`` first, it is built by ``Combined.prepare`` from a ``Pair``,
+        whose shapes are those of both models' outputs. One that needs "progress" is called with ``progress=``, from 0
+        to 1 over the run.
+        """
+
+        def register(objective: Callable) -> Callable:
+            self.register(objective, name=name)
+            is_module = inspect.isclass(objective)
+            made = inspect.signature(objective).parameters if is_module else {}
+            called = inspect.signature(objective.forward if is_module else objective).parameters
+            self._about[name or objective.__name__] = Objective(
+                kind,
+                frozenset(needs.split()),
+                weight,
+                source,
+                schedule,
+                _keyword_only(made),
+                {key: value for key, value in _keyword_only(called).items() if key != "progress"},
+                "pair" in made,
+            )
+            return objective
 
         return register
 
@@ -44,9 +81,19 @@ class Objectives(Registry):
         return self._about[name]
 
 
+def _keyword_only(parameters) -> dict:
+    return {p.name: p.default for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 objectives = Objectives()
 
 
 def get(name: str) -> Callable:
-    """The objective of this name, a plain function; raises with the closest name when there is none."""
-    return objectives.get(name)
+    """The objective of this name, ready to call: a plain function, or a new module with its default settings.
+
+    Raises with the closest name when there is none, and ``ValueError`` for a module that is built for a pair of models.
+    """
+    objective = objectives.get(name)
+    if objectives.about(name).of_pair:
+        raise ValueError(f"{name} is built for a pair of models: combine({name!r}).prepare(student_output, ...).")
+    return objective() if inspect.isclass(objective) else objective

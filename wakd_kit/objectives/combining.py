@@ -1,0 +1,214 @@
+"""A weighted list of objectives: checked, completed, summed; with its modules' parameters, state and schedules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import did_you_mean
+from .inputs import detached, each_tensor, raw_logits
+from .registry import objectives
+from .schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a module is built from: the shapes of an ``Output`` of student and teacher (or None), on zeros.
+
+    ``pair.student.pooled.shape[1]``, ``[m.shape[1:] for m in pair.teacher.maps]``.
+    """
+
+    student: object
+    teacher: object
+
+    @property
+    def classes(self) -> int:
+        return raw_logits(self.student).shape[1]
+
+
+class Combined(nn.Module):
+    """A weighted sum of objectives, made by ``combine``.
+
+    Calling it returns ``(total, terms)``: the scalar to differentiate, and every unweighted term, detached, by label;
+    what a module lists as ``watched`` comes too, as label/name. The teacher is detached here, and autocast is off:
+    losses are computed in float32 or better. As a module it holds the parameters and the state of its objectives,
+    which the optimiser and a checkpoint need as they need the student's.
+    """
+
+    def __init__(self, specs: list[dict]):
+        super().__init__()
+        self.specs = specs
+        self.labels = _labels(specs)
+        self.steps: int | None = None
+        self.schedules = [Schedule(**spec["schedule"]) if "schedule" in spec else None for spec in specs]
+        self.parts = nn.ModuleDict()  # by position in the list: labels hold dots
+        self._build(None)
+
+    def needs(self, what: str) -> bool:
+        """Whether any term needs "teacher", "labels", "pooled", "maps" or "progress"."""
+        return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
+
+    def prepare(self, student, teacher, *, steps: int, seed: int = 0) -> Combined:
+        """Make ready for a run of ``steps``: build what depends on the models, and try everything out once.
+
+        student, teacher  what the two gave for the same few images, on any device, the meta device too: an ``Output``
+                          or logits, of which only shapes are read; None without a teacher
+        seed              initial parameters are a function of it; the global random state is left alone
+
+        Raises ``ValueError``, in one sentence, for class counts that differ and for inputs that an objective needs and
+        the models do not give. What is built is on the CPU, so move it to the device afterwards. Returns itself.
+        """
+        self.steps = steps
+        student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
+        labels = torch.zeros(len(raw_logits(student)), dtype=torch.long)
+        self._refuse_missing(student, teacher, labels)
+        training = self.training
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self._build(Pair(student, teacher))
+            with torch.no_grad():
+                self.eval()(student, teacher, labels, step=1)  # state moves in training mode alone
+        return self.train(training)
+
+    def forward(self, student, teacher, labels, *, step: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """``step``, counted from 1, is needed where there is a schedule or an objective follows the run's progress."""
+        self._refuse_missing(student, teacher, labels)
+        teacher = detached(teacher)
+        total, terms = 0.0, {}
+        with torch.autocast(raw_logits(student).device.type, enabled=False):
+            for position, (label, spec) in enumerate(zip(self.labels, self.specs)):
+                about = objectives.about(spec["name"])
+                now = self._at(position, step)
+                settings = {key: now[key] for key in about.called_with}
+                if "progress" in about.needs:
+                    settings["progress"] = step / self._known_steps(label, step)
+                objective = self._objective(position)
+                value = objective(student, teacher, labels, **settings)
+                terms[label] = value.detach()
+                terms |= {f"{label}/{name}": getattr(objective, name).detach().clone() for name in watched(objective)}
+                total = total + now["weight"] * value
+        return total, terms
+
+    def _at(self, position: int, step: int | None) -> dict:
+        """The spec of a term with its scheduled number at this step."""
+        spec, schedule = self.specs[position], self.schedules[position]
+        if schedule is None:
+            return spec
+        steps = self._known_steps(self.labels[position], step)
+        return {**spec, schedule.of: schedule.value(spec[schedule.of], step, steps)}
+
+    def _known_steps(self, label: str, step: int | None) -> int:
+        if self.steps is None or step is None:
+            raise ValueError(
+                f"{label} changes over the run: call prepare(student_output, teacher_output, steps=...) before the "
+                "first batch and pass step= with every batch."
+            )
+        return self.steps
+
+    def _objective(self, position: int):
+        name = self.specs[position]["name"]
+        if not inspect.isclass(objectives.get(name)):
+            return objectives.get(name)
+        if str(position) not in self.parts:
+            raise ValueError(f"{name} is built for a pair of models: call prepare(student_output, ...) first.")
+        return self.parts[str(position)]
+
+    def _build(self, pair: Pair | None) -> None:
+        """Modules that are not there yet and can be built from what is known."""
+        for position, spec in enumerate(self.specs):
+            about, objective = objectives.about(spec["name"]), objectives.get(spec["name"])
+            if inspect.isclass(objective) and str(position) not in self.parts and (pair or not about.of_pair):
+                settings = {key: spec[key] for key in about.built_with}
+                module = objective(pair, **settings) if about.of_pair else objective(**settings)
+                self.parts[str(position)] = module
+
+    def _refuse_missing(self, student, teacher, labels) -> None:
+        """Raises in one sentence when what an objective reads is not there."""
+        for what, given in (("teacher", teacher), ("labels", labels)):
+            if given is None and self.needs(what):
+                raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
+        for what in ("pooled", "maps"):
+            for who, output in (("student", student), ("teacher", teacher)):
+                if self.needs(what) and output is not None and not len(getattr(output, what, ())):
+                    raise ValueError(f"The objectives {self.labels} read {what} of the {who}, whose output has none.")
+
+
+def watched(objective) -> tuple[str, ...]:
+    """Names of scalars of a module that are logged beside its loss, such as a learned temperature."""
+    return getattr(objective, "watched", ())
+
+
+def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
+    """The weighted sum that a list of ``{"name", "weight", settings...}`` describes; names alone get their defaults.
+
+    An entry may have a ``"schedule"``, see ``Schedule``; None takes away an objective's own.
+
+    Raises in one sentence: ``UnknownName`` for an unknown objective; ``ValueError`` for an unknown setting or a value
+    it cannot have, a weight that is no number >= 0, an empty list, one entry twice, or weights that are all zero.
+    """
+    if isinstance(specs, (str, dict)):
+        specs = [specs]
+    complete = [_complete(spec) for spec in specs]
+    if not complete:
+        raise ValueError('No objective given; list at least one, such as [{"name": "kd", "temperature": 5.0}].')
+    if not any(_largest_weight(spec) for spec in complete):
+        raise ValueError(f"The objectives' weights sum to zero ({complete}); nothing would be trained.")
+    return Combined(complete)
+
+
+def _complete(spec: str | dict) -> dict:
+    """The spec with every setting; raises for what cannot be, which the objective itself says on a tiny example."""
+    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if "name" not in spec:
+        raise ValueError(f'Every objective needs a "name"; got {spec}.')
+    name = spec.pop("name")
+    about = objectives.about(name)
+    weight = spec.pop("weight", about.weight)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+        raise ValueError(f"The weight of objective {name!r} is a number >= 0; got {weight!r}.")
+    schedule = spec.pop("schedule", about.schedule)
+    known = {**about.built_with, **about.called_with}
+    for key, value in spec.items():
+        if key not in known:
+            raise ValueError(did_you_mean(f"setting of objective {name!r}", key, [*known, "weight", "schedule"]))
+        if type(known[key]) in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ValueError(f"Setting {key!r} of objective {name!r} is a number; got {value!r}.")
+    complete = {"name": name, "weight": float(weight), **known, **spec}
+    tried = [complete]
+    if schedule is not None:
+        scheduled = Schedule.from_spec(name, schedule, about.called_with)
+        complete["schedule"] = scheduled.spec()
+        tried.append({**complete, scheduled.of: scheduled.first})
+    if about.needs <= {"labels", "teacher", "progress"} and not about.of_pair:
+        for one in tried:
+            _try_out({key: value for key, value in one.items() if key != "schedule"})
+    return complete
+
+
+def _try_out(spec: dict) -> None:
+    """An objective on logits is called here and now, so that what it refuses is refused before anything is built."""
+    Combined([spec]).prepare(torch.zeros(2, 2), torch.zeros(2, 2), steps=1)
+
+
+def _largest_weight(spec: dict) -> float:
+    schedule = spec.get("schedule")
+    return max(spec["weight"], schedule["first"] if schedule and schedule["of"] == "weight" else 0.0)
+
+
+def _labels(specs: list[dict]) -> list[str]:
+    """The name of each term; with the settings in which they differ where a name is listed twice."""
+    labels = []
+    for spec in specs:
+        same = [other for other in specs if other["name"] == spec["name"]]
+        settings = {key: value for key, value in spec.items() if key not in ("name", "weight")}
+        told = {k: v for k, v in settings.items() if any(other.get(k) != v for other in same)}
+        label = ",".join(f"{key}={value}" for key, value in (told or settings).items())
+        labels.append(spec["name"] if len(same) == 1 else f"{spec['name']}[{label}]")
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"{label} is listed twice with the same settings; list it once, with one weight.")
+    return labels

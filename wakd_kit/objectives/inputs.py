@@ -1,0 +1,86 @@
+"""What objectives read of the two models, made safe in one place: float32 or better, no gradient to the teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def each_tensor(output, change: Callable[[Tensor], Tensor]):
+    """The same ``Output``, tensor or nothing, with every tensor in it changed."""
+    if isinstance(output, Tensor):
+        return change(output)
+    if not isinstance(output, tuple):
+        return output
+    parts = [each_tensor(part, change) for part in output]
+    return output._make(parts) if hasattr(output, "_make") else tuple(parts)
+
+
+def detached(output):
+    """The same output, cut from its graph: no objective trains a teacher."""
+    return each_tensor(output, Tensor.detach)
+
+
+def raw_logits(output) -> Tensor:
+    """Logits (n, classes) of an ``Output`` or of a bare tensor, as they are."""
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def logits_of(output) -> Tensor:
+    """Logits (n, classes) of an ``Output`` or of a bare tensor, in float32 or better.
+
+    bf16 is no place for a loss: T^2 KL evaluated in it near the optimum comes out negative.
+    """
+    logits = raw_logits(output)
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def logit_pair(student, teacher) -> tuple[Tensor, Tensor]:
+    """Logits of both, (n, classes) each, the teacher's detached; ``ValueError`` when the class counts differ."""
+    z_s, z_t = logits_of(student), logits_of(teacher).detach()
+    if z_s.shape[1] != z_t.shape[1]:
+        raise ValueError(
+            f"Teacher gives {z_t.shape[1]} classes, student {z_s.shape[1]}. Was the teacher trained on another dataset?"
+        )
+    return z_s, z_t
+
+
+def hard(labels: Tensor) -> Tensor:
+    """Labels (n,) as they are, soft labels (n, classes) as their largest class."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
+
+
+def target_of(values: Tensor, labels: Tensor) -> Tensor:
+    """The column (n,) of each example's label."""
+    return values.gather(1, labels[:, None]).squeeze(1)
+
+
+def others_of(values: Tensor, labels: Tensor) -> Tensor:
+    """The columns (n, classes - 1) of every class but the label, in their order."""
+    # a gather, not a boolean mask: the mask would wait for the device to count its ones
+    column = torch.arange(values.shape[1] - 1, device=values.device).expand(len(values), -1)
+    return values.gather(1, column + (column >= labels[:, None]))
+
+
+def positive(**settings: float) -> None:
+    """Raises for a setting that is not a positive, finite number."""
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is a positive number; got {value}.")
+
+
+def not_negative(**settings: float) -> None:
+    """Raises for a setting that is not a finite number >= 0."""
+    for name, value in settings.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is a number >= 0; got {value}.")
+
+
+def whole(**settings: int) -> None:
+    """Raises for a setting that is not a whole number of at least 1."""
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is a whole number >= 1; got {value!r}.")
