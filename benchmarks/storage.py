@@ -86,8 +86,12 @@ def main() -> None:
         vector = 4 * sum(p.numel() for p in model.parameters()) / 1e6
         print(f"{given.steps} iterates, {len(rows)} segments recorded, {len(segments)} stored as {given.storage}")
         print(f"disk at its highest {highest / 1e9:.2f} GB (checkpoint and initial parameters included)")
-        print(f"one parameter vector is {vector:.0f} MB. Beyond plain training, after each segment, the process held at most")
-        print(f"{most_held - own:.0f} MB more of its own; peak resident memory grew by {resident_mb() - held:.0f} MB, mapped files and")
+        print(
+            f"one parameter vector is {vector:.0f} MB. Beyond plain training, after each segment, the process held at most"
+        )
+        print(
+            f"{most_held - own:.0f} MB more of its own; peak resident memory grew by {resident_mb() - held:.0f} MB, mapped files and"
+        )
         print("what the allocator keeps included (MALLOC_MMAP_THRESHOLD_=131072 returns it at once)")
         print(f"adding {1e3 * adding / given.steps:.2f} ms an iterate, storing {storing / len(rows):.2f} s a segment")
         curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])

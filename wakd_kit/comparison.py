@@ -1,47 +1,59 @@
-"""Tables over many runs: means with spread, and paired differences with intervals."""
+"""Tables over many runs: means with spread, paired differences with intervals, mean ranks, and what they say in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from .averaging import Coefficients, NoWindow
-from .domains import Domains
-from .recording import RunProblem
-from .run import Run, load_run
+from .recorded import DEPLOYED, Recorded, collect
+from .statistics import bootstrap_interval, holm, interval, p_value, rank_methods
+
+__all__ = [
+    "DEPLOYED",
+    "Recorded",
+    "answer",
+    "answers",
+    "collect",
+    "findings",
+    "interval",
+    "one_run",
+    "paired",
+    "ranks",
+    "rounded",
+    "summary",
+    "verdict",
+]
 
 
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy on unseen domains per student and strategy, in per cent.
+def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
+    """A fraction measured on unseen domains (``accuracy``, ``ece``, ...) per student and strategy, in per cent.
 
-    scores  long: ``student, strategy, target, seed, role, accuracy``. One column per target (mean over seeds); ``mean``
-    over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds, ``n`` runs. A
-    strategy that found no window in some run, or was not evaluated on it, has no mean: a mean over the rest would not
-    be comparable. ``missing`` counts the runs of its student without a score.
+    scores  long: ``student, strategy, target, seed, role`` and the measure. One column per target (mean over seeds);
+    ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
+    standard error, sd / sqrt(seeds), as in DomainBed's tables (Gulrajani and Lopez-Paz 2021, which divide by n, not n - 1,
+    under the root of sd); ``n`` runs. A strategy that found no window in some run, or was not evaluated on it, has no mean:
+    a mean over the rest would not be comparable. ``missing`` counts the runs of its student without a score.
     """
     unseen = _unseen(scores)
     rows = []
     for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
-        by_target = 100 * part.pivot(index="seed", columns="target", values="accuracy")
+        by_target = 100 * part.pivot(index="seed", columns="target", values=measure)
         of_student = unseen[unseen["student"] == student]
         by_target = by_target.reindex(
             index=sorted(of_student["seed"].unique()), columns=sorted(unseen["target"].unique())
         )
         average = by_target.mean(axis=1, skipna=False)
+        sd = average.std(ddof=1, skipna=False)
         rows.append(
             {
                 "student": student,
                 "strategy": strategy,
                 **by_target.mean(skipna=False).to_dict(),
                 "mean": average.mean(skipna=False),
-                "sd": average.std(ddof=1, skipna=False),
+                "sd": sd,
+                "se": sd / np.sqrt(len(average)),
                 "n": int(by_target.notna().sum().sum()),
                 "missing": int(by_target.isna().sum().sum()),
             }
@@ -60,23 +72,17 @@ def _unseen(scores: pd.DataFrame) -> pd.DataFrame:
     return unseen
 
 
-def interval(differences: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean; NaN with fewer than two values."""
-    values = np.asarray(differences, dtype=float)
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    half = stdtrit(len(values) - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tuple[str, str]]]) -> pd.DataFrame:
     """Differences in accuracy on the unseen domain, in points, paired by target and seed.
 
     contrasts  ((student, strategy), (student, strategy)): the first minus the second
-    Returns ``label, mean, low, high, n, missing, better, targets, target_low, target_high, pairs``. ``low, high`` is the
-    95 % t interval over all n target x seed pairs; they share targets, so ``target_low, target_high`` gives the interval
-    over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not in the
-    list. A target and seed without a score on both sides (no window found, say) is left out and counted as ``missing``.
+
+    ``label, mean``; ``low, high``: the 95 % t interval over all ``n`` target x seed pairs; ``boot_low, boot_high``: the
+    bootstrap's, targets resampled and seeds within them (``statistics.bootstrap_interval``); ``p`` of the t test over all
+    pairs and ``p_holm`` with Holm's correction over the rows of this table; ``missing``: targets and seeds left out for
+    want of a score on both sides (no window found, say); ``better``: pairs above zero; ``pairs``: all of them.
+    Pairs share targets, so ``target_low, target_high`` is the t interval over the means of the ``targets`` targets as
+    well: wide with few targets, and the honest one for a domain not in the list.
     """
     unseen = _unseen(scores).set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
     known = unseen.index.droplevel(["target", "seed"]).unique()
@@ -87,24 +93,61 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
                 raise ValueError(f"No scores of {' '.join(side)}; there are {', '.join(' '.join(k) for k in known)}.")
         both = 100 * (unseen[first] - unseen[second])
         pairs = both.dropna()
-        by_target = pairs.groupby("target").mean()
-        (low, high), (target_low, target_high) = interval(pairs), interval(by_target)
+        targets = [part.to_numpy() for _, part in pairs.groupby("target")]
+        (low, high), (target_low, target_high) = interval(pairs), interval([part.mean() for part in targets])
+        boot_low, boot_high = bootstrap_interval(targets)
         rows.append(
             {
                 "label": _label(first, second),
                 "mean": pairs.mean(),
                 "low": low,
                 "high": high,
+                "boot_low": boot_low,
+                "boot_high": boot_high,
+                "p": p_value(pairs),
                 "n": len(pairs),
                 "missing": len(both) - len(pairs),
                 "better": int((pairs > 0).sum()),
-                "targets": len(by_target),
+                "targets": len(targets),
                 "target_low": target_low,
                 "target_high": target_high,
                 "pairs": pairs.to_numpy(),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if len(table):
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
+
+
+def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean ranks of the strategies of each student by accuracy on the unseen domain, 1 is best, with Nemenyi's test.
+
+    ``student, strategy, rank``; ``blocks``: targets x seeds that were ranked; ``p``: Friedman's, of strategies that do
+    not differ; ``difference``: two mean ranks this far apart differ at the 5 % level. See ``statistics.rank_methods``;
+    seeds of one target count as blocks of their own, as data sets do there, so p speaks of these targets. A strategy
+    without a score on every run has no rank. Students with fewer than two ranked strategies or two blocks are left out.
+    """
+    rows = []
+    for student, part in _unseen(scores[scores["strategy"] != DEPLOYED]).groupby("student", sort=False):
+        table = part.pivot(index=["target", "seed"], columns="strategy", values="accuracy")[part["strategy"].unique()]
+        whole = table.dropna(axis="columns")
+        if min(whole.shape) < 2:
+            continue
+        found = rank_methods(whole.to_numpy())
+        rank = dict(zip(whole.columns, found.mean))
+        rows += [
+            {
+                "student": student,
+                "strategy": strategy,
+                "rank": rank.get(strategy, float("nan")),
+                "blocks": found.blocks,
+                "p": found.p,
+                "difference": found.difference,
+            }
+            for strategy in table
+        ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
 
 
 def _label(first: tuple[str, str], second: tuple[str, str]) -> str:
@@ -137,7 +180,8 @@ def verdict(row: pd.Series) -> str:
 
 def findings(table: pd.DataFrame) -> list[str]:
     """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
-    sentence on all that cannot be told from none, one on what could not be compared, and how many were looked at."""
+    sentence on all that cannot be told from none, one on what could not be compared, how many were looked at and which
+    of them hold with Holm's correction."""
     told = (table["n"] > 1) & ((table["low"] > 0) | (table["high"] < 0))
     sentences = [verdict(row) for _, row in table[told].iterrows()]
     even = table[(table["n"] > 1) & ~told]
@@ -150,23 +194,33 @@ def findings(table: pd.DataFrame) -> list[str]:
         if len(labels):
             sentences.append(f"{what}: {', '.join(labels)}.")
     if len(table) > 1:
-        sentences.append(f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself.")
+        hold = table.loc[table["p_holm"] < 0.05, "label"]
+        sentences.append(
+            f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
+            f"for all of them, {len(hold)} keep{'s' * (len(hold) == 1)} p < 0.05{': ' * bool(len(hold))}{', '.join(hold)}."
+        )
     return sentences
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of ``paired`` as it is printed: intervals in brackets, one decimal."""
+    """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
 
     def brackets(low: float, high: float) -> str:
         return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
+
+    def probability(p: float) -> str:
+        return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
     return pd.DataFrame(
         {
             "difference": table["label"],
             "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
-            "95 % interval": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
+            "95 % t": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
+            "95 % bootstrap": table.apply(lambda r: brackets(r["boot_low"], r["boot_high"]), axis=1),
+            "95 % t, target means": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
             "better": table.apply(lambda r: f"{r['better']} of {r['n']}" if r["n"] else "–", axis=1),
-            "95 % interval over targets": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
+            "p": table["p"].map(probability),
+            "p, Holm": table["p_holm"].map(probability),
         }
     )
 
@@ -208,175 +262,3 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
         "another seed would move it further. Averages over targets and seeds are in the comparison."
     )
     return sentences
-
-
-DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Runs with what ``evaluate`` measured on them. A run's student is called like its folder.
-
-    labels  the strategies to compare; empty for all that were evaluated
-    """
-
-    runs: list[Run]
-    labels: tuple[str, ...] = ()
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note``."""
-        tables = []
-        for run in self._by_student():
-            split = run.settings["split"]
-            table = run.scores.assign(student=run.name, target=split["target"], seed=split["seed"])
-            if self.labels:
-                order = {label: i for i, label in enumerate([*self.labels, DEPLOYED])}
-                table = table[table["strategy"].isin(order)].sort_values(
-                    "strategy", key=lambda s: s.map(order), kind="stable"
-                )
-            tables.append(table)
-        return pd.concat(tables, ignore_index=True)
-
-    def choices(self, run: Run) -> dict[str, Coefficients | NoWindow]:
-        """What the compared strategies chose on one run; not what it deployed as a teacher."""
-        chosen = run.choices
-        return {label: chosen[label] for label in self.labels or chosen if label != DEPLOYED}
-
-    def _by_student(self) -> list[Run]:
-        order = self.students
-        return sorted(self.runs, key=lambda run: order.index(run.name))
-
-    @property
-    def domains(self) -> Domains:
-        return self.runs[0].split.domains
-
-    @property
-    def students(self) -> list[str]:
-        """In the order of the runs, teacher first if there is one."""
-        return sorted(dict.fromkeys(run.name for run in self.runs), key=lambda name: name != "teacher")
-
-    @property
-    def steps(self) -> int:
-        return max(run.steps for run in self.runs)
-
-    def about(self) -> str:
-        """One sentence: what was trained, on what, how often."""
-        targets, seeds = (sorted({run.settings["split"][key] for run in self.runs}) for key in ("target", "seed"))
-        students = ", ".join(f"{n} ({self._example(n).settings['student']['name']})" for n in self.students)
-        return (
-            f"{len(self.runs)} recorded runs: {students}; each of {len(targets)} domains left out ({', '.join(targets)}) "
-            f"with {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})."
-        )
-
-    def _example(self, name: str) -> Run:
-        return next(run for run in self.runs if run.name == name)
-
-    def caption(self) -> str:
-        return (
-            "Accuracy in % on the domain left out: mean over seeds per target, their mean, and its standard deviation over "
-            "seeds. Nothing was chosen on the target. A dash: no window was found in at least one run."
-        )
-
-    def contrasts(self, baseline: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-        """Every strategy against the baseline within a student, then students against each other at the baseline and
-        at the first averaging strategy that all of them have."""
-        known = {n: list(self.scores.loc[self.scores["student"] == n, "strategy"].unique()) for n in self.students}
-        known = {n: [s for s in names if s != DEPLOYED] for n, names in known.items()}
-        within = [((n, s), (n, baseline)) for n, names in known.items() for s in names if s != baseline]
-        pupils = [n for n in self.students if n != "teacher"]
-        shared = [s for s in known[self.students[0]] if s != baseline and all(s in names for names in known.values())]
-        averages = [s for s in shared if any(c.of == "mean" for c in self._coefficients(s))]
-        between = [((b, s), (a, s)) for a, b in combinations(pupils, 2) for s in [baseline, *averages[:1]]]
-        return within + between
-
-    def _coefficients(self, strategy: str) -> list[Coefficients]:
-        chosen = [run.choices.get(strategy) for run in self.runs]
-        return [c for c in chosen if isinstance(c, Coefficients)]
-
-    def picks(self) -> pd.DataFrame:
-        """``student, strategy, target, seed, begin, end`` in steps of every window; NaN where none was found."""
-        rows = []
-        for run in self._by_student():
-            curves = run.source_curves
-            for label, choice in self.choices(run).items():
-                row = {"student": run.name, "strategy": label, "target": run.settings["split"]["target"]}
-                row |= {"seed": run.settings["split"]["seed"], "begin": np.nan, "end": np.nan}
-                if isinstance(choice, Coefficients):
-                    first, last = choice.window()
-                    begin = curves.begins[first] - 1 if choice.of == "mean" else curves.ends[first] - 1
-                    row |= {"begin": float(begin), "end": float(curves.ends[last])}
-                rows.append(row)
-        return pd.DataFrame(rows)
-
-    def without_window(self) -> pd.DataFrame:
-        """Strategies that found no window: ``student, strategy, target, seed, reason``; usually empty."""
-        rows = [
-            {
-                "student": run.name,
-                "strategy": label,
-                "target": run.settings["split"]["target"],
-                "seed": run.settings["split"]["seed"],
-                "reason": str(choice),
-            }
-            for run in self._by_student()
-            for label, choice in self.choices(run).items()
-            if isinstance(choice, NoWindow)
-        ]
-        return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "reason"])
-
-    def reasons(self) -> pd.DataFrame:
-        """``student, strategy, runs, reason``: strategies without a window, runs with the same reason in one row."""
-        rows = []
-        for (student, strategy, reason), part in self.without_window().groupby(
-            ["student", "strategy", "reason"], sort=False
-        ):
-            of = sum(run.name == student for run in self.runs)
-            which = ", ".join(f"{target} {seed}" for target, seed in zip(part["target"], part["seed"]))
-            runs = f"all {of}" if len(part) == of else f"{len(part)} of {of}: {which}"
-            reason = reason.split("found no window: ")[-1]
-            rows.append({"student": student, "strategy": strategy, "runs": runs, "reason": reason})
-        return pd.DataFrame(rows, columns=["student", "strategy", "runs", "reason"])
-
-    def mapped(self) -> list[Run]:
-        """The runs that have a window map."""
-        return [run for run in self.runs if len(run.window_map)]
-
-    def images(self, run: Run) -> int:
-        """How many images of the unseen domain its accuracies are over."""
-        return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
-
-    def label(self, run: Run) -> str:
-        split = run.settings["split"]
-        return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
-
-    def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
-        """Write scores.csv, picks.csv and the given tables as csv into a folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in {"scores": self.scores, "picks": self.picks(), **tables}.items():
-            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
-
-
-def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:
-    """Every finished and evaluated run below a folder, or those at ``only`` these places below it, in this order.
-
-    strategies  labels to compare, default all that were evaluated
-    Raises ``RunProblem`` when there is none, or when one of ``only`` was not evaluated with all of ``strategies``.
-    """
-    if not only:
-        places = sorted(file.parent for file in Path(folder).rglob("settings.json"))
-        runs = [load_run(place) for place in places if not place.name.endswith(".recording")]
-        runs = sorted((r for r in runs if len(r.scores)), key=lambda r: (r.name, str(r.folder)))
-        if not runs:
-            raise RunProblem(
-                f"No evaluated run below {folder}: train some with 02_distill, or call evaluate(run, ...)."
-            )
-        return Recorded(runs, tuple(strategies))
-    runs = [load_run(Path(folder, place)) for place in only]
-    for run in runs:
-        known = set(run.scores["strategy"]) if len(run.scores) else set()
-        missing = [label for label in strategies if label not in known]
-        if missing or not known:
-            raise RunProblem(f"{run.folder} was not evaluated with {', '.join(missing) or 'any strategy'}.")
-    return Recorded(runs, tuple(strategies))

@@ -15,6 +15,7 @@ from .averaging import NoWindow
 from .domains import Examples, Split
 from .models import as_tap, batchnorms, in_eval, recalibrate
 from .objectives import Combined, kd
+from .predictions import Predicted, keep, predicted
 from .recording import State, write_with
 from .registry import did_you_mean
 from .views import to_float
@@ -63,11 +64,18 @@ def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
 
     The role is "source" (its validation part) or "target" (the whole unseen domain).
     """
-    rows = []
+    return _judged(model, split)[0]
+
+
+def _judged(model: nn.Module, split: Split) -> tuple[pd.DataFrame, dict[str, Predicted]]:
+    """The table of ``evaluate_model``, and what the model predicted in each domain."""
+    rows, found = [], {}
     for domain, role, examples in scored_domains(split):
-        row = scores(predict(model, examples.images), examples.labels)
+        logits = predict(model, examples.images)
+        row = scores(logits, examples.labels)
         rows.append({"domain": domain, "role": role, **row, "n": len(examples)})
-    return pd.DataFrame(rows)
+        found[domain] = predicted(logits, examples.labels, role)
+    return pd.DataFrame(rows), found
 
 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
@@ -108,12 +116,13 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     """Score several averages of one run, paired, and keep the scores with the run.
 
     As ``score_choices``, whose table it returns; the table is also written into the run's folder (scores.csv), newest
-    value per strategy and domain, and what was chosen beside it (choices.json). Not so when ``batchnorm`` is given: that
-    is a different number by the same name.
+    value per strategy and domain, what was chosen beside it (choices.json), and what was predicted image by image
+    (predictions.npz). Not so when ``batchnorm`` is given: that is a different number by the same name.
     """
-    table = score_choices(run, choices, split, batchnorm=batchnorm)
+    table, found = _score_choices(run, choices, split, batchnorm)
     if batchnorm is None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
         _remember(run, table, choices)
+        keep(run, found, choices)
     return table
 
 
@@ -124,9 +133,14 @@ def score_choices(run, choices: Mapping[str, object], split: Split | None = None
     split      default the run's own
     batchnorm  policy for this call, default the run's
     """
+    return _score_choices(run, choices, split, batchnorm)[0]
+
+
+def _score_choices(run, choices: Mapping[str, object], split: Split | None, batchnorm: str | None):
+    """The table of ``score_choices``, and what was predicted: ``{strategy: {domain: Predicted}}``."""
     split = split or run.split
     run.check_split(split)
-    tables = []
+    tables, found = [], {}
     for label, coefficients in choices.items():
         if isinstance(coefficients, NoWindow):
             table = pd.DataFrame([{"domain": d, "role": r, "n": len(e)} for d, r, e in scored_domains(split)])
@@ -135,10 +149,10 @@ def score_choices(run, choices: Mapping[str, object], split: Split | None = None
         else:
             model = run.model(coefficients, split=split, batchnorm=batchnorm)
             model.to(_device(), memory_format=torch.channels_last)
-            table, note = evaluate_model(model, split), getattr(coefficients, "note", "")
+            (table, found[label]), note = _judged(model, split), getattr(coefficients, "note", "")
         table.insert(0, "strategy", label)
         tables.append(table.assign(note=note))
-    return pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]]
+    return pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]], found
 
 
 def _device() -> torch.device:

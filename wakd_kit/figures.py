@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .averaging import Coefficients, Curves, NoWindow
 from .domains import Domains
+from .statistics import cliques
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -299,3 +300,101 @@ def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", color="#E2E2E2", lw=0.6)
     return figure, "Mean window of each strategy in steps. " + "; ".join(found) + "."
+
+
+def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
+    """Mean ranks of each student's strategies (1 is best), and bars that join those which cannot be told apart.
+
+    table  rows ``student, strategy, rank, blocks, p, difference`` as ``comparison.ranks`` returns; Demsar 2006 (JMLR 7).
+           A strategy without a rank is named below the title and not drawn.
+    """
+    groups, alts = list(table.groupby("student", sort=False)), []
+    heights = [1.2 + 0.19 * len(part) for _, part in groups]
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(7.2, max(1, sum(heights)))
+        axes = figure.subplots(max(1, len(groups)), squeeze=False, height_ratios=heights or None)[:, 0]
+        if not groups:
+            axes[0].text(0, 0.5, "Too few strategies, targets or seeds to rank.")
+            axes[0].set_axis_off()
+        for axis, (student, part) in zip(axes, groups):
+            one, ranked = part.iloc[0], part.dropna(subset=["rank"]).sort_values("rank", kind="stable")
+            joined = cliques(ranked["rank"], one["difference"])
+            _ranks(axis, ranked, joined, one["difference"])
+            title = f"{student}: {one['blocks']} targets x seeds, Friedman p {_probability(one['p'])}"
+            unranked = part.loc[part["rank"].isna(), "strategy"]
+            title += f"; not ranked: {', '.join(unranked)}" * bool(len(unranked))
+            axis.set_title(title)
+            alike = "; ".join(" and ".join(ranked["strategy"].iloc[group]) for group in joined) or "none"
+            listed = ", ".join(f"{r.strategy} {r.rank:.1f}" for r in ranked.itertuples())
+            alts.append(f"{title}; {listed}; critical difference {one['difference']:.1f}; not told apart: {alike}")
+    return figure, "Mean ranks by accuracy on unseen domains, 1 is best. " + (
+        ". ".join(alts) or "Nothing to rank"
+    ) + "."
+
+
+def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: float) -> None:
+    """One diagram: the scale, a stem per strategy to its name at the near side, bars below the scale."""
+    k, half = len(ranked), (len(ranked) + 1) // 2
+    first = 0.5 + 0.35 * len(joined)
+    axis.hlines(0, 1, k, color="#333333", lw=1)
+    for tick in range(1, k + 1):
+        axis.vlines(tick, -0.12, 0, color="#333333", lw=1)
+        axis.text(tick, -0.22, str(tick), ha="center", va="bottom", fontsize=8)
+    for i, (strategy, rank) in enumerate(zip(ranked["strategy"], ranked["rank"])):
+        left = i < half
+        depth, edge = first + 0.75 * (i if left else k - 1 - i), 1 - 0.08 * k if left else k + 0.08 * k
+        axis.plot([rank, rank, edge], [0, depth, depth], color="#555555", lw=0.8)
+        axis.plot(rank, 0, "o", ms=4, color="#1B3A57", clip_on=False)
+        text = f"{strategy}  {rank:.2f}" if left else f"{rank:.2f}  {strategy}"
+        axis.text(edge, depth, f" {text} ", ha="right" if left else "left", va="center")
+    for row, group in enumerate(joined):
+        low, high = ranked["rank"].iloc[group[0]], ranked["rank"].iloc[group[-1]]
+        axis.hlines(0.3 + 0.35 * row, low - 0.04, high + 0.04, color="#D55E00", lw=3)
+    top = -1.2
+    axis.hlines(top, 1, 1 + difference, color="#333333", lw=1.5)
+    axis.vlines([1, 1 + difference], top - 0.12, top + 0.12, color="#333333", lw=1.5)
+    axis.text(1 + difference, top, f"  critical difference {difference:.2f}", va="center", fontsize=8)
+    axis.set(xlim=(1 - 0.45 * k, k + 0.45 * k), ylim=(first + 0.75 * max(0, half - 1) + 0.4, top - 0.3))
+    axis.set_axis_off()
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
+    """Accuracy against confidence, a panel per student (column) and role (row); the area of a marker is its share of images.
+
+    table  rows ``student, strategy, role, low, high, n, confidence, accuracy`` as ``agreement.reliability`` returns. A line
+           below the diagonal is overconfident; the legend has the expected calibration error of all images pooled.
+    """
+    roles = {"target": "unseen domain", "source": "source validation"}
+    students, strategies = list(table["student"].unique()), list(table["strategy"].unique())
+    alts = []
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(max(3.4, 2.7 * len(students) + 0.6), 5.4)
+        axes = figure.subplots(2, max(1, len(students)), squeeze=False, sharex=True, sharey=True)
+        for row, (role, name) in zip(axes, roles.items()):
+            row[0].set_ylabel("accuracy, %")
+            for axis, student in zip(row, students):
+                axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
+                for i, strategy in enumerate(strategies):
+                    part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
+                    if not len(part):
+                        continue
+                    share = part["n"] / part["n"].sum()
+                    gap = (share * (part["confidence"] - part["accuracy"]).abs()).sum()
+                    x, y = 100 * part["confidence"], 100 * part["accuracy"]
+                    axis.plot(x, y, LINES[i % 4], color=_colour(i), lw=1.2)
+                    axis.scatter(x, y, s=4 + 120 * share, marker=_marker(i), color=_colour(i), alpha=0.8, lw=0)
+                    label = f"{strategy}: ECE {100 * gap:.1f}"
+                    axis.plot([], [], LINES[i % 4], marker=_marker(i), ms=4, color=_colour(i), label=label)
+                    alts.append(f"{student} {strategy} on {name} {100 * gap:.1f} %")
+                axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
+                axis.legend(loc="upper left")
+        for axis in axes[-1]:
+            axis.set_xlabel("confidence, %")
+    return (
+        figure,
+        f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {', '.join(alts)}.",
+    )

@@ -1,0 +1,94 @@
+"""Tables for a paper: booktabs, every cell escaped, through pandas' Styler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+# a minus and a dash of another alphabet are what pdfLaTeX stumbles over
+SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+}
+
+
+def escape(text: object) -> str:
+    """Text as LaTeX prints it, number signs included: a hyphen before a digit is a minus."""
+    letters = [*str(text)]
+    for i, letter in enumerate(letters):
+        if letter == "-" and (i == 0 or letters[i - 1] in "[( ") and str(text)[i + 1 : i + 2].isdigit():
+            letters[i] = "−"
+    return "".join(SPECIAL.get(letter, letter) for letter in letters)
+
+
+def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[str] = (), digits: int = 1) -> str:
+    """A ``table`` environment with rules above, below and under the head; needs ``\\usepackage{booktabs}``.
+
+    best  columns of numbers whose highest value is bold, within the rows that share the first column (a student)
+
+    Numbers have ``digits`` decimals and align on the right, NaN is a dash; names lose their underscores.
+    """
+    table = table.reset_index(drop=True)
+    cells = table.map(lambda value: _cell(value, digits))
+    cells.columns = [escape(str(name).replace("_", " ")) for name in table]
+    for name in best:
+        top = table.groupby(table.columns[0], sort=False)[name].transform("max")
+        bold = np.flatnonzero(table[name] == top)
+        column = cells.columns[table.columns.get_loc(name)]
+        cells.loc[bold, column] = [rf"\textbf{{{text}}}" for text in cells.loc[bold, column]]
+    numeric = [_numeric(table[name]) for name in table]
+    return cells.style.hide(axis="index").to_latex(
+        hrules=True,
+        column_format="".join("r" if right else "l" for right in numeric),
+        caption=escape(caption),
+        label=label,
+        position="tb",
+        position_float="centering",
+    )
+
+
+def save(
+    folder: str | Path,
+    captions: Mapping[str, str],
+    *,
+    best: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    **tables: pd.DataFrame,
+) -> None:
+    """Write every table that has rows as ``<name>.tex`` into a folder, labelled ``tab:<name>``, captions by name.
+
+    best  {name of a table: its columns whose highest value is bold}
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        file = folder / f"{name}.tex"
+        file.unlink(missing_ok=True)
+        if len(table):
+            text = booktabs(table, caption=captions[name], label=f"tab:{name}", best=best.get(name, ()))
+            file.write_text(text, encoding="utf-8")
+
+
+def _cell(value: object, digits: int) -> str:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "--"
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return escape(f"{value:z.{digits}f}")
+    return escape(value)
+
+
+def _numeric(column: pd.Series) -> bool:
+    return (
+        pd.api.types.is_numeric_dtype(column) or column.astype(str).str.fullmatch(r"[-+\[\]<\d., –]+|\d+ of \d+").all()
+    )

@@ -1,0 +1,240 @@
+"""Many recorded runs as one study: their scores, what strategies chose on them, and what is worth comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .averaging import Coefficients, NoWindow
+from .domains import Domains
+from .recording import RunProblem
+from .run import Run, load_run
+
+DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Runs with what ``evaluate`` measured on them. A run's student is called like its folder.
+
+    labels  the strategies to compare; empty for all that were evaluated
+    """
+
+    runs: list[Run]
+    labels: tuple[str, ...] = ()
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note``."""
+        tables = []
+        for run in self._by_student():
+            split = run.settings["split"]
+            table = run.scores.assign(student=run.name, target=split["target"], seed=split["seed"])
+            if self.labels:
+                order = {label: i for i, label in enumerate([*self.labels, DEPLOYED])}
+                table = table[table["strategy"].isin(order)].sort_values(
+                    "strategy", key=lambda s: s.map(order), kind="stable"
+                )
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def choices(self, run: Run) -> dict[str, Coefficients | NoWindow]:
+        """What the compared strategies chose on one run; not what it deployed as a teacher."""
+        chosen = run.choices
+        return {label: chosen[label] for label in self.labels or chosen if label != DEPLOYED}
+
+    def _by_student(self) -> list[Run]:
+        order = self.students
+        return sorted(self.runs, key=lambda run: order.index(run.name))
+
+    @property
+    def domains(self) -> Domains:
+        return self.runs[0].split.domains
+
+    @property
+    def students(self) -> list[str]:
+        """In the order of the runs, teacher first if there is one."""
+        return sorted(dict.fromkeys(run.name for run in self.runs), key=lambda name: name != "teacher")
+
+    @property
+    def steps(self) -> int:
+        return max(run.steps for run in self.runs)
+
+    def about(self) -> str:
+        """One sentence: what was trained, on what, how often."""
+        targets, seeds = self.targets, self.seeds
+        students = ", ".join(f"{n} ({self._example(n).settings['student']['name']})" for n in self.students)
+        return (
+            f"{len(self.runs)} recorded runs: {students}; each of {len(targets)} domains left out ({', '.join(targets)}) "
+            f"with {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})."
+        )
+
+    def _example(self, name: str) -> Run:
+        return next(run for run in self.runs if run.name == name)
+
+    def captions(self) -> dict[str, str]:
+        """What the numbers of each printed table are, in words, and what chose the models behind them."""
+        seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+        captions = {
+            "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
+            f"are of the average over targets, over {seeds}; n runs. A dash: no window was found in at least one run.",
+            "gains": "Differences in accuracy on the domain left out, in points, paired by target and seed, with 95 % "
+            "intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target means. p is of the t "
+            "test over all pairs; Holm's correction is for all rows.",
+            "calibration": "Expected calibration error in % (15 bins) on the domain left out: mean over seeds per target; "
+            f"mean and sd are of the average over targets, over {seeds}; source: mean over source validation parts.",
+            "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
+            f"predicts, on the domain left out: mean and sd are of the average over targets, over {seeds}; source: mean over "
+            "source validation parts. Students that learned from no teacher are the level to beat.",
+            "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
+            "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
+        }
+        return {name: f"{caption} {self.selection()}" for name, caption in captions.items()}
+
+    @property
+    def targets(self) -> list[str]:
+        return sorted({run.settings["split"]["target"] for run in self.runs})
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.settings["split"]["seed"] for run in self.runs})
+
+    def chosen_by(self) -> pd.DataFrame:
+        """``student, strategy, chosen_by, evaluations``: what decided each average, and how many averages were evaluated
+        on source validation for it in a run, on the mean. Strategies whose settings differ between runs have a row each."""
+        rows = [
+            {"student": run.name, "strategy": label, "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
+            for run in self._by_student()
+            for label, choice in run.choices.items()
+            if isinstance(choice, Coefficients) and label in (*(self.labels or run.choices), DEPLOYED)
+        ]
+        table = pd.DataFrame(rows, columns=["student", "strategy", "chosen_by", "evaluations"])
+        return table.groupby(["student", "strategy", "chosen_by"], sort=False, as_index=False)["evaluations"].mean()
+
+    def selection(self) -> str:
+        """One sentence on what chose each average, for the caption of every table: model selection is part of a result."""
+        table = self.chosen_by()
+        table["chosen_by"] = table["chosen_by"].replace("", "not recorded")
+        parts = []
+        for chosen_by, part in table.groupby("chosen_by", sort=False):
+            tried = part["evaluations"].max()
+            how = f"{chosen_by}, up to {tried:.0f} of them" if tried else chosen_by
+            parts.append(f"{', '.join(dict.fromkeys(part['strategy']))} ({how})")
+        return f"Model selection: {'; '.join(parts)}. Nothing was chosen on the target."
+
+    def shown(self, baseline: str) -> list[str]:
+        """The baseline, and the first strategy after it that averages and that every student was evaluated with."""
+        known = self._strategies()
+        shared = [s for s in known[self.students[0]] if s != baseline and all(s in names for names in known.values())]
+        averages = [s for s in shared if any(c.of == "mean" for c in self._coefficients(s))]
+        return [baseline, *averages[:1]]
+
+    def contrasts(self, baseline: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """Every strategy against the baseline within a student, then students against each other at the baseline and
+        at the first averaging strategy that all of them have."""
+        within = [((n, s), (n, baseline)) for n, names in self._strategies().items() for s in names if s != baseline]
+        pupils = [n for n in self.students if n != "teacher"]
+        between = [((b, s), (a, s)) for a, b in combinations(pupils, 2) for s in self.shown(baseline)]
+        return within + between
+
+    def _strategies(self) -> dict[str, list[str]]:
+        """What each student was evaluated with, but for what a teacher deploys."""
+        known = {n: self.scores.loc[self.scores["student"] == n, "strategy"].unique() for n in self.students}
+        return {n: [s for s in names if s != DEPLOYED] for n, names in known.items()}
+
+    def _coefficients(self, strategy: str) -> list[Coefficients]:
+        chosen = [run.choices.get(strategy) for run in self.runs]
+        return [c for c in chosen if isinstance(c, Coefficients)]
+
+    def picks(self) -> pd.DataFrame:
+        """``student, strategy, target, seed, begin, end`` in steps of every window; NaN where none was found."""
+        rows = []
+        for run in self._by_student():
+            curves = run.source_curves
+            for label, choice in self.choices(run).items():
+                row = {"student": run.name, "strategy": label, "target": run.settings["split"]["target"]}
+                row |= {"seed": run.settings["split"]["seed"], "begin": np.nan, "end": np.nan}
+                if isinstance(choice, Coefficients):
+                    first, last = choice.window()
+                    begin = curves.begins[first] - 1 if choice.of == "mean" else curves.ends[first] - 1
+                    row |= {"begin": float(begin), "end": float(curves.ends[last])}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def without_window(self) -> pd.DataFrame:
+        """Strategies that found no window: ``student, strategy, target, seed, reason``; usually empty."""
+        rows = [
+            {
+                "student": run.name,
+                "strategy": label,
+                "target": run.settings["split"]["target"],
+                "seed": run.settings["split"]["seed"],
+                "reason": str(choice),
+            }
+            for run in self._by_student()
+            for label, choice in self.choices(run).items()
+            if isinstance(choice, NoWindow)
+        ]
+        return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "reason"])
+
+    def reasons(self) -> pd.DataFrame:
+        """``student, strategy, runs, reason``: strategies without a window, runs with the same reason in one row."""
+        rows = []
+        for (student, strategy, reason), part in self.without_window().groupby(
+            ["student", "strategy", "reason"], sort=False
+        ):
+            of = sum(run.name == student for run in self.runs)
+            which = ", ".join(f"{target} {seed}" for target, seed in zip(part["target"], part["seed"]))
+            runs = f"all {of}" if len(part) == of else f"{len(part)} of {of}: {which}"
+            reason = reason.split("found no window: ")[-1]
+            rows.append({"student": student, "strategy": strategy, "runs": runs, "reason": reason})
+        return pd.DataFrame(rows, columns=["student", "strategy", "runs", "reason"])
+
+    def mapped(self) -> list[Run]:
+        """The runs that have a window map."""
+        return [run for run in self.runs if len(run.window_map)]
+
+    def images(self, run: Run) -> int:
+        """How many images of the unseen domain its accuracies are over."""
+        return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
+
+    def label(self, run: Run) -> str:
+        split = run.settings["split"]
+        return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
+
+    def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
+        """Write scores.csv, picks.csv and the given tables as csv into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in {"scores": self.scores, "picks": self.picks(), **tables}.items():
+            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+
+
+def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:
+    """Every finished and evaluated run below a folder, or those at ``only`` these places below it, in this order.
+
+    strategies  labels to compare, default all that were evaluated
+    Raises ``RunProblem`` when there is none, or when one of ``only`` was not evaluated with all of ``strategies``.
+    """
+    if not only:
+        places = sorted(file.parent for file in Path(folder).rglob("settings.json"))
+        runs = [load_run(place) for place in places if not place.name.endswith(".recording")]
+        runs = sorted((r for r in runs if len(r.scores)), key=lambda r: (r.name, str(r.folder)))
+        if not runs:
+            raise RunProblem(
+                f"No evaluated run below {folder}: train some with 02_distill, or call evaluate(run, ...)."
+            )
+        return Recorded(runs, tuple(strategies))
+    runs = [load_run(Path(folder, place)) for place in only]
+    for run in runs:
+        known = set(run.scores["strategy"]) if len(run.scores) else set()
+        missing = [label for label in strategies if label not in known]
+        if missing or not known:
+            raise RunProblem(f"{run.folder} was not evaluated with {', '.join(missing) or 'any strategy'}.")
+    return Recorded(runs, tuple(strategies))
