@@ -120,17 +120,17 @@ def main() -> None:
                     plane = landscape.plane(run, corners, size=25, margin=0.4, marks={"SWAD": choices["SWAD"]})
                     for value in ("loss", "accuracy"):
                         figure, alt = landscape_figures.plane(plane, value=value)
-                        figure.savefig(given.out / f"plane_{target}_{name}_{value}.png", dpi=144)
+                        figure.savefig(given.out / f"plane_{target}_{name}_{value}.png", dpi=144, bbox_inches="tight")
                         print(f"plane {target} {name}: {alt}\n", flush=True)
             wall, lines = barriers(runs)
             walls.append(wall.assign(**where))
             if seed == given.seeds[0]:
-                landscape_figures.barriers(lines)[0].savefig(given.out / f"barriers_{target}.png", dpi=144)
+                landscape_figures.barriers(lines)[0].savefig(given.out / f"barriers_{target}.png", dpi=144, bbox_inches="tight")
     flatnesses, curvatures, walls = (pd.concat(tables, ignore_index=True) for tables in (flatnesses, curvatures, walls))
     for name, table in (("flatness", flatnesses), ("curvature", curvatures), ("barriers", walls)):
         table.to_csv(given.out / f"{name}.csv", index=False)
     for student, part in flatnesses.groupby("student"):
-        landscape_figures.flatness(part)[0].savefig(given.out / f"flatness_{student}.png", dpi=144)
+        landscape_figures.flatness(part)[0].savefig(given.out / f"flatness_{student}.png", dpi=144, bbox_inches="tight")
     print(tables_of(flatnesses, curvatures, walls))
 
 

@@ -1,12 +1,14 @@
 """The command line. Everything it does is a call of the package.
 
-wakd report STUDY                      train what is missing, render every notebook, write the page
+wakd report STUDY                      train what is missing, render every notebook, write the page; --dry-run says what
+wakd status STUDY                      what of it is done, running, failed or waiting, and the time left
 wakd train NAME=VALUE ...              train one student and record its trajectory
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd list strategies|objectives|domains|studies
 wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
+wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
 wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
 wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
 """
@@ -19,12 +21,12 @@ import json
 import sys
 from pathlib import Path
 
-from . import averaging, notebook, objectives, report, study
+from . import averaging, loggers, notebook, objectives, report, study
 from .benchmarks import BENCHMARKS
 from .data_check import check_data, write_sheet
 from .data_get import get_data
 from .domains import benchmarks, leave_one_out, load_domains
-from .export import export
+from .exporting import export
 from .fitting import choose
 from .models import build_model
 from .parameters import Landscape, Student
@@ -57,15 +59,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     """run a study and write its page"""
+    _of_a_study(parser)
+    parser.add_argument("--cores", type=int, metavar="N", help="processor cores to use, default all")
+    parser.add_argument("--gpus", type=int, metavar="N", help="accelerators to use, default all there are")
+    parser.add_argument("--profile", help="a snakemake profile: slurm, or a folder of your own")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing")
+    parser.add_argument("--keep-recordings", action="store_true", help="accept those made by other code or settings")
+    parser.set_defaults(call=_run_study)
+
+
+def _of_a_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="a study's name under reports/, or a YAML file")
-    parser.add_argument("--cores", type=int, help="trainings at once, default all cores")
     parser.add_argument("--out", type=Path, help="report folder, default reports/<name>")
     parser.add_argument("--runs", type=Path, help="where recordings go, default runs/<name>")
-    parser.set_defaults(
-        call=lambda g: study.run_study(
-            g.study, cores=g.cores, out=g.out, runs=g.runs, say=lambda line: print(line, flush=True)
-        )
-    )
+
+
+def _run_study(given: argparse.Namespace) -> None:
+    folders = {"out": given.out, "runs": given.runs}
+    if given.dry_run:
+        print("\n".join(study.planned(given.study, **folders)))
+        return
+    options = {name: getattr(given, name) for name in ("cores", "gpus", "profile", "keep_recordings")}
+    study.run_study(given.study, **options, **folders, say=lambda line: print(line, flush=True))
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    """what of a study is done, running, failed or waiting"""
+    _of_a_study(parser)
+    parser.set_defaults(call=_tell_status)
+
+
+def _tell_status(given: argparse.Namespace) -> None:
+    table, sentence = study.status(given.study, out=given.out, runs=given.runs)
+    for row in table.itertuples():
+        took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
+        print(f"{row.state:9}{row.name:40}{took}")
+    print(sentence)
 
 
 def _notebook(parser: argparse.ArgumentParser) -> None:
@@ -189,15 +218,21 @@ def _first_line(function) -> str:
 
 _LISTS = {
     "strategies": lambda: [f"{n:16}{_first_line(averaging.strategies.get(n))}" for n in averaging.strategies],
-    "objectives": lambda: [_objective_line(n) for n in objectives.objectives],
+    "objectives": lambda: [_objective_line(n) for n in sorted(objectives.objectives, key=_kind)],
     "domains": lambda: [f"{n:16}{_first_line(benchmarks.get(n))}" for n in benchmarks],
     "studies": lambda: [f"{p.stem:16}{study.load_study(p).title}" for p in sorted(study.REPORTS.glob("*.yaml"))],
 }
 
 
+def _kind(name: str) -> str:
+    return objectives.objectives.about(name).kind
+
+
 def _objective_line(name: str) -> str:
     about = objectives.objectives.about(name)
-    return f"{name:12}{about.kind:10}needs {', '.join(sorted(about.needs)):18}weight {about.weight:<8g}{about.source}"
+    deploys = "; the student keeps a part of it" if about.tail else ""
+    needs = f"needs {' '.join(sorted(about.needs))}"
+    return f"{name:16}{about.kind:15}{needs:44}weight {about.weight:<8g}{about.source}{deploys}"
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +268,21 @@ def examine(folder: Path) -> list[str]:
     return lines
 
 
+def _log(parser: argparse.ArgumentParser) -> None:
+    """send the curves of recorded runs to TensorBoard or Weights & Biases"""
+    parser.add_argument("runs", type=Path, help="a run's folder, or one that holds runs, finished or not")
+    parser.add_argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go")
+    parser.add_argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline")
+    parser.set_defaults(call=_send)
+
+
+def _send(given: argparse.Namespace) -> None:
+    if not (given.tensorboard or given.wandb):
+        raise ValueError("Say where to: --tensorboard FOLDER, --wandb PROJECT, or both.")
+    for name in loggers.replay_all(given.runs, to_tensorboard=given.tensorboard, to_wandb=given.wandb):
+        print(name)
+
+
 def _data(parser: argparse.ArgumentParser) -> None:
     """fetch a published benchmark, or check a folder of images"""
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -266,12 +316,14 @@ def _bytes(path: Path) -> int:
 
 COMMANDS = {
     "report": _report,
+    "status": _status,
     "train": _train,
     "notebook": _notebook,
     "average": _average,
     "landscape": _landscape,
     "list": _list,
     "doctor": _doctor,
+    "log": _log,
     "data": _data,
 }
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from .averaging import NoWindow
 from .domains import Examples, Split
+from .files import write_with
 from .models import as_tap, batchnorms, in_eval, recalibrate
 from .objectives import Combined, kd
 from .predictions import Predicted, keep, predicted
-from .recording import State, write_with
+from .recording import State
 from .registry import did_you_mean
 from .views import to_float
 

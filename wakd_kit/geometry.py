@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .recording import write_with
+from .files import write_with
 
 
 def gram(run, *, of: str = "mean") -> np.ndarray:

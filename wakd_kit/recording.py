@@ -9,14 +9,12 @@ exact, is kept itself: one more vector and one fused update per step each.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +27,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from .averaging import Coefficients, Recurrence
+from .files import Held, locked, recording_folder, write_text, write_with
 
 State = dict[str, Tensor]
 
@@ -294,18 +293,13 @@ def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
     Raises ``RunProblem`` when another process is recording there, when an unfinished recording is there and ``resume``
     is not asked for, or when that recording was started with other settings.
     """
-    partial = folder.with_name(folder.name + ".recording")
+    partial = recording_folder(folder)
     partial.mkdir(parents=True, exist_ok=True)
-    # a lock of the operating system, not a file's existence: it ends with its process, however that dies
-    with open(partial / "lock", "a+") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise RunProblem(f"{folder} is being recorded by another process ({lock.read().strip()}).") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+            held.enter_context(locked(partial / "lock"))
+        except Held as other:
+            raise RunProblem(f"{folder} is being recorded by another process ({other}).") from None
         settings_file = partial / "settings.json"
         if settings_file.exists():
             if not resume:
@@ -410,20 +404,6 @@ def fingerprint(state: State) -> str:
 def read_state(path: Path) -> State:
     with safe_open(path, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file that is either the old or the new one, never half of it."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Like ``write_text`` for anything that can write itself to a path."""
-    partial = path.with_name(path.name + ".part")
-    write(partial)
-    os.replace(partial, path)
 
 
 def environment(seconds: float) -> dict:

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from .averaging import Coefficients, Curves, NoWindow, last
 from .domains import Split, leave_one_out, load_domains
+from .files import recording_folder, write_text
 from .models import BATCHNORM_POLICIES, batchnorms, build_model, recalibrate
-from .recording import RunningAverages, RunProblem, Segments, State, write_text
+from .recording import RunningAverages, RunProblem, Segments, State
 from .views import calibration_views, views_from
 
 FORMAT = 1
@@ -296,11 +297,6 @@ def _record(choice) -> dict:
     if isinstance(choice, NoWindow):
         return {"no_window": str(choice)}
     return {"values": np.asarray(choice, dtype=np.float64).tolist(), **getattr(choice, "notes", {})}
-
-
-def recording_folder(folder: Path) -> Path:
-    """Where a run lives until it is complete."""
-    return folder.with_name(folder.name + ".recording")
 
 
 def load_run(path: str | os.PathLike, *, split: Split | None = None, template: nn.Module | None = None) -> Run:

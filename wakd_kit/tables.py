@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from .recording import RunProblem, write_text
+from .files import write_text
+from .recording import RunProblem
 
 
 class Growing:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .domains import Split
-from .recording import write_with
+from .files import write_with
 from .sweep import Point, Sweep
 
 
