@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "wakd_kit needs Python 3.11 or newer and found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,workflow]'
 	@touch $(READY)
 
 report: $(READY)

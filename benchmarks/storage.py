@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 import wakd_kit as wk
+from wakd_kit.objectives import combine
 from wakd_kit.recording import Checkpoint
 from wakd_kit.training import edges_to_keep
 
@@ -59,8 +60,8 @@ def main() -> None:
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()  # the moments exist, as they would in training
-        checkpoint = Checkpoint(folder, model, optimiser)
-        checkpoint = Checkpoint(folder, model, optimiser)
+        checkpoint = Checkpoint(folder, model, optimiser, combine("ce"))
+        checkpoint = Checkpoint(folder, model, optimiser, combine("ce"))
         recorder, rows = checkpoint.restore(given.storage)
         segments = recorder.segments
         move = [1e-4 * torch.randn_like(p) for p in model.parameters()]

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import threading
 from pathlib import Path
 
 import nbformat
@@ -14,8 +13,9 @@ import yaml
 
 import wakd_kit as wk
 from wakd_kit import notebook, planning, report, study
+from wakd_kit.jobs import Place
 from wakd_kit.notebook import NotebookFailed
-from wakd_kit.study import StudyProblem, load_study, plan, run_study
+from wakd_kit.study import StudyProblem, load_study, plan, planned, run_study
 
 
 @pytest.fixture
@@ -33,11 +33,12 @@ def write(tiny_study, tmp_path):
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Notebooks run in this process instead of a kernel, and draw nothing; the list says which, in order."""
+    """Notebooks run in this process instead of a kernel, one by one, and draw nothing; the list says which, in order."""
     names = []
+    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(report, "show", lambda figure, alt, **_: None)
 
-    def execute(source, out, parameters, *, cwd, env):
+    def execute(source, out, parameters, *, cwd, env, checked):
         names.append(out.stem)
         given = notebook.plain(notebook.make(notebook.describe(source), parameters))
         book, namespace = nbformat.read(source, as_version=4), {}
@@ -143,24 +144,29 @@ def test_what_cannot_train_or_average_is_named_before_anything_runs(write, execu
     assert not executed and [f.name for f in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_a_plan_is_a_chain_per_target_and_seed_with_complete_parameters(write):
+HERE = Place(Path("/report"), Path("/runs"))
+
+
+def test_a_plan_is_every_job_after_those_it_needs_with_complete_parameters(write):
     students = {"CE": {"objectives": ["ce"], "teacher": None, "learning_rate": 1}, "KD": None}
-    chains = plan(load_study(write(seeds=[3, 5], targets="all", students=students)), Path("/runs"))
-    names = [[job.name for job in chain] for chain in chains]
-    assert names[0] == ["east-s3-teacher", "east-s3-CE", "east-s3-KD"] and len(chains) == 6
-    teacher, ce, kd = chains[-1]
+    jobs = plan(load_study(write(seeds=[3, 5], targets="all", students=students)), HERE)
+    names = [job.name for job in jobs]
+    assert names[:3] == ["east-s3-teacher", "east-s3-CE", "east-s3-KD"] and names[-1] == "03_compare"
+    assert len(jobs) == 6 * 3 + 2  # a landscape of the first seed
+    teacher, ce, kd = jobs[-4:-1]
     assert (teacher.run, ce.run) == (Path("/runs/south-s5/teacher"), Path("/runs/south-s5/CE"))
-    assert kd.needs(teacher) and not ce.needs(teacher) and kd.parameters["teacher"] == "/runs/south-s5/teacher"
+    assert kd.after == (teacher.name,) and not ce.after and kd.parameters["teacher"] == "/runs/south-s5/teacher"
+    assert jobs[-1].after == tuple(names[:-1])
     assert ce.parameters["learning_rate"] == 1.0 and ce.parameters["steps"] == 6  # its own, and the common
     assert (ce.parameters["window_map_grid"], kd.parameters["window_map_grid"]) == (0, 0)  # the map is for seed 0
-    for job in (teacher, ce, kd):
+    for job in jobs:
         assert job.parameters == notebook.plain(notebook.make(notebook.describe(job.notebook), job.parameters))
 
 
 def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write):
-    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}}, window_map=None)
+    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}}, window_map=None, landscape=None)
     file.write_text(file.read_text().replace("common:", "common:\n  learning_rate: 1e-3"))
-    ((job,),) = plan(load_study(file), Path("/runs"))
+    job = plan(load_study(file), HERE)[0]
     assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-CE", 0.001, None)
 
 
@@ -173,7 +179,7 @@ def test_every_shipped_study_can_be_planned(file, monkeypatch):
     domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
     monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
     assert load_study(file).name == file.stem
-    assert plan(load_study(file), Path("/runs"))
+    assert plan(load_study(file), HERE)
 
 
 def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished):
@@ -182,8 +188,8 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     assert report.offline_problems(out / "index.html") == []
     assert "<title>A tiny study</title>" in text and "<p>Made by a test &amp; nothing to learn from.</p>" in text
     links = re.findall(r'href="([^"#]+)"', text)
-    tables, pages = links[:4], links[4:]
-    assert tables == ["summary.csv", "gains.csv", "scores.csv", "picks.csv"]
+    tables, pages = {f.name for f in out.glob("*.csv")}, [link for link in links if link.startswith("notebooks/")]
+    assert {"summary.csv", "gains.csv", "ranks.csv", "scores.csv", "picks.csv"} <= tables <= set(links)
     assert [Path(link).stem for link in pages] == [
         "north-s0-teacher",
         "north-s0-KD",
@@ -204,8 +210,7 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     }
     summary = pd.read_csv(out / "summary.csv")
     assert summary.student.iloc[0] == "teacher" and summary.student.iloc[-1] == "KD"
-    assert set(tables) <= {f.name for f in out.iterdir()}
-    for run in (finished / "runs").glob("*/*"):
+    for run in (finished / "runs").glob("*-s0/*"):
         assert wk.load_run(run).complete
 
 
@@ -219,17 +224,21 @@ def test_a_browser_opens_its_pages_offline_and_nothing_sticks_out(finished, look
 
 
 def test_a_finished_study_is_not_run_again(finished, executed):
-    before, lines = contents(finished), []
-    run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs", say=lines.append)
-    assert contents(finished) == before and not executed
-    assert [line.split(" (")[1] for line in lines[1:-1]] == ["done before)"] * 5
+    folders = {"out": finished / "report", "runs": finished / "runs"}
+    before, lines = {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")}, []
+    run_study(finished / "tiny.yaml", **folders, say=lines.append)
+    assert {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")} == before and not executed
+    assert lines[0] == "tiny: 0 of 6 notebooks to do" and len(lines) == 2
+    assert planned(finished / "tiny.yaml", **folders) == lines[:1]
 
 
 def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, executed, tmp_path):
-    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs", "cores": 1}
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
     huge = {"objectives": ["ce"], "teacher": None, "learning_rate": 1e30}
     lines = []
-    with pytest.raises(StudyProblem, match=r"2 of 7 notebooks were not executed \(north-s0-CE, east-s0-CE\)"):
+    with pytest.raises(
+        StudyProblem, match=r"3 of 8 notebooks were not executed \(north-s0-CE, east-s0-CE, 03_compare\)"
+    ):
         run_study(write(students={"CE": huge, "KD": {}}), say=lines.append, **folders)
     assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
     pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
@@ -254,11 +263,11 @@ def test_students_of_a_teacher_that_fails_are_not_run_and_the_others_are(write, 
     teacher = {**yaml.safe_load(tiny_study)["teacher"], "learning_rate": 1e30}
     students = {"KD": {}, "CE": {"objectives": ["ce"], "teacher": None}}
     lines = []
-    with pytest.raises(StudyProblem, match="3 of 4 notebooks"):
+    with pytest.raises(StudyProblem, match="4 of 5 notebooks"):
         file = write(teacher=teacher, students=students, targets=["north"])
         run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert executed == ["north-s0-teacher", "north-s0-CE"]
-    assert "FAILED north-s0-KD: its teacher north-s0-teacher failed." in lines
+    assert "FAILED north-s0-KD: north-s0-teacher, which it needs, failed." in lines
 
 
 def test_another_strategy_needs_no_training_and_another_teacher_new_students(write, executed, tiny_study, tmp_path):
@@ -274,13 +283,14 @@ def test_another_strategy_needs_no_training_and_another_teacher_new_students(wri
     assert set(pd.read_csv(tmp_path / "report" / "scores.csv").strategy) == {"last", "wakd", "deployed"}
 
     deploy = {**yaml.safe_load(tiny_study)["teacher"], "deploy": {"name": "last"}}
-    # the recording there is of another teacher; it is not thrown away
-    with pytest.raises(StudyProblem, match="north-s0-KD"):
-        run_study(write(targets=["north"], strategies=strategies, teacher=deploy), **folders)
-    assert contents(run / "segments") == recorded
-    run.rename(tmp_path / "old")
-    run_study(write(targets=["north"], strategies=strategies, teacher=deploy), **folders)
-    assert contents(run / "segments") != recorded
+    file, lines = write(targets=["north"], strategies=strategies, teacher=deploy), []
+    executed.clear()
+    run_study(file, **folders, say=lines.append)
+    assert executed == names and contents(run / "segments") != recorded
+    # the recording that was there is of another teacher; it is not thrown away
+    (kept,) = run.parent.glob("KD.before-*")
+    assert contents(kept / "segments") == recorded
+    assert f"north-s0-KD: KD was recorded otherwise (the teacher); it is kept as {kept.name}" in lines
 
 
 @pytest.fixture
@@ -295,8 +305,8 @@ def test_a_landscape_is_drawn_of_the_first_student_with_a_teacher_unless_others_
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "more": None}
 
     def drawn(**settings):
-        chains = plan(load_study(write(seeds=[3, 5], students=students, window_map=None, **settings)), Path("/runs"))
-        return [job for chain in chains for job in chain if not job.records]
+        jobs = plan(load_study(write(seeds=[3, 5], students=students, window_map=None, **settings)), HERE)
+        return [job for job in jobs if job.kind == "04_landscape"]
 
     north, east = drawn(landscape=None)
     assert [north.name, east.name] == ["landscape-north-s3-KD", "landscape-east-s3-KD"]
@@ -326,37 +336,40 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, tmp_path):
     run_study(write(targets=["north"], landscape={"size": 2, "radii": [1.0], "directions": 2}), **folders)
     assert executed == ["landscape-north-s0-KD", "03_compare"]
 
-    executed.clear()  # another student, under the same name: its landscape is drawn again
-    changed = tmp_path / "report" / "notebooks" / "north-s0-KD.ipynb"
-    changed.unlink()
-    run_study(write(targets=["north"], landscape={"size": 2, "radii": [1.0], "directions": 2}), **folders)
+    settings = {"targets": ["north"], "landscape": {"size": 2, "radii": [1.0], "directions": 2}}
+    executed.clear()  # its copy is gone: executed again, with the same result, which nothing else waits for
+    (tmp_path / "report" / "notebooks" / "north-s0-KD.ipynb").unlink()
+    assert planned(write(**settings), **folders)[:2] == [
+        "north-s0-KD: its notebook is gone",
+        "landscape-north-s0-KD: after north-s0-KD",
+    ]
+    run_study(write(**settings), **folders)
+    assert executed == ["north-s0-KD"]
+
+    executed.clear()  # another student, under the same name
+    run_study(write(**settings, students={"KD": {"learning_rate": 0.02}}), **folders)
     assert executed == ["north-s0-KD", "landscape-north-s0-KD", "03_compare"]
 
 
 def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, tmp_path):
     lines = []
-    with pytest.raises(StudyProblem, match="2 of 3 notebooks"):
+    with pytest.raises(StudyProblem, match="3 of 4 notebooks"):
         file = write(targets=["north"], students={"KD": {"learning_rate": 1e30}})
         run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert executed == ["north-s0-teacher", "north-s0-KD"]
-    assert "FAILED landscape-north-s0-KD: its run north-s0-KD failed." in lines
+    assert "FAILED landscape-north-s0-KD: north-s0-KD, which it needs, failed." in lines
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_study_begins_nothing_more(write, monkeypatch, tmp_path):
-    begun, lines, waiting = [], [], threading.Event()
+def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, executed, monkeypatch, tmp_path):
+    begun, lines, killed = [], [], []
 
     def execute(source, out, *_, **__):
         begun.append(out.stem)
-        if len(begun) == 2:
-            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while two kernels work
-        waiting.wait(10)
-        raise NotebookFailed("its kernel died")
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while a kernel works
 
     monkeypatch.setattr(notebook, "execute", execute)
-    monkeypatch.setattr(notebook, "kill_running", waiting.set)
-    monkeypatch.setattr(report, "render", lambda executed, page: page)
+    monkeypatch.setattr(notebook, "kill_running", lambda: killed.append(True))
     with pytest.raises(KeyboardInterrupt):
-        file = write(targets="all")
-        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", cores=2, say=lines.append)
-    assert set(begun) == {"east-s0-teacher", "north-s0-teacher"} and not any("FAILED" in line for line in lines)
+        run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert begun == ["north-s0-teacher"] and killed and not any("FAILED" in line for line in lines)

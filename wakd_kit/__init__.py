@@ -12,16 +12,46 @@ coefficient per segment.
     table = wk.evaluate(run, choices, split)
 """
 
-from . import averaging, comparison, landscape, objectives
-from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
-from .evaluation import evaluate, evaluate_model, source_score
-from .export import export
-from .fitting import choices_table, choose
-from .models import build_model
-from .run import Run, load_run
-from .soups import Soup
-from .training import train
-from .windows import window_map, window_map_proxy
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors; at run time a name is imported when it is first used
+    from . import averaging, comparison, landscape, objectives
+    from .domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
+    from .evaluation import evaluate, evaluate_model, source_score
+    from .exporting import export
+    from .fitting import choices_table, choose
+    from .models import build_model
+    from .run import Run, load_run
+    from .soups import Soup
+    from .training import train
+    from .windows import window_map, window_map_proxy
+
+# torch and timm take seconds to import: a step of a study that only starts a kernel, and averaging curves, need neither
+_DEFINED_IN = {
+    "Domains": "domains",
+    "Run": "run",
+    "Soup": "soups",
+    "Split": "domains",
+    "averaging": "",
+    "build_model": "models",
+    "choices_table": "fitting",
+    "choose": "fitting",
+    "comparison": "",
+    "domains_from_arrays": "domains",
+    "evaluate": "evaluation",
+    "evaluate_model": "evaluation",
+    "export": "exporting",
+    "landscape": "",
+    "leave_one_out": "domains",
+    "load_domains": "domains",
+    "load_run": "run",
+    "objectives": "",
+    "source_score": "evaluation",
+    "train": "training",
+    "window_map": "windows",
+    "window_map_proxy": "windows",
+}
 
 __all__ = [
     "Domains",
@@ -47,3 +77,16 @@ __all__ = [
     "window_map",
     "window_map_proxy",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_DEFINED_IN[name] or name}", __name__)
+    value = getattr(module, name) if _DEFINED_IN[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

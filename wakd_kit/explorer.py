@@ -26,7 +26,7 @@ from . import averaging, comparison, figures, landscape_figures
 from .averaging import Coefficients, Curves, NoWindow
 from .averaging.choosing import EVALUATIONS
 from .board import Board
-from .export import export
+from .exporting import export
 from .recording import RunProblem
 from .report import table_html
 from .run import Run, load_run

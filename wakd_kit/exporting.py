@@ -13,8 +13,9 @@ from torch import nn
 from .averaging import NoWindow
 from .domains import Split
 from .evaluation import score_choices
+from .files import write_text, write_with
 from .models import Tap
-from .recording import write_state, write_text, write_with
+from .recording import write_state
 
 FORMATS = (".safetensors", ".onnx")
 

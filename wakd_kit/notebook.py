@@ -51,12 +51,14 @@ def execute(
     *,
     cwd: str | os.PathLike | None = None,
     env: Mapping[str, str] | None = None,
+    checked: bool = False,
 ) -> Path:
     """Execute a copy of a notebook with these parameters; returns ``out``, which exists only if every cell ran.
 
     parameters  checked against the notebook's description before a kernel starts (``ParameterError``)
     cwd         folder the kernel starts in, default the notebook's
     env         environment variables for this kernel alone
+    checked     the parameters are complete and were checked, by a plan, say; the kernel checks them in any case
 
     A notebook that stops early (an error, a killed kernel, ``sys.exit``) is kept as ``<out>.failed.ipynb`` with the error
     in it, and ``NotebookFailed`` is raised. An older ``out`` is gone by then. May be called from several threads at once.
@@ -66,8 +68,9 @@ def execute(
     if not notebook.is_file():
         raise FileNotFoundError(f"No notebook at {notebook}.")
     cls = describe(notebook)
-    given = plain(make(cls, parameters or {}))
-    _refuse_drift(notebook, cls)
+    given = dict(parameters or {}) if checked else plain(make(cls, parameters or {}))
+    if not checked:
+        _refuse_drift(notebook, cls)
     out.parent.mkdir(parents=True, exist_ok=True)
     part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
     for old in (out, part, failed):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from .averaging import labels_of
-from .objectives import combine
 from .registry import Registry, UnknownName, did_you_mean
 
 descriptions = Registry("notebook")
@@ -131,6 +130,8 @@ class Training:
     save_to: str = "../runs/explore/teacher"
 
     def __post_init__(self):
+        from .objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
+
         try:
             combine(self.objectives)
             labels_of(self.strategies)
@@ -217,7 +218,6 @@ class Compare:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     tables: str = "../runs/explore/tables"
-    pages: dict = field(default_factory=dict)
 
 
 @notebook_parameters("04_landscape")

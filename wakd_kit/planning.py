@@ -1,4 +1,4 @@
-"""What a study is and what it takes: one small YAML file, checked, as chains of notebooks with complete parameters.
+"""What a study is and what it takes: one small YAML file, checked, as jobs, which are notebooks with complete parameters.
 
     name: quickstart
     benchmark: digits
@@ -20,18 +20,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from . import notebook
+from . import notebook, sources
 from .averaging import Curves, choose, labels_of
 from .domains import load_domains
+from .jobs import Job, Place
 from .models import build_model
-from .objectives import combine
+from .objectives import combine, objectives
 from .parameters import STRATEGIES, Compare, Distill, Landscape, Training, TrainTeacher
 from .registry import UnknownName, did_you_mean
 from .training import segment_ends
@@ -103,29 +104,6 @@ class Study:
 SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
 
 
-@dataclass(frozen=True)
-class Job:
-    """One notebook to execute: ``name`` is its file below the report's folder, without suffix."""
-
-    name: str
-    notebook: Path
-    parameters: dict
-
-    @property
-    def records(self) -> bool:
-        """Whether it trains, and does not only look at what was recorded."""
-        return "save_to" in self.parameters
-
-    @property
-    def run(self) -> Path:
-        """The folder it records into, or looks at."""
-        return Path(self.parameters["save_to" if self.records else "run"])
-
-    def needs(self, other: Job) -> bool:
-        """Whether the other one records its teacher, or the run it looks at."""
-        return other.records and str(other.run) == self.parameters.get("teacher" if self.records else "run")
-
-
 def load_study(which: str | os.PathLike) -> Study:
     """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence."""
     path = Path(which)
@@ -166,9 +144,11 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def plan(study: Study, runs: Path) -> list[list[Job]]:
-    """Chains of jobs: per seed and target the teacher, then every student.
+def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
+    """Every job of a study, each after those it needs: per seed and target the teacher, the students, their landscapes;
+    the comparison last.
 
+    listed  there is a page over all studies beside the report's folder
     Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
     each run will have, and that every model can be built. Raises ``StudyProblem`` naming the student.
     """
@@ -179,14 +159,35 @@ def plan(study: Study, runs: Path) -> list[list[Job]]:
     for target in [*targets, *study.landscape.get("targets", [])]:
         if target not in domains:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
-    chains = [list(_chain(study, t, seed, runs / f"{t}-s{seed}")) for seed in study.seeds for t in targets]
-    for job in (job for job in chains[0] if job.records):
+    splits = [(target, seed) for seed in study.seeds for target in targets]
+    chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
+    for job in (job for job in chains[splits[0]] if job.records):
         cls = notebook.describe(job.notebook)
         try:
             _rehearse(cls(**job.parameters), domains.classes)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
-    return chains
+    return [*(job for chain in chains.values() for job in chain), _comparison(study, chains, place, listed)]
+
+
+def _comparison(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Job:
+    """The comparison of all runs, which is the study's page."""
+    jobs = [job for chain in chains.values() for job in chain]
+    given = {
+        "about": study.about,
+        "runs": str(place.runs),
+        "only": [str(job.run.relative_to(place.runs)) for job in jobs if job.records],
+        "strategies": labels_of(study.strategies),
+        "baseline": study.baseline,
+        "tables": str(place.out),
+    }
+    notebooks = []
+    for (target, seed), chain in chains.items():
+        named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
+        notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
+    page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
+    job = job_of(study, Compare, "03_compare", given, after=[job.name for job in jobs])
+    return replace(job, page=page)
 
 
 def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
@@ -197,20 +198,21 @@ def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
         "seed": seed,
         "strategies": study.strategies,
     }
-    teacher = None
+    name, teacher = f"{target}-s{seed}", None
     if study.teacher is not None:
         teacher = str(runs / "teacher")
-        yield job_of(study, TrainTeacher, f"{target}-s{seed}-teacher", {**shared, **study.teacher, "save_to": teacher})
+        yield job_of(study, TrainTeacher, f"{name}-teacher", {**shared, **study.teacher, "save_to": teacher})
     for label, own in study.students.items():
         given = {**shared, "teacher": teacher, **study.common, **(own or {})}
         given |= {"save_to": str(runs / label), "baseline": study.baseline}
         given.setdefault("window_map_grid", _map_grid(study, seed, label))
-        yield job_of(study, Distill, f"{target}-s{seed}-{label}", given)
+        taught = teacher is not None and given["teacher"] == teacher
+        yield job_of(study, Distill, f"{name}-{label}", given, after=[f"{name}-teacher"] * taught)
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
         given.setdefault("strategies", labels_of(study.strategies))
         given |= {"run": str(runs / label), "baseline": study.baseline}
-        yield job_of(study, Landscape, f"landscape-{target}-s{seed}-{label}", given)
+        yield job_of(study, Landscape, f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:
@@ -236,12 +238,18 @@ NOTEBOOK_OF = {
 }
 
 
-def job_of(study: Study, cls: type, name: str, given: Mapping) -> Job:
+def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
     try:
         complete = notebook.make(cls, given)
     except notebook.ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    return Job(name, NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb", {f.name: getattr(complete, f.name) for f in fields(cls)})
+    file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
+    training = {}
+    if issubclass(cls, Training):
+        defined = [objectives.get(spec["name"]).__module__ for spec in combine(complete.objectives).specs]
+        training = sources.digests((*sources.RECORDING, *sources.of_objectives(defined)))
+    analysis = {**sources.digests(sources.ANALYSIS[file.stem]), file.name: sources.of_notebook(file)}
+    return Job(name, file, notebook.plain(complete), tuple(after), training, analysis)
 
 
 def _rehearse(p: Training, classes: tuple[str, ...]) -> None:

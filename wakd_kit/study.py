@@ -1,176 +1,207 @@
 """A study: targets x seeds x students, described by one small YAML file, run through notebooks, ending in one page.
 
-What is done already is not done again: a finished notebook with the same parameters is kept, a killed training continues
-from its last segment. Delete a notebook's copy to have it executed again; trainings that are recorded stay.
+What is done already is not done again: a notebook that was executed with the same parameters, by the same code, on the same
+results before it is kept, and a killed training continues from its last segment. Jobs are run by snakemake where it is
+installed (``pip install 'wakd_kit[workflow]'``), several at once, here or on a cluster; else one after the other.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import threading
+import subprocess
+import sys
 import time
-import urllib.parse
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import notebook, report
-from .averaging import labels_of
-from .parameters import Compare
-from .planning import NOTEBOOKS, REPORTS, Job, Study, StudyProblem, job_of, load_study, plan
-from .run import recording_folder
+import pandas as pd
+
+from . import jobs as job_files
+from . import notebook
+from .files import Held, holder, locked
+from .jobs import Job, Place, describe, pending, perform, progress, retrained
+from .planning import NOTEBOOKS, REPORTS, Study, StudyProblem, load_study, plan
+
+__all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
+
+WORKFLOW = Path(__file__).with_name("workflow")
 
 
 def run_study(
     which: str | os.PathLike | Study,
     *,
     cores: int | None = None,
+    gpus: int | None = None,
+    profile: str | None = None,
+    engine: str | None = None,
     out: str | os.PathLike | None = None,
     runs: str | os.PathLike | None = None,
+    keep_recordings: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train what is missing, execute and render every notebook, and return the page, ``<out>/index.html``.
 
-    cores  trainings at once, one thread each; default all cores. Chains (a teacher and its students) run side by side.
-    out    report folder, default reports/<name>;  runs  recordings, default runs/<name>
+    cores    processor cores to use, default all; several notebooks run side by side where snakemake is installed
+    gpus     accelerators to use, one notebook that trains on each at a time; default all that torch sees
+    profile  a snakemake profile: "slurm", which is shipped, or a folder with a config.yaml of your own
+    engine   "snakemake" or "sequential", default snakemake where it is installed
+    out      report folder, default reports/<name>;  runs  recordings, default runs/<name>
+    keep_recordings  accept finished recordings that this code or these settings would make otherwise, as they are
     A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, and then
-    ``StudyProblem`` is raised.
+    ``StudyProblem`` is raised; so it is when another process runs the same study.
     """
+    engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
+    if engine not in ("snakemake", "sequential"):
+        raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
+    study, place, jobs = _planned(which, out, runs)
+    place.prepare()
+    try:
+        with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
+            describe(jobs, place)
+            if keep_recordings:
+                _accept(jobs, place)
+            waiting = pending(jobs, place)
+            for name in waiting:
+                place.file("stamps", name).unlink(missing_ok=True)
+            for job in jobs:
+                if job.name not in waiting:
+                    job_files.stamp(job, place)
+            say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
+            for line in _what_is_retrained(jobs, place):
+                say(line)
+            if waiting and engine == "snakemake":
+                _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
+            elif waiting:
+                _one_by_one(jobs, place, cores or _cores(), say)
+    except Held as other:
+        raise StudyProblem(
+            f"{study.name} is being run: {other}. Wait for it, look at it with wakd status, or stop it first."
+        ) from None
+    left = pending(jobs, place)
+    if left:
+        raise StudyProblem(
+            f"{study.name}: {len(left)} of {len(jobs)} notebooks were not executed ({', '.join(left)}). "
+            f"See *.failed.ipynb in {place.out / 'notebooks'}; what is done is kept."
+        )
+    say(f"report: {place.out / 'index.html'}")
+    return place.out / "index.html"
+
+
+def planned(
+    which: str | os.PathLike | Study, *, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
+) -> list[str]:
+    """What ``run_study`` would do, a line per notebook with the reason; nothing is written."""
+    study, place, jobs = _planned(which, out, runs)
+    waiting = pending(jobs, place)
+    lines = [f"{name}: {why}" for name, why in waiting.items()]
+    return [*lines, *_what_is_retrained(jobs, place), f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
+
+
+def status(
+    which: str | os.PathLike | Study, *, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Every notebook of a study: ``name, kind, state, seconds, said``, and a sentence with what is left of it.
+
+    state    done, running, failed or waiting;  seconds  it took, of those that are done
+    The time left is what notebooks of each kind took on average, over as many as are running, at least one.
+    """
+    study, place, jobs = _planned(which, out, runs)
+    waiting, rows = pending(jobs, place), []
+    for job in jobs:
+        owner = holder(place.file("locks", job.name))
+        done = job_files.done(job, place)
+        state = "running" if owner else "waiting" if job.name in waiting else "done"
+        if state == "waiting" and place.failed(job).exists():
+            state = "failed"
+        said = owner or waiting.get(job.name, "")
+        rows.append({"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "said": said})
+    table = pd.DataFrame(rows)
+    counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
+    engine = holder(place.engine / "lock")
+    return table, f"{study.name}: {counts}. {_left(table)} {f'Run by {engine}.' if engine else 'Nobody runs it.'}"
+
+
+def _left(table: pd.DataFrame) -> str:
+    left = table[table["state"] != "done"]
+    if not len(left):
+        return "Nothing is left."
+    each = table.groupby("kind")["seconds"].mean()
+    seconds = left["kind"].map(each)
+    if seconds.isna().any():
+        return "Time left is not known yet."
+    minutes = seconds.sum() / max(1, (table["state"] == "running").sum()) / 60
+    return f"About {minutes:.0f} minutes are left." if minutes >= 1.5 else "About a minute is left."
+
+
+def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
     study = which if isinstance(which, Study) else load_study(which)
     out = Path(out or REPORTS / study.name).resolve()
-    runs = Path(runs or REPORTS.parent / "runs" / study.name).resolve()
-    chains = plan(study, runs)
-    cores = max(1, cores or _cores())
-    workers = min(cores, len(chains))
-    env = {"OMP_NUM_THREADS": str(cores // workers), "TQDM_DISABLE": "1"}
-    progress = _Progress(sum(map(len, chains)), say)
-    say(f"{study.name}: {progress.total} notebooks, {workers} at once")
-    pool = ThreadPoolExecutor(workers)
-    working = [pool.submit(_work, chain, out, env, progress) for chain in chains]
-    try:
-        for chain in working:
-            chain.result()
-    except BaseException:  # interrupted: a kernel would go on for a whole training, and continues from its last segment
-        progress.stopping.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        while any(chain.running() for chain in working):
+    place = Place(out, Path(runs or REPORTS.parent / "runs" / study.name).resolve())
+    return study, place, plan(study, place, listed=out.parent == REPORTS)
+
+
+def _what_is_retrained(jobs: Sequence[Job], place: Place) -> list[str]:
+    why = {job.name: found for job in jobs if (found := retrained(job, place))}
+    if not why:
+        return []
+    first = next(iter(why))
+    return [
+        f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the old "
+        "ones are kept as *.before-*. --keep-recordings accepts them as they are."
+    ]
+
+
+def _accept(jobs: Sequence[Job], place: Place) -> None:
+    for job in jobs:
+        if retrained(job, place):
+            job_files.begin(job, place)
+
+
+def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[str], None]) -> None:
+    failed: set[str] = set()
+    for job in jobs:
+        lost = next((name for name in job.after if name in failed), None)
+        clock = time.time()
+        try:
+            if lost:
+                raise StudyProblem(f"{lost}, which it needs, failed.")
+            fresh = perform(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
+        except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
             notebook.kill_running()
-            time.sleep(0.3)
-        raise
-    pool.shutdown()
-    if progress.failed:
-        raise StudyProblem(
-            f"{study.name}: {len(progress.failed)} of {progress.total} notebooks were not executed "
-            f"({', '.join(progress.failed)}). See *.failed.ipynb in {out / 'notebooks'}; what is done is kept."
-        )
-    return _page(study, chains, out, runs, env, progress)
+            raise
+        except Exception as error:  # other jobs do not depend on it; all that is left is named at the end
+            failed.add(job.name)
+            say(f"FAILED {job.name}: {error}")
+        else:
+            say(progress(job, place, fresh, time.time() - clock))
+
+
+def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> None:
+    """Run the study's engine. It inherits the study's lock, which therefore ends with the last of the two."""
+    chains = sum(not job.after for job in jobs)
+    threads = max(1, cores // max(1, chains))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
+    command += ["--directory", str(place.engine), "--config", f"threads={threads}", "--rerun-triggers", "mtime"]
+    # the lock of the study is held; snakemake's own would have to be broken by hand after a kill
+    command += ["--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+    if profile:
+        shipped = WORKFLOW / "profiles" / profile
+        command += ["--profile", str(shipped if shipped.is_dir() else profile), "--quiet", "rules"]
+    else:
+        command += ["--cores", str(cores), "--quiet", "all"]
+        command += ["--resources", f"gpu={gpus}"] if gpus else []
+    env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
+    subprocess.run(command, pass_fds=[lock], env=env, check=False)  # Ctrl-C reaches it too, and its jobs
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Progress:
-    """What all chains share: how far the study is, what failed, and whether to stop."""
+def _gpus(given: int | None) -> int:
+    if given is not None:
+        return given
+    import torch
 
-    def __init__(self, total: int, say: Callable[[str], None]):
-        self.total, self.say = total, say
-        self.started, self.lock, self.stopping = time.time(), threading.Lock(), threading.Event()
-        self.done, self.fresh, self.failed = 0, 0, []
-
-    def finished(self, job: Job, *, fresh: bool, seconds: float) -> None:
-        with self.lock:
-            self.done, self.fresh = self.done + 1, self.fresh + fresh
-            took = f"{seconds:.0f} s, {time.time() - self.started:.0f} s in all" if fresh else "done before"
-            self.say(f"[{self.done}/{self.total}] {job.name} ({took})")
-
-    def failure(self, job: Job, reason: object) -> None:
-        with self.lock:
-            self.failed.append(job.name)
-            self.say(f"FAILED {job.name}: {reason}")
-
-
-def _work(chain: list[Job], out: Path, env: dict, progress: _Progress) -> None:
-    missing: list[Job] = []
-    for job in chain:
-        if progress.stopping.is_set():
-            return
-        clock = time.time()
-        lost = next((other for other in missing if job.needs(other)), None)
-        try:
-            if lost:
-                raise StudyProblem(f"its {'teacher' if job.records else 'run'} {lost.name} failed.")
-            fresh = _execute(job, chain, out, env)
-        except Exception as error:  # other jobs do not depend on it; the report of all failures is raised at the end
-            missing.append(job)
-            if not progress.stopping.is_set():
-                progress.failure(job, error)
-        else:
-            progress.finished(job, fresh=fresh, seconds=time.time() - clock)
-
-
-def _execute(job: Job, chain: list[Job], out: Path, env: dict) -> bool:
-    """Execute and render a notebook unless that was done with the same parameters; says whether it had to."""
-    executed = _copy(job, out)
-    page = executed.with_suffix(".html")
-    fresh = not (notebook.recorded_parameters(executed) == job.parameters and (job.run / "settings.json").is_file())
-    if fresh:
-        for other in chain:  # what learned from another teacher is not done, even if this is killed halfway
-            if other.needs(job):
-                _copy(other, out).unlink(missing_ok=True)
-        page.unlink(missing_ok=True)
-        _put_aside(job, executed)
-        notebook.execute(job.notebook, executed, job.parameters, cwd=NOTEBOOKS, env=env)
-    if fresh or not page.exists():
-        report.render(executed, page)
-    return fresh
-
-
-def _copy(job: Job, out: Path) -> Path:
-    return out / "notebooks" / f"{job.name}.ipynb"
-
-
-def _put_aside(job: Job, executed: Path) -> None:
-    """A recording that stopped under other parameters cannot be continued; it makes way, and is kept."""
-    stopped = [executed.with_suffix(".part.ipynb"), executed.with_suffix(".failed.ipynb")]
-    began_with = next(filter(None, map(_parameters_of, stopped)), job.parameters)
-    partial = recording_folder(job.run)
-    if began_with != job.parameters and partial.exists():
-        aside = recording_folder(job.run.with_name(f"{job.run.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
-        os.replace(partial, aside)
-
-
-def _parameters_of(copy: Path) -> dict | None:
-    try:
-        return notebook.recorded_parameters(copy)
-    except ValueError:  # written halfway
-        return None
-
-
-def _page(study: Study, chains: list[list[Job]], out: Path, runs: Path, env: dict, progress: _Progress) -> Path:
-    """The comparison of all runs as the study's page; made again when any notebook was, or when it is not there."""
-    pages = {"tables": {name: f"{name}.csv" for name in ("summary", "gains", "scores", "picks")}}
-    for chain in chains:
-        group = f"{chain[0].parameters['target']}, seed {chain[0].parameters['seed']}"
-        names = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
-        pages[group] = {n: urllib.parse.quote(f"notebooks/{job.name}.html") for n, job in zip(names, chain)}
-    jobs = [job for chain in chains for job in chain if job.records]
-    given = {
-        "about": study.about,
-        "runs": str(runs),
-        "only": [str(job.run.relative_to(runs)) for job in jobs],
-        "strategies": labels_of(study.strategies),
-        "baseline": study.baseline,
-        "tables": str(out),
-        "pages": pages,
-    }
-    job = job_of(study, Compare, "03_compare", given)
-    executed, index = _copy(job, out), out / "index.html"
-    if progress.fresh or not index.exists() or notebook.recorded_parameters(executed) != job.parameters:
-        notebook.execute(job.notebook, executed, job.parameters, cwd=NOTEBOOKS, env=env)
-        report.render(executed, index, title=study.title or study.name)
-    problems = [p for page in (index, *(out / "notebooks").glob("*.html")) for p in report.offline_problems(page)]
-    if problems:
-        raise StudyProblem(f"{out} is not self-contained: {'; '.join(problems[:5])}")
-    progress.say(f"report: {index}")
-    return index
+    return torch.cuda.device_count()
