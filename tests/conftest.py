@@ -67,7 +67,7 @@ def run(split, tmp_path_factory):
 def copied(run, split, tmp_path):
     """The finished run in a folder of its own, with nothing measured yet, for tests that write into it."""
     folder = shutil.copytree(run.folder, tmp_path / "copied")
-    for measured in ("scores.csv", "choices.json", "window_map.csv"):
+    for measured in ("scores.csv", "choices.json", "predictions.npz", "window_map.csv"):
         (folder / measured).unlink(missing_ok=True)
     return wk.load_run(folder, split=split)
 

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 import wakd_kit as wk
 from wakd_kit import averaging, comparison
 from wakd_kit.averaging import NoWindow
 from wakd_kit.recording import RunProblem
+from wakd_kit.statistics import rank_methods
 
 
 def long(values: dict, role="target") -> pd.DataFrame:
@@ -102,15 +104,96 @@ def test_pairs_without_a_score_on_both_sides_are_left_out_and_counted():
     assert table.loc[1, "mean"] == pytest.approx(10) and table.loc[1, "label"] == "kd last - ce last"
 
 
+def test_nothing_to_compare_is_an_empty_table_and_no_sentence(scores):
+    table = comparison.paired(scores, [])
+    one = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))])
+    assert not len(table) and table.columns.tolist() == one.columns.tolist()
+    assert comparison.findings(table) == [] and not len(comparison.rounded(table))
+    assert comparison.rounded(table).columns.tolist() == comparison.rounded(one).columns.tolist()
+
+
 def test_an_unknown_side_names_what_there_is(scores):
     with pytest.raises(ValueError, match=r"No scores of kd ema; there are kd last, kd wakd\."):
         comparison.paired(scores, [(("kd", "ema"), ("kd", "last"))])
 
 
+def test_every_difference_has_a_bootstrap_and_a_p_corrected_for_all_rows(scores):
+    both = pd.concat([scores, long({("kd", "swad"): dict(zip(RUNS, (0.79, 0.74, 0.52, 0.58)))})])
+    table = comparison.paired(both, [(("kd", s), ("kd", "last")) for s in ("wakd", "swad")])
+    pairs = [[1.0, 2.0, 3.0, 4.0], [-1.0, 4.0, 2.0, -2.0]]  # two seeds of ink, two of neon
+    p = [ttest_1samp(values, 0).pvalue for values in pairs]
+    assert table["p"].tolist() == pytest.approx(p, rel=1e-6)
+    assert table["p_holm"].tolist() == pytest.approx([2 * p[0], max(2 * p[0], p[1])], rel=1e-6)
+    for row, values in zip(table.itertuples(), pairs):
+        drawn = [rng.choice(values[2 * t : 2 * t + 2], 2) for rng in [np.random.default_rng(0)] for _ in range(20_000)
+                 for t in rng.integers(2, size=2)]  # fmt: skip
+        means = np.reshape(drawn, (20_000, 4)).mean(axis=1)
+        assert (row.boot_low, row.boot_high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.26)
+
+
+# ---- ranks
+
+
+def test_strategies_are_ranked_within_each_run_of_a_student():
+    best, ties = dict.fromkeys(RUNS, 0.9), {**LAST, ("neon", 1): 0.64}  # wakd's score on neon, seed 1
+    values = {
+        ("kd", "last"): LAST,
+        ("kd", "wakd"): WAKD,
+        ("kd", "sma"): best,
+        ("ce", "last"): LAST,
+        ("ce", "ema"): ties,
+    }
+    table = comparison.ranks(long(values)).set_index(["student", "strategy"])
+    assert table["rank"].to_dict() == {
+        ("kd", "last"): 3,
+        ("kd", "wakd"): 2,
+        ("kd", "sma"): 1,
+        ("ce", "last"): (3 * 1.5 + 2) / 4,
+        ("ce", "ema"): (3 * 1.5 + 1) / 4,
+    }
+    kd = table.loc["kd"].iloc[0]
+    expected = rank_methods(np.array([[LAST[r], WAKD[r], best[r]] for r in RUNS]))
+    assert (kd["blocks"], kd["p"], kd["difference"]) == (4, expected.p, expected.difference)
+    assert table.loc["ce", "difference"].iloc[0] != kd["difference"], "of two strategies, not of three"
+
+
+def test_what_has_no_score_everywhere_or_is_deployed_has_no_rank():
+    values = {("kd", "last"): LAST, ("kd", "wakd"): WAKD, ("kd", "swad"): {**WAKD, RUNS[0]: np.nan}}
+    values |= {
+        ("kd", "deployed"): WAKD,
+        ("alone", "last"): LAST,
+        ("once", "last"): {RUNS[0]: 0.5},
+        ("once", "wakd"): {RUNS[0]: 0.6},
+    }
+    table = comparison.ranks(long(values))
+    assert set(table["student"]) == {"kd"}, "one strategy, or one run, is nothing to rank"
+    assert table.set_index("strategy")["rank"].to_dict() == pytest.approx(
+        {"last": 2, "wakd": 1, "swad": np.nan}, nan_ok=True
+    )
+    empty = comparison.ranks(long({("alone", "last"): LAST}))
+    assert not len(empty) and empty.columns.tolist() == table.columns.tolist()
+
+
+# ---- one target
+
+
+def test_scores_on_one_target_are_listed_seed_by_seed():
+    north = [("north", 0), ("north", 1)]
+    target = long({("kd", "last"): dict(zip(north, (0.8, 0.7))), ("kd", "swad"): dict(zip(north, (0.9, np.nan)))})
+    source = long(
+        {("kd", "last"): dict(zip(north, (0.5, 0.6))), ("kd", "swad"): dict(zip(north, (0.4, np.nan)))}, "source"
+    )
+    table = comparison.by_seed(pd.concat([target.assign(ece=[0.1, 0.3, 0.2, np.nan]), source])).set_index("strategy")
+    last = {"student": "kd", "seed 0": 80, "seed 1": 70, "mean": 75, "sd": 10 / np.sqrt(2), "ECE": 20, "source": 55}
+    assert table.loc["last"].to_dict() == pytest.approx(last)
+    assert table.loc["swad", "seed 0"] == pytest.approx(90)
+    assert table.loc["swad", ["seed 1", "mean", "sd", "ECE", "source"]].isna().all()
+
+
 # ---- sentences
 
 ROW = {"label": "kd: wakd - last", "mean": 2.5, "low": 0.4, "high": 4.6, "n": 4, "missing": 0, "better": 4}
-ROW |= {"targets": 2, "target_low": -10.2, "target_high": 15.2}
+ROW |= {"targets": 2, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -136,13 +219,29 @@ def test_a_verdict_says_what_its_numbers_say(change, sentence):
 
 def test_a_difference_with_one_pair_is_printed_with_dashes():
     table = comparison.paired(long(STUDENT).iloc[[0, 4]], [(("kd", "wakd"), ("kd", "last"))])
+    assert comparison.rounded(table).iloc[0].to_dict() == {
+        "difference": "kd: wakd - last",
+        "mean": "+1.0",
+        "95 % t": "–",
+        "95 % bootstrap": "–",
+        "95 % t, target means": "–",
+        "better": "1 of 1",
+        "p": "–",
+        "p, Holm": "–",
+    }
+
+
+def test_differences_are_printed_with_their_intervals_and_p(scores):
+    table = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))]).assign(boot_low=-0.04, p=0.0004, p_holm=0.25)
     printed = comparison.rounded(table).iloc[0]
-    assert printed["mean"] == "+1.0" and printed["95 % interval"] == "–" and printed["better"] == "1 of 1"
+    assert printed["95 % t"] == "[+0.4, +4.6]" and printed["95 % t, target means"] == "[-10.2, +15.2]"
+    assert (printed["p"], printed["p, Holm"]) == ("<0.001", "0.250")
+    assert printed["95 % bootstrap"].startswith("[-0.0, ") and printed["better"] == "4 of 4"
 
 
 def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     rows = [
-        {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0},
+        {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0, "p_holm": 0.04},
         {**ROW, "label": "even", "low": -1.0},
         {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0},
         {**ROW, "label": "alone", "n": 1, "low": np.nan, "high": np.nan},
@@ -155,7 +254,14 @@ def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
         "One pair only, so nothing can be said: alone.",
         "No pair with a score on both sides: none.",
     )
-    assert count.startswith("5 differences were looked at")
+    assert count == (
+        "5 differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction for all of them, "
+        "1 keeps p < 0.05: better."
+    )
+    rows[0]["p_holm"] = 0.05
+    assert comparison.findings(pd.DataFrame(rows))[-1].endswith("0 keep p < 0.05.")
+    rows[0]["p_holm"] = rows[1]["p_holm"] = 0.01
+    assert comparison.findings(pd.DataFrame(rows))[-1].endswith("2 keep p < 0.05: better, even.")
     assert comparison.findings(pd.DataFrame(rows[:1])) == [found]
 
 
@@ -218,7 +324,9 @@ def test_collect_finds_evaluated_runs_and_their_scores(study):
     own = study.runs[0].scores
     mine = table[table["student"] == "student"]
     assert mine["accuracy"].tolist() == pytest.approx(own["accuracy"].tolist(), nan_ok=True)
-    assert "2 recorded runs: teacher (resnet10t), student (resnet10t)" in study.about()
+    assert study.about() == (
+        "2 recorded runs: teacher (resnet10t), student (resnet10t); west left out with 1 seed (0)."
+    )
 
 
 def test_picks_are_in_steps_and_what_was_not_found_is_listed(study):
@@ -258,9 +366,35 @@ def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(stu
     assert all("nothing can be said" in sentence for sentence in gains.apply(comparison.verdict, axis=1))
 
 
+def test_every_caption_says_what_chose_each_model(study):
+    captions = study.captions("last")
+    assert captions.keys() == {"summary", "gains", "published", "calibration", "agreement", "churn"}
+    for name, caption in captions.items():
+        shown = () if name in ("summary", "gains", "published") else ["last", "wakd"]
+        assert caption.endswith(f" {study.selection(shown)}") and "Nothing was chosen on the target." in caption
+    assert "deployed" in captions["summary"] and "deployed" not in captions["churn"], "only what the table shows"
+    assert "over 1 seed;" in captions["summary"]
+
+
+def test_selection_names_every_strategy_once_with_what_decided(copied):
+    chosen = wk.choose(copied, ["last", {"name": "wakd", "label": "WAKD"}, {"name": "sma", "start": 0.1}])
+    wk.evaluate(copied, {**chosen, "given": averaging.Coefficients(chosen["last"])})
+    sentence = comparison.Recorded([copied]).selection()
+    for label, choice in chosen.items():
+        assert sentence.count(label) == 1 and choice.chosen_by in sentence
+    assert f"up to {chosen['sma'].evaluations} of them" in sentence and "given (not recorded)" in sentence
+
+
+def test_what_is_shown_beyond_accuracy_is_the_baseline_and_the_first_average(study):
+    assert study.shown("last") == ["last", "wakd"]
+    only = comparison.Recorded(study.runs, ("last", "swad"))
+    assert only.shown("last") == ["last"], "swad found no window"
+
+
 def test_tables_are_saved_as_csv(study, tmp_path):
     gains = comparison.paired(study.scores, study.contrasts("last"))
-    study.save(tmp_path / "tables", gains=gains)
+    study.save(tmp_path / "tables", gains=gains, churn=gains)
+    study.save(tmp_path / "tables", gains=gains, churn=gains.iloc[:0])
     assert sorted(f.name for f in (tmp_path / "tables").iterdir()) == ["gains.csv", "picks.csv", "scores.csv"]
     assert len(pd.read_csv(tmp_path / "tables" / "scores.csv")) == len(study.scores)
     assert "pairs" not in pd.read_csv(tmp_path / "tables" / "gains.csv")

@@ -293,10 +293,82 @@ def test_coefficients_of_initial_parameters_are_no_window(windows, curves):
     assert "half" not in shown
 
 
+# ---- ranks and reliability
+
+
+@pytest.fixture
+def ranks():
+    """Two students; WAKD and EMA of KD lie within the critical difference, last does not."""
+    rows = [
+        ("KD", "last", 2.9, 8, 0.004, 1.2),
+        ("KD", "WAKD", 1.2, 8, 0.004, 1.2),
+        ("KD", "EMA", 1.9, 8, 0.004, 1.2),
+        ("KD", "SWAD", np.nan, 8, 0.004, 1.2),
+        ("CE", "last", 1.25, 8, 0.00001, 0.7),
+        ("CE", "WAKD", 1.75, 8, 0.00001, 0.7),
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
+
+
+def test_strategies_stand_at_their_mean_ranks_and_bars_join_what_is_alike(ranks):
+    figure, alt = figures.critical_difference(ranks)
+    kd, ce = figure.axes
+    dots = sorted(line.get_xdata()[0] for line in kd.lines if line.get_marker() == "o")
+    assert dots == [1.2, 1.9, 2.9]
+    texts = [text.get_text().strip() for text in kd.texts]
+    assert {"WAKD  1.20", "EMA  1.90", "2.90  last", "critical difference 1.20"} <= set(texts)
+    bars = [s[:, 0].tolist() for c in kd.collections for s in c.get_segments() if to_hex(c.get_color()[0]) == "#d55e00"]
+    assert bars == [pytest.approx([1.2 - 0.04, 1.9 + 0.04]), pytest.approx([1.9 - 0.04, 2.9 + 0.04])]
+    scale = next(s for c in kd.collections for s in c.get_segments() if s[0, 1] == s[1, 1] < -1)
+    assert scale[:, 0].tolist() == [1, 2.2], "the critical difference is drawn to scale"
+    assert kd.get_title(loc="left") == "KD: 8 targets x seeds, Friedman p = 0.004; not ranked: SWAD"
+    assert "Friedman p < 0.001" in ce.get_title(loc="left")
+    assert "WAKD 1.2, EMA 1.9, last 2.9; critical difference 1.2; not told apart: WAKD and EMA; EMA and last" in alt
+
+
+def test_strategies_that_all_differ_have_no_bar(ranks):
+    _, alt = figures.critical_difference(ranks.assign(difference=0.1))
+    assert alt.count("not told apart: none") == 2
+
+
+def test_nothing_to_rank_is_said(ranks):
+    figure, alt = figures.critical_difference(ranks.iloc[:0])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["Too few strategies, targets or seeds to rank."]
+    assert "Nothing to rank" in alt
+
+
+@pytest.fixture
+def bins():
+    rows = [
+        ("KD", "last", "target", 0.6, 0.8, 30, 0.7, 0.5),
+        ("KD", "last", "target", 0.8, 1.0, 10, 0.9, 0.8),
+        ("KD", "WAKD", "source", 0.2, 0.4, 9, 0.3, 0.3),
+        ("KD", "last", "source", 0.8, 1.0, 20, 0.95, 0.95),
+        ("KD", "WAKD", "target", 0.6, 0.8, 40, 0.7, 0.7),
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "role", "low", "high", "n", "confidence", "accuracy"])
+
+
+def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bins):
+    figure, alt = figures.reliability(bins, bins=5)
+    unseen, source = figure.axes
+    assert [a.get_title(loc="left") for a in figure.axes] == ["KD, unseen domain", "KD, source validation"]
+    shown = [c.get_offsets().tolist() for c in unseen.collections]
+    assert shown == [pytest.approx(np.array([[70, 50], [90, 80]])), pytest.approx(np.array([[70, 70]]))]
+    first, second = unseen.collections[0].get_sizes()
+    assert first - 4 == pytest.approx(3 * (second - 4)), "area beyond the least goes with the share of images"
+    labels = [text.get_text() for text in unseen.get_legend().get_texts()]
+    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"]  # .75 x .2 + .25 x .1
+    assert [text.get_text() for text in source.get_legend().get_texts()] == ["last: ECE 0.0", "WAKD: ECE 0.0"]
+    joined = [len(line.get_xdata()) for line in source.lines[1:] if line.get_label().startswith("_")]
+    assert joined == [1, 0], "nine images are a dot and no line"
+    assert "5 bins" in alt and "KD last on unseen domain 17.5 %" in alt
+
+
 # ---- all of them
 
 
-def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows, chosen):
+def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows, chosen, ranks, bins):
     gains = pd.DataFrame(
         {"label": ["a student with a long name: swad_wakd_repo - best_val"], "pairs": [np.arange(3.0)]}
     )
@@ -308,6 +380,8 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
         figures.window_map(windows, curves, choices, images=900),
         figures.differences(gains, baseline="best_val"),
         figures.picks(chosen, steps=100),
+        figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
+        figures.reliability(bins),
     ):
         figure.draw_without_rendering()
         inked = figure.get_tightbbox()  # in inches

@@ -161,6 +161,13 @@ def test_tables_have_scopes_and_aligned_numbers_and_are_escaped():
     assert {row[0].get("scope") for row in root.findall(".//tbody/tr")} == {"row"}
 
 
+def test_a_column_of_dashes_alone_aligns_like_the_numbers_beside_it():
+    root = ElementTree.fromstring(report.table_html(TABLE.assign(target_acc=np.nan)))
+    assert [h.get("class") for h in root.findall(".//thead//th")][1] == "number"
+    empty = ElementTree.fromstring(report.table_html(TABLE.iloc[:0]))
+    assert {h.get("class") for h in empty.findall(".//thead//th")} == {None}
+
+
 def test_a_named_index_is_a_column_and_an_empty_table_says_so():
     indexed = report.table_html(TABLE.set_index("student")[["seeds"]])
     assert '<th scope="row">CE</th><td class="number">5</td>' in indexed
@@ -173,11 +180,41 @@ def test_a_rule_stands_above_each_group_of_rows_of_one_name():
     assert "first" not in report.table_html(TABLE)  # nothing to group
 
 
-def test_links_are_listed_and_escaped(shown):
-    report.show_links({"a & b": 'notebooks/"a".html', "ink, seed 0": {"KD": "kd.html", "CE": "ce.html"}})
-    assert '<li><a href="notebooks/&quot;a&quot;.html">a &amp; b</a></li>' in shown[0]
-    line = shown[0][shown[0].index("<li>ink") :]
+def test_links_are_listed_and_escaped():
+    html = report.links_html(
+        {"a & b": {"one": 'notebooks/"a" ?.html'}, "ink, seed 0": {"KD": "kd.html", "CE": "ce.html"}, "none": {}}
+    )
+    assert '<li>a &amp; b: <a href="notebooks/%22a%22%20%3F.html" aria-label="one, a &amp; b">one</a></li>' in html
+    line = html[html.index("<li>ink") :]
     assert line.startswith('<li>ink, seed 0: <a href="kd.html" aria-label="KD, ink, seed 0">KD</a>, <a href="ce.html"')
+    assert "none" not in html, "a group without links is left out"
+
+
+def test_a_page_begins_with_where_to_go_and_ends_with_its_files(page, tmp_path):
+    nav, links = {"All studies": "../index.html", "a b": "a b.html"}, {"tables": {"summary": "summary.csv"}}
+    text = report.render(page.parent.parent / "toy.ipynb", tmp_path / "b.html", nav=nav, links=links).read_text()
+    head, body = text.split('<main id="content">')
+    assert '<nav aria-label="Pages">' in head and '<a href="a%20b.html">a b</a>' in head
+    assert (
+        body.index("Lists") < body.index('<h2 id="files">') < body.index('href="summary.csv"') < body.index("</main>")
+    )
+    plain = page.read_text()
+    assert "<nav" not in plain and 'id="files"' not in plain
+
+
+def test_a_page_can_be_written_without_a_notebook(tmp_path):
+    parts = [report.text_html("a < b"), report.table_html(TABLE), report.figure_html(line_figure(), ALT)]
+    page = report.write_page(tmp_path / "new" / "page.html", *parts, title="Studies & more", nav={"up": "index.html"})
+    text = page.read_text(encoding="utf-8")
+    assert report.offline_problems(page) == [] and parts[0] in text
+    assert text.count("<figure>") == text.count('<div class="table">') == 1 and "KD &amp; &lt;co&gt;" in text
+    assert (
+        text.count("<h1>") == 1
+        and "<h1>Studies &amp; more</h1>" in text
+        and "<title>Studies &amp; more</title>" in text
+    )
+    assert "from " not in text[text.index("<footer>") :] and "<details>" not in text
+    assert [p.name for p in page.parent.iterdir()] == ["page.html"]
 
 
 def test_sentences_are_a_paragraph_or_a_list_and_empty_ones_nothing(shown):

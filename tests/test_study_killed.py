@@ -86,7 +86,10 @@ def study(tiny_study, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("what", ["report", "snakemake", "job", "kernel"])
+SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
+
+
+@pytest.mark.parametrize("what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel"))])
 def test_a_killed_study_goes_on_with_the_same_command(study, what):
     file, folder = study(
         "killed",
@@ -132,6 +135,7 @@ def test_two_reports_of_one_study_at_once(study):
 
 
 @pytest.mark.slow
+@SLOW
 def test_a_study_of_27_jobs_killed_at_random_moments(study):
     """kill -9 of anything that works, again and again: nothing that was done is trained twice, and the scores are those
     of a study that nobody disturbed."""

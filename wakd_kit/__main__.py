@@ -177,9 +177,9 @@ def _what_it_takes(student, p: Student) -> str:
     defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
     declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
     segments = len(segment_ends({**defaults, **p.training(), "declare": declare}))
-    stored = min(segments, defaults["most_stored"])
+    stored = min(segments, p.most_stored)
     running = sum(spec["name"] == "ema" for spec in declare)
-    size = {w: n / 1e6 for w, n in estimate_bytes(student, stored, defaults["storage"], running).items()}
+    size = {w: n / 1e6 for w, n in estimate_bytes(student, stored, p.storage, running).items()}
     return (
         f"Recording {segments} segments, {stored} stored, takes at most {size['disk']:.1f} MB of disk and "
         f"{size['memory']:.1f} MB of memory."

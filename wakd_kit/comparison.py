@@ -15,6 +15,7 @@ __all__ = [
     "Recorded",
     "answer",
     "answers",
+    "by_seed",
     "collect",
     "findings",
     "interval",
@@ -56,6 +57,28 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
                 "se": sd / np.sqrt(len(average)),
                 "n": int(by_target.notna().sum().sum()),
                 "missing": int(by_target.isna().sum().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores on one unseen domain, seed by seed, in per cent: ``student, strategy``, a column per seed, their ``mean`` and
+    ``sd``, ``ece`` there and accuracy on ``source`` validation, both means over seeds. NaN where no window was found."""
+    unseen, rows = _unseen(scores), []
+    sources = scores[scores["role"] == "source"].groupby(["student", "strategy"])["accuracy"]
+    source = 100 * sources.agg(lambda values: values.mean(skipna=False))
+    for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
+        accuracy = 100 * part.set_index("seed")["accuracy"].reindex(sorted(unseen["seed"].unique()))
+        rows.append(
+            {
+                "student": student,
+                "strategy": strategy,
+                **{f"seed {seed}": value for seed, value in accuracy.items()},
+                "mean": accuracy.mean(skipna=False),
+                "sd": accuracy.std(ddof=1, skipna=False),
+                "ECE": 100 * part["ece"].mean(skipna=False),
+                "source": source[student, strategy],
             }
         )
     return pd.DataFrame(rows)
@@ -114,10 +137,14 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
                 "pairs": pairs.to_numpy(),
             }
         )
-    table = pd.DataFrame(rows)
-    if len(table):
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
-    return table
+    table = pd.DataFrame(rows, columns=list(_DIFFERENCE))
+    return table.assign(p_holm=holm(table["p"]))
+
+
+_DIFFERENCE = (
+    *("label", "mean", "low", "high", "boot_low", "boot_high", "p", "p_holm", "n", "missing", "better", "targets"),
+    *("target_low", "target_high", "pairs"),
+)
 
 
 def ranks(scores: pd.DataFrame) -> pd.DataFrame:
@@ -215,10 +242,10 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
         {
             "difference": table["label"],
             "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
-            "95 % t": table.apply(lambda r: brackets(r["low"], r["high"]), axis=1),
-            "95 % bootstrap": table.apply(lambda r: brackets(r["boot_low"], r["boot_high"]), axis=1),
-            "95 % t, target means": table.apply(lambda r: brackets(r["target_low"], r["target_high"]), axis=1),
-            "better": table.apply(lambda r: f"{r['better']} of {r['n']}" if r["n"] else "–", axis=1),
+            "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
+            "95 % bootstrap": [brackets(*ends) for ends in zip(table["boot_low"], table["boot_high"])],
+            "95 % t, target means": [brackets(*ends) for ends in zip(table["target_low"], table["target_high"])],
+            "better": [f"{better} of {n}" if n else "–" for better, n in zip(table["better"], table["n"])],
             "p": table["p"].map(probability),
             "p, Holm": table["p_holm"].map(probability),
         }

@@ -327,9 +327,8 @@ def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
             alike = "; ".join(" and ".join(ranked["strategy"].iloc[group]) for group in joined) or "none"
             listed = ", ".join(f"{r.strategy} {r.rank:.1f}" for r in ranked.itertuples())
             alts.append(f"{title}; {listed}; critical difference {one['difference']:.1f}; not told apart: {alike}")
-    return figure, "Mean ranks by accuracy on unseen domains, 1 is best. " + (
-        ". ".join(alts) or "Nothing to rank"
-    ) + "."
+    found = ". ".join(alts) or "Nothing to rank"
+    return figure, f"Mean ranks by accuracy on unseen domains, 1 is best. {found}."
 
 
 def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: float) -> None:
@@ -366,7 +365,8 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
     """Accuracy against confidence, a panel per student (column) and role (row); the area of a marker is its share of images.
 
     table  rows ``student, strategy, role, low, high, n, confidence, accuracy`` as ``agreement.reliability`` returns. A line
-           below the diagonal is overconfident; the legend has the expected calibration error of all images pooled.
+           below the diagonal is overconfident, and joins bins of 10 images or more: a few say nothing. The legend has the
+           expected calibration error of all images pooled.
     """
     roles = {"target": "unseen domain", "source": "source validation"}
     students, strategies = list(table["student"].unique()), list(table["strategy"].unique())
@@ -385,16 +385,15 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
                     share = part["n"] / part["n"].sum()
                     gap = (share * (part["confidence"] - part["accuracy"]).abs()).sum()
                     x, y = 100 * part["confidence"], 100 * part["accuracy"]
-                    axis.plot(x, y, LINES[i % 4], color=_colour(i), lw=1.2)
+                    joined = part["n"] >= 10
+                    axis.plot(x[joined], y[joined], LINES[i % 4], color=_colour(i), lw=1.2)
                     axis.scatter(x, y, s=4 + 120 * share, marker=_marker(i), color=_colour(i), alpha=0.8, lw=0)
                     label = f"{strategy}: ECE {100 * gap:.1f}"
                     axis.plot([], [], LINES[i % 4], marker=_marker(i), ms=4, color=_colour(i), label=label)
                     alts.append(f"{student} {strategy} on {name} {100 * gap:.1f} %")
                 axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
-                axis.legend(loc="upper left")
+                axis.legend(loc="best")
         for axis in axes[-1]:
             axis.set_xlabel("confidence, %")
-    return (
-        figure,
-        f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {', '.join(alts)}.",
-    )
+    found = ", ".join(alts)
+    return figure, f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {found}."

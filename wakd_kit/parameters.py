@@ -126,6 +126,9 @@ class Training:
     schedule: Literal["constant", "cosine"] = "constant"
     sampling: Literal["pooled", "balanced"] = "pooled"
     batchnorm: Literal["recalibrate", "frozen", "average", "last"] = "recalibrate"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    storage: Literal["float32", "float16_difference"] = "float32"
+    most_stored: int = 64
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     save_to: str = "../runs/explore/teacher"
 

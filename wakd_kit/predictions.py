@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .averaging import Coefficients
-from .recording import write_with
+from .files import write_with
 
 PREDICTION = np.dtype([("label", "<i4"), ("confidence", "<f4")])
 
@@ -60,16 +60,15 @@ def keep(run, found: Mapping[str, Mapping[str, Predicted]], choices: Mapping[str
 def kept(run) -> dict[str, dict[str, Predicted]]:
     """``{strategy: {domain: Predicted}}`` of all that was kept, as far as ``run.choices`` still holds those coefficients."""
     arrays, found = _read(run), {}
+    scored = [name for name, rows in arrays.items() if rows.dtype != PREDICTION and not name.startswith("of/")]
     for strategy, choice in run.choices.items():
-        same = isinstance(choice, Coefficients) and np.array_equal(arrays.get(f"of/{strategy}"), _identity(choice))
-        if not same:
+        if not isinstance(choice, Coefficients) or not np.array_equal(arrays.get(f"of/{strategy}"), _identity(choice)):
             continue
         found[strategy] = {}
-        for name in arrays:
-            role, domain = name.split("/")[:2]
-            if name == f"{role}/{domain}/{strategy}" and role != "of":
-                labels, rows = arrays[f"{role}/{domain}"], arrays[name]
-                found[strategy][domain] = Predicted(role, labels, rows["label"], rows["confidence"])
+        for name in [name for name in scored if f"{name}/{strategy}" in arrays]:
+            role, domain = name.split("/", 1)
+            rows = arrays[f"{name}/{strategy}"]
+            found[strategy][domain] = Predicted(role, arrays[name], rows["label"], rows["confidence"])
     return found
 
 

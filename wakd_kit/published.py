@@ -53,6 +53,7 @@ TRAINING = {
     "optimiser": "adam",
     "weight_decay": 0.0,
     "schedule": "constant",
+    "sampling": "pooled",
     "batchnorm": "frozen",
 }
 
@@ -61,9 +62,9 @@ def beside(study: Recorded) -> pd.DataFrame:
     """Published numbers of settings that a study repeats, with ours: ``student, strategy, published, ours, sd, n, paper``.
 
     A setting is the same when benchmark, image size, models, pretraining, training recipe, objective and the strategy with
-    its begin are, and all domains were left out in turn. Not compared are how the teacher was trained and which ImageNet
-    weights a model started from (the paper: torchvision's for ResNets). ``ours`` is the mean over targets, ``sd`` its spread
-    over seeds; per cent.
+    its begin are, and all domains were left out in turn. Not compared are augmentation, how the teacher was trained and
+    which ImageNet weights a model started from (the paper: torchvision's for ResNets). ``ours`` is the mean over targets,
+    ``sd`` its spread over seeds; per cent.
     """
     ours = summary(study.scores).set_index(["student", "strategy"])
     rows = []
@@ -89,7 +90,7 @@ def _label(run: Run, number: Number, teachers: list[Run]) -> str | None:
         str(split["benchmark"]).split(":")[0] == number.benchmark
         and split["options"].get("size") == 224
         and all(settings[name] == value for name, value in TRAINING.items())
-        and [_plain(spec) for spec in settings["objectives"]] == [("kd", 5.0, "forward")]
+        and [_plain(spec) for spec in settings["objectives"]] == [("kd", 1.0, 5.0, "forward")]
         and _is(run, number.student)
         and len(of_teacher) == 1
         and _is(of_teacher[0], number.teacher)
@@ -104,7 +105,7 @@ def _label(run: Run, number: Number, teachers: list[Run]) -> str | None:
 
 
 def _plain(spec: Mapping) -> tuple:
-    return spec["name"], spec.get("temperature"), spec.get("kind", "forward")
+    return spec["name"], spec.get("weight", 1.0), spec.get("temperature"), spec.get("kind", "forward")
 
 
 def _is(run: Run, name: str) -> bool:

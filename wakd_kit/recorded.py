@@ -70,16 +70,20 @@ class Recorded:
         """One sentence: what was trained, on what, how often."""
         targets, seeds = self.targets, self.seeds
         students = ", ".join(f"{n} ({self._example(n).settings['student']['name']})" for n in self.students)
+        out = f"each of {len(targets)} domains left out ({', '.join(targets)})"
+        if len(targets) == 1:
+            out = f"{targets[0]} left out"
         return (
-            f"{len(self.runs)} recorded runs: {students}; each of {len(targets)} domains left out ({', '.join(targets)}) "
+            f"{len(self.runs)} recorded run{'s' * (len(self.runs) > 1)}: {students}; {out} "
             f"with {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})."
         )
 
     def _example(self, name: str) -> Run:
         return next(run for run in self.runs if run.name == name)
 
-    def captions(self) -> dict[str, str]:
+    def captions(self, baseline: str) -> dict[str, str]:
         """What the numbers of each printed table are, in words, and what chose the models behind them."""
+        shown = dict.fromkeys(("calibration", "agreement", "churn"), self.shown(baseline))
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         captions = {
             "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
@@ -87,6 +91,8 @@ class Recorded:
             "gains": "Differences in accuracy on the domain left out, in points, paired by target and seed, with 95 % "
             "intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target means. p is of the t "
             "test over all pairs; Holm's correction is for all rows.",
+            "published": "Accuracy in %: a number that the paper published, which is not ours, beside what was measured "
+            "here in the same setting; mean over targets and seeds, sd over seeds, n runs.",
             "calibration": "Expected calibration error in % (15 bins) on the domain left out: mean over seeds per target; "
             f"mean and sd are of the average over targets, over {seeds}; source: mean over source validation parts.",
             "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
@@ -95,7 +101,7 @@ class Recorded:
             "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
             "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
         }
-        return {name: f"{caption} {self.selection()}" for name, caption in captions.items()}
+        return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
 
     @property
     def targets(self) -> list[str]:
@@ -117,9 +123,13 @@ class Recorded:
         table = pd.DataFrame(rows, columns=["student", "strategy", "chosen_by", "evaluations"])
         return table.groupby(["student", "strategy", "chosen_by"], sort=False, as_index=False)["evaluations"].mean()
 
-    def selection(self) -> str:
-        """One sentence on what chose each average, for the caption of every table: model selection is part of a result."""
+    def selection(self, strategies: Sequence[str] = ()) -> str:
+        """One sentence on what chose each average, for the caption of every table: model selection is part of a result.
+
+        strategies  those that the table shows, if not all
+        """
         table = self.chosen_by()
+        table = table[table["strategy"].isin(strategies or table["strategy"])].copy()
         table["chosen_by"] = table["chosen_by"].replace("", "not recorded")
         parts = []
         for chosen_by, part in table.groupby("chosen_by", sort=False):
@@ -209,11 +219,13 @@ class Recorded:
         return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
 
     def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
-        """Write scores.csv, picks.csv and the given tables as csv into a folder."""
+        """Write scores.csv, picks.csv and every given table that has rows as ``<name>.csv`` into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in {"scores": self.scores, "picks": self.picks(), **tables}.items():
-            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+            if len(table):
+                table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
 
 
 def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:

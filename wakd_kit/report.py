@@ -18,7 +18,9 @@ from html import escape
 from html.parser import HTMLParser
 from numbers import Integral, Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -37,7 +39,14 @@ PIXELS_PER_INCH = 100  # of a page, so that a figure's 9 pt type is read as 12.5
 def show(
     figure: Figure, alt: str, *, caption: str = "", kind: str = "lines", save_to: str | Path | None = None
 ) -> None:
-    """Display a figure in a notebook as ``<figure>`` with alt text, and close it.
+    """Display a figure in a notebook: see ``figure_html``."""
+    display(HTML(figure_html(figure, alt, caption=caption, kind=kind, save_to=save_to)))
+
+
+def figure_html(
+    figure: Figure, alt: str, *, caption: str = "", kind: str = "lines", save_to: str | Path | None = None
+) -> str:
+    """A figure as ``<figure>`` with alt text and its image inside; the figure is closed.
 
     kind     "lines" draws SVG (small, sharp at any size), "field" PNG at 144 dpi (images, maps)
     save_to  also write it there, in the format of the suffix (.pdf for papers)
@@ -54,7 +63,7 @@ def show(
         source, width = _svg(figure) if kind == "lines" else _png(figure)
     plt.close(figure)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    display(HTML(f'<figure><img src="{source}" alt="{escape(alt)}" style="width:{width:.0f}px">{below}</figure>'))
+    return f'<figure><img src="{source}" alt="{escape(alt)}" style="width:{width:.0f}px">{below}</figure>'
 
 
 def _svg(figure: Figure) -> tuple[str, float]:
@@ -114,9 +123,9 @@ def _minus(text: str) -> str:
 
 
 def _numeric(cells: list[str]) -> bool:
-    """Numbers and what is made of them, such as ``[−0.3, +1.2]`` and ``3 of 12``, align on the right."""
+    """Numbers and what is made of them, such as ``[−0.3, +1.2]`` and ``3 of 12``, align on the right; so do dashes alone."""
     filled = [text for text in cells if text != "–"]
-    return bool(filled) and all(re.fullmatch(r"[\d\s.,+−±%\[\]()/]+|\d+ of \d+", text) for text in filled)
+    return bool(cells) and all(re.fullmatch(r"[\d\s.,+−±%\[\]()/]+|\d+ of \d+", text) for text in filled)
 
 
 def _spaced(name: object) -> str:
@@ -125,50 +134,88 @@ def _spaced(name: object) -> str:
 
 def show_text(*sentences: str) -> None:
     """Display computed sentences: one as a paragraph, several as a list; empty ones are left out."""
+    if any(sentences):
+        display(HTML(text_html(*sentences)))
+
+
+def text_html(*sentences: str) -> str:
+    """The HTML of ``show_text``."""
     texts = [escape(_minus(sentence)) for sentence in sentences if sentence]
-    if len(texts) == 1:
-        display(HTML(f"<p>{texts[0]}</p>"))
-    elif texts:
-        display(HTML("<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"))
+    return f"<p>{texts[0]}</p>" if len(texts) == 1 else "<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"
 
 
-def show_links(pages: Mapping[str, str | Mapping[str, str]]) -> None:
-    """Display a list of links: ``{name: address relative to the page}``, or a line of them: ``{group: {name: address}}``."""
-    lines = []
-    for name, to in pages.items():
-        if isinstance(to, str):
-            lines.append(_link(name, to))
-        else:
-            lines.append(f"{escape(name)}: " + ", ".join(_link(n, address, name) for n, address in to.items()))
-    items = "".join(f"<li>{line}</li>" for line in lines)
-    display(HTML(f'<ul class="links">{items}</ul>' if items else "<p>none</p>"))
+def links_html(pages: Mapping[str, Mapping[str, str]]) -> str:
+    """Lines of links, ``{group: {name: address relative to the page}}``; a group without links is left out."""
+    lines = [
+        f"<li>{escape(group)}: " + ", ".join(_link(name, address, group) for name, address in to.items()) + "</li>"
+        for group, to in pages.items()
+        if to
+    ]
+    return f'<ul class="links">{"".join(lines)}</ul>'
 
 
-def _link(name: str, address: str, group: str = "") -> str:
-    spoken = f' aria-label="{escape(f"{name}, {group}")}"' if group else ""  # out of its line, a name alone says little
-    return f'<a href="{escape(address)}"{spoken}>{escape(name)}</a>'
+def _link(name: str, address: str, group: str) -> str:
+    # out of its line, a name alone says little
+    return f'<a href="{escape(quote(address))}" aria-label="{escape(f"{name}, {group}")}">{escape(name)}</a>'
 
 
-def render(notebook: str | Path, page: str | Path, *, title: str | None = None) -> Path:
+def render(
+    notebook: str | Path,
+    page: str | Path,
+    *,
+    title: str | None = None,
+    nav: Mapping[str, str] = MappingProxyType({}),
+    links: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Path:
     """Write an executed notebook as a self-contained page and return its path.
 
     Markdown and outputs are kept; code, stderr, progress bars and widgets, which need a kernel, are left out. ``title`` is
     the window's title, by default the notebook's first heading; a title of its own also stands above that heading. The
     page ends with the parameters the notebook ran with.
-    """
-    # imported here: every notebook imports this module for show(), and only the one that renders needs these two
-    import nbformat
-    from nbconvert import HTMLExporter
 
-    notebook, page = Path(notebook), Path(page)
+    nav    {name: address} of pages to go to, above all; not printed
+    links  {group: {name: address}} of files and pages that belong to it, below all; not printed
+    """
+    import nbformat  # here: every notebook imports this module for show(), and only what renders needs it
+
+    notebook = Path(notebook)
     book = nbformat.read(notebook, as_version=4)
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _worth_reading(output)]
+    return _write(book, Path(page), _about(book, notebook, title), nav, links)
+
+
+def write_page(
+    page: str | Path,
+    *parts: str,
+    title: str,
+    nav: Mapping[str, str] = MappingProxyType({}),
+    links: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Path:
+    """Write a page that no notebook made, of HTML such as ``figure_html`` and ``table_html`` return, and return its path.
+
+    title  of the window, and the heading of the page;  nav, links  as ``render`` takes them
+    """
+    import nbformat
+
+    new = nbformat.v4
+    outputs = [
+        new.new_output("display_data", data={"text/html": part}) for part in (f"<h1>{escape(title)}</h1>", *parts)
+    ]
+    book = new.new_notebook(cells=[new.new_code_cell(outputs=outputs)])
+    return _write(book, Path(page), _about(book, None, title), nav, links)
+
+
+def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, links: Mapping) -> Path:
+    from nbconvert import HTMLExporter
+
     exporter = HTMLExporter(
         template_name="wakd", extra_template_basedirs=[str(TEMPLATES)], exclude_input=True, exclude_anchor_links=True
     )
-    body, _ = exporter.from_notebook_node(book, resources={"wakd": _about(book, notebook, title)})
+    addresses = {name: quote(to) for name, to in nav.items()}
+    about = {**about, "nav": addresses, "links": links_html(links) if any(links.values()) else ""}
+    body, _ = exporter.from_notebook_node(book, resources={"wakd": about})
     page.parent.mkdir(parents=True, exist_ok=True)
     part = page.with_suffix(".part")
     part.write_text(body, encoding="utf-8")
@@ -182,18 +229,18 @@ def _worth_reading(output: nbformat.NotebookNode) -> bool:
     return "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
-def _about(book: nbformat.NotebookNode, notebook: Path, title: str | None) -> dict[str, object]:
+def _about(book: nbformat.NotebookNode, notebook: Path | None, title: str | None) -> dict[str, object]:
     """What the template prints besides the cells."""
     headings = [c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")]
     record = book.metadata.get("papermill", {})
     given = record.get("parameters", {})
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
-        "title": title or next(iter(headings), notebook.stem),
+        "title": title or next(iter(headings), "") or notebook.stem,
         "above": title if title and headings and title != headings[0] else "",
         "version": importlib.metadata.version("wakd_kit"),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-        "notebook": notebook.name,
+        "notebook": notebook.name if notebook else "",
         "seconds": record.get("duration"),
         "parameters": {name: json.dumps(value, ensure_ascii=False) for name, value in given.items()},
     }

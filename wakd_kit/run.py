@@ -7,7 +7,8 @@
       running/          moving averages that were declared, iterate by iterate
       environment.json  versions, commit, device, seconds
       deployed.json     the coefficients this run stands for when it serves as a teacher
-      scores.csv        what evaluate() measured, target included; choices.json: of which coefficients
+      scores.csv        what evaluate() measured, target included; choices.json: of which coefficients;
+                        predictions.npz: class and confidence of every image
       window_map.csv    the last window map; its target column is called an oracle
 
 While it is being recorded the folder is called ``demo.recording`` and holds a checkpoint and a lock as well.

@@ -1,0 +1,206 @@
+"""Intervals and tests against scipy, plain loops and published examples."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from wakd_kit.statistics import bootstrap_interval, cliques, holm, interval, p_value, rank_methods
+
+VALUES = [np.random.default_rng(n).normal(0.3, 1, n) for n in (2, 5, 20)]
+
+
+# ---- Student's t
+
+
+@pytest.mark.parametrize("values", VALUES, ids=len)
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_and_its_p_are_those_of_scipy(values, level):
+    theirs = scipy.stats.ttest_1samp(values, 0)
+    assert interval(values, level=level) == pytest.approx(tuple(theirs.confidence_interval(level)), rel=1e-9)
+    assert p_value(values) == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("values", VALUES, ids=len)
+def test_an_interval_that_ends_at_zero_has_the_p_of_its_level(values):
+    low, _ = interval(values, level=0.9)
+    assert p_value(values - low) == pytest.approx(0.1, rel=1e-6)
+
+
+def test_one_value_says_nothing_and_equal_values_leave_no_doubt():
+    for few in ([], [1.0]):
+        assert np.isnan([*interval(few), p_value(few)]).all()
+    assert p_value([0.0, 0.0, 0.0]) == 1 and p_value([2.0, 2.0]) == 0
+    assert interval([2.0, 2.0, 2.0]) == (2, 2)
+
+
+# ---- bootstrap
+
+
+def all_means(clusters):
+    """The mean of every resample there is, in two stages, and its probability."""
+    means, chances = [], []
+    for drawn in product(clusters, repeat=len(clusters)):
+        every = list(product(*(product(values, repeat=len(values)) for values in drawn)))
+        means += [np.mean([v for part in values for v in part]) for values in every]
+        chances += [len(clusters) ** -len(clusters) / len(every)] * len(every)
+    return np.array(means), np.array(chances)
+
+
+@pytest.mark.parametrize(
+    "clusters",
+    [
+        [[1.0, 2.0], [5.0, 9.0]],
+        [[0.0, 1.0, 5.0]],
+        [[1.0], [2.0], [4.0], [8.0]],
+        [[1.0, 2.0, 3.0], [9.0]],
+    ],
+    ids=["two stages", "one cluster", "one value each", "unequal sizes"],
+)
+def test_the_bootstrap_draws_from_all_resamples_of_targets_and_of_seeds_within_them(clusters):
+    means, chances = all_means(clusters)
+    for level in (0.5, 0.9):
+        low, high = bootstrap_interval(clusters, level=level, resamples=40_000)
+        for end, share in ((low, 0.5 - level / 2), (high, 0.5 + level / 2)):
+            below, up_to = chances[means < end - 1e-9].sum(), chances[means <= end + 1e-9].sum()
+            assert below - 0.02 < share < up_to + 0.02
+
+
+def test_targets_of_unequal_size_are_resampled_with_their_own_values():
+    low, high = bootstrap_interval([[1.0, 1.0, 1.0], [1.0]])
+    assert low == high == 1, "nothing is drawn from where a short target was padded"
+    assert bootstrap_interval([[1.0, 3.0], []]) == bootstrap_interval([[1.0, 3.0]]), "an empty target is none"
+
+
+def test_the_bootstrap_is_repeatable_and_needs_two_values():
+    clusters = [VALUES[1], VALUES[2]]
+    assert bootstrap_interval(clusters) == bootstrap_interval(clusters)
+    assert bootstrap_interval(clusters) != bootstrap_interval(clusters, seed=1)
+    assert np.isnan(bootstrap_interval([[1.0]])).all() and np.isnan(bootstrap_interval([])).all()
+
+
+def test_the_bootstrap_of_one_cluster_agrees_with_scipys_percentile_interval():
+    theirs = scipy.stats.bootstrap((VALUES[2],), np.mean, method="percentile", n_resamples=20_000, rng=0)
+    mine = bootstrap_interval([VALUES[2]], resamples=20_000)
+    assert mine == pytest.approx(tuple(theirs.confidence_interval), abs=0.03)
+
+
+# ---- Holm
+
+
+def test_holm_by_hand():
+    # sorted: 4 x .01, max(3 x .02, .04), max(2 x .03, .06), max(.04, .06)
+    assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
+    assert holm([]).tolist() == []
+
+
+def test_holm_counts_nothing_that_is_not_known():
+    adjusted = holm([np.nan, 0.01, np.nan, 0.04])
+    assert np.isnan(adjusted[[0, 2]]).all() and adjusted[[1, 3]].tolist() == pytest.approx([0.02, 0.04])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
+    p = np.random.default_rng(seed).uniform(0, 0.06, 7)
+    for level in (0.01, 0.05, 0.1):
+        rejected = set()
+        for step, i in enumerate(np.argsort(p)):
+            if p[i] > level / (len(p) - step):
+                break
+            rejected.add(i)
+        assert set(np.flatnonzero(holm(p) <= level)) == rejected
+
+
+# ---- ranks
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4, 3), (12, 5)])
+@pytest.mark.parametrize("digits", [6, 0], ids=["no ties", "ties"])
+def test_friedmans_statistic_is_scipys(shape, digits):
+    scores = np.random.default_rng(sum(shape)).normal(0, 1.5, shape).round(digits)
+    found = rank_methods(scores)
+    assert found.statistic == pytest.approx(scipy.stats.friedmanchisquare(*scores.T).statistic, rel=1e-9)
+    expected = np.mean(
+        [[1 + sum(o > s for o in row) + (sum(o == s for o in row) - 1) / 2 for s in row] for row in scores], 0
+    )
+    assert found.mean == pytest.approx(expected) and found.blocks == shape[0]
+
+
+def test_the_example_of_demsar_has_his_numbers():
+    """JMLR 7, table 6 (C4.5 and its variants on 14 data sets): ranks 3.143, 2.000, 2.893, 1.964; F 3.69; CD 1.25."""
+    scores = np.array(
+        [
+            (0.763, 0.768, 0.771, 0.798),
+            (0.599, 0.591, 0.590, 0.569),
+            (0.954, 0.971, 0.968, 0.967),
+            (0.628, 0.661, 0.654, 0.657),
+            (0.882, 0.888, 0.886, 0.898),
+            (0.936, 0.931, 0.916, 0.931),
+            (0.661, 0.668, 0.609, 0.685),
+            (0.583, 0.583, 0.563, 0.625),
+            (0.775, 0.838, 0.866, 0.875),
+            (1.000, 1.000, 1.000, 1.000),
+            (0.940, 0.962, 0.965, 0.962),
+            (0.619, 0.666, 0.614, 0.669),
+            (0.972, 0.981, 0.9751, 0.975),
+            (0.957, 0.978, 0.946, 0.970),
+        ]
+    )
+    found = rank_methods(scores)
+    assert found.mean == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
+    # he does not correct for ties: 12 n / (k (k + 1)) (sum R^2 - k (k + 1)^2 / 4) = 9.28, and F(3, 39) = 3.69
+    plain = 12 * 14 / 20 * ((found.mean**2).sum() - 25)
+    assert plain == pytest.approx(9.28, abs=0.01)
+    assert found.statistic > plain, "correcting for ties makes it larger"
+    assert found.difference == pytest.approx(2.569 * np.sqrt(20 / (6 * 14)), abs=1e-3)
+    f = 13 * found.statistic / (14 * 3 - found.statistic)
+    assert found.p == pytest.approx(scipy.stats.f.sf(f, 3, 39), rel=1e-9)
+
+
+def test_the_critical_difference_is_nemenyis_at_another_level():
+    scores = np.random.default_rng(0).normal(size=(14, 4))
+    assert rank_methods(scores, level=0.9).difference == pytest.approx(2.291 * np.sqrt(20 / (6 * 14)), abs=1e-3)
+
+
+def test_methods_that_never_differ_and_methods_that_always_do():
+    assert rank_methods(np.ones((4, 3))).p == 1
+    always = rank_methods(np.tile([3.0, 2.0, 1.0], (4, 1)))
+    assert always.mean.tolist() == [1, 2, 3] and always.p == 0
+
+
+@pytest.mark.parametrize("scores", [np.ones((1, 3)), np.ones((3, 1)), np.ones(3), [[1, np.nan], [1, 2]]])
+def test_too_few_scores_to_rank_are_a_sentence(scores):
+    with pytest.raises(
+        ValueError, match="Ranks need a finite score of at least two methods on at least two blocks; got "
+    ):
+        rank_methods(scores)
+
+
+# ---- cliques
+
+
+def slow_cliques(ranks, difference):
+    """Every set in which all pairs are close, that is part of no larger one."""
+    close = [
+        set(some)
+        for size in range(2, len(ranks) + 1)
+        for some in combinations(range(len(ranks)), size)
+        if max(ranks[i] for i in some) - min(ranks[i] for i in some) < difference
+    ]
+    return [s for s in close if not any(s < other for other in close)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cliques_are_the_largest_groups_that_cannot_be_told_apart(seed):
+    ranks = np.random.default_rng(seed).uniform(1, 6, 6)
+    for difference in (0.3, 1.2, 2.5, 9):
+        found = cliques(ranks, difference)
+        assert sorted(map(sorted, found)) == sorted(map(sorted, slow_cliques(ranks, difference)))
+        assert all(list(group) == sorted(group, key=lambda i: ranks[i]) for group in found)
+        assert [ranks[group[0]] for group in found] == sorted(ranks[group[0]] for group in found)
+
+
+def test_ranks_exactly_the_critical_difference_apart_are_told_apart():
+    assert cliques([1.0, 2.0], 1.0) == [] and cliques([1.0, 2.0], 1.1) == [[0, 1]]
