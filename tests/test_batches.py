@@ -54,14 +54,14 @@ def test_balanced_sampling_shows_each_domain_in_equal_shares(split):
         assert len(epochs(sequence, len(own))) >= 3 and all(epoch == own for epoch in epochs(sequence, len(own)))
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
 def test_labels_stay_with_their_images(split, sampling):
     label_of = {s: y for e in split.train.values() for s, y in zip(serials(e.images), e.labels)}
     images, labels = batches(split, sampling).batch(11)
     assert [label_of[s] for s in serials(images)] == labels.tolist()
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
 def test_a_batch_is_a_function_of_seed_and_step(split, sampling):
     used = batches(split, sampling)
     for step in range(1, 40):
@@ -91,3 +91,45 @@ def test_random_draws_of_a_step_are_a_function_of_seed_and_step():
     assert one[0] != other_step[0] and one[1] != other_step[1]
     assert one[0] != other_seed[0] and one[1] != other_seed[1]
     assert one[0] != one[1], "views and dropout do not share their draws"
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """Sources of 3 domains and 5 classes, 12 training images of each in each."""
+    arrays = {}
+    for number, name in enumerate("abct"):
+        labels = np.repeat(np.arange(5), 15)
+        images = np.full((len(labels), 8, 8, 3), number, np.uint8)
+        images[:, 0, 0, 0] = np.arange(len(labels))
+        arrays[name] = (images, labels)
+    return wk.leave_one_out(wk.domains_from_arrays(arrays, tuple("vwxyz")), "t")
+
+
+def test_sampling_by_classes_spreads_each_class_over_its_domains(classes):
+    data, shown = batches(classes, "classes", size=32), []
+    for step in range(1, 41):
+        images, labels = data.batch(step)
+        here, counts = labels.unique(return_counts=True)
+        assert counts.tolist() in ([16, 16], [32])  # one class twice, where an epoch of classes ends
+        for label in here.tolist():
+            of = images[labels == label][:, 1, 1, 0].bincount(minlength=3).tolist()
+            times = len(images[labels == label]) // 16
+            assert of == [6 * times, 5 * times, 5 * times]
+            shown += [label] * times
+        often = np.bincount(shown, minlength=5)
+        assert often.max() - often.min() <= 1, "every class comes once before any comes twice"
+
+
+def test_sampling_by_classes_shows_every_image_of_a_class_in_a_domain_once_per_epoch(classes):
+    data, seen = batches(classes, "classes", size=32), []
+    for step in range(1, 41):
+        images, labels = data.batch(step)
+        seen += serials(images[(labels == 1) & (images[:, 1, 1, 0] == 0)])
+    own = sorted(serials(classes.train["a"].images[classes.train["a"].labels == 1]))
+    assert len(seen) == 96 and epochs(seen, 12) == [own] * 8
+
+
+@pytest.mark.parametrize(("size", "counts"), [(64, [16] * 4), (9, [5, 4]), (70, [18, 18, 18, 16]), (200, [40] * 5)])
+def test_sampling_by_classes_fills_the_batch(classes, size, counts):
+    images, labels = batches(classes, "classes", size=size).batch(1)
+    assert len(images) == size and sorted(labels.unique(return_counts=True)[1].tolist(), reverse=True) == counts

@@ -25,10 +25,10 @@ VARIANTS = [(name, {}) for name in ON_LOGITS] + [("kd", {"kind": kind}) for kind
 
 # what does not hold for every objective, and why
 DRAWS = {"rs_kd"}  # the classes it draws differ from row to row
-OTHER_OPTIMUM = {"ce", "nkd", "sinkd", "rs_kd"}  # labels; a target term; a blurred plan; noise of the draws
+OTHER_OPTIMUM = {"ce", "nkd", "sinkd", "rs_kd", "xded"}  # labels; a target term; a blurred plan; draws; no teacher
 OPTIMUM = {"ttm": lambda z: 0.1 * z, "wttm": lambda z: 0.2 * z}  # the student is not tempered, the teacher is
 ENTROPY_LEFT = {"wsld", "taid"}  # cross-entropies, least at the teacher but not zero
-ANY_CLASSES = {"ce", "uld"}  # no teacher; made for two vocabularies
+ANY_CLASSES = {"ce", "uld", "xded"}  # no teacher; made for two vocabularies; no teacher
 
 
 @pytest.fixture

@@ -40,6 +40,11 @@ def test_every_module_belongs_to_a_step_or_decides_no_number():
     assert sources.digests(sources.RECORDING) and all(map(sources.digests, sources.ANALYSIS.values()))
 
 
+def forget():
+    sources._digest.cache_clear()
+    sources._digests.cache_clear()
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes a module of a package of its own and returns the digest of a part of it."""
@@ -47,11 +52,11 @@ def module(tmp_path, monkeypatch):
 
     def digest(text: str, part: str = "m") -> dict[str, str]:
         (tmp_path / "m.py").write_text(text)
-        sources._digest.cache_clear()
+        forget()
         return sources.digests([part])
 
     yield digest
-    sources._digest.cache_clear()
+    forget()
 
 
 CODE = '"""A module."""\n\n\ndef f(x):\n    """Adds one."""\n    return x + 1\n\n\ndef g():\n    return 2\n'

@@ -10,12 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
+from safetensors.torch import save_file
 
 import wakd_kit as wk
 from wakd_kit import notebook, planning, report, study
 from wakd_kit.jobs import Place
 from wakd_kit.notebook import NotebookFailed
 from wakd_kit.study import StudyProblem, load_study, plan, planned, run_study
+
+from .conftest import patterns
 
 
 @pytest.fixture
@@ -373,3 +377,32 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
     with pytest.raises(KeyboardInterrupt):
         run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert begun == ["north-s0-teacher"] and killed and not any("FAILED" in line for line in lines)
+
+
+PAPERS = ["pacs_resnet18", "pacs_deit_tiny", "officehome_resnet18", "officehome_deit_tiny"]
+
+
+@pytest.mark.parametrize(
+    "name", [PAPERS[0], *(pytest.param(n, marks=pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")) for n in PAPERS[1:])]
+)  # fmt: skip
+def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
+    """Two steps at 224 px on images and weights made here, everything else as it is shipped."""
+    values = yaml.safe_load((study.REPORTS / f"{name}.yaml").read_text())
+    for i, domain in enumerate(("north", "east")):
+        for n, (image, label) in enumerate(zip(*patterns(i, per_class=5, classes=2))):
+            file = tmp_path / "images" / domain / "ab"[label] / f"{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).resize((224, 224)).save(file)
+    for part in ("teacher", "common"):
+        weights = tmp_path / f"{part}.safetensors"
+        save_file(wk.build_model(values[part]["model"], 1000, seed=0).model.state_dict(), weights)
+        few = {"pretrained": False, "weights": str(weights), "steps": 2, "segment_length": 1, "batch_size": 2}
+        values[part] |= few | ({"deploy": {"name": "last"}} if part == "teacher" else {})
+    values |= {"benchmark": f"folder:{tmp_path / 'images'}", "image_size": 224, "targets": ["north"], "seeds": [0]}
+    values |= {"strategies": ["last", {"name": "wakd", "label": "WAKD", "begin": 1}]}
+    values |= {"window_map": {}, "landscape": {"students": []}}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(values))
+    run_study(tmp_path / "paper.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
+    assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "03_compare"]
+    kd = wk.load_run(tmp_path / "runs" / "north-s0" / "KD")
+    assert (kd.settings["batchnorm"], kd.settings["storage"]) == ("frozen", "float16_difference")

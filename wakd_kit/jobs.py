@@ -172,7 +172,6 @@ def perform(
     A notebook that fails is kept as *.failed.ipynb and raises ``NotebookFailed``; a recording that its settings or its code
     could no longer make is kept under another name. Waits for another process that is at the same job.
     """
-    from . import notebook, report
 
     def waits(who: str) -> None:
         say(f"waiting for {job.name}: {who}")
@@ -182,6 +181,8 @@ def perform(
         if why is None:
             stamp(job, place)
             return False
+        from . import notebook, report  # papermill and matplotlib, which a job that is done does not wait for
+
         clock = time.time()
         place.file("done", job.name).unlink(missing_ok=True)
         executed, rendered = place.executed(job), place.rendered(job)

@@ -1,96 +1,36 @@
-"""timm models behind one Tap: images in [0, 1] go in, logits, pooled feature and stage maps come out of one forward."""
+"""timm models by name behind one Tap, their weights, and what BatchNorm does when parameters are averaged."""
 
 from __future__ import annotations
 
 import contextlib
 import numbers
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from .deployed import Deployed
 from .registry import did_you_mean
+from .tap import Adapter, LogitsTap, Output, Tap, in_eval
+from .zoo import SMALL
+
+__all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
+__all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
 
 BATCHNORM_POLICIES = ("frozen", "recalibrate", "average", "last")
 
-# small models for 32 and 64 px, by name; every other name is timm's own
-SMALL = {
-    "resnet10t_w16": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_width": 16}),
-    "resnet18_w16": ("resnet18", {"channels": (16, 32, 64, 128)}),
-    "resnet18_w24": ("resnet18", {"channels": (24, 48, 96, 192)}),
-    "resnet18_w32": ("resnet18", {"channels": (32, 64, 128, 256)}),
-    "vit_d64": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}),
-}
 
+def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None = None, **settings) -> nn.Module:
+    """A tap as it is; a bare timm model in a ``Tap``; any other module, which should return logits, in a ``LogitsTap``.
 
-class Output(NamedTuple):
-    """One forward of a tapped model on n images.
-
-    logits  (n, classes)
-    pooled  (n, features), what the classifier reads
-    maps    stage maps, each (n, channels, height, width), coarse last; empty when not asked for
+    With ``read``, any module in an ``Adapter``, to which ``settings`` go.
     """
-
-    logits: Tensor
-    pooled: Tensor
-    maps: tuple[Tensor, ...] = ()
-
-
-class Tap(nn.Module):
-    """A timm model that takes images in [0, 1] and returns an ``Output``.
-
-    It normalises with the model's own mean and deviation, so teacher and student can be fed the same view and each
-    still sees what it was trained on. One forward, no hooks: ``forward_intermediates`` and ``forward_head``.
-    """
-
-    def __init__(self, model: nn.Module, spec: dict):
-        super().__init__()
-        self.model = model
-        self.spec = spec
-        config = getattr(model, "pretrained_cfg", None) or {}
-        for name, default in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
-            values = torch.tensor(config.get(name) or default).view(1, 3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
-
-    @property
-    def classes(self) -> int:
-        return self.model.num_classes
-
-    def forward(self, images: Tensor, *, maps: bool = True) -> Output:
-        x = (images - self.mean) / self.std
-        stages: Sequence[Tensor] = ()
-        if maps:
-            features, stages = self.model.forward_intermediates(x)
-        else:
-            features = self.model.forward_features(x)
-        pooled = self.model.forward_head(features, pre_logits=True)
-        return Output(self.model.forward_head(features), pooled, tuple(stages))
-
-
-class LogitsTap(nn.Module):
-    """Any module that maps images in [0, 1] to logits, as a teacher: its pooled feature is the logits, it has no maps."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.spec = {"name": type(model).__name__}
-
-    def forward(self, images: Tensor, *, maps: bool = True) -> Output:
-        logits = self.model(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise TypeError(
-                f"{type(self.model).__name__} returned {type(logits).__name__}; expected (n, classes) logits."
-            )
-        return Output(logits, logits)
-
-
-def as_tap(model: nn.Module) -> nn.Module:
-    """A tap as it is; a bare timm model in a ``Tap``; any other module, which should return logits, in a ``LogitsTap``."""
-    if isinstance(model, (Tap, LogitsTap)):
+    if read is not None:
+        return Adapter(model, read, **settings)
+    if isinstance(model, (Tap, LogitsTap, Adapter, Deployed)):
         return model
     if all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
         return Tap(model, {"name": type(model).__name__})
@@ -104,8 +44,9 @@ def build_model(
     pretrained: bool = False,
     weights: str | os.PathLike | None = None,
     seed: int | None = None,
+    deployed: dict | None = None,
     **settings,
-) -> Tap:
+) -> Tap | Deployed:
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
 
     classes     number of classes, or their names
@@ -113,7 +54,9 @@ def build_model(
     weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
                 Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
-    settings    go to ``timm.create_model`` as they are
+    deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.deployed``
+    settings    go to ``timm.create_model`` as they are, but for ``input_size``, the side in pixels that images are resized
+                to before the model sees them; default is what the model is fixed to, or else as they come
 
     Raises ``ValueError`` for an unknown name, settings the model does not take or weights that do not fit it,
     ``FileNotFoundError`` for missing weights, ``ConnectionError`` when the hub cannot be reached: after its retries,
@@ -134,11 +77,13 @@ def build_model(
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
-        model = _create(name, timm_name, count, pretrained, file, {**defaults, **settings})
-    spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
-    if file is not None:
-        spec["weights"] = str(file)
-    return Tap(model, spec)
+        for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
+        model = _create(name, timm_name, count, pretrained, file, for_timm)
+        spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
+        if file is not None:
+            spec["weights"] = str(file)
+        tap = Tap(model, spec)
+        return tap if deployed is None else Deployed(tap, deployed)
 
 
 def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path | None, settings: dict) -> nn.Module:
@@ -203,18 +148,6 @@ def training_mode(model: nn.Module, policy: str) -> None:
     if policy == "frozen":
         for layer in batchnorms(model):
             layer.eval()
-
-
-@contextlib.contextmanager
-def in_eval(model: nn.Module) -> Iterator[None]:
-    """``model.eval()`` inside the block; afterwards every layer is in the mode it was in, frozen BatchNorm included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ so a plain ``papermill -p`` or an edited cell is checked as well.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import types
 import typing
@@ -101,6 +102,13 @@ def plain(instance) -> dict[str, object]:
     return json.loads(json.dumps(asdict(instance)))
 
 
+@functools.cache  # a plan of a thousand jobs lists the same few
+def _try_objectives(listed: str) -> None:
+    from .objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
+
+    combine(json.loads(listed))
+
+
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
 
@@ -133,10 +141,8 @@ class Training:
     save_to: str = "../runs/explore/teacher"
 
     def __post_init__(self):
-        from .objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
-
         try:
-            combine(self.objectives)
+            _try_objectives(json.dumps(self.objectives))
             labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             raise ParameterError(str(error)) from error

@@ -18,6 +18,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -246,10 +248,16 @@ def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[s
     file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
     training = {}
     if issubclass(cls, Training):
-        defined = [objectives.get(spec["name"]).__module__ for spec in combine(complete.objectives).specs]
+        defined = _defined_in(json.dumps(complete.objectives))
         training = sources.digests((*sources.RECORDING, *sources.of_objectives(defined)))
     analysis = {**sources.digests(sources.ANALYSIS[file.stem]), file.name: sources.of_notebook(file)}
     return Job(name, file, notebook.plain(complete), tuple(after), training, analysis)
+
+
+@functools.cache
+def _defined_in(listed: str) -> tuple[str, ...]:
+    """The modules that define the objectives of a list, given as JSON."""
+    return tuple(objectives.get(spec["name"]).__module__ for spec in combine(json.loads(listed)).specs)
 
 
 def _rehearse(p: Training, classes: tuple[str, ...]) -> None:

@@ -74,6 +74,11 @@ ANALYSIS = {
 
 def digests(parts: Iterable[str]) -> dict[str, str]:
     """``{part: digest}``; a folder counts as its modules. Raises ``FileNotFoundError`` for a part that is not there."""
+    return dict(_digests(tuple(parts)))
+
+
+@functools.cache
+def _digests(parts: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for part in parts:
         module, _, names = part.partition(":")

@@ -8,8 +8,7 @@ import json
 import math
 import os
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,19 @@ from .averaging import Recurrence, ema, ema_recurrence, settings_of, strategies
 from .batches import SourceBatches, seed_step
 from .domains import Split
 from .evaluation import SourceValidation
-from .models import BATCHNORM_POLICIES, as_tap, in_eval, training_mode
+from .mixture import choose_mixture
+from .models import BATCHNORM_POLICIES, as_tap, training_mode
 from .objectives import Combined, combine
+from .preparing import prepare, source_features
 from .recording import STORAGE, Checkpoint, RunningAverages, fingerprint, recording, refuse_other_settings
 from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
-from .views import augment, to_float, views_from
+from .views import augment, views_from
 
 EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULES = ("constant", "cosine")
-SAMPLING = ("pooled", "balanced")
+SAMPLING = ("pooled", "balanced", "classes")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -67,6 +68,7 @@ def train(
     device: str | None = None,
     save_to: str | os.PathLike | None = None,
     resume: bool = False,
+    sink: Callable[[Mapping[str, float]], None] | None = None,
     progress: bool = True,
 ) -> Run:
     """Train a student on the source domains of a split, recording its trajectory; returns the finished ``Run``.
@@ -79,7 +81,8 @@ def train(
     learning_rate   constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that
                     keep moving. ``schedule="cosine"`` decays it to zero.
     sampling        "pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain
-                    in every batch (DomainBed)
+                    in every batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as
+                    fit (XDED)
     views           augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own
     batchnorm       "frozen" (eval during training, for pretrained students), or what happens to running statistics when
                     iterates are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"
@@ -88,6 +91,7 @@ def train(
     storage         "float32" or "float16_difference" (half the disk)
     save_to         the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until complete
     resume          continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
+    sink            called with each row of curves.csv once it is recorded, such as those of ``loggers``
 
     At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
     and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
@@ -96,7 +100,8 @@ def train(
     combined = combine(objectives)
     views = views_from(views or split.domains.views)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    student, teacher = as_tap(student), _teacher_module(teacher, split)
+    teacher = _teacher_module(teacher, split)
+    student = combined.extended(as_tap(student), teacher, seed=seed)
     settings = {
         "objectives": combined.specs,
         "steps": steps,
@@ -137,15 +142,15 @@ def train(
         student.to(device, memory_format=torch.channels_last)
         if teacher is not None:
             teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        _loop(student, teacher, split, combined, settings, views, device, partial, bar)
+        _loop(student, teacher, split, combined, settings, views, device, partial, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
-def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, bar: tqdm) -> None:
+def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, bar: tqdm, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     steps, size, seed = settings["steps"], settings["batch_size"], settings["seed"]
     data = SourceBatches(split, size, settings["sampling"], seed, device)
-    combined.to(device)
+    combined.to(device).learn_examples(data.labels)
     optimiser = _optimiser(student, combined, settings)
     validation = SourceValidation(split, teacher, combined)
     checkpoint = Checkpoint(folder, student, optimiser, combined)
@@ -154,19 +159,23 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
     started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
     generator = torch.Generator(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
-    maps, totals, clock = combined.needs("maps"), {}, time.perf_counter()
+    maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
+    if combined.needs("centres") and not rows:
+        combined.learn_centres(*source_features(teacher, split))
+    totals, clock = {}, time.perf_counter()
 
     bar.initial = bar.n = started * size
     for step in range(started + 1, steps + 1):
         seed_step(generator, seed, step)
-        images, labels = data.batch(step)
+        index = data.index(step)
+        images, labels = data.images[index], data.labels[index]
         x = augment(images, views, generator)
         training_mode(student, settings["batchnorm"])
         with autocast:
-            student_output = student(x, maps=maps)
+            student_output = student(x, maps=maps["student"])
             with torch.no_grad():
-                teacher_output = None if teacher is None else teacher(x, maps=maps)
-        loss, terms = combined(student_output, teacher_output, labels, step=step)
+                teacher_output = None if teacher is None else teacher(x, maps=maps["teacher"])
+        loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
@@ -182,6 +191,7 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
         row |= {name: float(total) / recorder.count for name, total in totals.items()}
         if not math.isfinite(row["train_loss"]):
             raise Diverged(_diverged(row, settings, folder))
+        choose_mixture(student, split.val.values())
         row |= validation(student)
         row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.perf_counter() - clock}
         rows.append(row)
@@ -189,6 +199,8 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
         if len(segments) > settings["most_stored"]:
             segments.shrink(settings["most_stored"], edges_to_keep(pd.DataFrame(rows), settings))
         checkpoint.save(rows, recorder.running)
+        if sink is not None:
+            sink(row)
         bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
         totals, clock = {}, time.perf_counter()
     curves = curves_from(pd.DataFrame(rows), split.sources)
@@ -333,51 +345,7 @@ def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split:
         raise ValueError(f"edges are steps between 1 and {s['steps'] - 1}; got {s['edges']}.")
     if combined.needs("teacher") and teacher is None:
         raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
-    _check_outputs(settings, student, teacher, split, combined)
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module | None, images: np.ndarray, *, maps: bool):
-    """What a model gives for a few images, in eval mode; nothing without a model."""
-    if model is None:
-        return None
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with in_eval(model):
-        return model(to_float(torch.as_tensor(images).to(device)), maps=maps)
-
-
-def _check_outputs(
-    settings: dict, student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined
-) -> None:
-    """One forward of two images through both: class counts fit, and the objectives find what they need."""
-    images = next(iter(split.train.values())).images[:2]
-    classes = len(split.classes)
-    ours, theirs = (_outputs(model, images, maps=combined.needs("maps")) for model in (student, teacher))
-    found = ours.logits.shape[1]
-    if found != classes:
-        raise ValueError(f"Student gives {found} classes, the data has {classes}: build it with classes=split.classes.")
-    if teacher is not None and theirs.logits.shape[1] != classes:
-        raise ValueError(
-            f"Teacher gives {theirs.logits.shape[1]} classes, student {classes}. "
-            "Was the teacher trained on another dataset?"
-        )
-    combined.prepare(ours, theirs, steps=settings["steps"], seed=settings["seed"])
-    origin = (getattr(teacher, "provenance", None) or {}).get("split")
-    if origin is None:
-        return
-    if origin["classes"] != list(split.classes):
-        raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
-    if origin["benchmark"] == split.domains.spec and split.target in origin["sources"]:
-        raise ValueError(
-            f"The teacher was trained on {split.target!r}, the domain that should be unseen here. "
-            f"Train a teacher with target={split.target!r}."
-        )
-    if origin["benchmark"] == split.domains.spec and origin["seed"] != split.seed:
-        warnings.warn(
-            f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
-            "source validation images, so validation curves against it are optimistic.",
-            stacklevel=4,
-        )
+    prepare(combined, student, teacher, split, steps=s["steps"], seed=s["seed"])
 
 
 def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:

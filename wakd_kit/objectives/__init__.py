@@ -15,26 +15,48 @@ from.
 from __future__ import annotations
 
 from .adaptive import CTKD, TAID
+from .centres import KDpp, proto_kd
 from .combining import Combined, Pair, combine
+from .contrast import CRD, WCoRDInBatch
 from .decoupled import dkd, nkd, wsld
+from .domain_shift import dho, xded
+from .features import VID, FitNet, FitNetRaw, VkD, at, simkd
+from .heterogeneous import OFA
 from .logits import bckd, ce, kd, margin_mse, mse, rs_kd
+from .memory import CRDMemory
 from .multi_level import mlkd, mlkd_repo
 from .normalised import dist, ls_dkd, ls_kd
 from .registry import Objective, get, objectives
+from .relations import CC, cc_paper, nst, pkt, rkd, sp
+from .review import ReviewKD
 from .schedules import Schedule
 from .transformed import ttm, wttm
 from .transport import sinkd, uld
 
 __all__ = [
+    "CC",
+    "CRD",
     "CTKD",
+    "OFA",
     "TAID",
+    "VID",
+    "CRDMemory",
     "Combined",
+    "FitNet",
+    "FitNetRaw",
+    "KDpp",
     "Objective",
     "Pair",
+    "ReviewKD",
     "Schedule",
+    "VkD",
+    "WCoRDInBatch",
+    "at",
     "bckd",
+    "cc_paper",
     "ce",
     "combine",
+    "dho",
     "dist",
     "dkd",
     "get",
@@ -46,11 +68,18 @@ __all__ = [
     "mlkd_repo",
     "mse",
     "nkd",
+    "nst",
     "objectives",
+    "pkt",
+    "proto_kd",
+    "rkd",
     "rs_kd",
+    "simkd",
     "sinkd",
+    "sp",
     "ttm",
     "uld",
     "wsld",
     "wttm",
+    "xded",
 ]

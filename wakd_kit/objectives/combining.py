@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..deployed import Deployed
 from ..registry import did_you_mean
+from ..tap import Output, Tap
 from .inputs import detached, each_tensor, raw_logits
 from .registry import objectives
 from .schedules import Schedule
@@ -44,13 +46,42 @@ class Combined(nn.Module):
         self.specs = specs
         self.labels = _labels(specs)
         self.steps: int | None = None
+        self.seed = 0
         self.schedules = [Schedule(**spec["schedule"]) if "schedule" in spec else None for spec in specs]
         self.parts = nn.ModuleDict()  # by position in the list: labels hold dots
         self._build(None)
 
     def needs(self, what: str) -> bool:
-        """Whether any term needs "teacher", "labels", "pooled", "maps" or "progress"."""
+        """Whether any term needs "teacher", "labels", "centres", "index" or "progress"."""
         return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
+
+    def reads(self, what: str, who: str) -> bool:
+        """Whether any term reads "pooled", "maps" or "parts" of "student" or "teacher"."""
+        return any(objectives.about(spec["name"]).reads(what, who) for spec in self.specs)
+
+    def extended(self, student: nn.Module, teacher: nn.Module | None, *, seed: int = 0) -> nn.Module:
+        """The student with what an objective deploys with it, or as it is where none does.
+
+        Raises ``ValueError`` where the two models do not allow it, or where two objectives would deploy something.
+        """
+        deploying = [spec for spec in self.specs if objectives.about(spec["name"]).tail]
+        if not deploying or teacher is None or isinstance(student, Deployed):
+            return student
+        if len(deploying) > 1:
+            raise ValueError(f"{' and '.join(s['name'] for s in deploying)} each deploy a part of their own; list one.")
+        (spec,) = deploying
+        about = objectives.about(spec["name"])
+        if not isinstance(student, Tap):
+            raise ValueError(f"{spec['name']} adds a part to a timm model; {student.spec['name']} is none.")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return about.tail(student, teacher, **{key: spec[key] for key in about.built_with})
+
+    def learn_centres(self, features: Tensor, labels: Tensor) -> None:
+        """Hand the teacher's pooled features (n, features) of all source training images to what needs "centres"."""
+        for position, spec in enumerate(self.specs):
+            if "centres" in objectives.about(spec["name"]).needs:
+                self.parts[str(position)].learn_centres(features, labels)
 
     def prepare(self, student, teacher, *, steps: int, seed: int = 0) -> Combined:
         """Make ready for a run of ``steps``: build what depends on the models, and try everything out once.
@@ -62,21 +93,36 @@ class Combined(nn.Module):
         Raises ``ValueError``, in one sentence, for class counts that differ and for inputs that an objective needs and
         the models do not give. What is built is on the CPU, so move it to the device afterwards. Returns itself.
         """
-        self.steps = steps
+        self.steps, self.seed = steps, seed
         student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
         labels = torch.zeros(len(raw_logits(student)), dtype=torch.long)
-        self._refuse_missing(student, teacher, labels)
+        index = torch.arange(len(labels)) % 2
+        self._refuse_missing(student, teacher, labels, index)
         training = self.training
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self._build(Pair(student, teacher))
             with torch.no_grad():
-                self.eval()(student, teacher, labels, step=1)  # state moves in training mode alone
+                self.eval()(student, teacher, labels, step=1, index=index)  # state moves in training mode alone
         return self.train(training)
 
-    def forward(self, student, teacher, labels, *, step: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """``step``, counted from 1, is needed where there is a schedule or an objective follows the run's progress."""
-        self._refuse_missing(student, teacher, labels)
+    def learn_examples(self, labels: Tensor) -> None:
+        """Hand the labels (n,) of all source training images, in the order of ``index``, to what needs "index"."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            for position, spec in enumerate(self.specs):
+                if "index" in objectives.about(spec["name"]).needs:
+                    self.parts[str(position)].learn_examples(labels)
+
+    def forward(
+        self, student, teacher, labels, *, step: int | None = None, index: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total and its terms.
+
+        step   counted from 1, needed where there is a schedule or an objective follows the run's progress
+        index  which training images these are, (n,), needed where an objective remembers them
+        """
+        self._refuse_missing(student, teacher, labels, index)
         teacher = detached(teacher)
         total, terms = 0.0, {}
         with torch.autocast(raw_logits(student).device.type, enabled=False):
@@ -86,6 +132,8 @@ class Combined(nn.Module):
                 settings = {key: now[key] for key in about.called_with}
                 if "progress" in about.needs:
                     settings["progress"] = step / self._known_steps(label, step)
+                if "index" in about.needs:
+                    settings["index"] = index
                 objective = self._objective(position)
                 value = objective(student, teacher, labels, **settings)
                 terms[label] = value.detach()
@@ -126,14 +174,14 @@ class Combined(nn.Module):
                 module = objective(pair, **settings) if about.of_pair else objective(**settings)
                 self.parts[str(position)] = module
 
-    def _refuse_missing(self, student, teacher, labels) -> None:
+    def _refuse_missing(self, student, teacher, labels, index) -> None:
         """Raises in one sentence when what an objective reads is not there."""
-        for what, given in (("teacher", teacher), ("labels", labels)):
+        for what, given in (("teacher", teacher), ("labels", labels), ("index", index)):
             if given is None and self.needs(what):
                 raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
-        for what in ("pooled", "maps"):
+        for what in ("pooled", "maps", "parts"):
             for who, output in (("student", student), ("teacher", teacher)):
-                if self.needs(what) and output is not None and not len(getattr(output, what, ())):
+                if self.reads(what, who) and output is not None and not len(getattr(output, what, ())):
                     raise ValueError(f"The objectives {self.labels} read {what} of the {who}, whose output has none.")
 
 
@@ -183,15 +231,16 @@ def _complete(spec: str | dict) -> dict:
         scheduled = Schedule.from_spec(name, schedule, about.called_with)
         complete["schedule"] = scheduled.spec()
         tried.append({**complete, scheduled.of: scheduled.first})
-    if about.needs <= {"labels", "teacher", "progress"} and not about.of_pair:
+    if not about.tail:
         for one in tried:
             _try_out({key: value for key, value in one.items() if key != "schedule"})
     return complete
 
 
 def _try_out(spec: dict) -> None:
-    """An objective on logits is called here and now, so that what it refuses is refused before anything is built."""
-    Combined([spec]).prepare(torch.zeros(2, 2), torch.zeros(2, 2), steps=1)
+    """An objective is called on a tiny pair here and now, so that what it refuses is refused before anything is built."""
+    tiny = Output(torch.zeros(2, 2), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * 4)
+    Combined([spec]).prepare(tiny, tiny, steps=1)
 
 
 def _largest_weight(spec: dict) -> float:

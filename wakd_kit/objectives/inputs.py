@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,13 +30,46 @@ def raw_logits(output) -> Tensor:
     return output if isinstance(output, Tensor) else output.logits
 
 
-def logits_of(output) -> Tensor:
-    """Logits (n, classes) of an ``Output`` or of a bare tensor, in float32 or better.
+def widened(values: Tensor) -> Tensor:
+    """The same in float32 or better: bf16 is no place for a loss, T^2 KL near its optimum comes out negative in it."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
-    bf16 is no place for a loss: T^2 KL evaluated in it near the optimum comes out negative.
-    """
-    logits = raw_logits(output)
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+def logits_of(output) -> Tensor:
+    """Logits (n, classes) of an ``Output`` or of a bare tensor, in float32 or better."""
+    return widened(raw_logits(output))
+
+
+def pooled_pair(student, teacher) -> tuple[Tensor, Tensor]:
+    """Pooled features of both, (n, features) each and as many as they have, the teacher's detached."""
+    return widened(student.pooled), widened(teacher.pooled).detach()
+
+
+def map_pairs(student, teacher) -> list[tuple[Tensor, Tensor]]:
+    """Stage maps of both side by side, shallow first, the teacher's detached; the last ones where one has fewer."""
+    count = min(len(student.maps), len(teacher.maps))
+    return [(widened(s), widened(t).detach()) for s, t in zip(student.maps[-count:], teacher.maps[-count:])]
+
+
+def last_maps(student, teacher) -> tuple[Tensor, Tensor]:
+    """The last map of both, (n, channels, height, width), the teacher's detached."""
+    return map_pairs(student, teacher)[-1]
+
+
+def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps at the smaller height and width of both, the larger one averaged."""
+    size = tuple(min(x, y) for x, y in zip(a.shape[-2:], b.shape[-2:]))
+    return tuple(m if m.shape[-2:] == size else F.adaptive_avg_pool2d(m, size) for m in (a, b))
+
+
+def chosen(pairs: list, stages: Sequence[int], name: str) -> list:
+    """The pairs of these stages, counted from 0 or from the end; raises for a stage that is not there."""
+    if not isinstance(stages, (list, tuple)) or not stages or not all(type(stage) is int for stage in stages):
+        raise ValueError(f"stages of {name} is a list of whole numbers; got {stages!r}.")
+    for stage in stages:
+        if not -len(pairs) <= stage < len(pairs):
+            raise ValueError(f"{name} asks for stage {stage}; there are {len(pairs)}, from 0 to {len(pairs) - 1}.")
+    return [pairs[stage] for stage in stages]
 
 
 def logit_pair(student, teacher) -> tuple[Tensor, Tensor]:

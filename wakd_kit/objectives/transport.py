@@ -25,6 +25,14 @@ def uld(student, teacher, labels: Tensor | None = None, *, temperature: float = 
     return (p_s - p_t).abs().sum(1).mean()
 
 
+def sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Plan (n, n) between two batches: ``exp(-cost / epsilon)``, rows and then columns summed to 1 in turn, in log space."""
+    log_plan = -cost / epsilon
+    for _ in range(iterations):
+        log_plan = F.log_softmax(F.log_softmax(log_plan, dim=1), dim=0)
+    return log_plan.exp()
+
+
 @objectives.declare(kind="relations", needs="teacher", source="SinKD, Cui et al. 2024, arXiv 2402.17110", weight=8e-4)
 def sinkd(
     student,
@@ -46,7 +54,4 @@ def sinkd(
     whole(iterations=iterations)
     p_s, p_t = (F.softmax(z / temperature, dim=1) for z in logit_pair(student, teacher))
     cost = torch.cdist(p_s, p_t, p=1)
-    log_plan = -cost / epsilon
-    for _ in range(iterations):
-        log_plan = F.log_softmax(F.log_softmax(log_plan, dim=1), dim=0)
-    return (log_plan.exp() * cost).sum()
+    return (sinkhorn(cost, epsilon, iterations) * cost).sum()

@@ -1,0 +1,75 @@
+"""Every objective between every two of six model families: finite losses and gradients, or a sentence why not."""
+
+import functools
+
+import pytest
+import torch
+
+from tests.families import TINY, images, labels, tiny
+from wakd_kit import objectives
+from wakd_kit.objectives import combine
+
+REGISTRY = objectives.objectives
+ONLY_FROM = {"simkd": {"resnet"}}  # its teacher has to classify the plain mean of its last map
+
+
+@functools.cache
+def teacher(family):
+    return tiny(family, seed=1).eval()
+
+
+@functools.cache
+def seen(family, *, student=False):
+    """What a model gives on the images, computed once; a student's may be differentiated with respect to it."""
+    with torch.no_grad():
+        return (tiny(family).eval() if student else teacher(family))(images())
+
+
+def leaf(values):
+    return values.detach().clone().requires_grad_()
+
+
+def as_leaves(output):
+    return type(output)(*(tuple(map(leaf, v)) if isinstance(v, tuple) else leaf(v) for v in output))
+
+
+@pytest.mark.parametrize("student_family", TINY)
+@pytest.mark.parametrize("teacher_family", TINY)
+def test_every_objective_between_two_families(student_family, teacher_family):
+    theirs = seen(teacher_family)
+    for name in REGISTRY:
+        combined = combine(name)
+        if teacher_family not in ONLY_FROM.get(name, TINY):
+            with pytest.raises(ValueError, match=r"keeps the teacher's classifier on an averaged map; .* does not"):
+                combined.extended(tiny(student_family), teacher(teacher_family))
+            continue
+        ours = seen(student_family, student=True)
+        if REGISTRY.about(name).tail:
+            with torch.no_grad():
+                ours = combined.extended(tiny(student_family), teacher(teacher_family))(images())
+        ours = as_leaves(ours)
+        combined.prepare(ours, theirs, steps=10)
+        combined.learn_centres(theirs.pooled, labels())
+        combined.learn_examples(labels())
+        loss, terms = combined(ours, theirs, labels(), step=5, index=torch.arange(6))
+        loss.backward()
+        found = [t.grad for t in (ours.logits, ours.pooled, *ours.maps, *ours.parts) if t.grad is not None]
+        assert loss.isfinite() and all(g.isfinite().all() for g in found), name
+        assert sum(g.abs().sum() for g in found) > 0, name
+        assert all(p.grad is None or p.grad.isfinite().all() for p in combined.parameters()), name
+        assert set(terms) >= {name}
+
+
+@pytest.mark.parametrize("student_family", TINY)
+def test_a_real_step_reaches_the_parameters_of_every_family(student_family):
+    """One student of each family, one backward through the model itself for each of four kinds of objective."""
+    student = tiny(student_family).train()
+    for spec in ("kd", "fitnet", "rkd", "ofa"):
+        student.zero_grad()
+        combined = combine(spec)
+        output = student(images())
+        combined.prepare(output, seen("vit"), steps=2)
+        combined(output, seen("vit"), labels(), step=1)[0].backward()
+        reached = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+        assert len(reached) > 3, spec
+        assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())

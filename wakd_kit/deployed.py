@@ -1,0 +1,135 @@
+"""Objectives whose student keeps a part of them: a tail on the tapped student, so that every average covers it.
+
+A tail belongs to the student's ``state_dict``. Recording, averaging, BatchNorm recalibration and evaluation treat it as
+they treat the rest. ``train`` puts it on when an objective asks for it, ``build_model(..., deployed=...)`` rebuilds it
+from what a run recorded.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .tap import Output, Tap, in_eval, shapes_of
+
+PROBE_SIZE = 224  # channel counts do not depend on it
+
+
+class Deployed(nn.Module):
+    """A tapped student whose logits come out of a tail: one of ``TAILS``, built from ``deployed``."""
+
+    def __init__(self, tap: Tap, deployed: dict):
+        super().__init__()
+        settings = {key: value for key, value in deployed.items() if key != "tail"}
+        self.tap = tap
+        self.tail = TAILS[deployed["tail"]](**settings)
+        self.spec = {**tap.spec, "settings": {**tap.spec.get("settings", {}), "deployed": dict(deployed)}}
+
+    @property
+    def classes(self) -> int:
+        return self.tap.classes
+
+    def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
+        return output if maps else output._replace(maps=())
+
+
+class ReusedHead(nn.Module):
+    """SimKD's student: its last map, projected to the teacher's channels, goes through the teacher's classifier.
+
+    The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between. The student's
+    own classifier is not used. ``parts`` is the projected map.
+    """
+
+    reads_maps = True
+
+    def __init__(self, *, channels: int, features: int, classes: int, factor: int = 2):
+        super().__init__()
+        narrow = features // factor
+        self.projector = nn.Sequential(
+            *_convolution(channels, narrow, 1), *_convolution(narrow, narrow, 3), *_convolution(narrow, features, 1)
+        )
+        self.classifier = nn.Linear(features, classes).requires_grad_(False)
+
+    def forward(self, output: Output) -> Output:
+        projected = self.projector(output.maps[-1])
+        return output._replace(logits=self.classifier(projected.mean((2, 3))), parts=(projected,))
+
+
+class TwoHeads(nn.Module):
+    """DHO's student: a head for labels and one for the teacher; logits are the log of their mixed probabilities.
+
+    ``alpha softmax(labels' head) + (1 - alpha) softmax(teacher's head / beta)``. The student's own classifier is the
+    head for labels. alpha and beta are state: chosen on source validation where a segment ends, see
+    ``mixture.choose_mixture``, and averaged with the rest. ``parts`` are the logits of both heads.
+    """
+
+    reads_maps = False
+
+    def __init__(self, *, features: int, classes: int):
+        super().__init__()
+        self.head = nn.Linear(features, classes)
+        self.register_buffer("alpha", torch.tensor(0.5))
+        self.register_buffer("beta", torch.tensor(1.0))
+
+    def forward(self, output: Output) -> Output:
+        heads = (output.logits, self.head(output.pooled))
+        return output._replace(logits=mixed(*heads, self.alpha, self.beta), parts=heads)
+
+
+def mixed(z_labels: Tensor, z_teacher: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """Log-probabilities (n, classes) of ``alpha softmax(z_labels) + (1 - alpha) softmax(z_teacher / beta)``."""
+    log_labels, log_teacher = F.log_softmax(z_labels, dim=1), F.log_softmax(z_teacher / beta, dim=1)
+    return torch.logaddexp(alpha.log() + log_labels, (1 - alpha).log() + log_teacher)
+
+
+TAILS = {"reused_head": ReusedHead, "two_heads": TwoHeads}
+
+
+def _convolution(channels: int, out: int, side: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels, out, side, padding=side // 2, bias=False)
+    return convolution, nn.BatchNorm2d(out), nn.ReLU()
+
+
+def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> Deployed:
+    """SimKD's student for this teacher, the teacher's classifier copied into it.
+
+    Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer.
+    """
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise ValueError(f"factor of simkd is a whole number >= 1; got {factor!r}.")
+    classifier = teacher.model.get_classifier() if isinstance(teacher, Tap) else None
+    if not isinstance(classifier, nn.Linear) or not _averages_its_map(teacher):
+        raise ValueError(
+            f"simkd keeps the teacher's classifier on an averaged map; {teacher.spec['name']} does not classify the plain "
+            "mean of its last map by one linear layer. Take another teacher, such as a ResNet, or another objective."
+        )
+    channels = shapes_of(student, PROBE_SIZE).maps[-1].shape[1]
+    settings = {"channels": channels, "features": classifier.in_features, "classes": classifier.out_features}
+    deployed = Deployed(student, {"tail": "reused_head", **settings, "factor": factor})
+    with torch.no_grad():
+        deployed.tail.classifier.weight.copy_(classifier.weight)
+        if classifier.bias is None:
+            deployed.tail.classifier.bias.zero_()
+        else:
+            deployed.tail.classifier.bias.copy_(classifier.bias)
+    return deployed
+
+
+@torch.no_grad()
+def _averages_its_map(teacher: Tap) -> bool:
+    """Whether the pooled feature is the mean of the last map, seen on one image."""
+    size = (teacher.size or (64, 64))[0]
+    images = torch.linspace(0, 1, 3 * size * size, device=teacher.mean.device).view(1, 3, size, size)
+    with in_eval(teacher):
+        output = teacher(images)
+    mean = output.maps[-1].mean((2, 3))
+    return mean.shape == output.pooled.shape and torch.allclose(mean, output.pooled, rtol=1e-3, atol=1e-4)
+
+
+def with_two_heads(student: Tap, teacher: nn.Module) -> Deployed:
+    """DHO's student: a second head beside the student's own."""
+    shapes = shapes_of(student, PROBE_SIZE)
+    settings = {"features": shapes.pooled.shape[1], "classes": shapes.logits.shape[1]}
+    return Deployed(student, {"tail": "two_heads", **settings})

@@ -1,0 +1,178 @@
+"""Objectives that match stage maps or pooled features one to one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from ..deployed import with_reused_head
+from .inputs import chosen, last_maps, map_pairs, pooled_pair, positive, same_size, widened
+from .registry import objectives
+
+
+def channels_normalised(values: Tensor) -> Tensor:
+    """Each position's channels (dimension 1) to mean 0 and variance 1."""
+    return F.layer_norm(values.movedim(1, -1), values.shape[1:2]).movedim(-1, 1)
+
+
+class Projected(nn.Module):
+    """A 1x1 convolution from the student's channels to the teacher's, for each of the chosen stages."""
+
+    def __init__(self, pair, stages: tuple[int, ...], name: str):
+        super().__init__()
+        self.stages, self.name = stages, name
+        channels = [(s.shape[1], t.shape[1]) for s, t in chosen(map_pairs(pair.student, pair.teacher), stages, name)]
+        self.projectors = nn.ModuleList(nn.Conv2d(ours, theirs, 1) for ours, theirs in channels)
+
+    def forward(self, student, teacher) -> list[tuple[Tensor, Tensor]]:
+        """(projected student map, teacher map) of one size, by stage."""
+        pairs = (same_size(*pair) for pair in chosen(map_pairs(student, teacher), self.stages, self.name))
+        return [(projector(s), t) for projector, (s, t) in zip(self.projectors, pairs)]
+
+
+SOURCE = "FitNets, Romero et al. 2015, arXiv 1412.6550, equation 3"
+
+
+@objectives.declare(name="fitnet", kind="features", needs="teacher maps", source=f"{SOURCE}; target normalised")
+class FitNet(nn.Module):
+    """Mean squared difference of a projected student map and the teacher's, its channels normalised at every position.
+
+    Raw targets (``fitnet_raw``) give losses from 0.1 to 100 with the teacher's family, so that one weight fits no two
+    pairs; normalised ones begin near 1 for all. The projector is a 1x1 convolution per stage, trained with the student
+    and dropped at deployment. The paper trains on hints first and on labels afterwards; here it is one sum. Its middle
+    layer is the second stage; OFA-KD compares with all four, ``stages=[0, 1, 2, 3]``.
+    """
+
+    def __init__(self, pair, *, stages: tuple[int, ...] = (1,)):
+        super().__init__()
+        self.projected = Projected(pair, stages, "fitnet")
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Summed over stages, mean over everything else."""
+        return sum(F.mse_loss(s, channels_normalised(t)) for s, t in self.projected(student, teacher))
+
+
+@objectives.declare(name="fitnet_raw", kind="features", needs="teacher maps", source=SOURCE, weight=100.0)
+class FitNetRaw(nn.Module):
+    """``fitnet`` with the teacher's map as it is, as published; the weight is RepDistiller's.
+
+    The projector is linear. RepDistiller adds BatchNorm and ReLU, which cannot reach the negative values that maps of
+    anything but a ReLU network have.
+    """
+
+    def __init__(self, pair, *, stages: tuple[int, ...] = (1,)):
+        super().__init__()
+        self.projected = Projected(pair, stages, "fitnet_raw")
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Summed over stages, mean over everything else."""
+        return sum(F.mse_loss(s, t) for s, t in self.projected(student, teacher))
+
+
+def attention(features: Tensor, power: float) -> Tensor:
+    """Where a map is active, (n, height width): mean over channels of ``|f|^power``, of length 1."""
+    return F.normalize(features.abs().pow(power).mean(1).flatten(1), dim=1)
+
+
+@objectives.declare(
+    kind="features", needs="teacher maps", source="AT, Zagoruyko and Komodakis 2017, arXiv 1612.03928", weight=1000.0
+)
+def at(student, teacher, labels: Tensor | None = None, *, power: float = 2.0) -> Tensor:
+    """Mean squared difference of the attention of both, over examples and positions; summed over stages.
+
+    As the authors' code has it, with its weight: the paper's equation 2 has the norm of the difference and half of
+    that weight. Any two channel counts fit; of two sizes the larger map is averaged.
+    """
+    positive(power=power)
+    pairs = (same_size(*pair) for pair in map_pairs(student, teacher))
+    return sum((attention(s, power) - attention(t, power)).square().mean() for s, t in pairs)
+
+
+class VariationalStage(nn.Module):
+    """Three 1x1 convolutions that say what the teacher's map is expected to be, and a variance per channel."""
+
+    def __init__(self, ours: int, theirs: int, variance: float, epsilon: float = 1e-5):
+        super().__init__()
+        self.epsilon = epsilon
+        self.mean = nn.Sequential(
+            nn.Conv2d(ours, theirs, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(theirs, theirs, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(theirs, theirs, 1, bias=False),
+        )
+        self.scale = nn.Parameter(torch.full((theirs,), math.log(math.expm1(variance - epsilon))))
+
+    def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """``1/2 [(mean - teacher)^2 / variance + log variance]``, mean over everything."""
+        variance = (F.softplus(self.scale) + self.epsilon)[:, None, None]
+        return ((self.mean(ours) - theirs).square() / variance + variance.log()).mean() / 2
+
+
+@objectives.declare(name="vid", kind="features", needs="teacher maps", source="VID, Ahn et al. 2019, arXiv 1904.05835")
+class VID(nn.Module):
+    """A Gaussian's negative log-likelihood of the teacher's maps given the student's, constants left out, by stage.
+
+    A bound on mutual information: its mean is a small network on the student's map, its variance a learned number per
+    channel. Below zero once variances are small. What is learned here is trained with the student, resumed with the
+    run, and dropped at deployment.
+    """
+
+    def __init__(self, pair, *, variance: float = 5.0):
+        super().__init__()
+        positive(variance=variance)
+        if variance <= 1e-5:
+            raise ValueError(f"variance of vid is above 1e-5, which is always added; got {variance}.")
+        pairs = map_pairs(pair.student, pair.teacher)
+        self.stages = nn.ModuleList(VariationalStage(s.shape[1], t.shape[1], variance) for s, t in pairs)
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Summed over stages, in nats per value."""
+        pairs = (same_size(*pair) for pair in map_pairs(student, teacher))
+        return sum(stage(s, t) for stage, (s, t) in zip(self.stages, pairs))
+
+
+@objectives.declare(
+    name="vkd", kind="features", needs="teacher pooled", source="VkD, Miles et al. 2024, arXiv 2403.06213"
+)
+class VkD(nn.Module):
+    """Smooth L1 distance of the student's pooled feature, orthogonally projected, to the teacher's, normalised.
+
+    The projector keeps all of the student's inner products when it has no more features than the teacher; with more its
+    rows are orthonormal. It is a product of Householder maps, or a matrix exponential when both have as many features,
+    as published, and stays in float32 under autocast; with 512 features under 2,048 its backward takes longer than both
+    networks on a processor. The target is normalised over its channels, which is the paper's choice for
+    classification. Published beside ``ce`` and ``kd`` at T = 1.
+    """
+
+    def __init__(self, pair):
+        super().__init__()
+        ours, theirs = pair.student.pooled.shape[1], pair.teacher.pooled.shape[1]
+        self.projector = parametrizations.orthogonal(nn.Linear(ours, theirs, bias=False))
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Mean over examples and channels."""
+        f_s, f_t = pooled_pair(student, teacher)
+        return F.smooth_l1_loss(self.projector(f_s), channels_normalised(f_t))
+
+
+@objectives.declare(
+    kind="features",
+    needs="teacher teacher.maps student.parts",
+    source="SimKD, Chen et al. 2022, arXiv 2203.14001",
+    tail=with_reused_head,
+)
+def simkd(student, teacher, labels: Tensor | None = None) -> Tensor:
+    """Mean squared difference of the student's last map, projected, and the teacher's. Meant to be the only objective.
+
+    The student that is deployed is its body, this projector (narrower by ``factor`` in between) and the teacher's
+    classifier: ``train`` puts them on, so they are recorded and averaged with it. The teacher has to classify the plain
+    mean of its last map. Of two sizes the larger is averaged, here after the projector and in the authors' code before.
+    """
+    (projected,) = student.parts
+    ours, theirs = same_size(widened(projected), last_maps(teacher, teacher)[1])
+    return F.mse_loss(ours, theirs)

@@ -1,0 +1,42 @@
+"""Models by name: small ones for 32 and 64 px, and the teacher-student pairs of the papers."""
+
+from __future__ import annotations
+
+from timm.models import MlpMixer, build_model_with_cfg, generate_default_cfgs, register_model
+
+# every name that is not here is timm's own
+SMALL = {
+    "resnet10t_w16": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_width": 16}),
+    "resnet18_w16": ("resnet18", {"channels": (16, 32, 64, 128)}),
+    "resnet18_w24": ("resnet18", {"channels": (24, 48, 96, 192)}),
+    "resnet18_w32": ("resnet18", {"channels": (32, 64, 128, 256)}),
+    "vit_d64": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}),
+    "mixer_d64": ("mixer_any", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "num_blocks": 4}),
+}
+
+# (teacher, student) as timm calls them; OFA-KD's students Swin-Nano and Swin-Pico are its own and not among them
+WAKD_PAIRS = (("resnet50", "resnet18"), ("deit_small_patch16_224", "deit_tiny_patch16_224"))
+OFA_PAIRS = (
+    ("deit_tiny_patch16_224", "resnet18"),
+    ("swin_tiny_patch4_window7_224", "resnet18"),
+    ("mixer_b16_224", "resnet18"),
+    ("deit_tiny_patch16_224", "mobilenetv2_100"),
+    ("swin_tiny_patch4_window7_224", "mobilenetv2_100"),
+    ("mixer_b16_224", "mobilenetv2_100"),
+    ("resnet50", "deit_tiny_patch16_224"),
+    ("convnext_tiny", "deit_tiny_patch16_224"),
+    ("mixer_b16_224", "deit_tiny_patch16_224"),
+    ("convnext_tiny", "resmlp_12_224"),
+    ("swin_tiny_patch4_window7_224", "resmlp_12_224"),
+)
+PAIRS = {"wakd": WAKD_PAIRS, "ofa": OFA_PAIRS}
+
+HALF = (0.5, 0.5, 0.5)
+_mixer = {"num_classes": 1000, "input_size": (3, 32, 32), "fixed_input_size": True, "mean": HALF, "std": HALF}
+default_cfgs = generate_default_cfgs({"mixer_any": {**_mixer, "first_conv": "stem.proj", "classifier": "head"}})
+
+
+@register_model
+def mixer_any(pretrained: bool = False, **settings) -> MlpMixer:
+    """timm's MLP-Mixer in any size: its own entry points fix patch size, width and depth."""
+    return build_model_with_cfg(MlpMixer, "mixer_any", pretrained, **settings)
