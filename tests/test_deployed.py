@@ -227,3 +227,9 @@ def test_objectives_on_maps_train_and_their_heads_are_not_deployed(split, run, t
     recorded = quick(split, tmp_path / "run", objectives, run, **settings)
     assert np.isfinite(recorded.table["train_loss"]).all()
     assert recorded.average(np.full(3, 1 / 3)).keys() == student().state_dict().keys()
+
+
+def test_a_student_with_a_part_of_its_own_is_exported_as_onnx_only(runs, tmp_path):
+    with pytest.raises(ValueError, match=r"deploys a part that is not timm's \(reused_head\).* export it as \.onnx"):
+        wk.export(runs["simkd"], np.full(3, 1 / 3), tmp_path / "student.safetensors", scores=False)
+    assert not list(tmp_path.iterdir())

@@ -41,6 +41,12 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         raise ValueError(f"An average is exported as {' or '.join(FORMATS)}; got {file.name!r}.")
     if file.suffix == ".onnx":
         _need_onnx()
+    elif "deployed" in run.settings["student"].get("settings", {}):
+        tail = run.settings["student"]["settings"]["deployed"]["tail"]
+        raise ValueError(
+            f"This student deploys a part that is not timm's ({tail}), so timm could not load its weights: export it "
+            "as .onnx, or use run.model(coefficients)."
+        )
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +79,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
 
 
 def _normalisation(model: nn.Module) -> dict:
+    model = getattr(model, "tap", model)
     if not isinstance(model, Tap):
         return {}
     return {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}

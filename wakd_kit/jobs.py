@@ -134,7 +134,7 @@ def reason(job: Job, place: Place) -> str | None:
             said = {"parameters": "", "training": "code of ", "analysis": "code of ", "page": "its page's "}[what]
             return f"{said}{differ} changed"
     before = {name: _json(place.file("done", name)).get("result") for name in job.after}
-    differ = [name for name, result in before.items() if then["before"].get(name) != result]
+    differ = [name for name, result in before.items() if result and then["before"].get(name) != result]
     return f"result of {', '.join(differ[:3])} changed" if differ else None
 
 

@@ -132,7 +132,7 @@ class Training:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
-    sampling: Literal["pooled", "balanced"] = "pooled"
+    sampling: Literal["pooled", "balanced", "classes"] = "pooled"
     batchnorm: Literal["recalibrate", "frozen", "average", "last"] = "recalibrate"
     precision: Literal["float32", "bfloat16"] = "float32"
     storage: Literal["float32", "float16_difference"] = "float32"

@@ -73,7 +73,7 @@ def kept(run) -> dict[str, dict[str, Predicted]]:
 
 
 def _identity(choice: Coefficients) -> np.ndarray:
-    return np.array([choice.of == "end", choice.initial, *choice])
+    return np.array([getattr(choice, "of", "mean") == "end", getattr(choice, "initial", 0.0), *choice])
 
 
 def _file(run) -> Path:

@@ -235,7 +235,7 @@ def _inputs(
     if not isinstance(model, Tap) or 4 * sum(u.numel() for u in images.values()) > most:
         return None
     return {
-        domain: [((to_float(part) - model.mean) / model.std) for part in parts.split(batch_size)]
+        domain: [model.normalised(to_float(part)) for part in parts.split(batch_size)]
         for domain, parts in images.items()
     }
 

@@ -1,0 +1,211 @@
+"""When a job is done, what makes it undone, and who may work at it."""
+
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wakd_kit import files, jobs, notebook, report
+from wakd_kit.jobs import Job, Place
+
+
+@pytest.fixture
+def place(tmp_path):
+    found = Place(tmp_path / "report", tmp_path / "runs")
+    found.prepare()
+    return found
+
+
+@pytest.fixture
+def teacher(place):
+    parameters = {"save_to": str(place.runs / "teacher"), "steps": 6, "strategies": ["last"], "deploy": "last"}
+    return Job("teacher", Path("/notebooks/01_train_teacher.ipynb"), parameters, (), {"views": "1"}, {"figures": "1"})
+
+
+@pytest.fixture
+def student(place):
+    parameters = {"save_to": str(place.runs / "kd"), "teacher": str(place.runs / "teacher"), "strategies": ["last"]}
+    return Job("kd", Path("/notebooks/02_distill.ipynb"), parameters, ("teacher",), {"views": "1"}, {"figures": "1"})
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Stands in for kernels: a notebook records a run whose last segment holds what ``content`` says."""
+    names, content = [], {}
+
+    def execute(source, out, parameters, *, cwd, env, checked):
+        names.append((out.stem, env))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("{}")
+        run = Path(parameters["save_to"])
+        if not run.exists():
+            (run / "segments").mkdir(parents=True)
+            (run / "settings.json").write_text(json.dumps(parameters))
+            (run / "segments" / "index.json").write_text(json.dumps([{"file": "a.safetensors"}]))
+            (run / "segments" / "a.safetensors").write_text(content.get(out.stem, ""))
+        (run / "deployed.json").write_text(json.dumps(parameters.get("deploy")))
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(report, "render", lambda executed, page: page.write_text("page"))
+    return names
+
+
+def do(place, *what):
+    for job in what:
+        jobs.perform(job, place, say=lambda line: None)
+
+
+def test_a_job_is_done_once_and_says_so_to_the_engine(place, teacher, student, executed):
+    assert jobs.pending([teacher, student], place) == {"teacher": "new", "kd": "new"}
+    do(place, teacher, student)
+    assert jobs.pending([teacher, student], place) == {}
+    assert [name for name, _ in executed] == ["teacher", "kd"]
+    do(place, teacher, student)
+    assert len(executed) == 2
+    assert {file.name for file in (place.engine / "stamps").iterdir()} == {"teacher", "kd"}
+    assert jobs.done(teacher, place)["why"] == "new" and jobs.done(teacher, place)["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda job, place: replace(job, parameters={**job.parameters, "steps": 7}), "steps changed"),
+        (lambda job, place: replace(job, training={"views": "2"}), "code of views changed"),
+        (lambda job, place: replace(job, analysis={"figures": "1", "new": "1"}), "code of new changed"),
+        (lambda job, place: place.executed(job).unlink(), "its notebook is gone"),
+        (lambda job, place: place.rendered(job).unlink(), "its page is gone"),
+        (lambda job, place: (job.run / "settings.json").unlink(), "its recording is gone"),
+        (lambda job, place: place.file("done", job.name).unlink(), "new"),
+    ],
+)
+def test_what_makes_a_job_undone(place, teacher, student, executed, change, why):
+    do(place, teacher, student)
+    changed = change(teacher, place) or teacher
+    assert jobs.reason(changed, place) == why
+    assert jobs.pending([changed, student], place) == {"teacher": why, "kd": "after teacher"}
+    assert jobs.reason(student, place) is None  # by itself: its teacher may end the same
+
+
+def test_a_job_before_it_that_ends_the_same_is_no_reason(place, teacher, student, executed):
+    do(place, teacher, student)
+    do(place, replace(teacher, analysis={"figures": "2"}), student)
+    assert [name for name, _ in executed] == ["teacher", "kd", "teacher"]
+
+
+def test_another_teacher_is_another_recording_and_the_old_one_is_kept(place, teacher, student, executed):
+    do(place, teacher, student)
+    other = replace(teacher, parameters={**teacher.parameters, "deploy": "wakd"})
+    do(place, other)
+    assert (
+        jobs.reason(student, place) == "result of teacher changed" and jobs.retrained(student, place) == "the teacher"
+    )
+    said = []
+    jobs.perform(student, place, say=said.append)
+    (kept,) = place.runs.glob("kd.before-*")
+    assert (kept / "settings.json").is_file() and jobs.retrained(student, place) == ""
+    assert said == [f"kd: kd was recorded otherwise (the teacher); it is kept as {kept.name}"]
+
+
+def test_other_code_records_again_unless_the_recording_is_accepted(place, teacher, executed):
+    do(place, teacher)
+    other = replace(teacher, training={"views": "2"})
+    assert jobs.retrained(other, place) == "code of views"
+    jobs.begin(other, place)  # --keep-recordings
+    assert jobs.retrained(other, place) == "" and jobs.reason(other, place) == "code of views changed"
+    do(place, other)
+    assert not list(place.runs.glob("teacher.before-*")) and jobs.reason(other, place) is None
+
+
+def test_other_strategies_keep_a_finished_recording_and_put_an_unfinished_one_aside(place, teacher, student, executed):
+    do(place, teacher)
+    other = replace(teacher, parameters={**teacher.parameters, "strategies": ["last", "swad"]})
+    assert jobs.retrained(other, place) == ""
+    partial = files.recording_folder(student.run)
+    jobs.begin(student, place)
+    partial.mkdir(parents=True)
+    do(place, student)
+    assert partial.exists()  # training continues it; the stand-in does not
+    place.file("done", "kd").unlink()
+    do(place, replace(student, parameters={**student.parameters, "strategies": ["swad"]}))
+    assert len(list(place.runs.glob("kd.before-*.recording"))) == 1
+    assert not partial.exists() and student.run.exists()
+
+
+def test_describing_touches_only_what_changes(place, teacher, student):
+    jobs.describe([teacher, student], place)
+    before = {file.name: file.stat().st_mtime_ns for file in (place.engine / "jobs").iterdir()}
+    jobs.describe([replace(teacher, parameters={**teacher.parameters, "steps": 7}), student], place)
+    after = {file.name: file.stat().st_mtime_ns for file in (place.engine / "jobs").iterdir()}
+    assert before["kd.json"] == after["kd.json"] and before["teacher.json"] < after["teacher.json"]
+    jobs.describe([student], place)
+    assert [file.name for file in (place.engine / "jobs").iterdir()] == ["kd.json"]
+    assert jobs.read(place.file("jobs", "kd")) == (student, place)
+
+
+def hold(path, taken):
+    with files.locked(Path(path), owner="a test"):
+        taken.set()
+        time.sleep(60)
+
+
+@pytest.fixture
+def elsewhere():
+    """Another process takes a lock, until it is killed."""
+    context, started = multiprocessing.get_context("fork"), []
+
+    def take(path):
+        taken = context.Event()
+        process = context.Process(target=hold, args=(str(path), taken))
+        process.start()
+        assert taken.wait(20)
+        started.append(process)
+        return process
+
+    yield take
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def test_a_lock_says_whose_it_is_and_ends_with_its_process(place, elsewhere):
+    path = place.engine / "lock"
+    assert files.holder(path) is None
+    process = elsewhere(path)
+    assert files.holder(path).startswith(f"process {process.pid} on ") and ", a test, since" in files.holder(path)
+    with pytest.raises(files.Held, match=f"process {process.pid} on "), files.locked(path):
+        pass
+    process.kill()
+    process.join()
+    with files.locked(path):
+        assert str(os.getpid()) in path.read_text()
+
+
+def test_a_job_at_which_another_process_works_is_waited_for(place, teacher, executed, elsewhere):
+    process = elsewhere(place.file("locks", "teacher"))
+    said = []
+
+    def say(line):
+        said.append(line)
+        process.kill()
+
+    jobs.perform(teacher, place, say=say)
+    assert (
+        len(said) == 1 and said[0].startswith(f"waiting for teacher: process {process.pid} on ") and len(executed) == 1
+    )
+
+
+def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatch):
+    with jobs.one_gpu(place, teacher) as without:
+        assert without == {}
+    monkeypatch.setenv("WAKD_GPUS", "2")
+    with jobs.one_gpu(place, teacher) as first:
+        assert first == {"CUDA_VISIBLE_DEVICES": "0"}
+    elsewhere(place.engine / "gpu-0")
+    with jobs.one_gpu(place, teacher) as second:
+        assert second == {"CUDA_VISIBLE_DEVICES": "1"}
+    with jobs.one_gpu(place, replace(teacher, parameters={"run": "x"})) as looks:
+        assert looks == {}
