@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from wakd_kit import jobs
+from wakd_kit import files, jobs
 from wakd_kit.study import status
 
 pytest.importorskip("snakemake", reason="snakemake is not installed")
@@ -73,6 +73,10 @@ def scores(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "report" / "scores.csv")
 
 
+SHORT = {"targets": ["north"], "students": {"CE": {"objectives": ["ce"], "teacher": None}}}
+SHORT |= {"window_map": {}, "landscape": {"students": []}}
+
+
 @pytest.fixture
 def study(tiny_study, tmp_path):
     """Writes the tiny study with these settings; its folder is its own."""
@@ -91,13 +95,7 @@ SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set 
 
 @pytest.mark.parametrize("what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel"))])
 def test_a_killed_study_goes_on_with_the_same_command(study, what):
-    file, folder = study(
-        "killed",
-        targets=["north"],
-        students={"CE": {"objectives": ["ce"], "teacher": None}},
-        window_map={},
-        landscape={"students": []},
-    )
+    file, folder = study("killed", **SHORT)
     engine = start(file, folder)
     for _ in range(1200):
         if processes(folder)["kernel"]:
@@ -117,13 +115,11 @@ def test_a_killed_study_goes_on_with_the_same_command(study, what):
 
 
 def test_two_reports_of_one_study_at_once(study):
-    file, folder = study(
-        "twice", targets=["north"], students={"CE": {"objectives": ["ce"], "teacher": None}}, landscape={"students": []}
-    )
+    file, folder = study("twice", **SHORT)
     first = start(file, folder)
-    while not (folder / "runs" / "engine" / "lock").exists():
+    lock = folder / "runs" / "engine" / "lock"
+    while first.poll() is None and not files.holder(lock):
         time.sleep(0.05)
-    time.sleep(0.5)
     second = start(file, folder)
     assert second.wait(timeout=60) == 2
     table, sentence = status(file, out=folder / "report", runs=folder / "runs")
