@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit import recording, report
+from wakd_kit import recording, report, study
 from wakd_kit.__main__ import main
 from wakd_kit.averaging import strategies
 from wakd_kit.notebook import NotebookFailed
@@ -42,7 +42,7 @@ def benchmark(student):
         ("strategies", list(strategies)),
         ("objectives", list(objectives)),
         ("domains", ["digits", "folder", "pacs", "vlcs", "officehome", "terra", "domainnet"]),
-        ("studies", ["quickstart", "digits_full", "pacs64"]),
+        ("studies", [file.stem for file in study.REPORTS.glob("*.yaml")]),
     ],
 )
 def test_list_prints_every_name_with_a_phrase(what, names, capsys):

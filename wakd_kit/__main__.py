@@ -220,7 +220,7 @@ _LISTS = {
     "strategies": lambda: [f"{n:16}{_first_line(averaging.strategies.get(n))}" for n in averaging.strategies],
     "objectives": lambda: [_objective_line(n) for n in sorted(objectives.objectives, key=_kind)],
     "domains": lambda: [f"{n:16}{_first_line(benchmarks.get(n))}" for n in benchmarks],
-    "studies": lambda: [f"{p.stem:16}{study.load_study(p).title}" for p in sorted(study.REPORTS.glob("*.yaml"))],
+    "studies": lambda: [f"{p.stem:22}{study.load_study(p).title}" for p in sorted(study.REPORTS.glob("*.yaml"))],
 }
 
 
