@@ -80,9 +80,11 @@ def run_study(
         ) from None
     left = pending(jobs, place)
     if left:
+        failed = any(place.failed(job).exists() for job in jobs)
         raise StudyProblem(
             f"{study.name}: {len(left)} of {len(jobs)} notebooks were not executed ({', '.join(left)}). "
-            f"See *.failed.ipynb in {place.out / 'notebooks'}; what is done is kept."
+            + (f"See *.failed.ipynb in {place.out / 'notebooks'}" if failed else "The engine stopped: see what it said")
+            + "; what is done is kept."
         )
     say(f"report: {place.out / 'index.html'}")
     return place.out / "index.html"

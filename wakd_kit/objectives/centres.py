@@ -70,7 +70,7 @@ def proto_kd(student, teacher, labels: Tensor) -> Tensor:
     """Mean squared difference of the cosines between examples and class means, over examples and classes of the batch.
 
     Each model has means of its own features, so the two may differ in size. The paper segments: its examples are pixels
-    and its means are over one image; here they are pooled features and the batch.
+    and its means are over one image; here they are pooled features and the batch. Its form was not checked against the paper.
     """
     labels, classes = hard(labels), student.logits.shape[1]
     (cosines_s, present), (cosines_t, _) = (
