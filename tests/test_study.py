@@ -90,6 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
         ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
     ],
 )
@@ -136,6 +137,12 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"students": {"KD": {}, "CE": {"weights": "nowhere.pth"}}}, "CE: No weights file at nowhere.pth."),
         ({"students": {"KD": {}, "CE": {"steps": 0}}}, "CE: steps and segment_length are at least 1"),
         ({"students": {"KD": {}, "CE": {"window_map_grid": "x"}}}, "CE: window_map_grid='x': expected int, got str."),
+        ({"also": {"05_objektives": {}}}, "Unknown notebook over all recordings '05_objektives'. Did you mean '05_objectives'?"),
+        ({"also": {"05_objectives": {"averge": "WAKD"}}}, "05_objectives: Unknown parameter 'averge'. Did you mean 'average'?"),
+        ({"also": {"05_objectives": {"average": "WAKDD"}}}, "05_objectives: Unknown average 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"also": {"05_objectives": {"reference": "CE"}}}, "05_objectives: Unknown reference 'CE'."),
+        ({"also": {"05_objectives": {"average": "last"}}}, "average and baseline are two labels; both are 'last'."),
+        ({"also": {"05_objectives": {}}}, "05_objectives compares students over targets and seeds: at least two of each; got 1 on 2."),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
         ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
@@ -377,6 +384,22 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
     with pytest.raises(KeyboardInterrupt):
         run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert begun == ["north-s0-teacher"] and killed and not any("FAILED" in line for line in lines)
+
+
+def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, tmp_path):
+    students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "AT": {"objectives": ["ce", "at"]}}
+    given = {"students": students, "window_map": None, "landscape": {"students": []}}
+    file = write(**given, reference="KD", also={"05_objectives": {"average": "SWAD", "reference": "CE"}})
+    index = run_study(file, out=tmp_path / "report", runs=tmp_path / "runs")
+    assert executed[-2:] == ["05_objectives", "03_compare"] and len(executed) == 2 * 4 + 2
+    gains = pd.read_csv(tmp_path / "report" / "gains.csv")["label"]
+    between = [label for label in gains if ": " not in label]
+    assert between == [f"{s} {at} - KD {at}" for s in ("CE", "AT") for at in ("last", "WAKD")]  # not CE with AT
+    against = pd.read_csv(tmp_path / "report" / "against.csv")["label"]
+    assert against.tolist() == ["KD SWAD - CE SWAD", "AT SWAD - CE SWAD"]
+    assert set(pd.read_csv(tmp_path / "report" / "before_after.csv")["student"]) == {"CE", "KD", "AT"}
+    assert 'href="notebooks/05_objectives.html"' in index.read_text()
+    assert (tmp_path / "report" / "notebooks" / "05_objectives.html").is_file()
 
 
 PAPERS = ["pacs_resnet18", "pacs_deit_tiny", "officehome_resnet18", "officehome_deit_tiny"]

@@ -19,21 +19,15 @@ import argparse
 import inspect
 import json
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 
-from . import averaging, loggers, notebook, objectives, report, study
 from .benchmarks import BENCHMARKS
-from .data_check import check_data, write_sheet
-from .data_get import get_data
-from .domains import benchmarks, leave_one_out, load_domains
-from .exporting import export
-from .fitting import choose
-from .models import build_model
-from .parameters import Landscape, Student
-from .recording import estimate_bytes
+from .files import Stopped
+from .parameters import Landscape, Student, make
 from .registry import UnknownName
-from .run import load_run
-from .training import Diverged, segment_ends, train
+
+# Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.status = 0
     try:
         given.call(given)
-    except (ValueError, UnknownName, OSError, ImportError, notebook.NotebookFailed, Diverged) as error:
+    except (ValueError, UnknownName, OSError, ImportError, Stopped) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -75,6 +69,8 @@ def _of_a_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_study(given: argparse.Namespace) -> None:
+    from . import study
+
     folders = {"out": given.out, "runs": given.runs}
     if given.dry_run:
         print("\n".join(study.planned(given.study, **folders)))
@@ -90,6 +86,8 @@ def _status(parser: argparse.ArgumentParser) -> None:
 
 
 def _tell_status(given: argparse.Namespace) -> None:
+    from . import study
+
     table, sentence = study.status(given.study, out=given.out, runs=given.runs)
     for row in table.itertuples():
         took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
@@ -108,7 +106,10 @@ def _notebook(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(given: argparse.Namespace) -> None:
-    shipped = study.NOTEBOOKS / f"{given.notebook}.ipynb"
+    from . import notebook, report
+    from .planning import NOTEBOOKS
+
+    shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
     source = shipped if shipped.is_file() else Path(given.notebook)
     notebook.describe(source)
     executed = notebook.execute(source, given.out, dict(map(_parameter, given.parameter)), cwd=source.parent)
@@ -129,7 +130,7 @@ def _parameter(text: str) -> tuple[str, object]:
 def _landscape(parser: argparse.ArgumentParser) -> None:
     """draw the loss around a recorded run"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _defaults(Landscape(), without=("run",))
+    parser.description = _defaults(Landscape, without=("run",))
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument(
@@ -139,30 +140,39 @@ def _landscape(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(given: argparse.Namespace) -> None:
+    from . import notebook, report
+    from .planning import NOTEBOOKS
+    from .run import load_run
+
     folder = load_run(given.run).folder.resolve()  # the notebook runs in a folder of its own
     settings = {**dict(map(_parameter, given.settings)), "run": str(folder)}
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
-    executed = notebook.execute(study.NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=study.NOTEBOOKS)
+    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
 
 
-def _defaults(parameters, *, without: tuple[str, ...] = ()) -> str:
-    values = {name: json.dumps(value) for name, value in notebook.plain(parameters).items() if name not in without}
+def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
+    """The settings of a parameter class, read off it: making one would check objectives, which imports torch."""
+    given = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
     return "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
-        f"  {name:20}{value}" for name, value in values.items()
+        f"  {name:20}{json.dumps(value)}" for name, value in given.items() if name not in without
     )
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
     """train one student and record its trajectory"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _defaults(Student())
+    parser.description = _defaults(Student)
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.set_defaults(call=_record)
 
 
 def _record(given: argparse.Namespace) -> None:
-    p = notebook.make(Student, dict(map(_parameter, given.settings)))
+    from .domains import leave_one_out, load_domains
+    from .models import build_model
+    from .training import train
+
+    p = make(Student, dict(map(_parameter, given.settings)))
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed)
     student = build_model(p.model, split.classes, **p.student())
@@ -174,6 +184,9 @@ def _record(given: argparse.Namespace) -> None:
 
 def _what_it_takes(student, p: Student) -> str:
     """One sentence, from the settings alone."""
+    from .recording import estimate_bytes
+    from .training import segment_ends, train
+
     defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
     declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
     segments = len(segment_ends({**defaults, **p.training(), "declare": declare}))
@@ -198,6 +211,10 @@ def _average(parser: argparse.ArgumentParser) -> None:
 
 
 def _write_average(given: argparse.Namespace) -> None:
+    from .exporting import export
+    from .fitting import choose
+    from .run import load_run
+
     run = load_run(given.run)
     name, *settings = given.strategy
     wanted = {"name": name, "label": name, **dict(map(_parameter, settings))}
@@ -208,31 +225,46 @@ def _write_average(given: argparse.Namespace) -> None:
 
 def _list(parser: argparse.ArgumentParser) -> None:
     """what there is"""
-    parser.add_argument("what", choices=("strategies", "objectives", "domains", "studies"))
-    parser.set_defaults(call=lambda g: print("\n".join(_LISTS[g.what]())))
+    parser.add_argument("what", choices=tuple(LISTS))
+    parser.set_defaults(call=lambda given: print("\n".join(LISTS[given.what]())))
 
 
 def _first_line(function) -> str:
     return (function.__doc__ or "").strip().splitlines()[0]
 
 
-_LISTS = {
-    "strategies": lambda: [f"{n:16}{_first_line(averaging.strategies.get(n))}" for n in averaging.strategies],
-    "objectives": lambda: [_objective_line(n) for n in sorted(objectives.objectives, key=_kind)],
-    "domains": lambda: [f"{n:16}{_first_line(benchmarks.get(n))}" for n in benchmarks],
-    "studies": lambda: [f"{p.stem:22}{study.load_study(p).title}" for p in sorted(study.REPORTS.glob("*.yaml"))],
-}
+def _strategies() -> list[str]:
+    from .averaging import strategies
+
+    return [f"{name:16}{_first_line(strategies.get(name))}" for name in strategies]
 
 
-def _kind(name: str) -> str:
-    return objectives.objectives.about(name).kind
+def _objectives() -> list[str]:
+    from .objectives import objectives
+
+    found = sorted(((name, objectives.about(name)) for name in objectives), key=lambda pair: pair[1].kind)
+    return [_objective_line(name, about) for name, about in found]
 
 
-def _objective_line(name: str) -> str:
-    about = objectives.objectives.about(name)
+def _objective_line(name: str, about) -> str:
     deploys = "; the student keeps a part of it" if about.tail else ""
     needs = f"needs {' '.join(sorted(about.needs))}"
     return f"{name:16}{about.kind:15}{needs:44}weight {about.weight:<8g}{about.source}{deploys}"
+
+
+def _domains() -> list[str]:
+    from .domains import benchmarks
+
+    return [f"{name:16}{_first_line(benchmarks.get(name))}" for name in benchmarks]
+
+
+def _studies() -> list[str]:
+    from .planning import REPORTS, load_study
+
+    return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
+
+
+LISTS = {"strategies": _strategies, "objectives": _objectives, "domains": _domains, "studies": _studies}
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
@@ -243,6 +275,8 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 def examine(folder: Path) -> list[str]:
     """Lines on a run's folder: state, size by part, and what could go without losing any result."""
+    from .run import load_run
+
     run = load_run(folder)
     sizes = {p.name: _bytes(p) for p in sorted(run.folder.iterdir())}
     lines = [repr(run), f"{len(run.table)} recorded segments, {len(run.segments)} stored ({run.segments.storage})"]
@@ -277,6 +311,8 @@ def _log(parser: argparse.ArgumentParser) -> None:
 
 
 def _send(given: argparse.Namespace) -> None:
+    from . import loggers
+
     if not (given.tensorboard or given.wandb):
         raise ValueError("Say where to: --tensorboard FOLDER, --wandb PROJECT, or both.")
     for name in loggers.replay_all(given.runs, to_tensorboard=given.tensorboard, to_wandb=given.wandb):
@@ -298,11 +334,15 @@ def _data(parser: argparse.ArgumentParser) -> None:
 
 
 def _get_data(given: argparse.Namespace) -> None:
+    from .data_get import get_data
+
     given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None
     _check_data(given)
 
 
 def _check_data(given: argparse.Namespace) -> None:
+    from .data_check import check_data, write_sheet
+
     found = check_data(given.path, given.benchmark)
     print(found)
     if given.sheet:

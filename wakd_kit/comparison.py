@@ -15,6 +15,7 @@ __all__ = [
     "Recorded",
     "answer",
     "answers",
+    "brackets",
     "by_seed",
     "collect",
     "findings",
@@ -232,9 +233,6 @@ def findings(table: pd.DataFrame) -> list[str]:
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
 
-    def brackets(low: float, high: float) -> str:
-        return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
-
     def probability(p: float) -> str:
         return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -250,6 +248,11 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
             "p, Holm": table["p_holm"].map(probability),
         }
     )
+
+
+def brackets(low: float, high: float) -> str:
+    """An interval as it is printed; a dash where there is none."""
+    return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
 
 
 def one_run(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,10 @@ def recording_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".recording")
 
 
+class Stopped(RuntimeError):
+    """Work that could not go on; the message says where, why, and what is kept."""
+
+
 class Held(Exception):
     """Another process holds a lock; the message is who."""
 

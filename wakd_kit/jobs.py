@@ -215,9 +215,9 @@ def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
     from . import pages, report
 
     notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
-    listed, title = job.page["listed"], job.page["title"]
-    said = pages.publish(place.executed(job), place.out, title=title, notebooks=notebooks, listed=listed)
-    if listed:
+    named = {name: job.page[name] for name in ("title", "also", "listed")}
+    said = pages.publish(place.executed(job), place.out, notebooks=notebooks, **named)
+    if named["listed"]:
         pages.overview(place.out.parent)
     problems = [problem for page in place.out.rglob("*.html") for problem in report.offline_problems(page)]
     if problems:

@@ -24,6 +24,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from .files import Stopped
 from .parameters import ParameterError, describe, make, notebook_parameters, parameters, plain
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class NotebookFailed(RuntimeError):
+class NotebookFailed(Stopped):
     """A notebook that stopped before its last cell; the message says where, why, and which copy was kept."""
 
 

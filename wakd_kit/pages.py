@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from . import comparison, figures, notebook, report
@@ -33,11 +34,20 @@ class NoPdf(RuntimeError):
     """A page that could not be printed; the message says why, and what to do instead."""
 
 
-def publish(executed: Path, out: Path, *, title: str, notebooks: Notebooks, listed: bool = False) -> str:
+def publish(
+    executed: Path,
+    out: Path,
+    *,
+    title: str,
+    notebooks: Notebooks,
+    also: Mapping[str, str] = MappingProxyType({}),
+    listed: bool = False,
+) -> str:
     """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
 
     executed   the 03_compare that was executed for the study, whose parameters name its runs
     notebooks  {(target, seed): {name: address below out}} of the pages of its other notebooks
+    also       {name: address below out} of those over all runs
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
     """
     given = notebook.recorded_parameters(executed)
@@ -48,6 +58,7 @@ def publish(executed: Path, out: Path, *, title: str, notebooks: Notebooks, list
         "unseen domains": targets,
         "tables as csv": {file.stem: file.name for file in sorted(out.glob("*.csv"))},
         "tables as LaTeX (booktabs)": {file.stem: file.name for file in sorted(out.glob("*.tex"))},
+        **({"over all runs": also} if also else {}),
         **{f"{target}, seed {seed}": pages for (target, seed), pages in notebooks.items()},
     }
     index = report.render(executed, out / "index.html", title=title, nav=above | targets, links=links)
@@ -61,7 +72,7 @@ def publish(executed: Path, out: Path, *, title: str, notebooks: Notebooks, list
     for target, address in targets.items():
         others = {title: "../index.html"} | {other: f"{other}.html" for other in study.targets if other != target}
         own = {f"seed {s}": {n: f"../{a}" for n, a in p.items()} for (t, s), p in notebooks.items() if t == target}
-        target_page(study, target, out / address, title=title, baseline=given["baseline"], nav=others, links=own)
+        target_page(study, target, out / address, title=title, given=given, nav=others, links=own)
     record = {
         "title": title,
         "about": given["about"],
@@ -84,11 +95,11 @@ def holds(study: Recorded, notebooks: Notebooks) -> str:
 
 
 def target_page(
-    study: Recorded, target: str, page: Path, *, title: str, baseline: str, nav: Mapping, links: Mapping
+    study: Recorded, target: str, page: Path, *, title: str, given: Mapping, nav: Mapping, links: Mapping
 ) -> Path:
     """Write what a study shows on one unseen domain: every seed, differences paired by seed, windows, its notebooks."""
     part = Recorded([run for run in study.runs if run.settings["split"]["target"] == target], study.labels)
-    gains = comparison.paired(part.scores, part.contrasts(baseline))
+    gains = comparison.paired(part.scores, part.contrasts(given["baseline"], given["reference"]))
     drawn, alt = figures.picks(part.picks(), steps=part.steps)
     seeds = f"{len(part.seeds)} seed{'s' * (len(part.seeds) > 1)}"
     parts = [

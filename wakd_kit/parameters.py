@@ -226,7 +226,27 @@ class Compare:
     only: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
+    reference: str = ""
     tables: str = "../runs/explore/tables"
+
+
+@notebook_parameters("05_objectives")
+@dataclass(frozen=True)
+class Objectives:
+    """05: one teacher per split and a student per objective, recorded by ``wakd report objectives``; each student before and
+    after averaging."""
+
+    about: str = ""
+    runs: str = "../runs/objectives"
+    only: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    average: str = "WAKD"
+    reference: str = "KD"
+    tables: str = "../runs/objectives/tables"
+
+    def __post_init__(self):
+        if self.average == self.baseline:
+            raise ParameterError(f"average and baseline are two labels; both are {self.average!r}.")
 
 
 @notebook_parameters("04_landscape")

@@ -23,19 +23,31 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from . import notebook, sources
+from . import sources
 from .averaging import Curves, choose, labels_of
 from .domains import load_domains
 from .jobs import Job, Place
 from .models import build_model
 from .objectives import combine, objectives
-from .parameters import STRATEGIES, Compare, Distill, Landscape, Training, TrainTeacher
+from .parameters import (
+    STRATEGIES,
+    Compare,
+    Distill,
+    Landscape,
+    Objectives,
+    ParameterError,
+    Training,
+    TrainTeacher,
+    describe,
+    make,
+    plain,
+)
 from .registry import UnknownName, did_you_mean
 from .training import segment_ends
 
@@ -49,7 +61,11 @@ class StudyProblem(ValueError):
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, checked. ``title`` and ``about`` are shown on its page."""
+    """A study file, checked. ``title`` and ``about`` are shown on its page.
+
+    reference  the student that others are compared with; by default every two of them are
+    also       notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
+    """
 
     name: str
     seeds: list[int]
@@ -63,6 +79,8 @@ class Study:
     window_map: dict = field(default_factory=dict)
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
+    reference: str = ""
+    also: dict = field(default_factory=dict)
     title: str = ""
     about: str = ""
 
@@ -97,6 +115,8 @@ class Study:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             return str(error)
+        if self.reference and self.reference not in self.students:
+            return did_you_mean("reference", self.reference, self.students)
         for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
             if label not in labels:
                 return did_you_mean(what, label, labels)
@@ -124,8 +144,8 @@ def load_study(which: str | os.PathLike) -> Study:
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
     try:
-        study = notebook.make(Study, values)
-    except notebook.ParameterError as error:
+        study = make(Study, values)
+    except ParameterError as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
         raise StudyProblem(f"{path}: {problem}")
@@ -148,7 +168,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     """Every job of a study, each after those it needs: per seed and target the teacher, the students, their landscapes;
-    the comparison last.
+    then notebooks over all of them, the comparison last.
 
     listed  there is a page over all studies beside the report's folder
     Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
@@ -164,32 +184,61 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     splits = [(target, seed) for seed in study.seeds for target in targets]
     chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
     for job in (job for job in chains[splits[0]] if job.records):
-        cls = notebook.describe(job.notebook)
+        cls = describe(job.notebook)
         try:
             _rehearse(cls(**job.parameters), domains.classes)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
-    return [*(job for chain in chains.values() for job in chain), _comparison(study, chains, place, listed)]
+    return [*(job for chain in chains.values() for job in chain), *_over_all(study, chains, place, listed)]
 
 
-def _comparison(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Job:
-    """The comparison of all runs, which is the study's page."""
+def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
+    """The notebooks over all runs: those the study asks for, and the comparison, which is its page."""
     jobs = [job for chain in chains.values() for job in chain]
+    recording = [job for job in jobs if job.records]
     given = {
         "about": study.about,
         "runs": str(place.runs),
-        "only": [str(job.run.relative_to(place.runs)) for job in jobs if job.records],
+        "only": [str(job.run.relative_to(place.runs)) for job in recording],
         "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
+        "reference": study.reference,
         "tables": str(place.out),
     }
+    also = [_also(study, name, own or {}, given, [job.name for job in recording]) for name, own in study.also.items()]
+    yield from also
     notebooks = []
     for (target, seed), chain in chains.items():
         named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
-    job = job_of(study, Compare, "03_compare", given, after=[job.name for job in jobs])
-    return replace(job, page=page)
+    page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
+    job = job_of(study, Compare, "03_compare", given, after=[job.name for job in (*jobs, *also)])
+    yield replace(job, page=page)
+
+
+def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
+    known = {NOTEBOOK_OF[cls]: cls for cls in ALSO}
+    if name not in known:
+        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, known)}")
+    shared = {
+        f.name: given[f.name] for f in fields(known[name]) if given.get(f.name)
+    }  # what is empty keeps its default
+    job = job_of(study, known[name], name, {**shared, **own}, after=after)
+    for setting, labels in {
+        "reference": study.students,
+        "baseline": given["strategies"],
+        "average": given["strategies"],
+    }.items():
+        if job.parameters.get(setting, next(iter(labels))) not in labels:
+            raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, job.parameters[setting], labels)}")
+    runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
+    if min(runs, len(study.students)) < 2:
+        raise StudyProblem(
+            f"{study.name}, {name} compares students over targets and seeds: at least two of each; got {len(study.students)} "
+            f"on {runs}."
+        )
+    return job
 
 
 def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
@@ -237,13 +286,15 @@ NOTEBOOK_OF = {
     Distill: "02_distill",
     Compare: "03_compare",
     Landscape: "04_landscape",
+    Objectives: "05_objectives",
 }
+ALSO = (Objectives,)
 
 
 def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
     try:
-        complete = notebook.make(cls, given)
-    except notebook.ParameterError as error:
+        complete = make(cls, given)
+    except ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
     file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
     training = {}
@@ -251,7 +302,7 @@ def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[s
         defined = _defined_in(json.dumps(complete.objectives))
         training = sources.digests((*sources.RECORDING, *sources.of_objectives(defined)))
     analysis = {**sources.digests(sources.ANALYSIS[file.stem]), file.name: sources.of_notebook(file)}
-    return Job(name, file, notebook.plain(complete), tuple(after), training, analysis)
+    return Job(name, file, plain(complete), tuple(after), training, analysis)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 from .averaging import Coefficients, NoWindow
 from .domains import Domains
 from .recording import RunProblem
+from .registry import did_you_mean
 from .run import Run, load_run
 
 DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
@@ -61,6 +62,11 @@ class Recorded:
     def students(self) -> list[str]:
         """In the order of the runs, teacher first if there is one."""
         return sorted(dict.fromkeys(run.name for run in self.runs), key=lambda name: name != "teacher")
+
+    @property
+    def pupils(self) -> Recorded:
+        """The same without the teachers' own runs."""
+        return replace(self, runs=[run for run in self.runs if run.name != "teacher"])
 
     @property
     def steps(self) -> int:
@@ -145,12 +151,15 @@ class Recorded:
         averages = [s for s in shared if any(c.of == "mean" for c in self._coefficients(s))]
         return [baseline, *averages[:1]]
 
-    def contrasts(self, baseline: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-        """Every strategy against the baseline within a student, then students against each other at the baseline and
-        at the first averaging strategy that all of them have."""
+    def contrasts(self, baseline: str, reference: str = "") -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """Every strategy against the baseline within a student, then students against each other, or each against the
+        ``reference`` student, at the baseline and at the first averaging strategy that all of them have."""
         within = [((n, s), (n, baseline)) for n, names in self._strategies().items() for s in names if s != baseline]
         pupils = [n for n in self.students if n != "teacher"]
-        between = [((b, s), (a, s)) for a, b in combinations(pupils, 2) for s in self.shown(baseline)]
+        if reference and reference not in pupils:
+            raise RunProblem(did_you_mean("reference student", reference, pupils))
+        pairs = [(reference, n) for n in pupils if n != reference] if reference else combinations(pupils, 2)
+        between = [((b, s), (a, s)) for a, b in pairs for s in self.shown(baseline)]
         return within + between
 
     def _strategies(self) -> dict[str, list[str]]:
@@ -220,12 +229,17 @@ class Recorded:
 
     def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
         """Write scores.csv, picks.csv and every given table that has rows as ``<name>.csv`` into a folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in {"scores": self.scores, "picks": self.picks(), **tables}.items():
-            (folder / f"{name}.csv").unlink(missing_ok=True)
-            if len(table):
-                table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+        save_tables(folder, scores=self.scores, picks=self.picks(), **tables)
+
+
+def save_tables(folder: str | Path, **tables: pd.DataFrame) -> None:
+    """Write every table that has rows as ``<name>.csv`` into a folder, without the single pairs; an older one is gone."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+        if len(table):
+            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
 
 
 def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:

@@ -69,6 +69,7 @@ ANALYSIS = {
         "geometry",
         "tables",
     ),
+    "05_objectives": (*SHARED, "comparison", "recorded", "statistics", "alike", "gain_figures", "latex"),
 }
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import pandas as pd
 
 from . import jobs as job_files
-from . import notebook
 from .files import Held, holder, locked
 from .jobs import Job, Place, describe, pending, perform, progress, retrained
 from .planning import NOTEBOOKS, REPORTS, Study, StudyProblem, load_study, plan
@@ -170,6 +169,8 @@ def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[st
                 raise StudyProblem(f"{lost}, which it needs, failed.")
             fresh = perform(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
         except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
+            from . import notebook  # imported by the job that is running; a dry run does not wait for papermill
+
             notebook.kill_running()
             raise
         except Exception as error:  # other jobs do not depend on it; all that is left is named at the end

@@ -21,6 +21,7 @@ from .averaging import Recurrence, ema, ema_recurrence, settings_of, strategies
 from .batches import SourceBatches, seed_step
 from .domains import Split
 from .evaluation import SourceValidation
+from .files import Stopped
 from .mixture import choose_mixture
 from .models import BATCHNORM_POLICIES, as_tap, training_mode
 from .objectives import Combined, combine
@@ -37,7 +38,7 @@ SAMPLING = ("pooled", "balanced", "classes")
 PRECISIONS = ("float32", "bfloat16")
 
 
-class Diverged(RuntimeError):
+class Diverged(Stopped):
     """The training loss stopped being a number; everything recorded before stays where it is."""
 
 

@@ -1,0 +1,214 @@
+"""Does averaging help every student alike? Tables and sentences over many students of the same targets and seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import fdtrc
+
+from .comparison import brackets, paired
+from .recorded import Recorded
+from .statistics import interval, rank_methods
+
+
+def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
+    """A row per student, highest average first: accuracy in per cent on unseen domains before and after averaging.
+
+    scores  long, as ``Recorded.scores``
+    ``student``; ``before`` and ``after``: means over all targets and seeds; ``gain`` in points with its 95 % t interval
+    ``low, high`` over the ``n`` pairs, and ``sd`` of them; ``source_gain``: the same difference on source validation, mean
+    over source domains, with ``source_low, source_high``. Runs in which either found no window are left out on both sides;
+    where none is left, a row of NaN is.
+    """
+    rows = []
+    pairs = _pairs(scores, baseline, average)
+    for student in scores["student"].unique():
+        part = pairs[pairs["student"] == student]
+        low, high = interval(part["gain"])
+        source_low, source_high = interval(part["source_gain"])
+        rows.append(
+            {
+                "student": student,
+                "before": part["before"].mean(),
+                "after": part["after"].mean(),
+                "gain": part["gain"].mean(),
+                "low": low,
+                "high": high,
+                "sd": part["gain"].std(ddof=1),
+                "source_gain": part["source_gain"].mean(),
+                "source_low": source_low,
+                "source_high": source_high,
+                "n": len(part),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("after", ascending=False, kind="stable", ignore_index=True)
+
+
+def _pairs(scores: pd.DataFrame, baseline: str, average: str) -> pd.DataFrame:
+    """``student, target, seed, before, after, gain, source_gain`` in per cent and points, a row per run with both."""
+    key = ["student", "target", "seed"]
+    measured = scores.groupby([*key, "role", "strategy"], sort=False)["accuracy"].mean().unstack(["role", "strategy"])
+    for label in (baseline, average):
+        if ("target", label) not in measured:
+            raise ValueError(f"No scores of {label}; there are {', '.join(scores['strategy'].unique())}.")
+    wide = 100 * measured
+    table = pd.DataFrame(
+        {
+            "before": wide["target", baseline],
+            "after": wide["target", average],
+            "gain": wide["target", average] - wide["target", baseline],
+            "source_gain": wide["source", average] - wide["source", baseline],
+        }
+    )
+    return table.dropna().reset_index()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the mean gains of students lie apart, beside what pairs that differ by noise alone would show.
+
+    students, blocks  how many were compared, on how many targets x seeds that all of them have
+    observed          sd of the students' mean gains, points
+    noise             sd that those means would have if every student gained alike: residual sd / sqrt(blocks)
+    between           estimated sd of true mean gains, sqrt(max(0, observed^2 - noise^2))
+    p                 of the F test that every student gains alike (two-way analysis of variance without replication)
+    p_ranks           of Friedman's test on the same gains, which looks at their order alone
+    """
+
+    students: int
+    blocks: int
+    observed: float
+    noise: float
+    between: float
+    p: float
+    p_ranks: float
+
+
+def spread(scores: pd.DataFrame, *, baseline: str, average: str) -> Spread:
+    """Do gains differ between students by more than noise? Blocks are targets x seeds, which students share.
+
+    A student without a score on both sides of every block is left out; with fewer than two students or blocks there is
+    nothing to compare and every number is NaN. Seeds of one target share its images, so p speaks of these targets.
+    """
+    gains = _pairs(scores, baseline, average).pivot(index=["target", "seed"], columns="student", values="gain")
+    gains = gains.dropna(axis="columns").to_numpy()
+    n, k = gains.shape
+    if min(n, k) < 2:
+        return Spread(k, n, *[float("nan")] * 5)
+    means = gains.mean(axis=0)
+    residual = gains - gains.mean(axis=1, keepdims=True) - means + gains.mean()
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    observed = means.var(ddof=1)
+    p = float(fdtrc(k - 1, (n - 1) * (k - 1), n * observed / error)) if error else float("nan")
+    between = np.sqrt(max(0.0, observed - error / n))
+    return Spread(k, n, float(np.sqrt(observed)), float(np.sqrt(error / n)), float(between), p, rank_methods(gains).p)
+
+
+def against(scores: pd.DataFrame, reference: str, label: str) -> pd.DataFrame:
+    """``comparison.paired`` of every student less the reference, all at one strategy; the teacher is left out."""
+    students = [s for s in scores["student"].unique() if s not in (reference, "teacher")]
+    return paired(scores, [((student, label), (reference, label)) for student in students])
+
+
+def between_students(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores with students and strategies exchanged, for ``comparison.ranks`` to rank students at each strategy."""
+    return scores.rename(columns={"student": "strategy", "strategy": "student"})
+
+
+def findings(table: pd.DataFrame, apart: Spread, *, baseline: str, average: str) -> list[str]:
+    """What ``before_after`` and ``spread`` show, in sentences, from their numbers alone."""
+    missing, table = table.loc[table["n"] == 0, "student"], table[table["n"] > 0]
+    if table.empty:
+        return [f"No student has a score at {baseline} and at {average}."]
+    helped, harmed = table[table["low"] > 0], table[table["high"] < 0]
+    even = len(table) - len(helped) - len(harmed)
+    first, last = table.loc[table["gain"].idxmax()], table.loc[table["gain"].idxmin()]
+    sentences = [
+        f"{average} is higher than {baseline} for {len(helped)} of {len(table)} students with an interval that leaves out "
+        f"zero, lower for {len(harmed)}, not to be told apart for {even}. Gains run from {_gain(last)} to {_gain(first)}."
+        + f" Without a score on both sides: {', '.join(missing)}."
+        * bool(len(missing))
+    ]
+    if np.isnan(apart.p):
+        return [
+            *sentences,
+            f"Whether students gain alike cannot be said of {apart.students} with both scores on {apart.blocks} targets x seeds.",
+        ]
+    alike = "do not gain alike" if apart.p < 0.05 else "cannot be shown to gain differently"
+    sentences.append(
+        f"Students {alike}: their mean gains have an sd of {apart.observed:.1f} points, where noise alone would give "
+        f"{apart.noise:.1f} (F test p {_probability(apart.p)}, Friedman p {_probability(apart.p_ranks)}; "
+        f"{apart.students} students on {apart.blocks} targets x seeds); the true sd is estimated at {apart.between:.1f}."
+    )
+    if len(table) > 2:  # two are always in order or not
+        level = np.corrcoef(_ranked(table["before"] + table["after"]), _ranked(table["gain"]))[0, 1]
+        order = np.corrcoef(_ranked(table["before"]), _ranked(table["after"]))[0, 1]
+        sentences.append(
+            f"Over students, the gain and the level (mean of before and after) have a rank correlation of {level:+.2f}; the "
+            f"order of students before and after averaging one of {order:+.2f}. Best before: "
+            f"{table.loc[table['before'].idxmax(), 'student']}; best after: {table.iloc[0]['student']}."
+        )
+    return sentences
+
+
+def _ranked(values: pd.Series) -> np.ndarray:
+    return values.rank().to_numpy()
+
+
+def _gain(row: pd.Series) -> str:
+    return f"{row['gain']:+.1f} {brackets(row['low'], row['high'])} ({row['student']}, n = {row['n']:.0f})"
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """``before_after`` as it is printed: one decimal, intervals in brackets, a dash for what is not known."""
+
+    def number(form: str, name: str) -> list[str]:
+        return [format(value, form) if np.isfinite(value) else "–" for value in table[name]]
+
+    return pd.DataFrame(
+        {
+            "student": table["student"],
+            "before": number(".1f", "before"),
+            "after": number(".1f", "after"),
+            "gain, points": number("+.1f", "gain"),
+            "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
+            "sd of pairs": number(".1f", "sd"),
+            "gain on source": number("+.1f", "source_gain"),
+            "95 % t, source": [brackets(*ends) for ends in zip(table["source_low"], table["source_high"])],
+            "n": table["n"],
+        }
+    )
+
+
+def objectives(study: Recorded) -> pd.DataFrame:
+    """``student, model, objectives``: what each student minimises, with weights and the settings it gives its objectives."""
+    rows = {}
+    for run in study.runs:
+        terms = " + ".join(map(_term, run.settings["objectives"]))
+        rows.setdefault(run.name, {"student": run.name, "model": run.settings["student"]["name"], "objectives": terms})
+    return pd.DataFrame(list(rows.values()))
+
+
+def _term(spec: dict) -> str:
+    settings = {name: value for name, value in spec.items() if name not in ("name", "label", "weight", "schedule")}
+    said = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"{spec['weight']:g} {spec['name']}" + f" ({said})" * bool(said)
+
+
+def captions(study: Recorded, reference: str, *, baseline: str, average: str) -> dict[str, str]:
+    """What the numbers of the printed tables are, and what chose the models behind them."""
+    over = f"all {len(study.targets)} targets and {len(study.seeds)} seeds"
+    return {
+        "before_after": f"Accuracy in % on the domain left out, mean over {over}: before is {baseline}, after is {average}, "
+        "with the paired difference in points, its 95 % t interval and the sd of pairs; the same difference on source "
+        f"validation, mean over its domains; n pairs. {study.selection()}",
+        "against": f"Accuracy of each student at {average} less that of {reference} at {average}, in points, paired by target "
+        "and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target "
+        f"means. p is of the t test over all pairs; Holm's correction is for all rows. {study.selection([average])}",
+    }
