@@ -169,6 +169,55 @@ def test_a_folder_that_is_no_benchmark_is_told_its_layout(tmp_path, make):
         load_domains(f"folder:{tmp_path / 'data'}")
 
 
+# ---- classes without domains
+
+
+def class_folders(root):
+    return lay_out(root / "all", domains=("left",)) / "left"
+
+
+def test_a_folder_of_classes_is_one_domain(tmp_path):
+    found = load_domains(f"images:{class_folders(tmp_path)}", size=16)
+    assert list(found) == ["images"] and found.classes == ("x", "y")
+    assert found["images"].labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert load_domains(found.spec, **found.options).fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
+def test_an_archive_of_classes_is_what_its_folder_is(tmp_path, monkeypatch, kind):
+    folder = class_folders(tmp_path)
+    (folder / "x" / "notes.txt").write_text("no image")
+    (folder / "x" / ".hidden.png").write_bytes(b"no image")
+    archive = shutil.make_archive(
+        tmp_path / "some", kind, tmp_path / "all"
+    )  # left/x/0.png: above the class may be more
+    first = load_domains(f"images:{archive}", size=16)
+    assert first.fingerprint == load_domains(f"images:{folder}", size=16).fingerprint
+    assert first.spec == f"images:{archive}"
+    monkeypatch.setattr("wakd_kit.unpacking.unpack_classes", lambda *_: pytest.fail("unpacked a second time"))
+    assert load_domains(first.spec, **first.options).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda p: None, "is not there; it should be a folder, a tar or a zip of class/images"),
+        (lambda p: p.mkdir(), "has no class folders; it should be"),
+        (lambda p: p.write_bytes(b"nothing"), "is no archive that can be read"),
+        (
+            lambda p: shutil.move(shutil.make_archive(str(p), "tar", p.parent, "none"), p),
+            "holds no images in class folders",
+        ),
+    ],
+)
+def test_what_holds_no_classes_is_told_the_layout(tmp_path, make, sentence):
+    (tmp_path / "none").mkdir()
+    make(tmp_path / "data")
+    with pytest.raises(DataProblem, match=sentence):
+        load_domains(f"images:{tmp_path / 'data'}", cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_full_disk_is_noticed_before_decoding(tmp_path, monkeypatch):
     root = lay_out(tmp_path / "data")
     usage = namedtuple("usage", "total used free")
@@ -251,7 +300,7 @@ def test_an_unknown_benchmark_is_told_the_nearest():
         load_domains("digts")
     assert str(problem.value) == (
         "Unknown benchmark 'digts'. Did you mean 'digits'? "
-        "Known: digits, domainnet, folder, officehome, pacs, terra, vlcs."
+        "Known: digits, domainnet, folder, images, officehome, pacs, terra, vlcs."
     )
 
 
@@ -392,6 +441,14 @@ def test_the_target_is_reached_under_its_one_name_only(renderings):
     for examples in [*split.train.values(), *split.val.values()]:
         assert not unseen & set(serials(examples))
     assert "q" not in split.train and "q" not in split.val
+
+
+def test_no_domain_need_be_left_out(renderings):
+    split = leave_one_out(renderings, None, seed=4)
+    assert set(split.sources) == {"p", "q", "r"} and split.recipe["target"] is None
+    assert serials(split.val["p"]) == serials(leave_one_out(renderings, "q", seed=4).val["p"])
+    with pytest.raises(ValueError, match="No domain was left out"):
+        len(split.target_for_testing_only)
 
 
 def test_recipe_rebuilds_the_split(renderings):

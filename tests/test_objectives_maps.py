@@ -8,6 +8,7 @@ from tests.reference import features as slow
 from wakd_kit import objectives
 from wakd_kit.objectives import combine
 from wakd_kit.objectives.features import channels_normalised
+from wakd_kit.objectives.relations import mean_squared_products
 from wakd_kit.tap import Output
 
 REGISTRY = objectives.objectives
@@ -106,6 +107,14 @@ def test_relations_without_published_numbers_equal_their_formulas():
 
 def embedded(part, student, teacher):
     return part.ours(student.pooled).tolist(), part.theirs(teacher.pooled).tolist()
+
+
+@pytest.mark.parametrize("positions", [1, 2, 40])  # by positions, and by channels
+def test_mean_squared_products_equal_a_loop_over_channels(positions):
+    generator = torch.Generator().manual_seed(positions)
+    a, b = (torch.randn(3, c, positions, dtype=torch.float64, generator=generator) for c in (4, 9))
+    products = [(x @ y) ** 2 for n in range(3) for x in a[n] for y in b[n]]
+    torch.testing.assert_close(mean_squared_products(a, b), torch.stack(products).mean(), rtol=1e-12, atol=0)
 
 
 def test_contrast_in_the_batch_equals_its_formula():

@@ -292,6 +292,34 @@ def test_a_finished_run_answers_for_strategies_nobody_declared(split, tmp_path):
     assert run.settings["declare"] == [{"name": "wakd"}] and run.steps == 10
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_rises_in_a_line_before_it_follows_its_schedule(split, tmp_path, schedule):
+    given = {"segment_length": 1, "learning_rate": 0.1, "schedule": schedule}
+    rates = {w: quick(split, tmp_path / str(w), warmup=w, **given).table["learning_rate"].to_numpy() for w in (0, 4)}
+    rise = np.array([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_allclose(rates[4], rates[0] * rise)
+    half = 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10))
+    np.testing.assert_allclose(rates[0], half if schedule == "cosine" else 0.1)
+
+
+def test_a_run_recorded_before_there_was_warmup_is_accepted(split, tmp_path):
+    file = quick(split, tmp_path / "run").folder / "settings.json"
+    older = json.loads(file.read_text())
+    del older["warmup"]
+    file.write_text(json.dumps(older))
+    assert quick(split, tmp_path / "run", resume=True).steps == 10
+    with pytest.raises(RunProblem, match="warmup"):
+        quick(split, tmp_path / "run", resume=True, warmup=2)
+
+
+def test_a_student_may_be_trained_on_all_domains(split, tmp_path):
+    everything = wk.leave_one_out(split.domains, None)
+    run = quick(everything, tmp_path / "run")
+    assert "target none" in repr(run) and run.settings["split"]["sources"] == list(split.domains)
+    table = wk.evaluate(run, wk.choose(run, ["last"]))
+    assert set(table["role"]) == {"source"} and set(table["domain"]) == set(split.domains)
+
+
 def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
     class Explodes(torch.nn.Module):
         def __init__(self):
@@ -371,6 +399,8 @@ def test_a_run_as_teacher_stands_for_what_it_deployed(split, teacher, tmp_path):
         ({"optimiser": "adamm"}, "Did you mean 'adam'"),
         ({"steps": 0}, "steps is a whole number >= 1; got 0"),
         ({"steps": 10.5}, "steps is a whole number"),
+        ({"warmup": 10}, "warmup is less than the 10 steps of the run; got 10"),
+        ({"warmup": -1}, "warmup is a whole number >= 0; got -1"),
         ({"learning_rate": -1.0}, "learning_rate is a positive number"),
         ({"batch_size": 10_000}, "more than the 96 source training images"),
         ({"declare": [{"name": "wakd", "begin": 50}]}, "begins at step 50, but the run has 10 steps"),

@@ -101,11 +101,12 @@ class Split:
     """Leave-one-domain-out: train and validate on the source domains, judge on the one left out.
 
     train, val  {source domain: Examples}; disjoint also by original
-    target      name of the unseen domain; its images are reached only through ``target_for_testing_only``
+    target      name of the unseen domain, whose images are reached only through ``target_for_testing_only``; None where
+                no domain was left out
     """
 
     domains: Domains
-    target: str
+    target: str | None
     seed: int
     validation: float
     train: Mapping[str, Examples]
@@ -125,7 +126,11 @@ class Split:
 
     @property
     def target_for_testing_only(self) -> Examples:
-        """All images of the unseen domain: for final scores and labelled oracles, never for choosing anything."""
+        """All images of the unseen domain: for final scores and labelled oracles, never for choosing anything.
+
+        Raises ``ValueError`` where no domain was left out."""
+        if self.target is None:
+            raise ValueError("No domain was left out of this split, so there is no unseen domain to test on.")
         return self.domains[self.target]
 
     @property
@@ -142,19 +147,20 @@ class Split:
         }
 
 
-def leave_one_out(domains: Domains, target: str, seed: int = 0, *, validation: float = 0.2) -> Split:
+def leave_one_out(domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
 
     The split of a source domain depends on the seed and its name alone, so it is the same whichever domain is left
-    out. Raises ``ValueError`` for an unknown target, or a class too small to have an image on both sides.
+    out; with ``target=None`` none is, as for pretraining or for a student that is deployed. Raises ``ValueError`` for an
+    unknown target, or a class too small to have an image on both sides.
     """
-    if target not in domains:
+    if target is not None and target not in domains:
         raise ValueError(did_you_mean("target domain", target, domains))
     if not 0 < validation < 1:
         raise ValueError(
             f"validation is the fraction of each source domain held out, between 0 and 1; got {validation}."
         )
-    if len(domains) < 2:
+    if target is not None and len(domains) < 2:
         raise ValueError(f"Leaving {target!r} out leaves no source domain; a benchmark needs at least two domains.")
     train, val = {}, {}
     for name, examples in domains.items():
@@ -290,6 +296,13 @@ def terra(path: str, *, cache: Path, size: int = 224) -> Domains:
 def domainnet(path: str, *, cache: Path, size: int = 224) -> Domains:
     """DomainNet, cleaned (Peng et al., ICCV 2019): 586,575 images in 6 domains and 345 classes; verified as above."""
     return _folder_of_images("domainnet", path, cache, size, DOMAINNET)
+
+
+@benchmarks.register
+def images(path: str, *, cache: Path, size: int = 64) -> Domains:
+    """One domain: class/images in a folder, a tar or a zip, such as a part of ImageNet to pretrain on. No domain is left out."""
+    root, classes, arrays = read_images(path, "images", None, cache, size, domain="images")
+    return Domains(f"images:{root}", classes, {d: Examples(*a) for d, a in arrays.items()}, {"size": size})
 
 
 def _folder_of_images(name: str, path: str, cache: Path, size: int, benchmark: Benchmark | None = None) -> Domains:

@@ -80,9 +80,13 @@ def _judged(model: nn.Module, split: Split) -> tuple[pd.DataFrame, dict[str, Pre
 
 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
-    """(domain, role, examples) of what a model is judged on: source validation parts, then the whole target."""
+    """(domain, role, examples) of what a model is judged on: source validation parts, then the whole target if there is one."""
     found = [(name, "source", examples) for name, examples in split.val.items()] if "source" in roles else []
-    return [*found, (split.target, "target", split.target_for_testing_only)] if "target" in roles else found
+    return (
+        [*found, (split.target, "target", split.target_for_testing_only)]
+        if split.target and "target" in roles
+        else found
+    )
 
 
 class SourceValidation:

@@ -6,6 +6,7 @@ greyscale at 255, which turns nearly every pixel white; here the upper eight bit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,8 +24,19 @@ from .registry import did_you_mean
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"})
 LAYOUT = "it should hold domain/class/images"
+CLASSES = "it should be a folder, a tar or a zip of class/images"
 
 Files = Mapping[str, Mapping[str, list[Path]]]  # domain -> class -> images
+
+
+def list_classes(root: Path, domain: str, called: str) -> Files:
+    """Every image in class below ``root``, as one domain. Raises ``DataProblem`` where there is no folder or no class."""
+    if not root.is_dir():
+        raise DataProblem(f"{called} is not there; {CLASSES}.")
+    files = {c.name: _images_in(c) for c in sorted(root.iterdir()) if _is_visible_folder(c)}
+    if not files:
+        raise DataProblem(f"{root} has no class folders; {CLASSES}.")
+    return {domain: files}
 
 
 def list_images(root: Path, called: str) -> Files:
@@ -79,17 +91,28 @@ def layout_problems(files: Files, benchmark: Benchmark | None = None) -> list[st
     return problems
 
 
-def read_images(path: str | os.PathLike, name: str, benchmark: Benchmark | None, cache: Path, size: int):
+def read_images(
+    path: str | os.PathLike,
+    name: str,
+    benchmark: Benchmark | None,
+    cache: Path,
+    size: int,
+    *,
+    domain: str | None = None,
+):
     """Decode a folder, or map what was decoded before: ``(root, classes, {domain: (images, labels, originals)})``.
 
+    domain  the folder, or an archive of it, holds classes of this one domain
     images (n, size, size, 3) uint8, labels (n,), originals (n,). Files of one domain and class that are identical byte
     for byte share an original, so that a split never puts one on each side. Raises ``DataProblem`` with every problem
     of the layout at once, or else with every file that cannot be read.
     """
     if not path:
-        raise DataProblem(f"{name}: which folder? Write {name}:PATH; {LAYOUT}.")
-    files = list_images(Path(path).expanduser(), f"{name}:{path}")
-    root = Path(path).expanduser().resolve()
+        raise DataProblem(f"{name}: which folder? Write {name}:PATH; {CLASSES if domain else LAYOUT}.")
+    root = given = Path(path).expanduser().resolve()
+    if domain and given.is_file():
+        root = _unpacked(given, cache)
+    files = list_classes(root, domain, f"{name}:{path}") if domain else list_images(root, f"{name}:{path}")
     problems = layout_problems(files, benchmark)
     if problems:
         advice = f"If it is meant to be so, load it as folder:{root}, which asks for no counts." if benchmark else ""
@@ -97,6 +120,7 @@ def read_images(path: str | os.PathLike, name: str, benchmark: Benchmark | None,
     classes = classes_of(files, benchmark)
     listing = [f for by_class in files.values() for c in classes for f in by_class[c]]
     images, contents = _decode_once(name, root, listing, cache, size)
+    root = given
     arrays, start = {}, 0
     for domain, by_class in files.items():
         labels = np.repeat(np.arange(len(classes)), [len(by_class[c]) for c in classes])
@@ -106,6 +130,24 @@ def read_images(path: str | os.PathLike, name: str, benchmark: Benchmark | None,
         arrays[domain] = images[mine], labels, np.array(originals)
         start = mine.stop
     return root, classes, arrays
+
+
+def _unpacked(archive: Path, cache: Path) -> Path:
+    """The folder of class folders in an archive, unpacked below the cache once; another file of that name is another."""
+    from .unpacking import unpack_classes  # which reads archives of every kind, and needs this module
+
+    stat = archive.stat()
+    key = hashlib.blake2b(f"{archive} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=6).hexdigest()
+    folder = cache / f"{archive.name.split('.')[0]}-{key}"
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        try:
+            unpack_classes(archive, partial)
+            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+                os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
 
 
 def _decode_once(name: str, root: Path, listing: list[Path], cache: Path, size: int) -> tuple[np.ndarray, np.ndarray]:

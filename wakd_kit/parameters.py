@@ -132,6 +132,7 @@ class Training:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
     sampling: Literal["pooled", "balanced", "classes"] = "pooled"
     batchnorm: Literal["recalibrate", "frozen", "average", "last"] = "recalibrate"
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -52,7 +52,7 @@ class Run:
     def __repr__(self) -> str:
         s = self.settings
         return (
-            f"Run({self.folder.name!r}: {s['student']['name']}, target {s['split']['target']}, seed {s['seed']}, "
+            f"Run({self.folder.name!r}: {s['student']['name']}, target {s['split']['target'] or 'none'}, seed {s['seed']}, "
             f"{self.steps} steps, {len(self.table)} segments)"
         )
 

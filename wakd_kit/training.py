@@ -56,6 +56,7 @@ def train(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     schedule: str = "constant",
+    warmup: int = 0,
     sampling: str = "pooled",
     views: str | dict | None = None,
     batchnorm: str = "recalibrate",
@@ -81,6 +82,7 @@ def train(
                     ``edges``, where a declared strategy begins, and at the last step
     learning_rate   constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that
                     keep moving. ``schedule="cosine"`` decays it to zero.
+    warmup          steps over which the learning rate first rises to its value, in a line; transformers need some
     sampling        "pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain
                     in every batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as
                     fit (XDED)
@@ -113,6 +115,7 @@ def train(
         "momentum": momentum,
         "weight_decay": weight_decay,
         "schedule": schedule,
+        "warmup": warmup,
         "sampling": sampling,
         "views": views.settings(),
         "batchnorm": batchnorm,
@@ -277,10 +280,12 @@ def _begin_step(spec: dict, steps: int) -> int:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, settings: dict, step: int) -> None:
-    """Constant, or half a cosine from the learning rate to zero over the run."""
-    rate = settings["learning_rate"]
+    """Constant, or half a cosine from the learning rate to zero over the run; times a rising line during warm-up."""
+    rate, warmup = settings["learning_rate"], settings["warmup"]
     if settings["schedule"] == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings["steps"]))
+    if step <= warmup:
+        rate *= step / warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 
@@ -326,9 +331,12 @@ def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split:
     ):
         if s[name] not in known:
             raise ValueError(did_you_mean(name, s[name], known))
-    for name, least in (("steps", 1), ("segment_length", 1), ("batch_size", 1), ("batchnorm_batches", 1), ("seed", 0)):
+    least_of = {"steps": 1, "segment_length": 1, "batch_size": 1, "batchnorm_batches": 1, "warmup": 0, "seed": 0}
+    for name, least in least_of.items():
         if isinstance(s[name], bool) or not isinstance(s[name], int) or s[name] < least:
             raise ValueError(f"{name} is a whole number >= {least}; got {s[name]!r}.")
+    if s["warmup"] >= s["steps"]:
+        raise ValueError(f"warmup is less than the {s['steps']} steps of the run; got {s['warmup']}.")
     if s["most_stored"] < 2:
         raise ValueError(f"most_stored is at least 2 segments; got {s['most_stored']}.")
     for name in ("learning_rate", "weight_decay"):
@@ -351,7 +359,7 @@ def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split:
 
 def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{now}-{student.spec['name']}-{split.target}-s{seed}"
+    return Path("runs") / f"{now}-{student.spec['name']}-{split.target or 'all'}-s{seed}"
 
 
 def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
@@ -366,7 +374,7 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     run = load_run(folder, split=split, template=student)
     # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
     stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
-    # settings that objectives have gained since then had their defaults
-    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
+    # settings gained since then had their defaults
+    recorded = {"warmup": 0, **run.settings, "objectives": combine(run.settings["objectives"]).specs}
     refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
     return run

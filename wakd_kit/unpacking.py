@@ -33,26 +33,45 @@ def unpack(benchmark: Benchmark, files: Files, into: Path) -> int:
     place, or no image of this benchmark at all.
     """
     archives, places = ARRANGED.get(benchmark.name, _in_domain_and_class)(benchmark, files)
-    count = 0
-    for archive in archives:
-        try:
-            for member, opened in tqdm(_members(archive), desc=archive.name, unit=" files", disable=None, leave=False):
-                for place in places(member):
-                    with opened() as source:
-                        _write(into / place, source)
-                    count += 1
-        except FileExistsError as error:
-            raise DataProblem(f"{archive} has two images for {Path(error.filename).relative_to(into)}.") from None
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-            raise DataProblem(
-                f"{archive} is no archive that can be read ({error}); remove it and get it again."
-            ) from None
+    count = sum(_unpack(archive, into, places) for archive in archives)
     if not count:
         domain, name = next(iter(benchmark.counts)), benchmark.classes[0]
         raise DataProblem(
             f"No {benchmark.title} in {', '.join(files)}: nothing in it is called .../{domain}/{name}/*.jpg."
         )
     return count
+
+
+def unpack_classes(archive: Path, into: Path) -> int:
+    """Write every image of an archive that is called .../class/image as ``into/class/image``; returns how many.
+
+    Raises ``DataProblem`` as ``unpack`` does.
+    """
+    count = _unpack(archive, into, _in_class)
+    if not count:
+        raise DataProblem(f"{archive} holds no images in class folders: nothing in it is called .../class/*.jpg.")
+    return count
+
+
+def _unpack(archive: Path, into: Path, places: Places) -> int:
+    count = 0
+    try:
+        for member, opened in tqdm(_members(archive), desc=archive.name, unit=" files", disable=None, leave=False):
+            for place in places(member):
+                with opened() as source:
+                    _write(into / place, source)
+                count += 1
+    except FileExistsError as error:
+        raise DataProblem(f"{archive} has two images for {Path(error.filename).relative_to(into)}.") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataProblem(f"{archive} is no archive that can be read ({error}); remove it and get it again.") from None
+    return count
+
+
+def _in_class(member: str) -> list[str]:
+    *above, name, image = ("", *PurePosixPath(member).parts)
+    hidden = any(part.startswith((".", "__")) for part in (*above, name, image))
+    return [f"{name}/{image}"] if name and not hidden and PurePosixPath(image).suffix.lower() in IMAGE_SUFFIXES else []
 
 
 def _write(file: Path, source: IO[bytes]) -> None:

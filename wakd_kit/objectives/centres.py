@@ -69,8 +69,9 @@ def prototype_cosines(features: Tensor, labels: Tensor, classes: int) -> tuple[T
 def proto_kd(student, teacher, labels: Tensor) -> Tensor:
     """Mean squared difference of the cosines between examples and class means, over examples and classes of the batch.
 
-    Each model has means of its own features, so the two may differ in size. The paper segments: its examples are pixels
-    and its means are over one image; here they are pooled features and the batch. Its form was not checked against the paper.
+    Each model has means of its own features, so the two may differ in size. The form is that of the authors' code, which
+    segments: its examples are voxels and its means are over one image; here they are pooled features and the batch. There
+    its weight is 0.1 beside kd at 10.
     """
     labels, classes = hard(labels), student.logits.shape[1]
     (cosines_s, present), (cosines_t, _) = (
