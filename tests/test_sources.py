@@ -23,6 +23,7 @@ NOT_RESULTS = {
     "notebook",
     "parameters",
     "planning",
+    "pretraining",
     "registry",
     "scene",
     "soups",

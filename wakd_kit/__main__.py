@@ -3,10 +3,11 @@
 wakd report STUDY                      train what is missing, render every notebook, write the page; --dry-run says what
 wakd status STUDY                      what of it is done, running, failed or waiting, and the time left
 wakd train NAME=VALUE ...              train one student and record its trajectory
+wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
-wakd list strategies|objectives|domains|studies
+wakd list strategies|objectives|domains|studies|weights
 wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
 wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
@@ -199,6 +200,30 @@ def _what_it_takes(student, p: Student) -> str:
     )
 
 
+def _pretrain(parser: argparse.ArgumentParser) -> None:
+    """pretrain a small backbone on a folder or an archive of class folders"""
+    parser.add_argument("name", help="a recipe such as resnet10t_w16.px64: a small model and the size of its images")
+    parser.add_argument("images", help="class/images: a folder, a tar or a zip")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20")
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="write weights in half precision and their card there"
+    )
+    parser.add_argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card")
+    parser.add_argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card")
+    parser.set_defaults(call=_make_weights)
+
+
+def _make_weights(given: argparse.Namespace) -> None:
+    from .pretraining import pretrain, write_weights
+
+    settings = dict(map(_parameter, given.settings))
+    run = pretrain(given.name, given.images, **settings)
+    print(run.summary())
+    print(f"{run.folder}: {run.source_curves['val_accuracy'][-1]:.1%} of held-out images")
+    if given.to:
+        print(write_weights(run, given.name, given.to, data=given.data, licence=given.licence)["about"])
+
+
 def _average(parser: argparse.ArgumentParser) -> None:
     """average a recorded run and write the student for use elsewhere, with a card"""
     parser.add_argument("run", help="a run's folder")
@@ -264,7 +289,19 @@ def _studies() -> list[str]:
     return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
 
 
-LISTS = {"strategies": _strategies, "objectives": _objectives, "domains": _domains, "studies": _studies}
+def _weights() -> list[str]:
+    from .pretrained import shipped
+
+    return [f"{name:22}{card['about']}" for name, card in shipped().items()]
+
+
+LISTS = {
+    "strategies": _strategies,
+    "objectives": _objectives,
+    "domains": _domains,
+    "studies": _studies,
+    "weights": _weights,
+}
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
@@ -358,6 +395,7 @@ COMMANDS = {
     "report": _report,
     "status": _status,
     "train": _train,
+    "pretrain": _pretrain,
     "notebook": _notebook,
     "average": _average,
     "landscape": _landscape,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .deployed import Deployed
+from .pretrained import find
 from .registry import did_you_mean
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval
 from .zoo import SMALL
@@ -50,7 +51,8 @@ def build_model(
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
 
     classes     number of classes, or their names
-    pretrained  fetch timm's weights from the hub
+    pretrained  start from weights that ship with the kit (``wakd list weights``), else from a file of this name in the
+                folder ``$WAKD_WEIGHTS``, else from timm's hub; ``spec["started_from"]`` says which
     weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
                 Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
@@ -65,23 +67,23 @@ def build_model(
     count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
         raise ValueError(f"A classifier needs at least two classes; got {count}.")
-    timm_name, defaults = SMALL.get(name, (name, {}))
+    small = name.partition(".")[0]
+    timm_name, defaults = SMALL.get(small, (name, {}))
     if not timm.is_model(timm_name):
         raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
-    if pretrained and name in SMALL:
-        raise ValueError(
-            f"{name} is smaller than timm's {timm_name}: no published weights fit it. Pass weights='FILE', or "
-            "pretrain it yourself."
-        )
-    file = None if weights is None else Path(weights)
+    found = find(name) if pretrained and weights is None else None
+    file = found.file if found else None if weights is None else Path(weights)
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
         for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
         model = _create(name, timm_name, count, pretrained, file, for_timm)
         spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
-        if file is not None:
+        if weights is not None:
             spec["weights"] = str(file)
+        elif pretrained:
+            spec["started_from"] = found.origin if found else "timm's hub"
+            spec |= {"pretrained_size": found.size} if found and found.size else {}
         tap = Tap(model, spec)
         return tap if deployed is None else Deployed(tap, deployed)
 

@@ -72,8 +72,10 @@ class Run:
         recorded, stored = len(self.table), len(self.segments)
         kept = "all stored" if stored == recorded else f"stored as {stored}"
         size = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+        start = s["student"].get("started_from") or s["student"].get("weights")
+        started = f", started from {start}" if start else ""
         return (
-            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters): {self.steps} steps of "
+            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters{started}): {self.steps} steps of "
             f"{s['batch_size']} images in {seconds:.0f} s, {self.steps * s['batch_size'] / seconds:.0f} images per second "
             f"with validation; {recorded} segments recorded, {kept}, {size / 1e6:.1f} MB on disk."
         )

@@ -1,0 +1,86 @@
+"""Where pretrained weights come from: small backbones that ship with the package, a folder of your own, timm's hub.
+
+A shipped file is ``weights/<name>.safetensors`` (half precision) with its card ``<name>.safetensors.json`` beside it, called
+like timm's: ``resnet10t_w16.px64`` is the model ``resnet10t_w16`` pretrained at 64 px. ``wakd pretrain`` makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .registry import did_you_mean
+from .zoo import SMALL
+
+WEIGHTS = Path(__file__).with_name("weights")
+ENDINGS = (".safetensors", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of weights, where it is from in words, and the side in pixels they were trained at, where that is known."""
+
+    file: Path
+    origin: str
+    size: int | None = None
+
+
+def shipped() -> dict[str, dict]:
+    """``{name: card}`` of the weights that ship with the package."""
+    return {_named(file): json.loads(file.read_text(encoding="utf-8")) for file in sorted(WEIGHTS.glob("*.json"))}
+
+
+def _named(card: Path) -> str:
+    return card.name.removesuffix(".safetensors.json")
+
+
+def find(name: str) -> Found | None:
+    """Weights of this name on this machine: shipped, else ``<name>.safetensors``, .pth or .bin in ``$WAKD_WEIGHTS``; None when
+    there are none, and timm's hub has to be asked.
+
+    Raises ``ValueError`` for a shipped file that is not the one its card describes, and for a small model that ships for
+    several sizes when none is named, or for none.
+    """
+    cards = shipped()
+    if name in cards:
+        return _checked(name, cards[name])
+    if folder := os.environ.get("WAKD_WEIGHTS"):
+        for file in (Path(folder).expanduser() / f"{name}{ending}" for ending in ENDINGS):
+            if file.is_file():
+                return Found(file, f"{file.name} in WAKD_WEIGHTS")
+    model = name.partition(".")[0]
+    if model in SMALL:
+        sizes = [other for other in cards if other.startswith(f"{model}.")]
+        if name == model and len(sizes) == 1:
+            return find(sizes[0])
+        if sizes:
+            raise ValueError(
+                f"{did_you_mean('pretrained weights', name, sizes)} The ending is the size they were trained at."
+            )
+        raise ValueError(
+            f"{model} is smaller than timm's {SMALL[model][0]}: no published weights fit it, and none ship with the kit. Pass "
+            "weights='FILE', or make them: wakd pretrain."
+        )
+    return None
+
+
+def _checked(name: str, card: dict) -> Found:
+    file = WEIGHTS / f"{name}.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{file.name} does not lie beside its card; install wakd_kit again.")
+    digest = sha256(file)
+    if digest != card["sha256"]:
+        raise ValueError(
+            f"{file.name} is not the file of its card: its SHA-256 is {digest[:12]}..., the card says {card['sha256'][:12]}... "
+            "Install wakd_kit again, or pass weights='FILE' to use a file of your own."
+        )
+    return Found(file, f"shipped {name} (SHA-256 {digest[:12]})", card["input"]["size"])
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(file, "rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()

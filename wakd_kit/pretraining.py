@@ -1,0 +1,150 @@
+"""Small backbones pretrained on a folder of classes, and made into weights that ship with the package.
+
+    wakd pretrain resnet10t_w16.px64 tiny-imagenet-subset.tar --to wakd_kit/weights
+
+It is ``train`` on a split that leaves no domain out, so it is deterministic, resumable and logged like any training.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .averaging import last
+from .domains import Split, leave_one_out, load_domains
+from .evaluation import evaluate_model
+from .files import write_text
+from .models import build_model
+from .pretrained import sha256
+from .recording import write_state
+from .registry import did_you_mean
+from .run import Run
+from .training import train
+
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one backbone is pretrained: cross-entropy with label smoothing, AdamW, a warm-up and half a cosine to zero."""
+
+    model: str
+    size: int
+    epochs: int
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    batch_size: int = 128
+    warmup: float = 0.05  # of all steps
+    label_smoothing: float = 0.1
+
+    def training(self, images: int) -> dict:
+        """Settings of ``train`` for this many training images."""
+        steps = max(20, round(self.epochs * images / self.batch_size))
+        return {
+            "objectives": [{"name": "ce", "label_smoothing": self.label_smoothing}],
+            "steps": steps,
+            "segment_length": max(1, steps // 20),
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "optimiser": "adamw",
+            "weight_decay": self.weight_decay,
+            "schedule": "cosine",
+            "warmup": max(1, round(self.warmup * steps)),
+            "batchnorm": "last",
+            "declare": ["last"],
+            "most_stored": 4,
+        }
+
+
+RECIPES = {
+    "resnet10t_w16.px32": Recipe("resnet10t_w16", 32, epochs=20),
+    "resnet18_w16.px32": Recipe("resnet18_w16", 32, epochs=20),
+    "vit_d64.px32": Recipe("vit_d64", 32, epochs=30, learning_rate=1e-3),
+    "resnet10t_w16.px64": Recipe("resnet10t_w16", 64, epochs=20),
+    "resnet18_w24.px64": Recipe("resnet18_w24", 64, epochs=20),
+}
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of this name. Raises ``ValueError`` with the closest one."""
+    if name not in RECIPES:
+        raise ValueError(did_you_mean("recipe", name, RECIPES))
+    return RECIPES[name]
+
+
+def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None, seed: int = 0, **changes) -> Run:
+    """Pretrain a backbone by its recipe on class/images, a folder or an archive; a tenth of each class is held out.
+
+    changes  other settings of ``train``, such as steps=20
+    A killed run continues with the same call. The default folder is runs/pretrain/<name>.
+    """
+    recipe = recipe_of(name)
+    split = leave_one_out(load_domains(f"images:{images}", size=recipe.size), None, seed, validation=HELD_OUT)
+    student = build_model(recipe.model, split.classes, seed=seed)
+    settings = {**recipe.training(len(split.train["images"])), **changes}
+    return train(student, split, **settings, seed=seed, save_to=save_to or Path("runs/pretrain", name), resume=True)
+
+
+def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence: str) -> dict:
+    """Write the last iterate in half precision as ``<folder>/<name>.safetensors`` with its card; returns the card.
+
+    data, licence  what the images are, and under which terms they are given, in words
+    The accuracy on the card is that of the file, read back: half precision included, on the images held out.
+    """
+    recipe, folder = recipe_of(name), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.safetensors"
+    state = run.model(last(run.source_curves)).model.state_dict()
+    write_state(file, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
+    row = accuracy(file, recipe.model, run.split)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    tap = build_model(recipe.model, 2)
+    about = (
+        f"{recipe.model} at {recipe.size} px: {100 * row['accuracy']:.1f} % of {row['n']} held-out images of {len(run.split.classes)} "
+        f"classes after {run.steps} steps of {run.settings['batch_size']} in {environment['seconds']:.0f} s"
+    )
+    recorded = (
+        "objectives",
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "optimiser",
+        "weight_decay",
+        "schedule",
+        "warmup",
+        "seed",
+    )
+    card = {
+        "about": about,
+        "model": {"name": recipe.model, "parameters": sum(p.numel() for p in tap.parameters())},
+        "input": {
+            "size": recipe.size,
+            "range": [0, 1],
+            "mean": tap.mean.flatten().tolist(),
+            "std": tap.std.flatten().tolist(),
+        },
+        "data": {
+            "what": data,
+            "licence": licence,
+            "training_images": len(run.split.train["images"]),
+            "fingerprint": run.settings["split"]["fingerprint"],
+            "classes": list(run.split.classes),
+        },
+        "recipe": {setting: run.settings[setting] for setting in recorded} | {"views": run.settings["views"]},
+        "held_out": {measure: row[measure] for measure in ("accuracy", "nll", "ece", "n")},
+        "environment": {what: environment[what] for what in ("machine", "device", "packages", "commit", "seconds")},
+        "dtype": "float16",
+        "bytes": file.stat().st_size,
+        "sha256": sha256(file),
+    }
+    write_text(folder / f"{name}.safetensors.json", json.dumps(card, indent=1) + "\n")
+    return card
+
+
+@torch.no_grad()
+def accuracy(file: str | Path, model: str, split: Split) -> dict:
+    """``accuracy, nll, ece, n`` of a weights file, classifier included, on the images its split holds out."""
+    return evaluate_model(build_model(model, split.classes, weights=file), split).iloc[0].to_dict()
