@@ -219,7 +219,7 @@ def _make_weights(given: argparse.Namespace) -> None:
     settings = dict(map(_parameter, given.settings))
     run = pretrain(given.name, given.images, **settings)
     print(run.summary())
-    print(f"{run.folder}: {run.source_curves['val_accuracy'][-1]:.1%} of held-out images")
+    print(f"{run.folder}: {run.source_curves.val_accuracy[-1]:.1%} of held-out images")
     if given.to:
         print(write_weights(run, given.name, given.to, data=given.data, licence=given.licence)["about"])
 
