@@ -1,13 +1,14 @@
-"""Figures of what averaging gains, student by student: each takes a table of ``alike`` and returns ``(figure, alt)``."""
+"""Figures of what averaging gains, student by student: each takes a table of ``alike`` or ``when``, returns ``(figure, alt)``."""
 
 from __future__ import annotations
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .comparison import brackets
-from .figures import STYLE
+from .figures import COLOURS, MARKERS, STYLE
 
 BEFORE, AFTER, LINK = "#D55E00", "#0072B2", "#B8C4CE"
 
@@ -66,3 +67,70 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
         axis.grid(color="#E2E2E2", lw=0.6)
     listed = (f"{s} {gain:+.1f} at {x:.1f}" for s, gain, x in zip(table["student"], table["gain"], level))
     return figure, f"Gain of {average} over {baseline} in points against mean accuracy in %: {'; '.join(listed)}."
+
+
+def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str) -> tuple[Figure, str]:
+    """The gain on unseen domains of every cell against one measure, a panel per average.
+
+    table  as ``when.cells`` returns: colour is the objective, shape the start, open markers a rate that decays
+    """
+    table = table.dropna(subset=["gain", measure])
+    averages, objectives = list(table["average"].unique()), list(table["objective"].unique())
+    starts = list(table["start"].unique())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        axes = figure.subplots(1, max(1, len(averages)), sharey=True, squeeze=False)[0]
+        for axis, average in zip(axes, averages):
+            for _, r in table[table["average"] == average].iterrows():
+                colour = COLOURS[objectives.index(r["objective"]) % len(COLOURS)]
+                axis.plot([r[measure]] * 2, [r["low"], r["high"]], "-", color=colour, lw=0.8, alpha=0.4)
+                fill = "white" if r["schedule"] == "cosine" else colour
+                marker = MARKERS[starts.index(r["start"])]
+                axis.plot(r[measure], r["gain"], marker, ms=5, mfc=fill, mec=colour)
+            axis.axhline(0, color="#888888", lw=1, zorder=0)
+            axis.set(title=average)
+            axis.grid(color="#E2E2E2", lw=0.6)
+        axes[0].set_ylabel(f"gain over {baseline}, points\n(mean with 95 % interval)")
+        figure.supxlabel(said, fontsize=9, color="#333333")
+        handles = [
+            *(
+                Line2D([], [], marker="o", ls="", color=COLOURS[i % len(COLOURS)], label=o)
+                for i, o in enumerate(objectives)
+            ),
+            *(Line2D([], [], marker=MARKERS[i], ls="", color="#555555", label=s) for i, s in enumerate(starts)),
+        ]
+        if (table["schedule"] == "cosine").any():
+            handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="#555555", label="cosine"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 8))
+    listed = (f"{r['average']} {r['student']} {r['gain']:+.1f} at {r[measure]:.3g}" for _, r in table.iterrows())
+    return figure, f"Gain over {baseline} in points against {said}: {'; '.join(listed)}."
+
+
+def gains_of_cells(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
+    """The gain of every cell and average with its interval, cells in rows: filled on unseen domains, open on source validation.
+
+    table  as ``when.cells`` returns
+    """
+    students, averages = list(table["student"].unique()), list(table["average"].unique())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.0 + 0.27 * len(students)), layout="constrained")
+        axes = figure.subplots(1, max(1, len(averages)), sharex=True, sharey=True, squeeze=False)[0]
+        for axis, average in zip(axes, averages):
+            part = table[table["average"] == average].set_index("student").reindex(students)
+            rows = range(len(students))
+            axis.hlines(rows, part["low"], part["high"], color=AFTER, lw=1.5)
+            axis.plot(part["gain"], rows, "D", ms=4, color=AFTER, label="unseen domains")
+            axis.plot(part["source_gain"], rows, "o", ms=4, mfc="white", mec=BEFORE, label="source validation")
+            axis.axvline(0, color="#888888", lw=1, zorder=0)
+            axis.set(title=average, yticks=rows, ylim=(len(students) - 0.5, -0.5))
+            axis.set_yticklabels(students)
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="x", color="#E2E2E2", lw=0.6)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        figure.supxlabel(f"gain over {baseline}, points (mean with 95 % interval)", fontsize=9, color="#333333")
+    known = table[table["n"] > 0]
+    listed = (
+        f"{r['average']} {r['student']} {r['gain']:+.1f} {brackets(r['low'], r['high'])}" for _, r in known.iterrows()
+    )
+    return figure, f"Gain over {baseline} on unseen domains in points: {'; '.join(listed)}."

@@ -250,6 +250,23 @@ class Objectives:
             raise ParameterError(f"average and baseline are two labels; both are {self.average!r}.")
 
 
+@notebook_parameters("06_when_averaging_helps")
+@dataclass(frozen=True)
+class When:
+    """06: a grid of students, recorded by ``wakd report when_it_helps``: what averaging gains in every cell, and why."""
+
+    about: str = ""
+    runs: str = "../runs/when_it_helps"
+    only: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    averages: list[str] = field(default_factory=lambda: ["WAKD", "SWAD", "EMA"])
+    tables: str = "../runs/when_it_helps/tables"
+
+    def __post_init__(self):
+        if not self.averages or self.baseline in self.averages:
+            raise ParameterError(f"averages are labels other than the baseline {self.baseline!r}; got {self.averages}.")
+
+
 @notebook_parameters("04_landscape")
 @dataclass(frozen=True)
 class Landscape:

@@ -44,6 +44,7 @@ from .parameters import (
     ParameterError,
     Training,
     TrainTeacher,
+    When,
     describe,
     make,
     plain,
@@ -218,20 +219,18 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
-    known = {NOTEBOOK_OF[cls]: cls for cls in ALSO}
-    if name not in known:
-        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, known)}")
-    shared = {
-        f.name: given[f.name] for f in fields(known[name]) if given.get(f.name)
-    }  # what is empty keeps its default
-    job = job_of(study, known[name], name, {**shared, **own}, after=after)
-    for setting, labels in {
-        "reference": study.students,
-        "baseline": given["strategies"],
-        "average": given["strategies"],
-    }.items():
-        if job.parameters.get(setting, next(iter(labels))) not in labels:
-            raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, job.parameters[setting], labels)}")
+    classes, labels = {NOTEBOOK_OF[cls]: cls for cls in ALSO}, given["strategies"]
+    if name not in classes:
+        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, classes)}")
+    # what the study leaves empty keeps the notebook's default
+    shared = {f.name: given[f.name] for f in fields(classes[name]) if given.get(f.name)}
+    job = job_of(study, classes[name], name, {**shared, **own}, after=after)
+    names = {"reference": study.students, "baseline": labels, "average": labels, "averages": labels}
+    for setting, known in names.items():
+        asked = job.parameters.get(setting, [])
+        for value in [asked] if isinstance(asked, str) else asked:
+            if value not in known:
+                raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, value, known)}")
     runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
     if min(runs, len(study.students)) < 2:
         raise StudyProblem(
@@ -287,8 +286,9 @@ NOTEBOOK_OF = {
     Compare: "03_compare",
     Landscape: "04_landscape",
     Objectives: "05_objectives",
+    When: "06_when_averaging_helps",
 }
-ALSO = (Objectives,)
+ALSO = (Objectives, When)
 
 
 def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:

@@ -72,6 +72,19 @@ ANALYSIS = {
         "tables",
     ),
     "05_objectives": (*SHARED, "comparison", "recorded", "statistics", "alike", "gain_figures", "latex"),
+    "06_when_averaging_helps": (
+        *SHARED,
+        "comparison",
+        "recorded",
+        "statistics",
+        "alike",
+        "when",
+        "noise",
+        "geometry",
+        "sweep",
+        "tables",
+        "gain_figures",
+    ),
 }
 
 
