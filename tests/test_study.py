@@ -234,6 +234,30 @@ def test_a_browser_opens_its_pages_offline_and_nothing_sticks_out(finished, look
     assert seen["widths"] == [1920, 1280, 400]
 
 
+def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, write):
+    folders = {"out": finished / "report", "runs": finished / "runs"}
+
+    def dry(**settings) -> tuple[dict[str, str], list[str]]:
+        """{notebook: reason}, and what is said of recordings."""
+        *lines, _ = planned(write(**settings), **folders)
+        named = [line for line in lines if "recordings were made otherwise" not in line]
+        return dict(line.split(": ", 1) for line in named), [line for line in lines if line not in named]
+
+    todo, again = dry(seeds=[0, 1])
+    ours = {f"{target}-s1-{who}" for target in ("north", "east") for who in ("teacher", "KD")}
+    assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"} and not again
+
+    strategies = yaml.safe_load(write().read_text())["strategies"]
+    todo, again = dry(strategies=[*strategies, {"name": "sma", "start": 0.5}])
+    assert not again  # evaluated again from the same recordings
+    assert all("strategies changed" in why for name, why in todo.items() if name != "03_compare")
+    assert {"north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD"} < set(todo)
+
+    todo, again = dry(students={"KD": {"objectives": [{"name": "kd", "temperature": 2.0}]}})
+    assert set(todo) == {"north-s0-KD", "east-s0-KD", "landscape-north-s0-KD", "03_compare"}  # and no teacher
+    assert "2 finished recordings were made otherwise" in again[0]
+
+
 def test_a_finished_study_is_not_run_again(finished, executed):
     folders = {"out": finished / "report", "runs": finished / "runs"}
     before, lines = {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")}, []

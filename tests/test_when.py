@@ -30,6 +30,7 @@ def cells(**columns) -> pd.DataFrame:
             "source_high": 3.0,
             "n": 12,
             "dip": [0.02, 0.08, 0.01, 0.04],
+            "rise": [0.1, 0.2, 0.3, 0.4],
             "relative": [0.1, 0.2, 0.1, 0.2],
             "bounce": [0.3, 0.2, 0.1, 0.4],
             "spread": [1.0, 1.0, 1.0, 1.0],

@@ -29,6 +29,7 @@ def flatness(
     directions: int = 20,
     seed: int = 0,
     filter_normalised: bool = False,
+    roles: tuple[str, ...] = ("source", "target"),
     batchnorm: str | None = None,
     workers: int | None = None,
     progress: bool = False,
@@ -44,6 +45,7 @@ def flatness(
     filter_normalised  scale each filter of a direction to the norm of the point's own filter, and leave biases and
                        BatchNorm alone: the radius is then a fraction of the filters' norms, and rescaled networks that
                        compute the same are equally flat. Li et al. 2018, arXiv 1712.09913, section 4
+    roles              on "source" validation, on the unseen "target", or both
     batchnorm          policy for running statistics, default the run's: ``recalibrate`` at every point, the centre
                        included; under any other policy the centre's statistics stay as they are
     name               kept as landscape/<name>.csv in the run's folder; continues, or is computed anew, as ``plane``
@@ -57,7 +59,7 @@ def flatness(
     if not radii or min(radii) <= 0 or directions < 1:
         raise ValueError(f"Flatness needs radii above 0 and a direction or more; got {radii} and {directions}.")
     file = table_file(run, name)
-    sweep = Sweep(run, split, batchnorm=batchnorm, workers=workers)
+    sweep = Sweep(run, split, roles=roles, batchnorm=batchnorm, workers=workers)
     found = {n: c for n, c in choices.items() if not isinstance(c, NoWindow)}
     centres = {label: sweep.locate(point, f"choice {label!r}") for label, point in found.items()}
     identity = {
@@ -70,8 +72,10 @@ def flatness(
         "batchnorm": sweep.policy,
         "split": sweep.split.recipe,
     }
+    if set(roles) != {"source", "target"}:  # those of both are called as they were
+        identity["roles"] = list(roles)
     labels, count = list(centres), len(centres) * (1 + directions * len(radii))
-    roles = sweep.roles
+    judged = sweep.roles
 
     def place(i: int) -> tuple[str, int, float]:
         """Choice after choice: its centre as direction 0 at radius 0, then every direction at every radius."""
@@ -91,12 +95,12 @@ def flatness(
         moved[: sweep.parameters] += radius * step
         return Point(moved)
 
-    with growing(file, identity, _COLUMNS, points=count, rows_per_point=len(roles)) as table:
+    with growing(file, identity, _COLUMNS, points=count, rows_per_point=len(judged)) as table:
         scores = sweep.scores(point(i) for i in range(table.done, count))
         for found in tqdm(scores, initial=table.done, total=count, unit="point", disable=not progress):
             strategy, direction, radius = place(table.done)
             moved = {"strategy": strategy, "radius": radius, "direction": direction}
-            table.append([{**moved, "domain": d, "role": r, "loss": found[d]["loss"]} for d, r in roles.items()])
+            table.append([{**moved, "domain": d, "role": r, "loss": found[d]["loss"]} for d, r in judged.items()])
     _, rows = finished(file, _COLUMNS)
     centre = rows[rows["direction"] == 0][["strategy", "domain", "loss"]]
     rows = rows[rows["direction"] > 0].merge(centre, on=["strategy", "domain"], suffixes=("", "_at_centre"))

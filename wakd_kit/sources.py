@@ -80,6 +80,7 @@ ANALYSIS = {
         "alike",
         "when",
         "noise",
+        "flatness",
         "geometry",
         "sweep",
         "tables",

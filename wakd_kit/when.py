@@ -12,13 +12,16 @@ from tqdm.auto import tqdm
 from .alike import before_after
 from .averaging import Coefficients
 from .comparison import brackets
+from .flatness import flatness
 from .noise import between, noise
 from .recorded import Recorded
 from .run import Run
 
-MEASURES = ("dip", "relative", "bounce", "spread", "drift")
+MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
+DIRECTIONS = 4
 SAID = {
     "dip": "dip of the source loss half way between neighbouring iterates, nats",
+    "rise": "rise of the source loss in random directions, as far from the average as iterates are, nats",
     "relative": "distance of iterates from their average, over its distance from the start",
     "bounce": "bounce of iterates: 1 draws around a mean, 0 a drift",
     "spread": "distance of iterates from their average",
@@ -48,8 +51,10 @@ def _objective(spec: dict) -> str:
 def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.DataFrame:
     """``student, target, seed`` and what each run's iterates do in the window of this average: see ``noise``.
 
-    ``dip`` is the mean over neighbours and source domains. Nothing of the target is read. Kept with each run. Runs where
-    the strategy found no window, or one of a single segment, have none of it.
+    ``dip`` is the mean over neighbours and source domains; ``rise`` the flatness of the average at ``spread``, how far
+    iterates are from it, over ``DIRECTIONS`` random directions: how much of the dip is the valley's, and how much the way the
+    noise points. Nothing of the target is read. Kept with each run. Runs where the strategy found no window, or one of a
+    single segment, have none of it.
     """
     rows = []
     for run in tqdm(study.runs, disable=not progress, unit="run"):
@@ -57,6 +62,10 @@ def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.Dat
         row = {"student": run.name, "target": split["target"], "seed": split["seed"]}
         if isinstance(choice, Coefficients) and choice.of == "mean" and choice.window()[0] < choice.window()[1]:
             row |= noise(run, choice) | {"dip": between(run, choice)["dip"].mean()}
+            flat = flatness(
+                run, {average: choice}, radii=[row["spread"]], directions=DIRECTIONS, roles=("source",), name="rise"
+            )
+            row["rise"] = flat["increase"].mean()
         rows.append(row)
     return pd.DataFrame(rows, columns=["student", "target", "seed", *MEASURES])
 
@@ -114,8 +123,7 @@ def _rank_correlation(pairs: np.ndarray) -> float:
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """Cells that differ in one factor alone: what changing it does to the gain.
 
-    ``average, factor, from, to``, ``other`` (the student it is compared with), ``gain_from, gain_to``, points. In the order
-    of the table; each pair of values once.
+    ``average, factor, from, to, students``; ``gain_from, gain_to``: gains of both on unseen domains, points.
     """
     names = ["objective", "learning rate", "steps", "start", "schedule"]
     rows = []
@@ -184,6 +192,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             ],
             "n": table["n"],
             "dip": table["dip"].map(lambda value: _number(value, "+.3f")),
+            "rise": table["rise"].map(lambda value: _number(value, "+.3f")),
             "relative": table["relative"].map(lambda value: _number(value, ".2f")),
             "bounce": table["bounce"].map(lambda value: _number(value, ".2f")),
         }
@@ -198,6 +207,6 @@ def caption(study: Recorded, baseline: str) -> str:
     """What the numbers of ``printed`` are, and what chose the models behind them."""
     return (
         f"Accuracy in % on the domain left out, before is {baseline}; gains in points on it and on source validation, paired by "
-        f"target and seed, with 95 % t intervals, n pairs. {SAID['dip'].capitalize()}; relative: {SAID['relative']}; "
+        f"target and seed, with 95 % t intervals, n pairs. {SAID['dip'].capitalize()}; {SAID['rise']}; relative: {SAID['relative']}; "
         f"{SAID['bounce']}; all in the window of the first average. {study.selection()}"
     )
