@@ -3,7 +3,7 @@
 One constant-rate run answers for every shorter one (its prefix) and every begin, so a setting costs a training per rate.
 The target domain is never evaluated here.
 
-    python benchmarks/recipe.py --target ink --seed 100 --out runs/recipe
+    python benchmarks/recipe.py --target ink --seed 100 --out runs/recipe [--roles ViT mixer]
     python benchmarks/recipe.py --table runs/recipe
 """
 
@@ -18,7 +18,15 @@ import wakd_kit as wk
 BEGINS = (0.1, 0.2, 0.4, 0.6)
 LENGTHS = (600, 1200)
 RATES = {"teacher": (3e-3, 1e-2), "CE": (1e-3, 3e-3, 1e-2, 2e-2), "KD": (1e-3, 3e-3, 1e-2, 2e-2)}
-MODEL = {"teacher": "resnet18_w16", "CE": "resnet10t_w16", "KD": "resnet10t_w16"}
+RATES |= {"ViT": (3e-4, 1e-3, 3e-3), "mixer": (1e-3, 3e-3, 1e-2)}
+MODEL = {
+    "teacher": "resnet18_w16",
+    "CE": "resnet10t_w16",
+    "KD": "resnet10t_w16",
+    "ViT": "vit_d64",
+    "mixer": "mixer_d64",
+}
+WARMUP = {"ViT": 60, "mixer": 60}
 
 
 def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Run | None) -> wk.Run:
@@ -31,6 +39,7 @@ def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Ru
         steps=max(LENGTHS),
         segment_length=30,
         learning_rate=rate,
+        warmup=WARMUP.get(role, 0),
         declare=[],
         seed=split.seed,
         save_to=folder / f"{role}-{rate:g}",
@@ -57,6 +66,7 @@ def main() -> None:
     options.add_argument("--target")
     options.add_argument("--seed", type=int, default=100)
     options.add_argument("--out", type=Path, default=Path("runs/recipe"))
+    options.add_argument("--roles", nargs="+", default=["teacher", "CE", "KD"], choices=[*RATES])
     options.add_argument("--table", type=Path)
     given = options.parse_args()
     if given.table:
@@ -66,11 +76,11 @@ def main() -> None:
         return
     split = wk.leave_one_out(wk.load_domains("digits"), given.target, given.seed)
     folder, rows, teacher = given.out / given.target, [], None
-    for role, rates in RATES.items():
-        for rate in rates:
+    for role in given.roles:
+        for rate in RATES[role]:
             run = record(role, rate, split, folder, teacher)
             rows += [{"role": role, "rate": rate, "target": given.target, **row} for row in judge(run)]
-            pd.DataFrame(rows).to_csv(given.out / f"{given.target}.csv", index=False)
+            pd.DataFrame(rows).to_csv(given.out / f"{given.target}-{'-'.join(given.roles)}.csv", index=False)
         if role == "teacher":
             best = max((r for r in rows if r["begin"] != "last"), key=lambda r: r["val"])
             teacher = wk.load_run(folder / f"teacher-{best['rate']:g}")

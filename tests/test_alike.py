@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from wakd_kit import alike, comparison, gain_figures
+from wakd_kit.objectives import objectives
 
 RUNS = [("ink", 0), ("ink", 1), ("neon", 0), ("neon", 1)]
 BEFORE = np.array([0.80, 0.70, 0.50, 0.60])
@@ -45,17 +46,34 @@ def test_a_run_without_a_window_is_left_out_on_both_sides():
     last_run = (scores["target"] == "neon") & (scores["seed"] == 1) & (scores["strategy"] == "WAKD")
     scores.loc[last_run, "accuracy"] = np.nan
     row = alike.before_after(scores, **LABELS).iloc[0]
-    assert (row["n"], row["gain"], row["before"]) == (3, pytest.approx(2), pytest.approx(200 / 3))
+    assert (row["n"], row["missing"], row["gain"], row["before"]) == (3, 1, pytest.approx(2), pytest.approx(200 / 3))
+    two = pd.concat([scores, long({"CE": -5})])  # lower, and on all runs: means over other runs are not ranked with it
+    assert alike.before_after(two, **LABELS)["student"].tolist() == ["CE", "KD"]
+
+
+def test_two_runs_of_one_student_target_and_seed_are_refused():
+    scores = long({"KD": 1})
+    with pytest.raises(ValueError, match="Two scores of student KD, strategy last, target ink, seed 0"):
+        alike.before_after(pd.concat([scores, scores]), **LABELS)
+
+
+def test_p_values_are_corrected_for_all_students():
+    table = alike.before_after(long({"a": [1, 2, 3, 4], "b": [1, 1, 2, 1], "c": [-1, 1, 2, 0]}), **LABELS)
+    assert table["p_holm"].min() == pytest.approx(3 * table["p"].min()) and (table["p_holm"] >= table["p"]).all()
 
 
 def test_a_student_without_any_window_has_a_row_of_dashes_and_is_named():
     scores = long({"KD": [1, 2, 3, 4], "CE": 1})
     scores.loc[(scores["student"] == "CE") & (scores["strategy"] == "WAKD"), "accuracy"] = np.nan
     table = alike.before_after(scores, **LABELS)
-    assert table["student"].tolist() == ["KD", "CE"] and table["n"].tolist() == [4, 0]
+    assert (
+        table["student"].tolist() == ["KD", "CE"]
+        and table["n"].tolist() == [4, 0]
+        and table["missing"].tolist() == [0, 4]
+    )
     assert set(alike.printed(table).iloc[1, 1:-1]) == {"–"}
     said = alike.findings(table, alike.spread(scores, **LABELS), **LABELS)
-    assert "for 1 of 1 students" in said[0] and "Without a score on both sides: CE." in said[0]
+    assert "for 1 of 1 students" in said[0] and said[1] == "Without a score on both sides: CE."
     assert [t.get_text() for t in gain_figures.before_after(table, **LABELS)[0].axes[0].get_yticklabels()] == ["KD"]
     nobody = alike.before_after(scores[scores["student"] == "CE"], **LABELS)
     assert alike.findings(nobody, alike.spread(scores, **LABELS), **LABELS) == [
@@ -123,9 +141,9 @@ def test_sentences_say_who_gained_and_whether_alike():
     table = alike.before_after(scores, **LABELS)
     first, second, third = alike.findings(table, alike.spread(scores, **LABELS), **LABELS)
     assert (
-        first.startswith("WAKD is higher than last for 2 of 3 students")
-        and "lower for 0, not to be told apart for 1" in first
+        first.startswith("WAKD against last on unseen domains: higher for 2 of 3 students") and "lower for 0" in first
     )
+    assert "2 of them keep p < 0.05 with Holm's correction" in first
     assert "(CE, n = 4)" in first and "(AT, n = 4)" in first
     assert second.startswith("Students do not gain alike") and "3 students on 4 targets x seeds" in second
     assert "best after: CE" in third
@@ -133,6 +151,31 @@ def test_sentences_say_who_gained_and_whether_alike():
     assert "cannot be shown to gain differently" in " ".join(
         alike.findings(alike.before_after(same, **LABELS), alike.spread(same, **LABELS), **LABELS)
     )
+
+
+def test_one_pair_is_counted_apart():
+    scores = long({"KD": [1, 2, 3, 4], "CE": 1})
+    scores.loc[(scores["student"] == "CE") & (scores["strategy"] == "WAKD") & (scores["seed"] == 1), "accuracy"] = (
+        np.nan
+    )
+    scores.loc[
+        (scores["student"] == "CE") & (scores["target"] == "ink") & (scores["strategy"] == "WAKD"), "accuracy"
+    ] = np.nan
+    said = alike.findings(alike.before_after(scores, **LABELS), alike.spread(scores, **LABELS), **LABELS)[0]
+    assert "for 1 of 1 students" in said and "Of 1 students with one pair nothing can be said." in said
+
+
+def test_objectives_are_told_with_what_is_not_their_default():
+    spec = {"name": "kd", "weight": 0.5, "temperature": 2.0, "kind": "forward"}
+    assert alike.term(spec) == "0.5 kd (temperature 2.0)"
+    assert alike.term({"name": "ctkd", "weight": 1.0, **wk_defaults("ctkd")}).startswith(
+        "1 ctkd (scheduled as published)"
+    )
+
+
+def wk_defaults(name: str) -> dict:
+    about = objectives.about(name)
+    return {**about.built_with, **about.called_with, "schedule": about.schedule}
 
 
 def test_figures_draw_every_student_before_and_after():

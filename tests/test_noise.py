@@ -1,6 +1,9 @@
 """How iterates lie around an average: against their parameters, on paths whose answer is known, and on a quadratic loss."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -51,11 +54,26 @@ def test_bounce_tells_a_cloud_from_a_path(monkeypatch, path, low, high):
     both = np.concatenate([iterates, iterates])  # segments of one iterate: the mean is the end
     monkeypatch.setattr(noise, "gram", lambda run, of: both @ both.T)
 
-    class Run:
-        table = range(n)
-
     whole = averaging.Coefficients(np.full(n, 1 / n))
-    assert low < noise.noise(Run, whole)["bounce"] < high
+    assert low < noise.noise(stored(n, every=1), whole)["bounce"] < high
+
+
+def stored(n: int, every: int):
+    """A run of n segments of one step, stored by so many."""
+    edges = np.arange(every, n + 1, every)
+    return SimpleNamespace(table=pd.DataFrame({"step": np.arange(1, n + 1)}), segments=SimpleNamespace(edges=edges))
+
+
+def test_merged_segments_have_one_iterate_each(monkeypatch):
+    n, rng = 160, np.random.default_rng(0)
+    iterates = rng.standard_normal((n, 500))
+    shared = iterates[np.arange(n) // 4 * 4 + 3]  # all that a store of every fourth knows of the others
+    both = np.concatenate([shared, shared])
+    monkeypatch.setattr(noise, "gram", lambda run, of: both @ both.T)
+    whole = averaging.Coefficients(np.full(n, 1 / n))
+    assert 0.9 < noise.noise(stored(n, every=4), whole)["bounce"] < 1.1
+    cut = averaging.Coefficients(np.where(np.arange(n) < 6, 1 / 6, 0))  # steps 1 to 6: one stored iterate inside
+    assert not noise.has_noise(stored(n, every=4), cut) and noise.has_noise(stored(n, every=1), cut)
 
 
 def test_a_dip_is_the_mean_of_two_iterates_less_their_middle(run, split, late):
@@ -88,7 +106,7 @@ def test_it_is_kept_and_read_again_and_the_target_is_only_there_when_asked_for(r
 
 def test_a_window_of_one_segment_has_no_noise(run, split):
     one = averaging.last(run.source_curves)
-    with pytest.raises(ValueError, match="two segments or more"):
+    with pytest.raises(ValueError, match="two stored segments or more"):
         noise.noise(run, one)
-    with pytest.raises(ValueError, match="two segments or more"):
+    with pytest.raises(ValueError, match="two stored segments or more"):
         noise.between(run, one, split)

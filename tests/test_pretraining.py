@@ -6,12 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 import wakd_kit as wk
 from wakd_kit import pretrained
 from wakd_kit.__main__ import main
+from wakd_kit.jobs import Place
+from wakd_kit.planning import StudyProblem, load_study, plan
 from wakd_kit.pretraining import RECIPES, pretrain, write_weights
 from wakd_kit.zoo import SMALL
 
@@ -142,7 +145,8 @@ def test_a_folder_of_ones_own_comes_before_the_hub(weights, tmp_path, monkeypatc
     torch.save(wk.build_model("resnet10t", 7, seed=3).model.state_dict(), own / "resnet10t.pth")
     monkeypatch.setenv("WAKD_WEIGHTS", str(own))
     model = wk.build_model("resnet10t", 5, pretrained=True)
-    assert model.spec["started_from"] == "resnet10t.pth in WAKD_WEIGHTS" and "pretrained_size" not in model.spec
+    said = f"resnet10t.pth in WAKD_WEIGHTS (SHA-256 {pretrained.sha256(own / 'resnet10t.pth')[:12]})"
+    assert model.spec["started_from"] == said and "pretrained_size" not in model.spec
     torch.testing.assert_close(
         model.model.conv1[0].weight, wk.build_model("resnet10t", 7, seed=3).model.conv1[0].weight
     )
@@ -165,8 +169,28 @@ def test_recipes_are_of_small_models_and_an_unknown_one_is_told_the_nearest():
         assert name == f"{recipe.model}.px{recipe.size}" and recipe.model in SMALL
         settings = recipe.training(36_000)
         assert settings["steps"] == round(recipe.epochs * 36_000 / recipe.batch_size) > 10 * settings["warmup"]
+        short = recipe.training(36_000, steps=20)
+        assert (short["steps"], short["segment_length"], short["warmup"]) == (20, 1, 1)
     with pytest.raises(ValueError, match=r"Unknown recipe 'resnet10t_w16.px46'. Did you mean 'resnet10t_w16.px64'\?"):
         pretrain("resnet10t_w16.px46", "nowhere")
+
+
+def test_a_study_knows_its_weights_before_anything_runs(weights, tiny_study, tmp_path):
+    def planned(model, size=32):
+        values = yaml.safe_load(tiny_study) | {"image_size": size, "window_map": {}, "landscape": {"students": []}}
+        values["students"] = {"KD": {"model": model, "model_settings": {}, "pretrained": True}}
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+        return plan(load_study(tmp_path / "tiny.yaml"), Place(tmp_path / "report", tmp_path / "runs"))
+
+    teacher, student = planned(NAME)[:2]
+    assert student.training["weights"] == f"shipped {NAME} (SHA-256 {weights[0]['sha256'][:12]})"
+    assert "weights" not in teacher.training  # what starts from scratch does not depend on what ships
+    with pytest.raises(StudyProblem, match="was pretrained at 32 px and would see 48 px"):
+        planned(NAME, size=48)
+    with pytest.raises(StudyProblem, match="north-s0-KD: Unknown pretrained weights 'resnet10t_w16.px48'"):
+        planned("resnet10t_w16.px48")
+    with pytest.raises(StudyProblem, match="Unknown model 'resnet10t_w16.small'"):
+        planned("resnet10t_w16.small")
 
 
 def test_one_command_pretrains_and_writes(classes, tmp_path, monkeypatch, capsys):
@@ -178,3 +202,5 @@ def test_one_command_pretrains_and_writes(classes, tmp_path, monkeypatch, capsys
     assert (tmp_path / "out" / f"{NAME}.safetensors").is_file()
     assert main(["pretrain", "resnet10t_w16.px46", str(classes)]) == 2
     assert "Did you mean" in capsys.readouterr().err
+    assert main(["pretrain", NAME, str(classes), "learning_rat=1"]) == 2
+    assert "Unknown setting of train 'learning_rat'. Did you mean 'learning_rate'?" in capsys.readouterr().err

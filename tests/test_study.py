@@ -90,6 +90,11 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
         ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"also": {"05_objectives": "WAKD"}}, "also: 05_objectives takes settings (name: value), got 'WAKD'."),
+        (
+            {"also": {"05_objectives": {"runs": "x"}}},
+            "also: 05_objectives: runs cannot be set here; the study sets it.",
+        ),
         ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
     ],
@@ -413,9 +418,21 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
 def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, tmp_path):
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "AT": {"objectives": ["ce", "at"]}}
     given = {"students": students, "window_map": None, "landscape": {"students": []}}
-    file = write(**given, reference="KD", also={"05_objectives": {"average": "SWAD", "reference": "CE"}})
+    file = write(
+        **given,
+        reference="KD",
+        also={
+            "05_objectives": {"average": "SWAD", "reference": "CE"},
+            "06_when_averaging_helps": {"averages": ["WAKD", "SWAD"]},
+        },
+    )
     index = run_study(file, out=tmp_path / "report", runs=tmp_path / "runs")
-    assert executed[-2:] == ["05_objectives", "03_compare"] and len(executed) == 2 * 4 + 2
+    assert executed[-3:] == ["05_objectives", "06_when_averaging_helps", "03_compare"] and len(executed) == 2 * 4 + 3
+    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    assert set(zip(cells["student"], cells["average"])) == {
+        (s, a) for s in ("CE", "KD", "AT") for a in ("WAKD", "SWAD")
+    }
+    assert cells.loc[cells["average"] == "WAKD", "dip"].notna().all()
     gains = pd.read_csv(tmp_path / "report" / "gains.csv")["label"]
     between = [label for label in gains if ": " not in label]
     assert between == [f"{s} {at} - KD {at}" for s in ("CE", "AT") for at in ("last", "WAKD")]  # not CE with AT

@@ -13,7 +13,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import recording, training
-from wakd_kit.recording import RunProblem
+from wakd_kit.recording import RunProblem, refuse_other_settings
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +310,11 @@ def test_a_run_recorded_before_there_was_warmup_is_accepted(split, tmp_path):
     assert quick(split, tmp_path / "run", resume=True).steps == 10
     with pytest.raises(RunProblem, match="warmup"):
         quick(split, tmp_path / "run", resume=True, warmup=2)
+    (tmp_path / "run").rename(tmp_path / "other.recording")  # one that is not finished yet
+    with pytest.raises(RunProblem, match="learning_rate"):  # and not warmup, which comes later in the alphabet
+        quick(split, tmp_path / "other", resume=True, learning_rate=0.5)
+    older["student"]["seed"], newer = None, {**older, "student": {**older["student"], "started_from": "shipped"}}
+    refuse_other_settings(tmp_path, older, {**newer, "warmup": 0})
 
 
 def test_a_student_may_be_trained_on_all_domains(split, tmp_path):

@@ -8,24 +8,26 @@ import numpy as np
 import pandas as pd
 from scipy.special import fdtrc
 
-from .comparison import brackets, paired
+from .comparison import brackets, on_unseen, paired, probability
+from .objectives import objectives as registry
 from .recorded import Recorded
-from .statistics import interval, rank_methods
+from .statistics import holm, interval, p_value, rank_methods
 
 
 def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
-    """A row per student, highest average first: accuracy in per cent on unseen domains before and after averaging.
+    """A row per student: accuracy in per cent on unseen domains before and after averaging.
 
     scores  long, as ``Recorded.scores``
     ``student``; ``before`` and ``after``: means over all targets and seeds; ``gain`` in points with its 95 % t interval
-    ``low, high`` over the ``n`` pairs, and ``sd`` of them; ``source_gain``: the same difference on source validation, mean
-    over source domains, with ``source_low, source_high``. Runs in which either found no window are left out on both sides;
-    where none is left, a row of NaN is.
+    ``low, high`` over the ``n`` pairs, and ``sd`` of them; ``p`` of the t test and ``p_holm``, corrected for the students;
+    ``source_gain``: the same difference on source validation, mean over source domains, with ``source_low, source_high``.
+    Runs in which either found no window are left out on both sides, and counted in ``missing``. Students without such
+    runs come first, highest average first: means over other runs are not comparable with theirs.
     """
-    rows = []
-    pairs = _pairs(scores, baseline, average)
+    pairs, rows = _pairs(scores, baseline, average), []
     for student in scores["student"].unique():
-        part = pairs[pairs["student"] == student]
+        every = pairs[pairs["student"] == student]
+        part = every.dropna()
         low, high = interval(part["gain"])
         source_low, source_high = interval(part["source_gain"])
         rows.append(
@@ -37,32 +39,42 @@ def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.Dat
                 "low": low,
                 "high": high,
                 "sd": part["gain"].std(ddof=1),
+                "p": p_value(part["gain"]),
                 "source_gain": part["source_gain"].mean(),
                 "source_low": source_low,
                 "source_high": source_high,
                 "n": len(part),
+                "missing": len(every) - len(part),
             }
         )
-    return pd.DataFrame(rows).sort_values("after", ascending=False, kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows)
+    table = table.assign(incomplete=table["missing"] > 0, p_holm=holm(table["p"]))
+    table = table.sort_values(["incomplete", "after"], ascending=[True, False], kind="stable", ignore_index=True)
+    return table.drop(columns="incomplete")
+
+
+def gains(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
+    """Gains on unseen domains in points, a row per target and seed, a column per student; NaN without a window."""
+    return _pairs(scores, baseline, average).pivot(index=["target", "seed"], columns="student", values="gain")
 
 
 def _pairs(scores: pd.DataFrame, baseline: str, average: str) -> pd.DataFrame:
-    """``student, target, seed, before, after, gain, source_gain`` in per cent and points, a row per run with both."""
+    """``student, target, seed, before, after, gain, source_gain`` in per cent and points, a row per run."""
+    on_unseen(scores)
     key = ["student", "target", "seed"]
     measured = scores.groupby([*key, "role", "strategy"], sort=False)["accuracy"].mean().unstack(["role", "strategy"])
     for label in (baseline, average):
         if ("target", label) not in measured:
             raise ValueError(f"No scores of {label}; there are {', '.join(scores['strategy'].unique())}.")
     wide = 100 * measured
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "before": wide["target", baseline],
             "after": wide["target", average],
             "gain": wide["target", average] - wide["target", baseline],
             "source_gain": wide["source", average] - wide["source", baseline],
         }
-    )
-    return table.dropna().reset_index()
+    ).reset_index()
 
 
 @dataclass(frozen=True)
@@ -92,18 +104,17 @@ def spread(scores: pd.DataFrame, *, baseline: str, average: str) -> Spread:
     A student without a score on both sides of every block is left out; with fewer than two students or blocks there is
     nothing to compare and every number is NaN. Seeds of one target share its images, so p speaks of these targets.
     """
-    gains = _pairs(scores, baseline, average).pivot(index=["target", "seed"], columns="student", values="gain")
-    gains = gains.dropna(axis="columns").to_numpy()
-    n, k = gains.shape
+    table = gains(scores, baseline=baseline, average=average).dropna(axis="columns").to_numpy()
+    n, k = table.shape
     if min(n, k) < 2:
         return Spread(k, n, *[float("nan")] * 5)
-    means = gains.mean(axis=0)
-    residual = gains - gains.mean(axis=1, keepdims=True) - means + gains.mean()
+    means = table.mean(axis=0)
+    residual = table - table.mean(axis=1, keepdims=True) - means + table.mean()
     error = (residual**2).sum() / ((n - 1) * (k - 1))
     observed = means.var(ddof=1)
     p = float(fdtrc(k - 1, (n - 1) * (k - 1), n * observed / error)) if error else float("nan")
     between = np.sqrt(max(0.0, observed - error / n))
-    return Spread(k, n, float(np.sqrt(observed)), float(np.sqrt(error / n)), float(between), p, rank_methods(gains).p)
+    return Spread(k, n, float(np.sqrt(observed)), float(np.sqrt(error / n)), float(between), p, rank_methods(table).p)
 
 
 def against(scores: pd.DataFrame, reference: str, label: str) -> pd.DataFrame:
@@ -119,45 +130,54 @@ def between_students(scores: pd.DataFrame) -> pd.DataFrame:
 
 def findings(table: pd.DataFrame, apart: Spread, *, baseline: str, average: str) -> list[str]:
     """What ``before_after`` and ``spread`` show, in sentences, from their numbers alone."""
-    missing, table = table.loc[table["n"] == 0, "student"], table[table["n"] > 0]
-    if table.empty:
+    none, known = table.loc[table["n"] == 0, "student"], table[table["n"] > 0]
+    if known.empty:
         return [f"No student has a score at {baseline} and at {average}."]
-    helped, harmed = table[table["low"] > 0], table[table["high"] < 0]
-    even = len(table) - len(helped) - len(harmed)
-    first, last = table.loc[table["gain"].idxmax()], table.loc[table["gain"].idxmin()]
     sentences = [
-        f"{average} is higher than {baseline} for {len(helped)} of {len(table)} students with an interval that leaves out "
-        f"zero, lower for {len(harmed)}, not to be told apart for {even}. Gains run from {_gain(last)} to {_gain(first)}."
-        + f" Without a score on both sides: {', '.join(missing)}."
-        * bool(len(missing))
+        f"{counted(known, average, baseline, 'students')} Gains run from {_gain(known, 'idxmin')} to {_gain(known, 'idxmax')}."
     ]
+    if len(none):
+        sentences.append(f"Without a score on both sides: {', '.join(none)}.")
     if np.isnan(apart.p):
-        return [
-            *sentences,
-            f"Whether students gain alike cannot be said of {apart.students} with both scores on {apart.blocks} targets x seeds.",
-        ]
+        said = f"{apart.students} with both scores on {apart.blocks} targets x seeds."
+        return [*sentences, f"Whether students gain alike cannot be said of {said}"]
     alike = "do not gain alike" if apart.p < 0.05 else "cannot be shown to gain differently"
     sentences.append(
         f"Students {alike}: their mean gains have an sd of {apart.observed:.1f} points, where noise alone would give "
         f"{apart.noise:.1f} (F test p {_probability(apart.p)}, Friedman p {_probability(apart.p_ranks)}; "
         f"{apart.students} students on {apart.blocks} targets x seeds); the true sd is estimated at {apart.between:.1f}."
     )
-    if len(table) > 2:  # two are always in order or not
-        level = np.corrcoef(_ranked(table["before"] + table["after"]), _ranked(table["gain"]))[0, 1]
-        order = np.corrcoef(_ranked(table["before"]), _ranked(table["after"]))[0, 1]
+    whole = known[known["missing"] == 0]
+    if len(whole) > 2:  # two are always in order or not
+        level = np.corrcoef(_ranked(whole["before"] + whole["after"]), _ranked(whole["gain"]))[0, 1]
+        order = np.corrcoef(_ranked(whole["before"]), _ranked(whole["after"]))[0, 1]
         sentences.append(
-            f"Over students, the gain and the level (mean of before and after) have a rank correlation of {level:+.2f}; the "
-            f"order of students before and after averaging one of {order:+.2f}. Best before: "
-            f"{table.loc[table['before'].idxmax(), 'student']}; best after: {table.iloc[0]['student']}."
+            f"Over {len(whole)} students, the gain and the level (mean of before and after) have a rank correlation of "
+            f"{level:+.2f}; the order of students before and after averaging one of {order:+.2f}. Best before: "
+            f"{whole.loc[whole['before'].idxmax(), 'student']}; best after: {whole.loc[whole['after'].idxmax(), 'student']}."
         )
     return sentences
+
+
+def counted(table: pd.DataFrame, average: str, baseline: str, what: str) -> str:
+    """One sentence: how many intervals of the gain leave out zero, and how many hold with Holm's correction."""
+    known = table[table["n"] > 1]
+    higher, lower, held = (int(test.sum()) for test in (known["low"] > 0, known["high"] < 0, known["p_holm"] < 0.05))
+    once = len(table) - len(known)
+    return (
+        f"{average} against {baseline} on unseen domains: higher for {higher} of {len(known)} {what} with a 95 % interval over "
+        f"pairs that leaves out zero, lower for {lower}; {held} of them keep p < 0.05 with Holm's correction for all."
+        + f" Of {once} {what} with one pair nothing can be said."
+        * bool(once)
+    )
 
 
 def _ranked(values: pd.Series) -> np.ndarray:
     return values.rank().to_numpy()
 
 
-def _gain(row: pd.Series) -> str:
+def _gain(table: pd.DataFrame, which: str) -> str:
+    row = table.loc[getattr(table["gain"], which)()]
     return f"{row['gain']:+.1f} {brackets(row['low'], row['high'])} ({row['student']}, n = {row['n']:.0f})"
 
 
@@ -179,6 +199,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "gain, points": number("+.1f", "gain"),
             "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
             "sd of pairs": number(".1f", "sd"),
+            "p, Holm": [probability(p) for p in table["p_holm"]],
             "gain on source": number("+.1f", "source_gain"),
             "95 % t, source": [brackets(*ends) for ends in zip(table["source_low"], table["source_high"])],
             "n": table["n"],
@@ -187,27 +208,34 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def objectives(study: Recorded) -> pd.DataFrame:
-    """``student, model, objectives``: what each student minimises, with weights and the settings it gives its objectives."""
+    """``student, model, objectives``: what each student minimises, with weights and settings other than the default."""
     rows = {}
     for run in study.runs:
-        terms = " + ".join(map(_term, run.settings["objectives"]))
+        terms = " + ".join(map(term, run.settings["objectives"]))
         rows.setdefault(run.name, {"student": run.name, "model": run.settings["student"]["name"], "objectives": terms})
     return pd.DataFrame(list(rows.values()))
 
 
-def _term(spec: dict) -> str:
-    settings = {name: value for name, value in spec.items() if name not in ("name", "label", "weight", "schedule")}
-    said = ", ".join(f"{name} {value}" for name, value in settings.items())
-    return f"{spec['weight']:g} {spec['name']}" + f" ({said})" * bool(said)
+def term(spec: dict) -> str:
+    """One objective of a list with its weight, its temperature, and other settings where they are not the default."""
+    about = registry.about(spec["name"])
+    usual = {**about.built_with, **about.called_with, "schedule": about.schedule}
+    told = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
+    own = {n: value for n, value in told.items() if n == "temperature" or value != usual.get(n)}
+    said = ", ".join(f"{name} {value}" for name, value in own.items())
+    schedule = "scheduled as published" if about.schedule and "schedule" not in own else ""
+    inside = ", ".join(filter(None, (said, schedule)))
+    return f"{spec['weight']:g} {spec['name']}" + f" ({inside})" * bool(inside)
 
 
 def captions(study: Recorded, reference: str, *, baseline: str, average: str) -> dict[str, str]:
     """What the numbers of the printed tables are, and what chose the models behind them."""
-    over = f"all {len(study.targets)} targets and {len(study.seeds)} seeds"
+    over = f"{len(study.targets)} targets and {len(study.seeds)} seeds"
     return {
         "before_after": f"Accuracy in % on the domain left out, mean over {over}: before is {baseline}, after is {average}, "
-        "with the paired difference in points, its 95 % t interval and the sd of pairs; the same difference on source "
-        f"validation, mean over its domains; n pairs. {study.selection()}",
+        "with the paired difference in points, its 95 % t interval over pairs and the sd of pairs; p of the t test with "
+        "Holm's correction for the students; the same difference on source validation, mean over its domains; n pairs, fewer "
+        f"where no window was found, and then not comparable with the others. {study.selection()}",
         "against": f"Accuracy of each student at {average} less that of {reference} at {average}, in points, paired by target "
         "and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target "
         f"means. p is of the t test over all pairs; Holm's correction is for all rows. {study.selection([average])}",

@@ -34,6 +34,8 @@ class Board:
         self.run = run
         self.curves = run.source_curves
         self.target = run.settings["split"]["target"]
+        if self.target is None:
+            raise ValueError("The explorer shows an unseen domain beside source validation; this run left none out.")
         self.sources = list(run.settings["split"]["sources"])
         self._measured: dict[tuple, pd.Series] = {}
         self._recorded()

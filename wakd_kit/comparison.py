@@ -20,8 +20,10 @@ __all__ = [
     "collect",
     "findings",
     "interval",
+    "on_unseen",
     "one_run",
     "paired",
+    "probability",
     "ranks",
     "rounded",
     "summary",
@@ -38,7 +40,7 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
     under the root of sd); ``n`` runs. A strategy that found no window in some run, or was not evaluated on it, has no mean:
     a mean over the rest would not be comparable. ``missing`` counts the runs of its student without a score.
     """
-    unseen = _unseen(scores)
+    unseen = on_unseen(scores)
     rows = []
     for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
         by_target = 100 * part.pivot(index="seed", columns="target", values=measure)
@@ -66,7 +68,7 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
 def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores on one unseen domain, seed by seed, in per cent: ``student, strategy``, a column per seed, their ``mean`` and
     ``sd``, ``ece`` there and accuracy on ``source`` validation, both means over seeds. NaN where no window was found."""
-    unseen, rows = _unseen(scores), []
+    unseen, rows = on_unseen(scores), []
     sources = scores[scores["role"] == "source"].groupby(["student", "strategy"])["accuracy"]
     source = 100 * sources.agg(lambda values: values.mean(skipna=False))
     for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
@@ -85,7 +87,7 @@ def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _unseen(scores: pd.DataFrame) -> pd.DataFrame:
+def on_unseen(scores: pd.DataFrame) -> pd.DataFrame:
     """The rows on the unseen domain. Raises ``ValueError`` when two of them claim the same student, target and seed."""
     unseen = scores[scores["role"] == "target"]
     key = ["student", "strategy", "target", "seed"]
@@ -108,7 +110,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     Pairs share targets, so ``target_low, target_high`` is the t interval over the means of the ``targets`` targets as
     well: wide with few targets, and the honest one for a domain not in the list.
     """
-    unseen = _unseen(scores).set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
+    unseen = on_unseen(scores).set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
     known = unseen.index.droplevel(["target", "seed"]).unique()
     rows = []
     for first, second in contrasts:
@@ -157,7 +159,7 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
     without a score on every run has no rank. Students with fewer than two ranked strategies or two blocks are left out.
     """
     rows = []
-    for student, part in _unseen(scores[scores["strategy"] != DEPLOYED]).groupby("student", sort=False):
+    for student, part in on_unseen(scores[scores["strategy"] != DEPLOYED]).groupby("student", sort=False):
         table = part.pivot(index=["target", "seed"], columns="strategy", values="accuracy")[part["strategy"].unique()]
         whole = table.dropna(axis="columns")
         if min(whole.shape) < 2:
@@ -233,9 +235,6 @@ def findings(table: pd.DataFrame) -> list[str]:
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
 
-    def probability(p: float) -> str:
-        return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
     return pd.DataFrame(
         {
             "difference": table["label"],
@@ -253,6 +252,11 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 def brackets(low: float, high: float) -> str:
     """An interval as it is printed; a dash where there is none."""
     return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
+
+
+def probability(p: float) -> str:
+    """A p value as it is printed; a dash where there is none."""
+    return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def one_run(table: pd.DataFrame) -> pd.DataFrame:

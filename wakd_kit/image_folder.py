@@ -6,7 +6,6 @@ greyscale at 255, which turns nearly every pixel white; here the upper eight bit
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -143,8 +142,11 @@ def _unpacked(archive: Path, cache: Path) -> Path:
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         try:
             unpack_classes(archive, partial)
-            with contextlib.suppress(FileExistsError, OSError):  # another process was faster
+            try:
                 os.replace(partial, folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .deployed import Deployed
-from .pretrained import find
+from .pretrained import find, pretrained_at
 from .registry import did_you_mean
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval
 from .zoo import SMALL
@@ -67,9 +68,9 @@ def build_model(
     count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
         raise ValueError(f"A classifier needs at least two classes; got {count}.")
-    small = name.partition(".")[0]
+    small, _, tag = name.partition(".")
     timm_name, defaults = SMALL.get(small, (name, {}))
-    if not timm.is_model(timm_name):
+    if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
         raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
     found = find(name) if pretrained and weights is None else None
     file = found.file if found else None if weights is None else Path(weights)
@@ -83,7 +84,8 @@ def build_model(
             spec["weights"] = str(file)
         elif pretrained:
             spec["started_from"] = found.origin if found else "timm's hub"
-            spec |= {"pretrained_size": found.size} if found and found.size else {}
+        trained_at = found.size if found else pretrained_at(file) if file else None
+        spec |= {"pretrained_size": trained_at} if trained_at else {}
         tap = Tap(model, spec)
         return tap if deployed is None else Deployed(tap, deployed)
 

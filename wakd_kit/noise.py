@@ -22,25 +22,24 @@ _COLUMNS = {"begin": int, "end": int, "place": str, "domain": str, "role": str, 
 
 
 def noise(run, coefficients) -> dict[str, float]:
-    """How the last iterates of the segments in an average's window lie around it, from the run's Gram matrix alone.
+    """How the stored iterates in an average's window lie around it, from the run's Gram matrix alone.
 
-    coefficients  a mean over a window of two segments or more
+    coefficients  a mean over a window of two stored segments or more; each has one iterate, its last
 
     ``spread``   root mean square distance of the iterates from the average, in parameter distance
     ``relative`` the same, over the distance of the average from the initial parameters
     ``bounce``   the mean squared step between neighbouring iterates over twice their variance (von Neumann 1941): about 1
-                 for iterates that are independent draws around a mean, near 0 for ones that drift along a path
+                 for iterates that are independent draws around a mean, near 0 for ones that drift along a path. It is of
+                 iterates one stored segment apart, so runs that store segments of other lengths are not comparable
     ``drift``    distance of the window's last iterate from its first, over ``spread``
 
-    Raises ``ValueError`` for fewer than two segments, or coefficients that are not of segment means.
+    Raises ``ValueError`` for fewer than two, or coefficients that are not of segment means.
     """
-    first, last = coefficients.window()
-    if getattr(coefficients, "of", "mean") != "mean" or last <= first:
-        raise ValueError(f"Noise is of a mean over two segments or more; got {coefficients!r}.")
+    recorded = _iterates(run, coefficients)
     both, segments = gram(run, of="both"), len(run.table)
     average = vector(coefficients, segments)
-    ends = np.zeros((last - first + 1, 2 * segments))
-    ends[np.arange(len(ends)), segments + np.arange(first, last + 1)] = 1
+    ends = np.zeros((len(recorded), 2 * segments))
+    ends[np.arange(len(ends)), segments + recorded] = 1
 
     def squared(steps: np.ndarray) -> np.ndarray:
         return np.einsum("ni,ij,nj->n", steps, both, steps).clip(min=0)
@@ -55,6 +54,25 @@ def noise(run, coefficients) -> dict[str, float]:
         "bounce": float(steps / (2 * variance)),
         "drift": across / spread,
     }
+
+
+def has_noise(run, coefficients) -> bool:
+    """Whether these are coefficients of segment means whose window holds two stored segments or more."""
+    return getattr(coefficients, "of", "mean") == "mean" and len(_stored_ends(run, coefficients)) > 1
+
+
+def _iterates(run, coefficients) -> np.ndarray:
+    if not has_noise(run, coefficients):
+        raise ValueError(f"Noise is of a mean over two stored segments or more; got {coefficients!r}.")
+    return _stored_ends(run, coefficients)
+
+
+def _stored_ends(run, coefficients) -> np.ndarray:
+    """The recorded segments in a window that end where a stored one does: the others' iterates are gone."""
+    first, last = coefficients.window()
+    steps = run.table["step"].to_numpy()
+    inside = np.arange(first, last + 1)
+    return inside[np.isin(steps[inside], run.segments.edges)]
 
 
 def between(
@@ -76,13 +94,8 @@ def between(
     roles  "source" (validation) by default; with "target" rows of it are an oracle's
     name   kept as landscape/<name>.csv in the run's folder; continues after a kill
     """
-    first, last = coefficients.window()
-    if last <= first:
-        raise ValueError(f"Neighbours need a window of two segments or more; got {coefficients!r}.")
+    steps = run.table["step"].to_numpy()[_iterates(run, coefficients)].tolist()
     file, sweep = table_file(run, name), Sweep(run, split, roles=roles, workers=workers)
-    edges = run.segments.edges
-    stored = np.unique(np.searchsorted(edges, run.table["step"].to_numpy()[first : last + 1]))
-    steps = [int(edges[position]) for position in stored]
     places = [(a, b) for a, b in zip(steps, steps)] + list(zip(steps[:-1], steps[1:]))
     identity = {
         "kind": "between",
@@ -93,9 +106,9 @@ def between(
     }
 
     def points(done: int) -> Iterator[Point]:
-        at = {step: position for step, position in zip(steps, stored)}
+        at = {int(edge): position for position, edge in enumerate(run.segments.edges)}
         for begin, end in places[done:]:
-            pair = [sweep.vector(run.segments.read(int(at[step]), "end")) for step in (begin, end)]
+            pair = [sweep.vector(run.segments.read(at[step], "end")) for step in (begin, end)]
             yield Point(pair[0] if begin == end else sweep.combination((0.5, 0.5), pair))
 
     with growing(file, identity, _COLUMNS, points=len(places), rows_per_point=len(sweep.roles)) as table:

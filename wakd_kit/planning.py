@@ -31,7 +31,7 @@ import yaml
 
 from . import sources
 from .averaging import Curves, choose, labels_of
-from .domains import load_domains
+from .domains import Domains, load_domains
 from .jobs import Job, Place
 from .models import build_model
 from .objectives import combine, objectives
@@ -49,6 +49,7 @@ from .parameters import (
     make,
     plain,
 )
+from .pretrained import check_size, find
 from .registry import UnknownName, did_you_mean
 from .training import segment_ends
 
@@ -102,6 +103,12 @@ class Study:
             fixed = SET_BY_STUDY & (given or {}).keys() - ({"strategies"} if where == "landscape" else set())
             if fixed:
                 return f"{where}: {', '.join(sorted(fixed))} cannot be set here; the study sets it for all."
+        for name, own in self.also.items():
+            if not isinstance(own, dict | None):
+                return f"also: {name} takes settings (name: value), got {own!r}."
+            fixed = {"about", "runs", "only", "tables"} & (own or {}).keys()
+            if fixed:
+                return f"also: {name}: {', '.join(sorted(fixed))} cannot be set here; the study sets it."
         for key in self.window_map:
             if key not in ("grid", "seeds", "students"):
                 return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
@@ -187,7 +194,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     for job in (job for job in chains[splits[0]] if job.records):
         cls = describe(job.notebook)
         try:
-            _rehearse(cls(**job.parameters), domains.classes)
+            _rehearse(cls(**job.parameters), domains)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
     return [*(job for chain in chains.values() for job in chain), *_over_all(study, chains, place, listed)]
@@ -301,8 +308,18 @@ def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[s
     if issubclass(cls, Training):
         defined = _defined_in(json.dumps(complete.objectives))
         training = sources.digests((*sources.RECORDING, *sources.of_objectives(defined)))
+        training |= _weights_of(study, name, complete)
     analysis = {**sources.digests(sources.ANALYSIS[file.stem]), file.name: sources.of_notebook(file)}
     return Job(name, file, plain(complete), tuple(after), training, analysis)
+
+
+def _weights_of(study: Study, name: str, p: Training) -> dict[str, str]:
+    """Which pretrained weights a training starts from; nothing where it starts from none, or asks timm's hub for them."""
+    try:
+        found = find(p.model) if p.pretrained and p.weights is None else None
+    except ValueError as error:
+        raise StudyProblem(f"{study.name}, {name}: {error}") from error
+    return {"weights": found.origin} if found else {}
 
 
 @functools.cache
@@ -311,12 +328,14 @@ def _defined_in(listed: str) -> tuple[str, ...]:
     return tuple(objectives.get(spec["name"]).__module__ for spec in combine(json.loads(listed)).specs)
 
 
-def _rehearse(p: Training, classes: tuple[str, ...]) -> None:
+def _rehearse(p: Training, domains: Domains) -> None:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be."""
     objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
     if objectives.needs("teacher") and teacher is None:
         raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
-    build_model(p.model, classes, **{**p.student(), "pretrained": False})
+    student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
+    found = find(p.model) if p.pretrained and p.weights is None else None
+    check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
     settings = {"edges": [], **p.training()}
     settings["declare"] = [{"name": s} if isinstance(s, str) else s for s in settings["declare"]]
     if min(p.steps, p.segment_length) < 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .domains import Split
 from .models import in_eval
 from .objectives import Combined
+from .pretrained import check_size
 from .views import to_float
 
 
@@ -28,7 +29,8 @@ def prepare(
         for model, who in ((student, "student"), (teacher, "teacher"))
     )
     found = ours.logits.shape[1]
-    _check_size(student, split)
+    spec = getattr(student, "spec", {})
+    check_size(spec.get("name", ""), spec.get("pretrained_size"), getattr(student, "size", None), split.domains.size)
     if found != classes:
         raise ValueError(f"Student gives {found} classes, the data has {classes}: build it with classes=split.classes.")
     if teacher is not None and theirs.logits.shape[1] != classes:
@@ -52,17 +54,6 @@ def prepare(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
             stacklevel=4,
-        )
-
-
-def _check_size(student: nn.Module, split: Split) -> None:
-    """Small backbones are pretrained at one size, and what they know of edges and strokes does not carry over to another."""
-    spec, size = getattr(student, "spec", {}), split.domains.size
-    trained_at = spec.get("pretrained_size")
-    if trained_at and size != trained_at and not spec["settings"].get("input_size"):
-        raise ValueError(
-            f"{spec['name']} was pretrained at {trained_at} px, the images have {size} px. Take weights for {size} px (wakd list "
-            f"weights), load the images at {trained_at} px, or say build_model(..., input_size={trained_at}) to resize them."
         )
 
 

@@ -6,6 +6,7 @@ like timm's: ``resnet10t_w16.px64`` is the model ``resnet10t_w16`` pretrained at
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -50,7 +51,7 @@ def find(name: str) -> Found | None:
     if folder := os.environ.get("WAKD_WEIGHTS"):
         for file in (Path(folder).expanduser() / f"{name}{ending}" for ending in ENDINGS):
             if file.is_file():
-                return Found(file, f"{file.name} in WAKD_WEIGHTS")
+                return Found(file, f"{file.name} in WAKD_WEIGHTS (SHA-256 {sha256(file)[:12]})", pretrained_at(file))
     model = name.partition(".")[0]
     if model in SMALL:
         sizes = [other for other in cards if other.startswith(f"{model}.")]
@@ -80,7 +81,34 @@ def _checked(name: str, card: dict) -> Found:
     return Found(file, f"shipped {name} (SHA-256 {digest[:12]})", card["input"]["size"])
 
 
+def pretrained_at(file: Path) -> int | None:
+    """The side in pixels that weights were pretrained at, from the card of ``wakd pretrain`` beside them; else None."""
+    card = file.with_name(f"{file.name}.json")
+    known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return known["input"]["size"] if "held_out" in known else None
+
+
+def check_size(name: str, trained_at: int | None, resized_to: tuple[int, int] | None, size: int) -> None:
+    """Small backbones are pretrained at one size, and what they know of edges and strokes does not carry over to another.
+
+    trained_at  side in pixels, None where nothing is known;  resized_to  what the model resizes its images to, if it does
+    size        side of the images. Raises ``ValueError`` when the model would see another size than it was trained at
+    """
+    seen = resized_to[0] if resized_to else size
+    if trained_at and seen != trained_at:
+        raise ValueError(
+            f"{name} was pretrained at {trained_at} px and would see {seen} px. Take weights for {seen} px (wakd list weights), "
+            f"load the images at {trained_at} px, or say build_model(..., input_size={trained_at}) to resize them."
+        )
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
+    stat = file.stat()
+    return _sha256(file, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache  # a plan of a thousand jobs asks for the same few
+def _sha256(file: Path, size: int, changed: int) -> str:
     with open(file, "rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()

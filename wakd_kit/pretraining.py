@@ -7,6 +7,7 @@ It is ``train`` on a split that leaves no domain out, so it is deterministic, re
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .run import Run
 from .training import train
 
 HELD_OUT = 0.1
+TRAINED_WITH = sorted(inspect.signature(train).parameters.keys() - {"student", "split", "seed", "save_to", "resume"})
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Recipe:
     warmup: float = 0.05  # of all steps
     label_smoothing: float = 0.1
 
-    def training(self, images: int) -> dict:
-        """Settings of ``train`` for this many training images."""
-        steps = max(20, round(self.epochs * images / self.batch_size))
+    def training(self, images: int, *, steps: int | None = None) -> dict:
+        """Settings of ``train`` for this many training images, or for this many steps."""
+        steps = steps or max(20, round(self.epochs * images / self.batch_size))
         return {
             "objectives": [{"name": "ce", "label_smoothing": self.label_smoothing}],
             "steps": steps,
@@ -52,7 +54,7 @@ class Recipe:
             "optimiser": "adamw",
             "weight_decay": self.weight_decay,
             "schedule": "cosine",
-            "warmup": max(1, round(self.warmup * steps)),
+            "warmup": round(self.warmup * steps),
             "batchnorm": "last",
             "declare": ["last"],
             "most_stored": 4,
@@ -78,13 +80,16 @@ def recipe_of(name: str) -> Recipe:
 def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None, seed: int = 0, **changes) -> Run:
     """Pretrain a backbone by its recipe on class/images, a folder or an archive; a tenth of each class is held out.
 
-    changes  other settings of ``train``, such as steps=20
+    changes  other settings of ``train``, such as steps=20; warm-up and segments follow the steps
     A killed run continues with the same call. The default folder is runs/pretrain/<name>.
     """
     recipe = recipe_of(name)
+    for setting in changes:
+        if setting not in TRAINED_WITH:
+            raise ValueError(did_you_mean("setting of train", setting, TRAINED_WITH))
     split = leave_one_out(load_domains(f"images:{images}", size=recipe.size), None, seed, validation=HELD_OUT)
     student = build_model(recipe.model, split.classes, seed=seed)
-    settings = {**recipe.training(len(split.train["images"])), **changes}
+    settings = {**recipe.training(len(split.train["images"]), steps=changes.get("steps")), **changes}
     return train(student, split, **settings, seed=seed, save_to=save_to or Path("runs/pretrain", name), resume=True)
 
 

@@ -318,11 +318,16 @@ def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
         os.replace(partial, folder)
 
 
+GAINED = {"warmup": 0}  # settings that recordings made before them did not have, as they were then
+
+
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
-    asked = json.loads(json.dumps(asked))
+    asked, recorded = json.loads(json.dumps(asked)), {**GAINED, **recorded}
     for key in sorted(recorded.keys() | asked.keys()):
         old, new = recorded.get(key), asked.get(key)
+        if key == "student" and old and new:  # where weights came from was not always recorded
+            new = {k: v for k, v in new.items() if k in old or k not in ("started_from", "pretrained_size")}
         if key == "teacher" and old and new:  # known by what it is, not by where it lies
             old, new = ({k: v for k, v in t.items() if k != "run" and k in old} for t in (old, new))
         if old != new:

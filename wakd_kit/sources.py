@@ -23,7 +23,6 @@ RECORDING = (
     "batches",
     "models",
     "pretrained",
-    "weights",
     "tap",
     "zoo",
     "deployed",
@@ -99,9 +98,8 @@ def _digests(parts: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for part in parts:
         module, _, names = part.partition(":")
-        if (PACKAGE / module).is_dir():  # of modules, or of cards, which hold the hashes of the files they describe
-            inside = [f for f in sorted((PACKAGE / module).iterdir()) if f.suffix in (".py", ".json")]
-            found |= {f"{module}/{file.stem}": _digest(file) for file in inside}
+        if (PACKAGE / module).is_dir():
+            found |= {f"{module}/{file.stem}": _digest(file) for file in sorted((PACKAGE / module).glob("*.py"))}
         else:
             file = PACKAGE / module
             found[module] = _digest(file if file.suffix else file.with_suffix(".py"), names)

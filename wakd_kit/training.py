@@ -374,7 +374,7 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     run = load_run(folder, split=split, template=student)
     # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
     stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
-    # settings gained since then had their defaults
-    recorded = {"warmup": 0, **run.settings, "objectives": combine(run.settings["objectives"]).specs}
+    # settings that objectives have gained since then had their defaults
+    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
     refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
     return run

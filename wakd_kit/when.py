@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
-from .alike import before_after
+from .alike import before_after, counted, gains, term
 from .averaging import Coefficients
-from .comparison import brackets
+from .comparison import brackets, probability
 from .flatness import flatness
-from .noise import between, noise
+from .noise import between, has_noise, noise
 from .recorded import Recorded
+from .recording import RunProblem
 from .run import Run
+from .statistics import holm, interval
 
 MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
-DIRECTIONS = 4
+DIRECTIONS, FEWEST = 4, 8
 SAID = {
     "dip": "dip of the source loss half way between neighbouring iterates, nats",
     "rise": "rise of the source loss in random directions, as far from the average as iterates are, nats",
@@ -30,22 +33,40 @@ SAID = {
 
 
 def factors(run: Run) -> dict[str, object]:
-    """What a cell of the grid may differ in, from a run's settings: objective, learning rate, steps, start, schedule."""
+    """What cells are told apart by in figures, from a run's settings: objective, learning rate, steps, start, schedule."""
+    recipe = _recipe(run)
+    return {name: recipe[name] for name in ("objective", "learning rate", "steps", "start", "schedule")}
+
+
+def _recipe(run: Run) -> dict[str, object]:
+    """All that a training may differ in beside its split, seed and how it is stored."""
     s = run.settings
-    student = s["student"]
+    student, teacher = s["student"], s["teacher"]
+    left_out = {
+        "student",
+        "teacher",
+        "split",
+        "seed",
+        "objectives",
+        "declare",
+        "edges",
+        "most_stored",
+        "storage",
+        "format",
+    }
+    started = student.get("pretrained") or student.get("weights")
     return {
         "objective": " + ".join(map(_objective, s["objectives"])),
-        "learning rate": s["learning_rate"],
-        "steps": s["steps"],
-        "start": "pretrained" if student.get("started_from") or student.get("weights") else "scratch",
-        "schedule": s["schedule"],
+        "model": [student["name"].partition(".")[0], student.get("settings")],
+        "start": "pretrained" if started else "scratch",
+        # whether there is a teacher goes with the objective
+        "teacher": None if teacher is None else [teacher.get("run"), teacher.get("strategy"), teacher.get("model")],
+        **{name.replace("_", " "): value for name, value in s.items() if name not in left_out},
     }
 
 
 def _objective(spec: dict) -> str:
-    temperature = f" T={spec['temperature']:g}" if "temperature" in spec else ""
-    weight = f"{spec['weight']:g} " if spec["weight"] != 1 else ""
-    return f"{weight}{spec['name'].upper()}{temperature}"
+    return term(spec).removeprefix("1 ").replace(spec["name"], spec["name"].upper(), 1)
 
 
 def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.DataFrame:
@@ -58,9 +79,11 @@ def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.Dat
     """
     rows = []
     for run in tqdm(study.runs, disable=not progress, unit="run"):
-        split, choice = run.settings["split"], run.choices[average]
+        split, choice = run.settings["split"], run.choices.get(average)
+        if choice is None:
+            raise RunProblem(f"{run.folder} was not evaluated with {average}.")
         row = {"student": run.name, "target": split["target"], "seed": split["seed"]}
-        if isinstance(choice, Coefficients) and choice.of == "mean" and choice.window()[0] < choice.window()[1]:
+        if isinstance(choice, Coefficients) and has_noise(run, choice):
             row |= noise(run, choice) | {"dip": between(run, choice)["dip"].mean()}
             flat = flatness(
                 run, {average: choice}, radii=[row["spread"]], directions=DIRECTIONS, roles=("source",), name="rise"
@@ -74,7 +97,8 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
     """A row per student and average: factors, the paired gain over the baseline with its interval, means of the measures.
 
     ``student, average``, the factors; ``before, after, gain, low, high, n`` on the unseen domain and ``source_gain,
-    source_low, source_high`` on source validation, in per cent and points, as ``alike.before_after``; ``dip``, ... as
+    source_low, source_high`` on source validation, in per cent and points, as ``alike.before_after``, ``p_holm`` corrected
+    for all rows; ``dip``, ... as
     ``measured``, means over targets and seeds.
     """
     of_student = {run.name: factors(run) for run in reversed(study.runs)}
@@ -86,23 +110,24 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
         tables.append(
             pd.concat([table[["student"]].assign(average=average), known, table.drop(columns="student")], axis=1)
         )
-    return pd.concat(tables, ignore_index=True).merge(means, left_on="student", right_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    table["p_holm"] = holm(table["p"])  # for all cells and averages, not those of one average alone
+    return table.merge(means, left_on="student", right_index=True)
 
 
-def explained(table: pd.DataFrame, *, role: str = "target", draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Rank correlation over cells of the gain with each measure, with a 95 % bootstrap interval over cells.
+def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Rank correlation over cells of the gain on unseen domains with each measure, with a 95 % bootstrap interval over cells.
 
     table  as ``cells`` returns
-    role   "target": the gain on unseen domains; "source": the gain on source validation
-    ``average, measure, correlation, low, high, cells``. Cells share teachers, images and starts: an interval that treats
-    them as independent is on the narrow side.
+    ``average, measure, correlation, low, high, cells``; no interval below ``FEWEST`` cells, whose bootstrap collapses. Cells
+    share teachers, images and starts: an interval that treats them as independent is on the narrow side.
     """
-    gain, rng, rows = "gain" if role == "target" else "source_gain", np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(seed), []
     for average, part in table.groupby("average", sort=False):
         for measure in MEASURES:
-            pairs = part[[measure, gain]].dropna().to_numpy()
+            pairs = part[[measure, "gain"]].dropna().to_numpy()
             n = len(pairs)
-            drawn = [_rank_correlation(pairs[rng.integers(0, n, n)]) for _ in range(draws if n > 2 else 0)]
+            drawn = [_rank_correlation(pairs[rng.integers(0, n, n)]) for _ in range(draws if n >= FEWEST else 0)]
             drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
             low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
             row = {"average": average, "measure": measure, "correlation": _rank_correlation(pairs)}
@@ -120,33 +145,56 @@ def _rank_correlation(pairs: np.ndarray) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells that differ in one factor alone: what changing it does to the gain.
+def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
+    """Students whose settings differ in one thing alone: what changing it does to the gain on unseen domains.
 
-    ``average, factor, from, to, students``; ``gain_from, gain_to``: gains of both on unseen domains, points.
+    ``average, factor, from, to, students``; ``gain_from, gain_to``: means over the ``n`` targets and seeds of both;
+    ``difference``: of the gains, paired by target and seed, with its 95 % t interval ``low, high`` over pairs; points.
     """
-    names = ["objective", "learning rate", "steps", "start", "schedule"]
+    recipes = {run.name: _recipe(run) for run in reversed(study.runs)}
     rows = []
-    for average, part in table.groupby("average", sort=False):
-        listed = part.to_dict("records")
-        for i, first in enumerate(listed):
-            for second in listed[i + 1 :]:
-                differ = [name for name in names if first[name] != second[name]]
-                if len(differ) == 1:
-                    factor = differ[0]
-                    a, b = (first, second) if _before(first[factor], second[factor]) else (second, first)
-                    rows.append(
-                        {
-                            "average": average,
-                            "factor": factor,
-                            "from": a[factor],
-                            "to": b[factor],
-                            "students": f"{a['student']}, {b['student']}",
-                            "gain_from": a["gain"],
-                            "gain_to": b["gain"],
-                        }
-                    )
-    return pd.DataFrame(rows, columns=["average", "factor", "from", "to", "students", "gain_from", "gain_to"])
+    for average in averages:
+        table = gains(study.scores, baseline=baseline, average=average)
+        for one, other in combinations(study.students, 2):
+            differ = _differ(recipes[one], recipes[other])
+            if len(differ) != 1:
+                continue
+            factor = differ[0]
+            if not _before(recipes[one][factor], recipes[other][factor]):
+                one, other = other, one
+            both = table[[one, other]].dropna()
+            low, high = interval(both[other] - both[one])
+            rows.append(
+                {
+                    "average": average,
+                    "factor": factor,
+                    "from": _text(recipes[one][factor]),
+                    "to": _text(recipes[other][factor]),
+                    "students": f"{one}, {other}",
+                    "gain_from": both[one].mean(),
+                    "gain_to": both[other].mean(),
+                    "difference": (both[other] - both[one]).mean(),
+                    "low": low,
+                    "high": high,
+                    "n": len(both),
+                }
+            )
+    return pd.DataFrame(rows, columns=_CONTRAST)
+
+
+_CONTRAST = ["average", "factor", "from", "to", "students", "gain_from", "gain_to", "difference", "low", "high", "n"]
+
+
+def _differ(first: dict, second: dict) -> list[str]:
+    """Names of what differs. One that has no teacher differs from one that has by its objective."""
+    names = [name for name in first if first[name] != second[name]]
+    if "teacher" in names and None in (first["teacher"], second["teacher"]) and "objective" in names:
+        names.remove("teacher")
+    return names
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _before(a, b) -> bool:
@@ -158,24 +206,25 @@ def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) 
     sentences = []
     for average, part in table.groupby("average", sort=False):
         known = part[part["n"] > 0]
-        higher, lower = (known["low"] > 0).sum(), (known["high"] < 0).sum()
+        if known.empty:
+            sentences.append(f"{average} has no score beside {baseline} in any cell.")
+            continue
         best, worst = known.loc[known["gain"].idxmax()], known.loc[known["gain"].idxmin()]
-        sentences.append(
-            f"{average} against {baseline} on unseen domains: higher in {higher} of {len(known)} cells with an interval that "
-            f"leaves out zero, lower in {lower}. Most: {_cell(best)}; least: {_cell(worst)}."
-        )
+        sentences.append(f"{counted(known, average, baseline, 'cells')} Most: {_cell(best)}; least: {_cell(worst)}.")
     first = correlations[correlations["average"] == correlations["average"].iloc[0]].dropna(subset=["correlation"])
     if len(first):
         r = first.loc[first["correlation"].abs().idxmax()]
+        between = f" [{r['low']:+.2f}, {r['high']:+.2f}], bootstrap over cells" if np.isfinite(r["low"]) else ""
         sentences.append(
-            f"Over {r['cells']} cells the gain of {r['average']} goes most with: {SAID[r['measure']]} (rank correlation "
-            f"{r['correlation']:+.2f} [{r['low']:+.2f}, {r['high']:+.2f}], bootstrap over cells)."
+            f"Of {len(first)} measures, over {r['cells']} cells, the gain of {r['average']} goes most with this one: "
+            f"{SAID[r['measure']]} (rank correlation {r['correlation']:+.2f}{between}). Neither the choice of the strongest "
+            "nor that cells share teachers and images is in these numbers."
         )
     return sentences
 
 
 def _cell(row: pd.Series) -> str:
-    return f"{row['student']} {row['gain']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] (n = {row['n']:.0f})"
+    return f"{row['student']} {row['gain']:+.1f} {brackets(row['low'], row['high'])} (n = {row['n']:.0f})"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -190,6 +239,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "on source": [
                 f"{_number(r.source_gain, '+.1f')} {brackets(r.source_low, r.source_high)}" for r in table.itertuples()
             ],
+            "p, Holm": table["p_holm"].map(probability),
             "n": table["n"],
             "dip": table["dip"].map(lambda value: _number(value, "+.3f")),
             "rise": table["rise"].map(lambda value: _number(value, "+.3f")),
@@ -210,3 +260,12 @@ def caption(study: Recorded, baseline: str) -> str:
         f"target and seed, with 95 % t intervals, n pairs. {SAID['dip'].capitalize()}; {SAID['rise']}; relative: {SAID['relative']}; "
         f"{SAID['bounce']}; all in the window of the first average. {study.selection()}"
     )
+
+
+def printed_contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """``contrasts`` as it is printed: gains with one decimal, the interval of their difference in brackets."""
+    return table.assign(
+        gain_from=table["gain_from"].map(lambda value: _number(value, "+.1f")),
+        gain_to=table["gain_to"].map(lambda value: _number(value, "+.1f")),
+        difference=[f"{_number(r.difference, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
+    ).drop(columns=["low", "high"])

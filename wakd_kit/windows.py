@@ -29,7 +29,7 @@ def window_map(
     source domain. Each window is averaged and evaluated as ``evaluate`` would, BatchNorm policy included. Holds ``grid``
     copies of the parameters in memory. The table is kept in the run's folder (window_map.csv).
     """
-    split = split or run.split
+    split = _with_target(split or run.split)
     edges = grid_edges(run.segments.edges, grid)
     begins = [0, *edges[:-1]]
     sweep = Sweep(run, split, workers=workers)
@@ -65,7 +65,7 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
     in ``window_map`` with ``_proxy`` after the measure's name (``val_accuracy_proxy/<domain>``); nothing is written to
     the run.
     """
-    split = split or run.split
+    split = _with_target(split or run.split)
     edges = grid_edges(run.segments.edges, grid)
     begins = [0, *edges[:-1]]
     sweep = Sweep(run, split)
@@ -88,6 +88,12 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
             accuracy = {d: _accuracy(c[k + 1] - c[start], sweep.labels[d]) for d, c in cumulative.items()}
             rows.append(_row(begins[start], edges[k], accuracy, split, suffix="_proxy"))
     return pd.DataFrame(rows)
+
+
+def _with_target(split: Split) -> Split:
+    if split.target is None:
+        raise ValueError("A window map has an unseen domain beside source validation; this run left none out.")
+    return split
 
 
 def _row(begin: int, end: int, accuracy: dict[str, float], split: Split, *, suffix: str = "") -> dict:

@@ -165,7 +165,7 @@ def nst(student, teacher, labels: Tensor | None = None) -> Tensor:
     """Maximum mean discrepancy of the channels of both, as patterns over positions of length 1; summed over stages.
 
     The kernel is ``(x . y)^2``. Any two channel counts fit. Memory is n times the product of both, or
-    the square of the positions if that is fewer.
+    n times the square of the positions where that is less work.
     """
     total = 0.0
     for pair in map_pairs(student, teacher):
