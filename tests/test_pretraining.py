@@ -111,10 +111,13 @@ def test_images_of_another_size_than_it_was_pretrained_at_are_a_sentence(weights
     side = split.domains.size
     assert side != 32
     student = wk.build_model(NAME, split.classes, pretrained=True)
-    with pytest.raises(
-        ValueError, match=rf"{NAME} was pretrained at 32 px, the images have {side} px\. .*input_size=32"
-    ):
-        wk.train(student, split, steps=2, save_to=tmp_path / "run")
+    resized = wk.build_model(NAME, split.classes, pretrained=True, input_size=48)  # to a third size
+    own = wk.build_model(
+        "resnet10t_w16", split.classes, weights=weights[1] / f"{NAME}.safetensors"
+    )  # its card beside it
+    for model, seen in ((student, side), (resized, 48), (own, side)):
+        with pytest.raises(ValueError, match=rf"was pretrained at 32 px and would see {seen} px\. .*input_size=32"):
+            wk.train(model, split, steps=2, save_to=tmp_path / "run")
 
 
 def test_a_file_that_is_not_the_one_of_its_card_is_refused(weights):
@@ -187,10 +190,10 @@ def test_a_study_knows_its_weights_before_anything_runs(weights, tiny_study, tmp
     assert "weights" not in teacher.training  # what starts from scratch does not depend on what ships
     with pytest.raises(StudyProblem, match="was pretrained at 32 px and would see 48 px"):
         planned(NAME, size=48)
-    with pytest.raises(StudyProblem, match="north-s0-KD: Unknown pretrained weights 'resnet10t_w16.px48'"):
+    with pytest.raises(StudyProblem, match=r"north-s0-KD: Unknown pretrained weights 'resnet10t_w16\.px48'"):
         planned("resnet10t_w16.px48")
-    with pytest.raises(StudyProblem, match="Unknown model 'resnet10t_w16.small'"):
-        planned("resnet10t_w16.small")
+    with pytest.raises(ValueError, match=r"Unknown model 'resnet10t_w16\.small'"):
+        wk.build_model("resnet10t_w16.small", 5)
 
 
 def test_one_command_pretrains_and_writes(classes, tmp_path, monkeypatch, capsys):
