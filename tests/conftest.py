@@ -20,6 +20,7 @@ def own_cache(tmp_path_factory):
     """Decoded data goes to a folder of this session, whatever the user's settings are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("WAKD_WEIGHTS", raising=False)
         yield
 
 

@@ -101,7 +101,7 @@ def test_an_unknown_model_is_told_the_nearest():
         ("resnet18", 5, {"depht": 3}, r"resnet18 does not take these settings \['depht'\]"),
         ("resnet18.nonsense", 5, {}, "Invalid pretrained tag"),
         (
-            "resnet10t_w16",
+            "resnet18_w32",
             5,
             {"pretrained": True},
             "no published weights fit it, and none ship with the kit. Pass weights='FILE'",
