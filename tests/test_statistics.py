@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wakd_kit.statistics import bootstrap_interval, cliques, holm, interval, p_value, rank_methods
+from wakd_kit.statistics import bootstrap_interval, cliques, holm, interval, p_value, rank_correlation, rank_methods
 
 VALUES = [np.random.default_rng(n).normal(0.3, 1, n) for n in (2, 5, 20)]
 
@@ -114,6 +114,12 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
 
 
 # ---- ranks
+
+
+def test_the_rank_correlation_is_scipys_and_none_where_there_is_no_order():
+    a, b = np.random.default_rng(0).integers(0, 5, (2, 30))  # with ties
+    assert rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert np.isnan(rank_correlation([1, 2], [1, 2])) and np.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 3), (12, 5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import fdtrc
 from .comparison import brackets, on_unseen, paired, probability
 from .objectives import objectives as registry
 from .recorded import Recorded
-from .statistics import holm, interval, p_value, rank_methods
+from .statistics import holm, interval, p_value, rank_correlation, rank_methods
 
 
 def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
@@ -148,9 +149,9 @@ def findings(table: pd.DataFrame, apart: Spread, *, baseline: str, average: str)
         f"{apart.students} students on {apart.blocks} targets x seeds); the true sd is estimated at {apart.between:.1f}."
     )
     whole = known[known["missing"] == 0]
-    if len(whole) > 2:  # two are always in order or not
-        level = np.corrcoef(_ranked(whole["before"] + whole["after"]), _ranked(whole["gain"]))[0, 1]
-        order = np.corrcoef(_ranked(whole["before"]), _ranked(whole["after"]))[0, 1]
+    level = rank_correlation(whole["before"] + whole["after"], whole["gain"])
+    order = rank_correlation(whole["before"], whole["after"])
+    if np.isfinite(level + order):
         sentences.append(
             f"Over {len(whole)} students, the gain and the level (mean of before and after) have a rank correlation of "
             f"{level:+.2f}; the order of students before and after averaging one of {order:+.2f}. Best before: "
@@ -170,10 +171,6 @@ def counted(table: pd.DataFrame, average: str, baseline: str, what: str) -> str:
         + f" Of {once} {what} with one pair nothing can be said."
         * bool(once)
     )
-
-
-def _ranked(values: pd.Series) -> np.ndarray:
-    return values.rank().to_numpy()
 
 
 def _gain(table: pd.DataFrame, which: str) -> str:
@@ -219,7 +216,7 @@ def objectives(study: Recorded) -> pd.DataFrame:
 def term(spec: dict) -> str:
     """One objective of a list with its weight, its temperature, and other settings where they are not the default."""
     about = registry.about(spec["name"])
-    usual = {**about.built_with, **about.called_with, "schedule": about.schedule}
+    usual = json.loads(json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule}))  # as recorded
     told = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
     own = {n: value for n, value in told.items() if n == "temperature" or value != usual.get(n)}
     said = ", ".join(f"{name} {value}" for name, value in own.items())

@@ -73,6 +73,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's; NaN for fewer than three values, or where one side's are all alike."""
+    from scipy.stats import rankdata  # slow to import, as in ``rank_methods``
+
+    ranks = [rankdata(values) for values in (a, b)]
+    if len(ranks[0]) < 3 or min(np.ptp(r) for r in ranks) == 0:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Mean ranks of k methods over n blocks, and what they show.

@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from .alike import before_after, counted, gains, term
@@ -18,7 +17,7 @@ from .noise import between, has_noise, noise
 from .recorded import Recorded
 from .recording import RunProblem
 from .run import Run
-from .statistics import holm, interval
+from .statistics import holm, interval, rank_correlation
 
 MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
 DIRECTIONS, FEWEST = 4, 8
@@ -127,22 +126,12 @@ def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.Da
         for measure in MEASURES:
             pairs = part[[measure, "gain"]].dropna().to_numpy()
             n = len(pairs)
-            drawn = [_rank_correlation(pairs[rng.integers(0, n, n)]) for _ in range(draws if n >= FEWEST else 0)]
+            drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
             drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
             low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
-            row = {"average": average, "measure": measure, "correlation": _rank_correlation(pairs)}
+            row = {"average": average, "measure": measure, "correlation": rank_correlation(*pairs.T)}
             rows.append(row | {"low": low, "high": high, "cells": n})
     return pd.DataFrame(rows)
-
-
-def _rank_correlation(pairs: np.ndarray) -> float:
-    """Spearman's; NaN for fewer than three cells, or where all are alike."""
-    if len(pairs) < 3:
-        return float("nan")
-    ranks = [rankdata(column) for column in pairs.T]
-    if min(np.ptp(r) for r in ranks) == 0:
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
