@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ def benchmark(student):
     [
         ("strategies", list(strategies)),
         ("objectives", list(objectives)),
-        ("domains", ["digits", "folder", "pacs", "vlcs", "officehome", "terra", "domainnet"]),
+        ("domains", ["digits", "folder", "images", "pacs", "vlcs", "officehome", "terra", "domainnet"]),
         ("studies", [file.stem for file in study.REPORTS.glob("*.yaml")]),
     ],
 )
@@ -50,6 +52,12 @@ def test_list_prints_every_name_with_a_phrase(what, names, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == set(names)
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_help_and_data_do_not_wait_for_torch_or_papermill():
+    code = "import sys, wakd_kit.__main__ as m; m.main(['data', 'check', '.']); print({'torch', 'timm', 'papermill'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(
