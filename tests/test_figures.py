@@ -365,6 +365,18 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
     assert "5 bins" in alt and "KD last on unseen domain 17.5 %" in alt
 
 
+def test_reliability_of_many_students_has_four_beside_each_other(bins):
+    many = pd.concat([bins.assign(student=f"s{i}") for i in range(6)], ignore_index=True)
+    figure, alt = figures.reliability(many)
+    shown = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
+    assert sorted(shown) == sorted(f"s{i}, {role}" for i in range(6) for role in ("unseen domain", "source validation"))
+    places = {axis.get_title(loc="left"): axis.get_subplotspec() for axis in figure.axes if axis.axison}
+    where = {title: (spec.rowspan.start, spec.colspan.start) for title, spec in places.items()}
+    assert where["s3, unseen domain"] == (0, 3) and where["s4, unseen domain"] == (2, 0)
+    assert where["s5, source validation"] == (3, 1) and len(figure.axes) == 16
+    assert all(f"s{i} last on unseen domain" in alt for i in range(6))
+
+
 # ---- all of them
 
 

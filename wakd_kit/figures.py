@@ -362,7 +362,8 @@ def _probability(p: float) -> str:
 
 
 def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
-    """Accuracy against confidence, a panel per student (column) and role (row); the area of a marker is its share of images.
+    """Accuracy against confidence, a panel per student (column, four beside each other) and role (row); the area of a
+    marker is its share of images.
 
     table  rows ``student, strategy, role, low, high, n, confidence, accuracy`` as ``agreement.reliability`` returns. A line
            below the diagonal is overconfident, and joins bins of 10 images or more: a few say nothing. The legend has the
@@ -370,13 +371,14 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
     """
     roles = {"target": "unseen domain", "source": "source validation"}
     students, strategies = list(table["student"].unique()), list(table["strategy"].unique())
-    alts = []
+    columns = min(max(1, len(students)), 4)
+    blocks, alts = -(-len(students) // columns) or 1, []
     with matplotlib.rc_context(STYLE):
-        figure = _figure(max(3.4, 2.7 * len(students) + 0.6), 5.4)
-        axes = figure.subplots(2, max(1, len(students)), squeeze=False, sharex=True, sharey=True)
-        for row, (role, name) in zip(axes, roles.items()):
-            row[0].set_ylabel("accuracy, %")
-            for axis, student in zip(row, students):
+        figure = _figure(max(3.4, 2.7 * columns + 0.6), 5.4 * blocks)
+        axes = figure.subplots(2 * blocks, columns, squeeze=False)
+        for place, student in enumerate(students):
+            block, column = divmod(place, columns)
+            for axis, (role, name) in zip(axes[2 * block : 2 * block + 2, column], roles.items()):
                 axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
                 for i, strategy in enumerate(strategies):
                     part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
@@ -393,7 +395,12 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
                     alts.append(f"{student} {strategy} on {name} {100 * gap:.1f} %")
                 axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
                 axis.legend(loc="best")
-        for axis in axes[-1]:
+        for place in range(len(students), blocks * columns):  # the last block may have fewer students than columns
+            for axis in axes[2 * (place // columns) :, place % columns]:
+                axis.set_axis_off()
+        for axis in axes[:, 0]:
+            axis.set_ylabel("accuracy, %")
+        for axis in axes[1::2].flat:
             axis.set_xlabel("confidence, %")
     found = ", ".join(alts)
     return figure, f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {found}."
