@@ -287,6 +287,12 @@ def test_one_run_has_the_unseen_domain_first_and_a_gap_where_no_window_was_found
     assert table["picked"].tolist() == ["iterate 20", "swad found no window: too short", "decay 0.9"]
 
 
+def test_a_run_that_left_no_domain_out_has_its_source_domains():
+    table = ONE[ONE["role"] == "source"]
+    assert comparison.one_run(table).columns.tolist() == ["strategy", "ink", "picked"]
+    assert "unseen" not in comparison.answer(table, "ema") and "on source validation" in comparison.answer(table, "ema")
+
+
 def test_answers_compare_with_the_baseline_and_name_the_noise():
     swad, ema, noise = comparison.answers(ONE, baseline="last")
     assert swad == "swad found no window: too short"

@@ -261,9 +261,9 @@ def probability(p: float) -> str:
 
 def one_run(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``evaluate`` for readers: strategies by domains in per cent, the unseen one first, and what was picked."""
-    unseen = table.loc[table["role"] == "target", "domain"].iloc[0]
+    unseen = list(table.loc[table["role"] == "target", "domain"].unique())  # none where no domain was left out
     wide = 100 * table.pivot(index="strategy", columns="domain", values="accuracy").loc[table["strategy"].unique()]
-    wide = wide[[unseen, *(d for d in wide if d != unseen)]].rename(columns={unseen: f"{unseen} (unseen)"})
+    wide = wide[[*unseen, *(d for d in wide if d not in unseen)]].rename(columns={d: f"{d} (unseen)" for d in unseen})
     notes = table.drop_duplicates("strategy").set_index("strategy")["note"]
     return wide.assign(picked=notes).reset_index()
 
@@ -271,11 +271,13 @@ def one_run(table: pd.DataFrame) -> pd.DataFrame:
 def answer(table: pd.DataFrame, label: str) -> str:
     """One sentence: what one average scores on the unseen domain and on source validation."""
     part = table[table["strategy"] == label]
-    unseen, source = part[part["role"] == "target"].iloc[0], part.loc[part["role"] == "source", "accuracy"].mean()
-    return (
-        f"{label} ({unseen['note']}): {unseen['accuracy']:.1%} on the unseen domain {unseen['domain']} "
-        f"({unseen['n']} images), {source:.1%} on source validation (mean over domains)."
-    )
+    source = f"{part.loc[part['role'] == 'source', 'accuracy'].mean():.1%} on source validation (mean over domains)"
+    unseen = [
+        f"{r.accuracy:.1%} on the unseen domain {r.domain} ({r.n} images)"
+        for r in part.itertuples()
+        if r.role == "target"
+    ]
+    return f"{label} ({part['note'].iloc[0]}): {', '.join([*unseen, source])}."
 
 
 def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
