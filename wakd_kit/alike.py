@@ -12,7 +12,7 @@ from scipy.special import fdtrc
 from .comparison import brackets, on_unseen, paired, probability
 from .objectives import objectives as registry
 from .recorded import Recorded
-from .statistics import holm, interval, p_value, rank_correlation, rank_methods
+from .statistics import holm, interval, p_value, rank_correlation, rank_methods, told
 
 
 def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def findings(table: pd.DataFrame, apart: Spread, *, baseline: str, average: str)
     alike = "do not gain alike" if apart.p < 0.05 else "cannot be shown to gain differently"
     sentences.append(
         f"Students {alike}: their mean gains have an sd of {apart.observed:.1f} points, where noise alone would give "
-        f"{apart.noise:.1f} (F test p {_probability(apart.p)}, Friedman p {_probability(apart.p_ranks)}; "
+        f"{apart.noise:.1f} (F test p {told(apart.p)}, Friedman p {told(apart.p_ranks)}; "
         f"{apart.students} students on {apart.blocks} targets x seeds); the true sd is estimated at {apart.between:.1f}."
     )
     whole = known[known["missing"] == 0]
@@ -176,10 +176,6 @@ def counted(table: pd.DataFrame, average: str, baseline: str, what: str) -> str:
 def _gain(table: pd.DataFrame, which: str) -> str:
     row = table.loc[getattr(table["gain"], which)()]
     return f"{row['gain']:+.1f} {brackets(row['low'], row['high'])} ({row['student']}, n = {row['n']:.0f})"
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -217,8 +213,8 @@ def term(spec: dict) -> str:
     """One objective of a list with its weight, its temperature, and other settings where they are not the default."""
     about = registry.about(spec["name"])
     usual = json.loads(json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule}))  # as recorded
-    told = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
-    own = {n: value for n, value in told.items() if n == "temperature" or value != usual.get(n)}
+    settings = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
+    own = {n: value for n, value in settings.items() if n == "temperature" or value != usual.get(n)}
     said = ", ".join(f"{name} {value}" for name, value in own.items())
     schedule = "scheduled as published" if about.schedule and "schedule" not in own else ""
     inside = ", ".join(filter(None, (said, schedule)))

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .averaging import Coefficients, Curves, NoWindow
 from .domains import Domains
-from .statistics import cliques
+from .statistics import cliques, told
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -320,7 +320,7 @@ def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
             one, ranked = part.iloc[0], part.dropna(subset=["rank"]).sort_values("rank", kind="stable")
             joined = cliques(ranked["rank"], one["difference"])
             _ranks(axis, ranked, joined, one["difference"])
-            title = f"{student}: {one['blocks']} targets x seeds, Friedman p {_probability(one['p'])}"
+            title = f"{student}: {one['blocks']} targets x seeds, Friedman p {told(one['p'])}"
             unranked = part.loc[part["rank"].isna(), "strategy"]
             title += f"; not ranked: {', '.join(unranked)}" * bool(len(unranked))
             axis.set_title(title)
@@ -355,10 +355,6 @@ def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: floa
     axis.text(1 + difference, top, f"  critical difference {difference:.2f}", va="center", fontsize=8)
     axis.set(xlim=(1 - 0.45 * k, k + 0.45 * k), ylim=(first + 0.75 * max(0, half - 1) + 0.4, top - 0.3))
     axis.set_axis_off()
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:

@@ -119,7 +119,6 @@ def read_images(
     classes = classes_of(files, benchmark)
     listing = [f for by_class in files.values() for c in classes for f in by_class[c]]
     images, contents = _decode_once(name, root, listing, cache, size)
-    root = given
     arrays, start = {}, 0
     for domain, by_class in files.items():
         labels = np.repeat(np.arange(len(classes)), [len(by_class[c]) for c in classes])
@@ -128,7 +127,7 @@ def read_images(
         originals = [first.setdefault(key, i) for i, key in enumerate(zip(labels, contents[mine]))]
         arrays[domain] = images[mine], labels, np.array(originals)
         start = mine.stop
-    return root, classes, arrays
+    return given, classes, arrays
 
 
 def _unpacked(archive: Path, cache: Path) -> Path:

@@ -12,10 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from .averaging import last
-from .domains import Split, leave_one_out, load_domains
+from .domains import leave_one_out, load_domains
 from .evaluation import evaluate_model
 from .files import write_text
 from .models import build_model
@@ -57,7 +55,7 @@ class Recipe:
             "warmup": round(self.warmup * steps),
             "batchnorm": "last",
             "declare": ["last"],
-            "most_stored": 4,
+            "most_stored": 16,
         }
 
 
@@ -104,7 +102,7 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
     file = folder / f"{name}.safetensors"
     state = run.model(last(run.source_curves)).model.state_dict()
     write_state(file, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
-    row = accuracy(file, recipe.model, run.split)
+    row = evaluate_model(build_model(recipe.model, run.split.classes, weights=file), run.split).iloc[0].to_dict()
     environment = json.loads((run.folder / "environment.json").read_text())
     tap = build_model(recipe.model, 2)
     about = (
@@ -147,9 +145,3 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
     }
     write_text(folder / f"{name}.safetensors.json", json.dumps(card, indent=1) + "\n")
     return card
-
-
-@torch.no_grad()
-def accuracy(file: str | Path, model: str, split: Split) -> dict:
-    """``accuracy, nll, ece, n`` of a weights file, classifier included, on the images its split holds out."""
-    return evaluate_model(build_model(model, split.classes, weights=file), split).iloc[0].to_dict()

@@ -73,6 +73,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def told(p: float) -> str:
+    """A p value in a sentence, after the letter."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's; NaN for fewer than three values, or where one side's are all alike."""
     from scipy.stats import rankdata  # slow to import, as in ``rank_methods``
