@@ -1,9 +1,10 @@
-"""Which rate, length and begin should the digits studies use? Chosen on source validation, on a seed no study reports.
+"""Which rate, length and begin should a study use? Chosen on source validation, on a seed no study reports.
 
 One constant-rate run answers for every shorter one (its prefix) and every begin, so a setting costs a training per rate.
 The target domain is never evaluated here.
 
     python benchmarks/recipe.py --target ink --seed 100 --out runs/recipe [--roles ViT mixer]
+    python benchmarks/recipe.py --target photo --benchmark pacs --size 64 --pretrained --out runs/recipe_pacs
     python benchmarks/recipe.py --table runs/recipe
 """
 
@@ -18,21 +19,18 @@ import wakd_kit as wk
 BEGINS = (0.1, 0.2, 0.4, 0.6)
 LENGTHS = (600, 1200)
 RATES = {"teacher": (3e-3, 1e-2), "CE": (1e-3, 3e-3, 1e-2, 2e-2), "KD": (1e-3, 3e-3, 1e-2, 2e-2)}
-RATES |= {"ViT": (3e-4, 1e-3, 3e-3), "mixer": (1e-3, 3e-3, 1e-2)}
-MODEL = {
-    "teacher": "resnet18_w16",
-    "CE": "resnet10t_w16",
-    "KD": "resnet10t_w16",
-    "ViT": "vit_d64",
-    "mixer": "mixer_d64",
-}
+RATES |= {"ViT": (5e-4, 1e-3, 2e-3), "mixer": (1e-3, 3e-3, 1e-2)}
+PRETRAINED_RATES = {"teacher": (3e-4, 1e-3), "CE": (3e-4, 1e-3, 3e-3), "KD": (3e-4, 1e-3, 3e-3)}
+MODEL = {"teacher": "resnet18_w16", "ViT": "vit_conv_d64", "mixer": "mixer_d64"}
 WARMUP = {"ViT": 60, "mixer": 60}
 
 
-def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Run | None) -> wk.Run:
+def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Run | None, given) -> wk.Run:
     torch.manual_seed(split.seed)
+    model = "resnet18_w24" if role == "teacher" and given.size == 64 else MODEL.get(role, "resnet10t_w16")
+    model += f".px{given.size or 32}" if given.pretrained else ""
     return wk.train(
-        wk.build_model(MODEL[role], split.classes),
+        wk.build_model(model, split.classes, pretrained=given.pretrained, seed=split.seed),
         split,
         objectives=[{"name": "kd"}] if role == "KD" else [{"name": "ce"}],
         teacher=teacher if role == "KD" else None,
@@ -40,6 +38,8 @@ def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Ru
         segment_length=30,
         learning_rate=rate,
         warmup=WARMUP.get(role, 0),
+        batchnorm="frozen" if given.pretrained else "recalibrate",
+        precision="bfloat16" if given.size == 64 else "float32",
         declare=[],
         seed=split.seed,
         save_to=folder / f"{role}-{rate:g}",
@@ -67,6 +67,9 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=100)
     options.add_argument("--out", type=Path, default=Path("runs/recipe"))
     options.add_argument("--roles", nargs="+", default=["teacher", "CE", "KD"], choices=[*RATES])
+    options.add_argument("--benchmark", default="digits")
+    options.add_argument("--size", type=int, choices=[32, 64], help="of images, in pixels; default 32")
+    options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")
     options.add_argument("--table", type=Path)
     given = options.parse_args()
     if given.table:
@@ -74,20 +77,21 @@ def main() -> None:
         mean = rows.groupby(["role", "rate", "steps", "begin"])["val"].mean().mul(100).unstack("begin")
         print(mean.round(1).to_string(), f"\n{rows['target'].nunique()} targets, mean source validation accuracy, %")
         return
-    split = wk.leave_one_out(wk.load_domains("digits"), given.target, given.seed)
+    domains = wk.load_domains(given.benchmark, **({"size": given.size} if given.size else {}))
+    split = wk.leave_one_out(domains, given.target, given.seed)
+    rates = RATES | PRETRAINED_RATES if given.pretrained else RATES
     folder, rows, teacher = given.out / given.target, [], None
     for role in given.roles:
-        for rate in RATES[role]:
-            run = record(role, rate, split, folder, teacher)
+        for rate in rates[role]:
+            run = record(role, rate, split, folder, teacher, given)
             rows += [{"role": role, "rate": rate, "target": given.target, **row} for row in judge(run)]
             pd.DataFrame(rows).to_csv(given.out / f"{given.target}-{'-'.join(given.roles)}.csv", index=False)
         if role == "teacher":
             best = max((r for r in rows if r["begin"] != "last"), key=lambda r: r["val"])
             teacher = wk.load_run(folder / f"teacher-{best['rate']:g}")
-            window = wk.averaging.window(
-                teacher.source_curves, begin=int(best["begin"] * best["steps"]), end=best["steps"]
-            )
-            teacher.deploy(window)
+            begin, end = int(best["begin"] * best["steps"]), best["steps"]
+            window = wk.averaging.window(teacher.source_curves, begin=begin, end=end)
+            teacher.deploy(wk.averaging.swad(teacher.source_curves) if given.pretrained else window)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch import nn
 
 from wakd_kit.models import LogitsTap, Tap, as_tap, batchnorms, build_model, in_eval, recalibrate, training_mode
 
-MODELS = ("resnet10t_w16", "vit_d64", "mixer_d64", "resnet18")
+MODELS = ("resnet10t_w16", "vit_d64", "vit_conv_d64", "mixer_d64", "resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_models_are_normalised_each_in_its_own_way(taps):
         ("resnet10t_w16", [(16, 8, 8), (32, 4, 4), (64, 2, 2), (128, 1, 1)]),
         ("resnet18", [(64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)]),
         ("vit_d64", [(64, 8, 8)] * 4),
+        ("vit_conv_d64", [(64, 4, 4)] * 4),
         ("mixer_d64", [(64, 8, 8)] * 4),
     ],
 )
@@ -139,7 +140,7 @@ def same_state(found, expected, but=()):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("name", ["resnet10t_w16", "vit_d64", "mixer_d64"])
+@pytest.mark.parametrize("name", ["resnet10t_w16", "vit_d64", "vit_conv_d64", "mixer_d64"])
 def test_weights_of_as_many_classes_are_taken_whole(tmp_path, taps, name, suffix):
     file = save(taps[name].model.state_dict(), tmp_path / f"weights{suffix}")
     tap = build_model(name, 5, weights=file, seed=1)

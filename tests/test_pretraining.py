@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import wakd_kit as wk
 from wakd_kit import pretrained
 from wakd_kit.__main__ import main
+from wakd_kit.exporting import export
 from wakd_kit.jobs import Place
 from wakd_kit.planning import StudyProblem, load_study, plan
 from wakd_kit.pretraining import RECIPES, pretrain, write_weights
@@ -105,6 +106,23 @@ def test_a_run_says_what_it_started_from_and_is_read_without_the_file(weights, s
     assert torch.equal(
         again.model.fc.weight, run.average(wk.averaging.last(run.source_curves), split=split)["model.fc.weight"]
     )
+
+
+def test_statistics_that_are_frozen_are_the_pretrained_ones_in_training_averages_and_after_export(
+    weights, split, tmp_path
+):
+    """The paper's policy, end to end: neither training nor averaging touches what the backbone was pretrained with."""
+    student = wk.build_model(NAME, split.classes, pretrained=True, input_size=32, seed=0)
+    run = wk.train(student, split, steps=4, segment_length=1, batch_size=8, batchnorm="frozen", save_to=tmp_path / "r")
+    shipped = {n: t.float() for n, t in load_file(weights[1] / f"{NAME}.safetensors").items()}
+    window = wk.averaging.window(run.source_curves, begin=1, end=4)
+    export(run, window, tmp_path / "student.safetensors", split=split, scores=False)
+    averaged = {n.removeprefix("model."): t for n, t in run.average(window, split=split).items()}
+    running = [n for n in shipped if "running" in n]
+    assert running
+    for state in (averaged, load_file(tmp_path / "student.safetensors")):
+        assert all(torch.equal(state[n], shipped[n]) for n in running)
+        assert not torch.equal(state["conv1.0.weight"], shipped["conv1.0.weight"])
 
 
 def test_images_of_another_size_than_it_was_pretrained_at_are_a_sentence(weights, split, tmp_path):

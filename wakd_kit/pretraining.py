@@ -22,14 +22,19 @@ from .recording import write_state
 from .registry import did_you_mean
 from .run import Run
 from .training import train
+from .views import Views
 
 HELD_OUT = 0.1
+VIEWS = Views(scale=(0.4, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0, gray=0.05)
 TRAINED_WITH = sorted(inspect.signature(train).parameters.keys() - {"student", "split", "seed", "save_to", "resume"})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one backbone is pretrained: cross-entropy with label smoothing, AdamW, a warm-up and half a cosine to zero."""
+    """How one backbone is pretrained: cross-entropy with label smoothing, AdamW, a warm-up and half a cosine to zero.
+
+    Views vary the crop more and colour less than DomainBed's: networks this small underfit, and hue is a thing to learn.
+    """
 
     model: str
     size: int
@@ -39,6 +44,7 @@ class Recipe:
     batch_size: int = 128
     warmup: float = 0.05  # of all steps
     label_smoothing: float = 0.1
+    precision: str = "bfloat16"  # 1.2 to 1.8 times float32's speed for these CNNs on a CPU that has it
 
     def training(self, images: int, *, steps: int | None = None) -> dict:
         """Settings of ``train`` for this many training images, or for this many steps."""
@@ -53,7 +59,9 @@ class Recipe:
             "weight_decay": self.weight_decay,
             "schedule": "cosine",
             "warmup": round(self.warmup * steps),
+            "views": VIEWS.settings(),
             "batchnorm": "last",
+            "precision": self.precision,
             "declare": ["last"],
             "most_stored": 16,
         }
@@ -62,7 +70,7 @@ class Recipe:
 RECIPES = {
     "resnet10t_w16.px32": Recipe("resnet10t_w16", 32, epochs=20),
     "resnet18_w16.px32": Recipe("resnet18_w16", 32, epochs=20),
-    "vit_d64.px32": Recipe("vit_d64", 32, epochs=30, learning_rate=1e-3),
+    "vit_conv_d64.px32": Recipe("vit_conv_d64", 32, epochs=20, learning_rate=1e-3, precision="float32"),
     "resnet10t_w16.px64": Recipe("resnet10t_w16", 64, epochs=20),
     "resnet18_w24.px64": Recipe("resnet18_w24", 64, epochs=20),
 }
@@ -118,6 +126,7 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
         "weight_decay",
         "schedule",
         "warmup",
+        "precision",
         "seed",
     )
     card = {
