@@ -125,7 +125,9 @@ def main() -> None:
             wall, lines = barriers(runs)
             walls.append(wall.assign(**where))
             if seed == given.seeds[0]:
-                landscape_figures.barriers(lines)[0].savefig(given.out / f"barriers_{target}.png", dpi=144, bbox_inches="tight")
+                landscape_figures.barriers(lines)[0].savefig(
+                    given.out / f"barriers_{target}.png", dpi=144, bbox_inches="tight"
+                )
     flatnesses, curvatures, walls = (pd.concat(tables, ignore_index=True) for tables in (flatnesses, curvatures, walls))
     for name, table in (("flatness", flatnesses), ("curvature", curvatures), ("barriers", walls)):
         table.to_csv(given.out / f"{name}.csv", index=False)
