@@ -20,7 +20,7 @@ BEGINS = (0.1, 0.2, 0.4, 0.6)
 LENGTHS = (600, 1200)
 RATES = {"teacher": (3e-3, 1e-2), "CE": (1e-3, 3e-3, 1e-2, 2e-2), "KD": (1e-3, 3e-3, 1e-2, 2e-2)}
 RATES |= {"ViT": (5e-4, 1e-3, 2e-3), "mixer": (1e-3, 3e-3, 1e-2)}
-PRETRAINED_RATES = {"teacher": (3e-4, 1e-3), "CE": (3e-4, 1e-3, 3e-3), "KD": (3e-4, 1e-3, 3e-3)}
+PRETRAINED_RATES = dict.fromkeys(("teacher", "CE", "KD"), (1e-3, 3e-3, 1e-2))
 MODEL = {"teacher": "resnet18_w16", "ViT": "vit_conv_d64", "mixer": "mixer_d64"}
 WARMUP = {"ViT": 60, "mixer": 60}
 

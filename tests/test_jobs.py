@@ -1,8 +1,10 @@
 """When a job is done, what makes it undone, and who may work at it."""
 
+import fcntl
 import json
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +184,20 @@ def test_a_lock_says_whose_it_is_and_ends_with_its_process(place, elsewhere):
     process.join()
     with files.locked(path):
         assert str(os.getpid()) in path.read_text()
+
+
+def test_who_asks_for_the_holder_of_a_lock_turns_nobody_away(place):
+    path = place.engine / "lock"
+    with files.locked(path):
+        pass
+    with open(path, "a+") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # what ``holder`` does, for longer
+        assert files.holder(path) is None  # another that asks is no holder
+        with pytest.raises(files.Held), files.locked(path):  # nobody waits for ever
+            pass
+        threading.Timer(0.05, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
+        with files.locked(path):
+            assert files.holder(path).startswith(f"process {os.getpid()} on ")
 
 
 def test_a_job_at_which_another_process_works_is_waited_for(place, teacher, executed, elsewhere):
