@@ -25,12 +25,15 @@ MODEL = {"teacher": "resnet18_w16", "ViT": "vit_conv_d64", "mixer": "mixer_d64"}
 WARMUP = {"ViT": 60, "mixer": 60}
 
 
-def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Run | None, given) -> wk.Run:
-    torch.manual_seed(split.seed)
+def build(role: str, split: wk.Split, given: argparse.Namespace) -> torch.nn.Module:
     model = "resnet18_w24" if role == "teacher" and given.size == 64 else MODEL.get(role, "resnet10t_w16")
     model += f".px{given.size or 32}" if given.pretrained else ""
+    return wk.build_model(model, split.classes, pretrained=given.pretrained, seed=split.seed)
+
+
+def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Run | None, given) -> wk.Run:
     return wk.train(
-        wk.build_model(model, split.classes, pretrained=given.pretrained, seed=split.seed),
+        build(role, split, given),
         split,
         objectives=[{"name": "kd"}] if role == "KD" else [{"name": "ce"}],
         teacher=teacher if role == "KD" else None,
@@ -80,6 +83,8 @@ def main() -> None:
     domains = wk.load_domains(given.benchmark, **({"size": given.size} if given.size else {}))
     split = wk.leave_one_out(domains, given.target, given.seed)
     rates = RATES | PRETRAINED_RATES if given.pretrained else RATES
+    for role in given.roles:
+        build(role, split, given)  # a model or weights that are not there are told before the first training
     folder, rows, teacher = given.out / given.target, [], None
     for role in given.roles:
         for rate in rates[role]:
@@ -91,7 +96,10 @@ def main() -> None:
             teacher = wk.load_run(folder / f"teacher-{best['rate']:g}")
             begin, end = int(best["begin"] * best["steps"]), best["steps"]
             window = wk.averaging.window(teacher.source_curves, begin=begin, end=end)
-            teacher.deploy(wk.averaging.swad(teacher.source_curves) if given.pretrained else window)
+            chosen = wk.choose(teacher, ["swad"], split)["swad"] if given.pretrained else window
+            if isinstance(chosen, wk.averaging.NoWindow):
+                print(f"The teacher teaches as its best average from a begin, for SWAD says: {chosen}")
+            teacher.deploy(window if isinstance(chosen, wk.averaging.NoWindow) else chosen)
 
 
 if __name__ == "__main__":

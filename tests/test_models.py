@@ -101,6 +101,7 @@ def test_an_unknown_model_is_told_the_nearest():
         ("resnet18", 1, {}, "at least two classes; got 1"),
         ("resnet18", 5, {"depht": 3}, r"resnet18 does not take these settings \['depht'\]"),
         ("resnet18.nonsense", 5, {}, "Invalid pretrained tag"),
+        ("vit_conv_d64", 5, {"patch_size": 4}, "its stem, not patch_size, makes a token of every 8 px"),
         (
             "resnet18_w32",
             5,

@@ -3,18 +3,18 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import wakd_kit as wk
 from wakd_kit import pretrained
 from wakd_kit.__main__ import main
 from wakd_kit.exporting import export
 from wakd_kit.jobs import Place
+from wakd_kit.objectives import combine
 from wakd_kit.planning import StudyProblem, load_study, plan
 from wakd_kit.pretraining import RECIPES, pretrain, write_weights
 from wakd_kit.zoo import SMALL
@@ -173,18 +173,62 @@ def test_a_folder_of_ones_own_comes_before_the_hub(weights, tmp_path, monkeypatc
     )
 
 
+def test_a_shipped_name_in_ones_own_folder_is_no_silent_choice(weights, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    shutil.copytree(weights[1], own)
+    monkeypatch.setenv("WAKD_WEIGHTS", str(own))
+    assert wk.build_model(NAME, 5, pretrained=True).spec["started_from"].startswith("shipped")  # the same file
+    (own / f"{NAME}.safetensors").write_bytes(b"of my own")
+    with pytest.raises(
+        ValueError, match=rf"{NAME} ships with the kit, and {NAME}\.safetensors in WAKD_WEIGHTS is another"
+    ):
+        wk.build_model(NAME, 5, pretrained=True)
+
+
+def test_weights_that_saw_images_normalised_otherwise_are_refused(weights):
+    card, folder = weights
+    card["input"]["mean"] = [0.5, 0.5, 0.5]
+    (folder / f"{NAME}.safetensors.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"normalised with mean \[0\.5 0\.5 0\.5\], and this timm gives it \[0\.485"):
+        wk.build_model(NAME, 5, pretrained=True)
+
+
+def test_a_file_of_ones_own_is_known_by_what_is_in_it(weights, tiny_study, tmp_path):
+    file = tmp_path / "own.safetensors"
+    shutil.copy(weights[1] / f"{NAME}.safetensors", file)
+    values = yaml.safe_load(tiny_study) | {"window_map": {}, "landscape": {"students": []}}
+    values["students"] = {"KD": {"model": "resnet10t_w16", "model_settings": {}, "weights": str(file)}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+
+    def planned() -> str:
+        return plan(load_study(tmp_path / "tiny.yaml"), Place(tmp_path / "report", tmp_path / "runs"))[1].training[
+            "weights"
+        ]
+
+    first = planned()
+    assert first == f"own.safetensors (SHA-256 {pretrained.sha256(file)[:12]})"
+    assert wk.build_model("resnet10t_w16", 5, weights=file).spec["started_from"] == first
+    state = load_file(file)
+    save_file({name: 2 * tensor for name, tensor in state.items()}, file)
+    assert planned() != first  # so what was recorded from the other file is out of date
+
+
 def problems_of(found: dict[str, dict], *, held_out: int) -> list[str]:
     """What of a folder of weights does not fit its cards, its models or the package."""
     problems = [f"{name} has no recipe" for name in found if name not in RECIPES]
     if sum(card["bytes"] for card in found.values()) > 12e6:
         problems.append("more than 12 MB")
     for name, card in found.items():
-        model = wk.build_model(name, 7, pretrained=True)  # which refuses another file than the card's
+        wk.build_model(
+            name, 7, pretrained=True
+        )  # which refuses another file than the card's, and another normalisation
         if name != f"{card['model']['name']}.px{card['input']['size']}":
             problems.append(f"{name} is called otherwise on its card")
-        for part in ("mean", "std"):
-            if not np.allclose(getattr(model, part).flatten(), card["input"][part]):
-                problems.append(f"{name} is normalised otherwise")
+        recipe = {"seed": 0, **RECIPES[name].training(card["data"]["training_images"])}
+        recipe["objectives"] = combine(recipe["objectives"]).specs
+        differ = [setting for setting, value in card["recipe"].items() if value != recipe[setting]]
+        if differ:
+            problems.append(f"{name} was trained otherwise than by its recipe: {', '.join(differ)}")
         if card["held_out"]["n"] < held_out:
             problems.append(f"{name} was tested on {card['held_out']['n']} images")
         if any(word in json.dumps(card) for word in ("/home", "/work", "/tmp", "/root")):
@@ -194,13 +238,15 @@ def problems_of(found: dict[str, dict], *, held_out: int) -> list[str]:
 
 def test_a_card_that_does_not_fit_is_found(weights):
     card, folder = weights
-    assert problems_of(pretrained.shipped(), held_out=4) == []
-    assert problems_of(pretrained.shipped(), held_out=1000) == [f"{NAME} was tested on 4 images"]
-    card["input"]["mean"], card["data"]["what"], card["bytes"] = [0.5] * 3, "/home/me/images", 20_000_000
+    short = f"{NAME} was trained otherwise than by its recipe: steps, batch_size"
+    assert problems_of(pretrained.shipped(), held_out=4) == [short]
+    assert problems_of(pretrained.shipped(), held_out=1000) == [short, f"{NAME} was tested on 4 images"]
+    card["model"]["name"], card["data"]["what"], card["bytes"] = "resnet18", "/home/me/images", 20_000_000
     (folder / f"{NAME}.safetensors.json").write_text(json.dumps(card))
     assert problems_of(pretrained.shipped(), held_out=4) == [
         "more than 12 MB",
-        f"{NAME} is normalised otherwise",
+        f"{NAME} is called otherwise on its card",
+        short,
         f"{NAME} names a path",
     ]
 

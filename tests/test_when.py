@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from wakd_kit import averaging, comparison, gain_figures, when
 from wakd_kit.recording import RunProblem
+from wakd_kit.statistics import holm
 
 
 def cells(**columns) -> pd.DataFrame:
@@ -53,6 +55,7 @@ def recorded(name: str, **settings) -> SimpleNamespace:
         "steps": 600,
         "schedule": "constant",
         "warmup": 0,
+        "batchnorm": "recalibrate",
         "seed": 0,
         "split": {"target": "ink"},
     }
@@ -74,6 +77,7 @@ def test_a_cell_is_what_its_run_was_set_to():
         "schedule": "cosine",
     }
     assert when.factors(recorded("x"))["start"] == "scratch"
+    assert when.factors(recorded("x", batchnorm="frozen"))["start"] == "scratch, frozen BatchNorm"
 
 
 def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
@@ -83,6 +87,13 @@ def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
     assert np.isnan(found.loc["spread", "correlation"])  # all alike
     assert found.loc["drift", "cells"] == 3
     assert found["low"].isna().all()  # four cells: a bootstrap of them would be of no width
+
+
+def test_cells_of_every_start_are_explained_apart_as_well():
+    both = pd.concat([cells(), cells(start="pretrained", gain=-cells()["gain"])])
+    found = when.explained(both).set_index(["start", "measure"])["correlation"]
+    assert found["scratch", "dip"] == pytest.approx(1) and found["pretrained", "dip"] == pytest.approx(-1)
+    assert found["all", "dip"] == pytest.approx(0)
 
 
 def test_the_interval_of_a_correlation_narrows_with_cells():
@@ -132,6 +143,9 @@ def test_contrasts_are_of_students_that_differ_in_one_setting_alone():
     row = found.loc["slow, fast"]
     assert row[["factor", "from", "to"]].tolist() == ["learning rate", "0.001", "0.01"]
     assert row[["gain_from", "gain_to", "difference", "n"]].tolist() == pytest.approx([2, 4, 2, 3])
+    differences = [2, 1, 3]
+    assert row["p"] == pytest.approx(scipy.stats.ttest_1samp(differences, 0).pvalue)
+    assert row["p_holm"] > row["p"] and found["p_holm"].tolist() == holm(found["p"]).tolist()
     half = 4.302653 * 1 / np.sqrt(3)  # t at two degrees of freedom; differences 2, 1, 3
     assert row[["low", "high"]].tolist() == pytest.approx([2 - half, 2 + half])
     assert found.loc["fast, KD", ["factor", "to"]].tolist() == ["objective", "KD (temperature 5.0)"]

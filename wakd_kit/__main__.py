@@ -292,7 +292,7 @@ def _studies() -> list[str]:
 def _weights() -> list[str]:
     from .pretrained import shipped
 
-    return [f"{name:22}{card['about']}" for name, card in shipped().items()]
+    return [f"{name:22}{card['about']} ({card['data']['licence']})" for name, card in shipped().items()]
 
 
 LISTS = {

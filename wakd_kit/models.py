@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .deployed import Deployed
-from .pretrained import find, pretrained_at
+from .pretrained import check_normalisation, find, from_file
 from .registry import did_you_mean
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval
 from .zoo import SMALL
@@ -72,21 +72,22 @@ def build_model(
     timm_name, defaults = SMALL.get(small, (name, {}))
     if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
         raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
-    found = find(name) if pretrained and weights is None else None
-    file = found.file if found else None if weights is None else Path(weights)
+    found = from_file(weights) if weights is not None else find(name) if pretrained else None
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
         for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
-        model = _create(name, timm_name, count, pretrained, file, for_timm)
+        model = _create(name, timm_name, count, pretrained, found and found.file, for_timm)
         spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
         if weights is not None:
-            spec["weights"] = str(file)
-        elif pretrained:
+            spec["weights"] = str(weights)
+        if found or pretrained:
             spec["started_from"] = found.origin if found else "timm's hub"
-        trained_at = found.size if found else pretrained_at(file) if file else None
-        spec |= {"pretrained_size": trained_at} if trained_at else {}
+        if found and found.size:
+            spec["pretrained_size"] = found.size
         tap = Tap(model, spec)
+        if found:
+            check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
         return tap if deployed is None else Deployed(tap, deployed)
 
 
@@ -120,8 +121,6 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise FileNotFoundError(f"No weights file at {file}.")
     try:
         state = timm.models.load_state_dict(str(file))
         tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}

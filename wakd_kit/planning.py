@@ -49,7 +49,7 @@ from .parameters import (
     make,
     plain,
 )
-from .pretrained import check_size, find
+from .pretrained import check_size, find, from_file
 from .registry import UnknownName, did_you_mean
 from .training import segment_ends
 
@@ -314,10 +314,10 @@ def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[s
 
 
 def _weights_of(study: Study, name: str, p: Training) -> dict[str, str]:
-    """Which pretrained weights a training starts from; nothing where it starts from none, or asks timm's hub for them."""
+    """Which weights a training starts from, by what is in them; nothing where there are none, or timm's hub is asked for them."""
     try:
-        found = find(p.model) if p.pretrained and p.weights is None else None
-    except ValueError as error:
+        found = from_file(p.weights) if p.weights else find(p.model) if p.pretrained else None
+    except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
     return {"weights": found.origin} if found else {}
 

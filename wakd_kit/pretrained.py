@@ -10,8 +10,11 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from .registry import did_you_mean
 from .zoo import SMALL
@@ -22,11 +25,16 @@ ENDINGS = (".safetensors", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class Found:
-    """A file of weights, where it is from in words, and the side in pixels they were trained at, where that is known."""
+    """A file of weights, where it is from in words, and the card that ``wakd pretrain`` wrote of it, if it did."""
 
     file: Path
     origin: str
-    size: int | None = None
+    card: dict = field(default_factory=dict)
+
+    @property
+    def size(self) -> int | None:
+        """The side in pixels that the weights were trained at, where that is known."""
+        return self.card["input"]["size"] if self.card else None
 
 
 def shipped() -> dict[str, dict]:
@@ -42,16 +50,19 @@ def find(name: str) -> Found | None:
     """Weights of this name on this machine: shipped, else ``<name>.safetensors``, .pth or .bin in ``$WAKD_WEIGHTS``; None when
     there are none, and timm's hub has to be asked.
 
-    Raises ``ValueError`` for a shipped file that is not the one its card describes, and for a small model that ships for
-    several sizes when none is named, or for none.
+    Raises ``ValueError`` for a shipped file that is not the one its card describes, for one in ``$WAKD_WEIGHTS`` of the same
+    name, and for a small model that ships for several sizes when none is named, or for none.
     """
-    cards = shipped()
+    cards, own = shipped(), _in_folder(name)
     if name in cards:
-        return _checked(name, cards[name])
-    if folder := os.environ.get("WAKD_WEIGHTS"):
-        for file in (Path(folder).expanduser() / f"{name}{ending}" for ending in ENDINGS):
-            if file.is_file():
-                return Found(file, f"{file.name} in WAKD_WEIGHTS (SHA-256 {sha256(file)[:12]})", pretrained_at(file))
+        found = _checked(name, cards[name])
+        if own and sha256(own) != cards[name]["sha256"]:
+            raise ValueError(
+                f"{name} ships with the kit, and {own.name} in WAKD_WEIGHTS is another file. Rename yours, or pass weights='FILE'."
+            )
+        return found
+    if own:
+        return Found(own, f"{own.name} in WAKD_WEIGHTS (SHA-256 {sha256(own)[:12]})", card_of(own))
     model = name.partition(".")[0]
     if model in SMALL:
         sizes = [other for other in cards if other.startswith(f"{model}.")]
@@ -68,6 +79,20 @@ def find(name: str) -> Found | None:
     return None
 
 
+def from_file(file: str | os.PathLike) -> Found:
+    """Weights in a file of one's own, known by what is in it. Raises ``FileNotFoundError`` when it is not there."""
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"No weights file at {file}.")
+    return Found(file, f"{file.name} (SHA-256 {sha256(file)[:12]})", card_of(file))
+
+
+def _in_folder(name: str) -> Path | None:
+    folder = os.environ.get("WAKD_WEIGHTS")
+    files = [Path(folder).expanduser() / f"{name}{ending}" for ending in ENDINGS] if folder else []
+    return next((file for file in files if file.is_file()), None)
+
+
 def _checked(name: str, card: dict) -> Found:
     file = WEIGHTS / f"{name}.safetensors"
     if not file.is_file():
@@ -78,14 +103,24 @@ def _checked(name: str, card: dict) -> Found:
             f"{file.name} is not the file of its card: its SHA-256 is {digest[:12]}..., the card says {card['sha256'][:12]}... "
             "Install wakd_kit again, or pass weights='FILE' to use a file of your own."
         )
-    return Found(file, f"shipped {name} (SHA-256 {digest[:12]})", card["input"]["size"])
+    return Found(file, f"shipped {name} (SHA-256 {digest[:12]})", card)
 
 
-def pretrained_at(file: Path) -> int | None:
-    """The side in pixels that weights were pretrained at, from the card of ``wakd pretrain`` beside them; else None."""
+def card_of(file: Path) -> dict:
+    """The card of ``wakd pretrain`` beside a file of weights; empty when there is none."""
     card = file.with_name(f"{file.name}.json")
     known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-    return known["input"]["size"] if "held_out" in known else None
+    return known if "held_out" in known else {}
+
+
+def check_normalisation(name: str, card: dict, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises ``ValueError`` when a model normalises its images otherwise than its card says: timm's defaults may change."""
+    for part, ours in (("mean", mean), ("std", std)):
+        if card and not np.allclose(ours, card["input"][part], atol=1e-3):
+            raise ValueError(
+                f"{name} was pretrained on images normalised with {part} {np.round(card['input'][part], 3)}, and this timm gives it "
+                f"{np.round(ours, 3)}. Install timm {card['environment']['packages']['timm']}."
+            )
 
 
 def check_size(name: str, trained_at: int | None, resized_to: tuple[int, int] | None, size: int) -> None:

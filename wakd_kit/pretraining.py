@@ -44,7 +44,7 @@ class Recipe:
     batch_size: int = 128
     warmup: float = 0.05  # of all steps
     label_smoothing: float = 0.1
-    precision: str = "bfloat16"  # 1.2 to 1.8 times float32's speed for these CNNs on a CPU that has it
+    precision: str = "bfloat16"  # faster for these CNNs where the processor has it, see benchmarks/precision.py
 
     def training(self, images: int, *, steps: int | None = None) -> dict:
         """Settings of ``train`` for this many training images, or for this many steps."""
@@ -147,7 +147,7 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
         },
         "recipe": {setting: run.settings[setting] for setting in recorded} | {"views": run.settings["views"]},
         "held_out": {measure: row[measure] for measure in ("accuracy", "nll", "ece", "n")},
-        "environment": {what: environment[what] for what in ("machine", "device", "packages", "commit", "seconds")},
+        "environment": environment,
         "dtype": "float16",
         "bytes": file.stat().st_size,
         "sha256": sha256(file),

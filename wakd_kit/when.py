@@ -17,10 +17,10 @@ from .noise import between, has_noise, noise
 from .recorded import Recorded
 from .recording import RunProblem
 from .run import Run
-from .statistics import holm, interval, rank_correlation
+from .statistics import holm, interval, p_value, rank_correlation
 
 MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
-DIRECTIONS, FEWEST = 4, 8
+DIRECTIONS, FEWEST, ALL = 4, 8, "all"
 SAID = {
     "dip": "dip of the source loss half way between neighbouring iterates, nats",
     "rise": "rise of the source loss in random directions, as far from the average as iterates are, nats",
@@ -32,9 +32,13 @@ SAID = {
 
 
 def factors(run: Run) -> dict[str, object]:
-    """What cells are told apart by in figures, from a run's settings: objective, learning rate, steps, start, schedule."""
+    """What cells are told apart by in figures, from a run's settings: objective, learning rate, steps, start, schedule.
+
+    Frozen BatchNorm goes with the start: without it averages get new statistics and single iterates keep theirs.
+    """
     recipe = _recipe(run)
-    return {name: recipe[name] for name in ("objective", "learning rate", "steps", "start", "schedule")}
+    told = {name: recipe[name] for name in ("objective", "learning rate", "steps", "start", "schedule")}
+    return told | ({"start": f"{told['start']}, frozen BatchNorm"} if recipe["batchnorm"] == "frozen" else {})
 
 
 def _recipe(run: Run) -> dict[str, object]:
@@ -118,19 +122,28 @@ def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.Da
     """Rank correlation over cells of the gain on unseen domains with each measure, with a 95 % bootstrap interval over cells.
 
     table  as ``cells`` returns
-    ``average, measure, correlation, low, high, cells``; no interval below ``FEWEST`` cells, whose bootstrap collapses. Cells
-    share teachers, images and starts: an interval that treats them as independent is on the narrow side.
+    ``average, start, measure, correlation, low, high, cells``: over all cells, and over those of each start where there are
+    several; no interval below ``FEWEST`` cells, whose bootstrap collapses. Cells share teachers, images and starts: an
+    interval that treats them as independent is on the narrow side.
     """
     rng, rows = np.random.default_rng(seed), []
-    for average, part in table.groupby("average", sort=False):
-        for measure in MEASURES:
-            pairs = part[[measure, "gain"]].dropna().to_numpy()
-            n = len(pairs)
-            drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
-            drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
-            low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
-            row = {"average": average, "measure": measure, "correlation": rank_correlation(*pairs.T)}
-            rows.append(row | {"low": low, "high": high, "cells": n})
+    several = table["start"].unique() if table["start"].nunique() > 1 else ()
+    for average, all_cells in table.groupby("average", sort=False):
+        for start in (ALL, *several):
+            part = all_cells if start == ALL else all_cells[all_cells["start"] == start]
+            for measure in MEASURES:
+                pairs = part[[measure, "gain"]].dropna().to_numpy()
+                n = len(pairs)
+                drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
+                drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
+                low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
+                row = {
+                    "average": average,
+                    "start": start,
+                    "measure": measure,
+                    "correlation": rank_correlation(*pairs.T),
+                }
+                rows.append(row | {"low": low, "high": high, "cells": n})
     return pd.DataFrame(rows)
 
 
@@ -139,6 +152,7 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
 
     ``average, factor, from, to, students``; ``gain_from, gain_to``: means over the ``n`` targets and seeds of both;
     ``difference``: of the gains, paired by target and seed, with its 95 % t interval ``low, high`` over pairs; points.
+    ``p`` of its t test, ``p_holm`` corrected for all rows.
     """
     recipes = {run.name: _recipe(run) for run in reversed(study.runs)}
     rows = []
@@ -152,7 +166,8 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
             if not _before(recipes[one][factor], recipes[other][factor]):
                 one, other = other, one
             both = table[[one, other]].dropna()
-            low, high = interval(both[other] - both[one])
+            change = both[other] - both[one]
+            low, high = interval(change)
             rows.append(
                 {
                     "average": average,
@@ -162,16 +177,20 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
                     "students": f"{one}, {other}",
                     "gain_from": both[one].mean(),
                     "gain_to": both[other].mean(),
-                    "difference": (both[other] - both[one]).mean(),
+                    "difference": change.mean(),
                     "low": low,
                     "high": high,
+                    "p": p_value(change),
                     "n": len(both),
                 }
             )
-    return pd.DataFrame(rows, columns=_CONTRAST)
+    table = pd.DataFrame(rows, columns=_CONTRAST)
+    return table.assign(p_holm=holm(table["p"]))
 
 
-_CONTRAST = ["average", "factor", "from", "to", "students", "gain_from", "gain_to", "difference", "low", "high", "n"]
+_CONTRAST = [
+    *("average", "factor", "from", "to", "students", "gain_from", "gain_to", "difference", "low", "high", "p", "n"),
+]
 
 
 def _differ(first: dict, second: dict) -> list[str]:
@@ -201,6 +220,7 @@ def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) 
         best, worst = known.loc[known["gain"].idxmax()], known.loc[known["gain"].idxmin()]
         sentences.append(f"{counted(known, average, baseline, 'cells')} Most: {_cell(best)}; least: {_cell(worst)}.")
     first = correlations[correlations["average"] == correlations["average"].iloc[0]].dropna(subset=["correlation"])
+    first = first[first["start"] == ALL]
     if len(first):
         r = first.loc[first["correlation"].abs().idxmax()]
         between = f" [{r['low']:+.2f}, {r['high']:+.2f}], bootstrap over cells" if np.isfinite(r["low"]) else ""
@@ -257,4 +277,5 @@ def printed_contrasts(table: pd.DataFrame) -> pd.DataFrame:
         gain_from=table["gain_from"].map(lambda value: _number(value, "+.1f")),
         gain_to=table["gain_to"].map(lambda value: _number(value, "+.1f")),
         difference=[f"{_number(r.difference, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
-    ).drop(columns=["low", "high"])
+        **{"p, Holm": table["p_holm"].map(probability)},
+    ).drop(columns=["low", "high", "p", "p_holm"])

@@ -54,8 +54,10 @@ def mixer_any(pretrained: bool = False, **settings) -> MlpMixer:
 def vit_conv_any(pretrained: bool = False, **settings) -> VisionTransformer:
     """timm's ViT behind its stem of three stride-2 convolutions, in any size: a token per 8 px.
 
-    Early convolutions make transformers trainable where patches do not (Xiao et al. 2021, arXiv 2106.14881).
+    Early convolutions make transformers easier to train (Xiao et al. 2021, arXiv 2106.14881). They bring two BatchNorms along.
     """
+    if "patch_size" in settings:
+        raise TypeError("its stem, not patch_size, makes a token of every 8 px.")
     return build_model_with_cfg(VisionTransformer, "vit_conv_any", pretrained, embed_layer=_conv_stem, **settings)
 
 
