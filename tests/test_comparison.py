@@ -1,7 +1,9 @@
 """Tables over runs: every number by hand, and no comparison of runs that do not belong together."""
 
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -265,6 +267,17 @@ def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     assert comparison.findings(pd.DataFrame(rows[:1])) == [found]
 
 
+def test_of_many_differences_those_that_hold_are_told_and_the_rest_counted():
+    rows = [{**ROW, "label": f"row {i}", "p_holm": 0.3} for i in range(21)]
+    rows[3] = {**rows[3], "p_holm": 0.01}
+    rows[4] = {**rows[4], "low": -1.0}
+    held, even, more, count = comparison.findings(pd.DataFrame(rows))
+    assert held == comparison.verdict(pd.Series(rows[3]))
+    assert even == "Not distinguishable from no difference: 1 of them."
+    assert more.startswith("19 more leave out zero by themselves") and "of 21 looks about 1 would" in more
+    assert count.endswith("1 keeps p < 0.05: row 3.")
+
+
 # ---- one run
 
 ONE = pd.DataFrame(
@@ -370,6 +383,27 @@ def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(stu
     gains = comparison.paired(study.scores, contrasts)
     assert gains["n"].tolist() == [1, 0, 1, 0]
     assert all("nothing can be said" in sentence for sentence in gains.apply(comparison.verdict, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("reference", "between"),
+    [
+        ("A", [("B", "A"), ("B kd", "A"), ("A kd", "A")]),
+        ({"A kd": "A", "B kd": "B"}, [("B kd", "B"), ("A kd", "A")]),
+        ("", [("B", "A"), ("B kd", "A"), ("A kd", "A"), ("B kd", "B"), ("A kd", "B"), ("A kd", "B kd")]),
+        ({"A kd": "a"}, "Unknown reference student 'a'. Known: A, A kd, B, B kd."),
+    ],
+)
+def test_students_are_compared_with_one_reference_with_their_own_or_with_each_other(reference, between):
+    recorded = SimpleNamespace(
+        students=["teacher", "A", "B", "B kd", "A kd"], shown=lambda baseline: [baseline], _strategies=dict
+    )
+    if isinstance(between, str):
+        with pytest.raises(RunProblem, match=re.escape(between)):
+            comparison.Recorded.contrasts(recorded, "last", reference)
+    else:
+        expected = [((one, "last"), (other, "last")) for one, other in between]
+        assert comparison.Recorded.contrasts(recorded, "last", reference) == expected
 
 
 def test_every_caption_says_what_chose_each_model(study):

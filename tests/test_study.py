@@ -96,6 +96,7 @@ def contents(folder: Path) -> dict[str, bytes]:
             "also: 05_objectives: runs cannot be set here; the study sets it.",
         ),
         ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
+        ({"reference": {"KD": "CEE"}}, "Unknown reference 'CEE'. Known: KD."),
         ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
     ],
 )

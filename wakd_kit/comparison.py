@@ -144,6 +144,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     return table.assign(p_holm=holm(table["p"]))
 
 
+MANY = 20
 _DIFFERENCE = (
     *("label", "mean", "low", "high", "boot_low", "boot_high", "p", "p_holm", "n", "missing", "better", "targets"),
     *("target_low", "target_high", "pairs"),
@@ -211,23 +212,30 @@ def verdict(row: pd.Series) -> str:
 def findings(table: pd.DataFrame) -> list[str]:
     """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
     sentence on all that cannot be told from none, one on what could not be compared, how many were looked at and which
-    of them hold with Holm's correction."""
+    of them hold with Holm's correction. Of more than ``MANY`` differences a reader gets the verdicts that hold, and how
+    many there are of the rest, which the table lists."""
     told = (table["n"] > 1) & ((table["low"] > 0) | (table["high"] < 0))
-    sentences = [verdict(row) for _, row in table[told].iterrows()]
-    even = table[(table["n"] > 1) & ~told]
+    hold = table["p_holm"] < 0.05
+    held, even = table.loc[hold, "label"], table[(table["n"] > 1) & ~told]
+    many = len(table) > MANY
+    sentences = [verdict(row) for _, row in table[told & hold if many else told].iterrows()]
     listed = [f"{r['label']} ({r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}])" for _, r in even.iterrows()]
     for what, labels in (
-        ("Not distinguishable from no difference", listed),
+        ("Not distinguishable from no difference", [f"{len(even)} of them"] * bool(len(even)) if many else listed),
         ("One pair only, so nothing can be said", table.loc[table["n"] == 1, "label"]),
         ("No pair with a score on both sides", table.loc[table["n"] == 0, "label"]),
     ):
         if len(labels):
             sentences.append(f"{what}: {', '.join(labels)}.")
+    if many:
+        sentences.append(
+            f"{(told & ~hold).sum()} more leave out zero by themselves and do not hold with Holm's correction for all; of {len(table)} "
+            f"looks about {0.05 * len(table):.0f} would where nothing differs."
+        )
     if len(table) > 1:
-        hold = table.loc[table["p_holm"] < 0.05, "label"]
         sentences.append(
             f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
-            f"for all of them, {len(hold)} keep{'s' * (len(hold) == 1)} p < 0.05{': ' * bool(len(hold))}{', '.join(hold)}."
+            f"for all of them, {len(held)} keep{'s' * (len(held) == 1)} p < 0.05{': ' * bool(len(held))}{', '.join(held)}."
         )
     return sentences
 

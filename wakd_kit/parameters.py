@@ -227,7 +227,7 @@ class Compare:
     only: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
-    reference: str = ""
+    reference: str | dict = ""
     tables: str = "../runs/explore/tables"
 
 

@@ -65,7 +65,7 @@ class StudyProblem(ValueError):
 class Study:
     """A study file, checked. ``title`` and ``about`` are shown on its page.
 
-    reference  the student that others are compared with; by default every two of them are
+    reference  the student that others are compared with, or {student: its own}; by default every two of them are
     also       notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     """
 
@@ -81,7 +81,7 @@ class Study:
     window_map: dict = field(default_factory=dict)
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
-    reference: str = ""
+    reference: str | dict = ""
     also: dict = field(default_factory=dict)
     title: str = ""
     about: str = ""
@@ -123,8 +123,10 @@ class Study:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             return str(error)
-        if self.reference and self.reference not in self.students:
-            return did_you_mean("reference", self.reference, self.students)
+        named = [*self.reference, *self.reference.values()] if isinstance(self.reference, dict) else [self.reference]
+        for label in filter(None, named):
+            if label not in self.students:
+                return did_you_mean("reference", label, self.students)
         for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
             if label not in labels:
                 return did_you_mean(what, label, labels)
@@ -231,6 +233,8 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
         raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, classes)}")
     # what the study leaves empty keeps the notebook's default
     shared = {f.name: given[f.name] for f in fields(classes[name]) if given.get(f.name)}
+    if isinstance(shared.get("reference"), dict):  # these ask about one
+        del shared["reference"]
     job = job_of(study, classes[name], name, {**shared, **own}, after=after)
     names = {"reference": study.students, "baseline": labels, "average": labels, "averages": labels}
     for setting, known in names.items():

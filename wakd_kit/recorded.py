@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -151,14 +151,19 @@ class Recorded:
         averages = [s for s in shared if any(c.of == "mean" for c in self._coefficients(s))]
         return [baseline, *averages[:1]]
 
-    def contrasts(self, baseline: str, reference: str = "") -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    def contrasts(
+        self, baseline: str, reference: str | Mapping[str, str] = ""
+    ) -> list[tuple[tuple[str, str], tuple[str, str]]]:
         """Every strategy against the baseline within a student, then students against each other, or each against the
-        ``reference`` student, at the baseline and at the first averaging strategy that all of them have."""
+        ``reference`` student or its own ({student: reference}), at the baseline and at the first averaging strategy that
+        all of them have."""
         within = [((n, s), (n, baseline)) for n, names in self._strategies().items() for s in names if s != baseline]
         pupils = [n for n in self.students if n != "teacher"]
-        if reference and reference not in pupils:
-            raise RunProblem(did_you_mean("reference student", reference, pupils))
-        pairs = [(reference, n) for n in pupils if n != reference] if reference else combinations(pupils, 2)
+        own = reference if isinstance(reference, Mapping) else dict.fromkeys(pupils, reference) if reference else {}
+        for name in (*own.keys(), *own.values()):
+            if name not in pupils:
+                raise RunProblem(did_you_mean("reference student", name, pupils))
+        pairs = [(own[n], n) for n in pupils if own.get(n, n) != n] if own else combinations(pupils, 2)
         between = [((b, s), (a, s)) for a, b in pairs for s in self.shown(baseline)]
         return within + between
 
