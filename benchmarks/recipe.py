@@ -70,6 +70,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=100)
     options.add_argument("--out", type=Path, default=Path("runs/recipe"))
     options.add_argument("--roles", nargs="+", default=["teacher", "CE", "KD"], choices=[*RATES])
+    options.add_argument("--rates", nargs="+", type=float, help="learning rates of every role, instead of its own")
     options.add_argument("--benchmark", default="digits")
     options.add_argument("--size", type=int, choices=[32, 64], help="of images, in pixels; default 32")
     options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")
@@ -87,7 +88,7 @@ def main() -> None:
         build(role, split, given)  # a model or weights that are not there are told before the first training
     folder, rows, teacher = given.out / given.target, [], None
     for role in given.roles:
-        for rate in rates[role]:
+        for rate in given.rates or rates[role]:
             run = record(role, rate, split, folder, teacher, given)
             rows += [{"role": role, "rate": rate, "target": given.target, **row} for row in judge(run)]
             pd.DataFrame(rows).to_csv(given.out / f"{given.target}-{'-'.join(given.roles)}.csv", index=False)

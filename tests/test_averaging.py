@@ -497,7 +497,41 @@ def test_a_diverged_curve_has_no_window_for_those_who_read_it(name):
         assert len(strategies.get(name)(curves, **arguments(name, curves))) == 8
 
 
-@pytest.mark.parametrize("name", ["swad", "swad_published", "swad_wakd_repo"])
+VALLEYS = ["swad", "swad_published", "swad_wakd_repo"]
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("name", VALLEYS)
+def test_what_comes_after_the_valley_ended_is_not_read(name, broken):
+    ended = [3, 2, 1, 1.1, 1.2] + [9] * 11
+    assert np.array_equal(strategies.get(name)(val_loss=[*ended, broken]), strategies.get(name)(val_loss=[*ended, 9]))
+    for open_still in ([3, 2, 1, 1.1, 1.2, broken], [3, 2, 1, 1.1, 1.2, 9, 9, broken, 9, 9, 9, 9, 9]):
+        with pytest.raises(NoWindow, match="training diverged there"):
+            strategies.get(name)(val_loss=open_still)
+
+
+def test_a_run_that_diverged_at_once_is_not_told_to_be_cut():
+    with pytest.raises(NoWindow, match=r"segment 1 of 3: training diverged there. Lower the learning rate\.$"):
+        averaging.swad(val_loss=[np.inf, 1, 1])
+    with pytest.raises(NoWindow, match=r"cut the curves before it with curves\[:2\]"):
+        averaging.swad(val_loss=[2, 1, np.nan])
+
+
+def test_no_window_says_where_the_loss_is_lowest():
+    with pytest.raises(
+        NoWindow, match="is lowest at segment 6 of 7, and no segment it may start from is the lowest of 3"
+    ):
+        averaging.swad(val_loss=[5, 4, 4.5, 3, 3.5, 2, 2.5])
+    with pytest.raises(NoWindow, match="is lowest at segment 1 of 4"):
+        averaging.swad_wakd_repo(val_loss=[1, 2, 1.9, 1.8])
+
+
+def test_the_multiplier_of_the_wakd_repository_is_no_increment():
+    with pytest.raises(ValueError, match=r"the multiplier of the valley's loss, 1.3 for swad's 0.3: .* >= 1; got 0.3"):
+        averaging.swad_wakd_repo(val_loss=[3, 2, 1, 1, 1], tolerance_ratio=0.3)
+
+
+@pytest.mark.parametrize("name", VALLEYS)
 def test_a_loss_that_never_converges_is_no_window(name):
     falling = np.linspace(2, 1, 20)
     with pytest.raises(NoWindow) as outcome:
@@ -532,7 +566,7 @@ def test_accuracies_of_zero_have_no_window():
 BAD = [
     ("swad", {"n_converge": 0}, r"n_converge counts segments .*: a whole number >= 1; got 0"),
     ("swad_published", {"n_tolerance": 2.5}, r"n_tolerance counts .*got 2.5"),
-    ("swad_wakd_repo", {"tolerance_ratio": -1}, r"tolerance_ratio is the multiplier .*>= 0; got -1"),
+    ("swad_wakd_repo", {"tolerance_ratio": -1}, r"tolerance_ratio is the multiplier .*>= 1; got -1"),
     ("swad", {"tolerance_ratio": float("nan")}, r"got nan"),
     ("swad", {"loss": "val_los"}, r"Unknown curve 'val_los'. Did you mean 'val_loss'\?"),
     ("ema", {"decay": 1.5}, r"decay is .* in \[0, 1\]; got 1.5"),

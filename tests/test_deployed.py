@@ -114,6 +114,16 @@ def test_simkd_predicts_with_the_teachers_classifier_on_the_projected_map(run):
     assert all(torch.equal(a, b) for a, b in zip(deployed.state_dict().values(), again.state_dict().values()))
 
 
+def test_a_finer_map_is_averaged_to_the_teachers_size_before_the_projector():
+    finer, teacher = tiny("vit"), tiny("resnet")  # tokens of 8 px beside a stride of 32
+    deployed = with_reused_head(finer, teacher).eval()
+    assert deployed.spec["settings"]["deployed"]["finer"] == 4
+    output, own = deployed(images()), finer.eval()(images())
+    assert own.maps[-1].shape[-2:] == (4, 4)
+    assert output.parts[0].shape[-2:] == teacher.eval()(images()).maps[-1].shape[-2:] == (1, 1)
+    assert torch.allclose(output.parts[0], deployed.tail.projector(own.maps[-1].mean((2, 3), keepdim=True)), atol=1e-5)
+
+
 def test_the_teachers_classifier_does_not_move(runs, run):
     kept = runs["simkd"].segments.read(2, "end")["tail.classifier.weight"]
     assert torch.equal(kept, run.model().model.get_classifier().weight)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.reference import features as slow
 from wakd_kit import objectives
-from wakd_kit.objectives import combine
+from wakd_kit.objectives import Pair, combine
 from wakd_kit.objectives.features import channels_normalised
 from wakd_kit.objectives.relations import mean_squared_products
 from wakd_kit.tap import Output
@@ -328,7 +328,10 @@ def test_parameters_and_state_are_resumed_bit_for_bit(name):
         ({"name": "vid", "variance": 0}, "variance is a positive number; got 0."),
         ({"name": "crd", "dimensions": 2.5}, "dimensions is a whole number >= 1; got 2.5."),
         ({"name": "crd_memory", "momentum": 1}, "momentum of crd_memory is from 0 up to, not including, 1; got 1."),
-        ({"name": "at", "power": 0}, "power is a positive number; got 0."),
+        ({"name": "at", "power": 0.5}, "power of at is a number >= 1; got 0.5."),
+        ({"name": "ofa", "stages": 2}, "stages of ofa is a list of whole numbers; got 2."),
+        ({"name": "ofa", "epsilon": "1.5"}, "epsilon is a positive number; got '1.5'."),
+        ({"name": "mlkd", "temperatures": ["4"]}, "temperatures is a positive number; got '4'."),
         ({"name": "rkd", "angle": -1}, "angle is a number >= 0; got -1."),
         ({"name": "reviewkd", "width": 0}, "width is a whole number >= 1; got 0."),
         ({"name": "simkd", "factors": 2}, "Unknown setting of objective 'simkd' 'factors'. Did you mean 'factor'?"),
@@ -366,3 +369,24 @@ def test_a_teacher_of_other_classes_is_a_sentence(name):
     student, teacher = pair(name)
     with pytest.raises(ValueError, match=r"Teacher gives 9 classes, student 5\. Was the teacher trained on another"):
         built(name, student, teacher._replace(logits=torch.zeros(8, 9, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("name", ["at", "nst", "sp", "rkd", "pkt", "cc_paper", "proto_kd"])
+def test_what_has_nothing_to_read_is_a_sentence(name):
+    logits = torch.zeros(4, 3)
+    with pytest.raises(ValueError, match=r"This objective reads (stage maps|pooled features)"):
+        objectives.get(name)(Output(logits, None), logits, torch.zeros(4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("name", ["ce", "dkd", "xded", "margin_mse"])
+def test_labels_of_any_integer_type_are_the_same(name):
+    logits, labels = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 4])
+    small = objectives.get(name)(*logits, labels.to(torch.int32))
+    assert torch.equal(small, objectives.get(name)(*logits, labels))
+
+
+def test_a_variance_of_any_size_is_where_vid_starts():
+    student, teacher = (Output(torch.zeros(2, 3), None, (torch.zeros(2, 3, 2, 2),)) for _ in range(2))
+    for variance in (1e-4, 5.0, 1000.0):
+        (stage,) = objectives.VID(Pair(student, teacher), variance=variance).stages
+        assert (F.softplus(stage.scale) + stage.epsilon).tolist() == pytest.approx([variance] * 3, rel=1e-3)

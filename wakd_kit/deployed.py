@@ -7,13 +7,15 @@ from what a run recorded.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .tap import Output, Tap, in_eval, shapes_of
 
-PROBE_SIZE = 224  # channel counts do not depend on it
+PROBE_SIZE = 224  # channel counts do not depend on it, and sizes of maps only where a model has one size
 
 
 class Deployed(nn.Module):
@@ -38,14 +40,16 @@ class Deployed(nn.Module):
 class ReusedHead(nn.Module):
     """SimKD's student: its last map, projected to the teacher's channels, goes through the teacher's classifier.
 
-    The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between. The student's
-    own classifier is not used. ``parts`` is the projected map.
+    The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between; a map that is
+    ``finer`` times the teacher's in height and width is averaged to its size first, as in the authors' code. The
+    student's own classifier is not used. ``parts`` is the projected map.
     """
 
     reads_maps = True
 
-    def __init__(self, *, channels: int, features: int, classes: int, factor: int = 2):
+    def __init__(self, *, channels: int, features: int, classes: int, factor: int = 2, finer: int = 1):
         super().__init__()
+        self.finer = finer
         narrow = features // factor
         self.projector = nn.Sequential(
             *_convolution(channels, narrow, 1), *_convolution(narrow, narrow, 3), *_convolution(narrow, features, 1)
@@ -53,7 +57,9 @@ class ReusedHead(nn.Module):
         self.classifier = nn.Linear(features, classes).requires_grad_(False)
 
     def forward(self, output: Output) -> Output:
-        projected = self.projector(output.maps[-1])
+        features = output.maps[-1]
+        coarse = [math.ceil(side / self.finer) for side in features.shape[-2:]]
+        projected = self.projector(features if self.finer == 1 else F.adaptive_avg_pool2d(features, coarse))
         return output._replace(logits=self.classifier(projected.mean((2, 3))), parts=(projected,))
 
 
@@ -105,9 +111,11 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
             f"simkd keeps the teacher's classifier on an averaged map; {teacher.spec['name']} does not classify the plain "
             "mean of its last map by one linear layer. Take another teacher, such as a ResNet, or another objective."
         )
-    channels = shapes_of(student, PROBE_SIZE).maps[-1].shape[1]
-    settings = {"channels": channels, "features": classifier.in_features, "classes": classifier.out_features}
-    deployed = Deployed(student, {"tail": "reused_head", **settings, "factor": factor})
+    (size, *_) = student.size or teacher.size or (PROBE_SIZE,)  # a model of one size is shown no other
+    ours, theirs = (shapes_of(tap, size).maps[-1].shape for tap in (student, teacher))
+    settings = {"channels": ours[1], "features": classifier.in_features, "classes": classifier.out_features}
+    settings |= {"factor": factor, "finer": max(1, round(ours[2] / theirs[2]))}
+    deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)
         if classifier.bias is None:

@@ -41,7 +41,9 @@ class Soup:
                     raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
         self.runs = list(runs)
         self.split = split or runs[0].split
-        chosen = coefficients or [best_val(run.source_curves) for run in runs]
+        chosen = [best_val(run.source_curves) for run in runs] if coefficients is None else coefficients
+        if len(chosen) != len(runs):
+            raise RunProblem(f"{len(runs)} runs need as many coefficients, one set each; got {len(chosen)}.")
         self.states = [run.average(c, split=self.split) for run, c in zip(runs, chosen)]
         self._source = Averages(runs[0], self.split)
         self._known: dict[bytes, float] = {}
@@ -60,6 +62,8 @@ class Soup:
             )
         total: State = {}
         for value, state in zip(values, self.states):
+            if value == 0:  # a member that was left out may have diverged
+                continue
             for name, tensor in state.items():
                 if tensor.is_floating_point():
                     total[name] = total.get(name, 0) + value * tensor.double()
@@ -81,7 +85,8 @@ class Soup:
             for j in range(i + 1, len(self.states)):
                 halves = np.zeros(len(self.states))
                 halves[[i, j]] = 0.5
-                midpoints[i, j] = self._source_mean(self.average(halves), "nll")
+                loss = self._source_mean(self.average(halves), "nll")
+                midpoints[i, j] = loss if np.isfinite(loss) else np.inf
         return check_barrier(losses, midpoints, allowed=allowed)
 
     def evaluate(self, choices: Mapping[str, object]) -> pd.DataFrame:

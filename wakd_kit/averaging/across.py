@@ -71,12 +71,16 @@ def check_barrier(losses: Sequence[float], midpoints: Any, *, allowed: float = 0
     (Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", 2020). The default of 0.1 is ours.
 
     losses     (R,) each run's own loss
-    midpoints  (R, R) loss at the midpoint of runs i < j; pairs left NaN were not evaluated and are not checked
+    midpoints  (R, R) loss at the midpoint of runs i < j; pairs left NaN were not evaluated and are not checked, one whose
+               loss is not finite is infinity
     """
     real_number("allowed", allowed, 0, meaning="the highest barrier in nats")
     losses, midpoints = np.asarray(losses, dtype=np.float64), np.asarray(midpoints, dtype=np.float64)
     if losses.ndim != 1 or midpoints.shape != (len(losses), len(losses)):
         raise ValueError(f"{losses.size} losses need midpoints of shape {(losses.size,) * 2}; got {midpoints.shape}.")
+    if not np.all(np.isfinite(losses)):
+        worst = int(np.argmin(np.isfinite(losses)))
+        raise NoWindow(f"The loss of run {worst + 1} is {losses[worst]}: it diverged. Leave it out.")
     pairs = [(i, j) for i, j in combinations(range(len(losses)), 2) if not np.isnan(midpoints[i, j])]
     if not pairs:
         return 0.0

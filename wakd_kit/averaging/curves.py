@@ -96,6 +96,18 @@ class Curves:
         ``ValueError`` for an unknown name and for the target; ``NoWindow`` where it was not recorded or is not finite, so
         that a run without a teacher, or a diverged one, is a dash in the table while other strategies have their rows.
         """
+        values = self.until_diverged(name)
+        if len(values) < len(self):
+            first = len(values)
+            cut = f", or cut the curves before it with curves[:{first}]" if first else ""
+            raise NoWindow(
+                f"{name} is {getattr(self, name)[first]} at segment {first + 1} of {len(self)}: training diverged there. "
+                f"Lower the learning rate{cut}."
+            )
+        return values
+
+    def until_diverged(self, name: str) -> np.ndarray:
+        """The curve before its first value that is not finite, for strategies that may end before it; raises like ``series``."""
         if "target" in str(name):
             raise ValueError(f"{name!r} asks for the target domain; strategies see source curves only: {_names(self)}.")
         if name not in SERIES:
@@ -103,13 +115,8 @@ class Curves:
         values = getattr(self, name)
         if values is None:
             raise NoWindow(f"This run has no {name!r} curve; it has {_names(self)}.")
-        if not np.all(np.isfinite(values)):
-            first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise NoWindow(
-                f"{name} is {values[first]} at segment {first + 1} of {len(self)}: training diverged there. "
-                "Lower the learning rate, or cut the curves before it with curves[:k]."
-            )
-        return values
+        finite = np.isfinite(values)
+        return values if finite.all() else values[: int(np.argmin(finite))]
 
     def __getitem__(self, which: slice) -> Curves:
         """The curves of a run that had stopped early: ``curves[:k]``."""

@@ -181,7 +181,8 @@ def learned(
         if waited == patience or scale == 0 or rate < 1e-8:
             break
         values = np.zeros(len(curves))
-        values[first:] = current[first:] * np.exp(-rate * slope[first:] / scale)
+        exponents = -rate * slope[first:] / scale
+        values[first:] = current[first:] * np.exp(exponents - exponents.max())
         trial = Coefficients(values / values.sum(), strategy="learned")
         trial_loss, trial_gradient = _fitted(loss_and_gradient, trial)
         if trial_loss > loss:
@@ -232,8 +233,7 @@ def _members(kept: list[int]) -> str:
 
 def _best(candidates: Iterable[Coefficients], score: Score) -> Coefficients:
     """The candidate with the highest score, of equals the first."""
-    candidates = list(candidates)
-    return candidates[int(np.argmax([scored(score, candidate) for candidate in candidates]))]
+    return max(candidates, key=lambda candidate: scored(score, candidate))
 
 
 def _fitted(loss_and_gradient: Callable, coefficients: Coefficients) -> tuple[float, np.ndarray]:

@@ -20,7 +20,12 @@ def whole_number(setting: str, value: Any, least: int, of_what: str) -> int:
 
 def real_number(setting: str, value: Any, least: float, most: float = math.inf, *, meaning: str) -> float:
     """``value`` as a float in [least, most]; otherwise a sentence with what the setting means."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value <= most:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not least <= value <= most
+        or math.isinf(value)
+    ):
         fits = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
         raise ValueError(f"{setting} is {meaning}: a number {fits}; got {value!r}.")
     return float(value)

@@ -2,11 +2,14 @@
 
 Which curve steers is the setting ``loss``: "val_loss" (cross-entropy, mean over source domains, as SWAD's authors),
 "val_loss_pooled" (over pooled examples), "val_kd_loss" (label-free distillation loss, as the WAKD code). A curve
-with a NaN, and a curve without a valley, raise ``NoWindow``: an outcome to report, where the published code
-silently returns some other model.
+without a valley, or with a NaN before its valley ended, raises ``NoWindow``: an outcome to report, where the
+published code silently returns some other model.
 
 Three loss valleys under three names, since published tables call all of them "SWAD": ``swad`` is the algorithm of
 the paper, ``swad_published`` what its authors' code does, ``swad_wakd_repo`` what ships with the WAKD paper.
+
+Every segment end is a validation to them, that of a shorter segment at a declared edge or at the end of a run too;
+the published codes validate every so many steps and at no other.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ def best_val(curves: Curves | None = None, *, by: str = "val_accuracy", **series
     Ties go to the earliest, as with the strict comparison of DomainBed and the WAKD code.
     """
     curves = as_curves(curves, **series)
-    values = _validation(curves, by, "by")
+    values = curves.series(by)
+    one_of("by", by, tuple(VALIDATION))
     best = int(np.argmax(values) if by == "val_accuracy" else np.argmin(values))
     return over_ends(curves, [best], "best_val", f"iterate {curves.ends[best]}, {VALIDATION[by]} {values[best]:.4g}")
 
@@ -66,8 +70,8 @@ def swad(
     curves = as_curves(curves, **series)
     n_converge, n_tolerance = _patience(n_converge, n_tolerance)
     real_number("tolerance_ratio", tolerance_ratio, 0, meaning="how far above the valley's loss is tolerated (0.3)")
-    losses = _validation(curves, loss, "loss")
-    start, threshold = _valley_start("swad", losses, n_converge, 1 + tolerance_ratio, loss)
+    losses = _losses(curves, loss)
+    start, threshold = _valley_start("swad", curves, losses, n_converge, 1 + tolerance_ratio, loss)
     threshold = max(threshold, losses[start])  # the mean of equal losses can round to less than each of them
 
     end = len(losses) - 1
@@ -75,6 +79,8 @@ def swad(
         if losses[max(0, t - n_tolerance + 1) : t + 1].min() > threshold:
             end = t - n_tolerance
             break
+    else:
+        curves.series(loss)  # raises where training diverged inside the valley
     return over_iterates(curves, start, end, "swad", f", threshold {threshold:.4g}")
 
 
@@ -107,8 +113,8 @@ def swad_published(
     curves = as_curves(curves, **series)
     n_converge, n_tolerance = _patience(n_converge, n_tolerance)
     real_number("tolerance_ratio", tolerance_ratio, 0, meaning="how far above the valley's loss is tolerated (0.3)")
-    losses = _validation(curves, loss, "loss")
-    start, threshold = _valley_start("swad_published", losses, n_converge, 1 + tolerance_ratio, loss)
+    losses = _losses(curves, loss)
+    start, threshold = _valley_start("swad_published", curves, losses, n_converge, 1 + tolerance_ratio, loss)
     detected = start + n_converge - 1
 
     joined = _joined_at_detection(losses, detected, n_converge, n_tolerance, threshold)
@@ -121,6 +127,7 @@ def swad_published(
             break
         joined.append(head)
     else:
+        curves.series(loss)  # raises where training diverged inside the valley
         # the run ended inside the valley; the head at the last validation is skipped, whether it had joined or not
         for segment in range(head + 1, len(losses)):
             if losses[segment:].min() > threshold:
@@ -159,9 +166,11 @@ def swad_wakd_repo(
     """
     curves = as_curves(curves, **series)
     n_converge, n_tolerance = _patience(n_converge, n_tolerance)
-    real_number("tolerance_ratio", tolerance_ratio, 0, meaning="the multiplier of the valley's loss (1.3)")
-    losses = _validation(curves, loss, "loss")
-    lowest, threshold = _valley_start("swad_wakd_repo", losses, n_converge, tolerance_ratio, loss, skip=1)
+    real_number(
+        "tolerance_ratio", tolerance_ratio, 1, meaning="the multiplier of the valley's loss, 1.3 for swad's 0.3"
+    )
+    losses = _losses(curves, loss)
+    lowest, threshold = _valley_start("swad_wakd_repo", curves, losses, n_converge, tolerance_ratio, loss, skip=1)
     start, detected = lowest - 1, lowest + n_converge - 1
 
     end = len(losses) - 1
@@ -170,6 +179,8 @@ def swad_wakd_repo(
         if losses[max(0, t - n_tolerance + 1) : t + 1].min() > threshold:
             end = joining
             break
+    else:
+        curves.series(loss)  # raises where training diverged inside the valley
     return over_segments(curves, start, end, "swad_wakd_repo", f", threshold {threshold:.4g}")
 
 
@@ -204,20 +215,29 @@ def eoa_wakd_repo(
 
 
 def _valley_start(
-    strategy: str, losses: np.ndarray, n_converge: int, multiplier: float, loss: str, skip: int = 0
+    strategy: str, curves: Curves, losses: np.ndarray, n_converge: int, multiplier: float, loss: str, skip: int = 0
 ) -> tuple[int, float]:
     """First segment, from ``skip`` on, that is the lowest of n_converge (ties to it), and the threshold it sets."""
     for start in range(skip, len(losses) - n_converge + 1):
         ahead = losses[start : start + n_converge]
         if ahead[0] == ahead.min():
             return start, float(np.mean(ahead) * multiplier)
+    curves.series(loss)  # raises where training diverged before a valley
     if len(losses) < n_converge + skip:
         raise NoWindow(
             f"{strategy} found no window: {len(losses)} segment{'s' if len(losses) > 1 else ''}, fewer than the "
             f"{n_converge + skip} it needs (n_converge={n_converge}). Record shorter segments, or use wakd(begin=...)."
         )
+    lowest = int(np.argmin(losses)) + 1
+    where = (
+        f"fell to the last of {len(losses)} segments"
+        if lowest == len(losses)
+        else (
+            f"is lowest at segment {lowest} of {len(losses)}, and no segment it may start from is the lowest of {n_converge}"
+        )
+    )
     raise NoWindow(
-        f"{strategy} found no window: {VALIDATION[loss]} fell to the last of {len(losses)} segments "
+        f"{strategy} found no window: {VALIDATION[loss]} {where} "
         f"(n_converge={n_converge}). Train longer, or use wakd(begin=...)."
     )
 
@@ -245,8 +265,8 @@ def _patience(n_converge: int, n_tolerance: int) -> tuple[int, int]:
     )
 
 
-def _validation(curves: Curves, name: str, setting: str) -> np.ndarray:
-    """A curve of raw iterates on source validation; unknown, unrecorded and target names say so."""
-    values = curves.series(name)
-    one_of(setting, name, tuple(VALIDATION) if setting == "by" else tuple(VALIDATION)[:3])
+def _losses(curves: Curves, name: str) -> np.ndarray:
+    """A loss of raw iterates on source validation until training diverged; other, unrecorded and target names say so."""
+    values = curves.until_diverged(name)
+    one_of("loss", name, tuple(VALIDATION)[:3])
     return values

@@ -1,7 +1,8 @@
 """Training objectives: ``(student, teacher, labels, *, settings) -> scalar``, summed by explicit weight.
 
 ``student`` and ``teacher`` are a Tap's ``Output``, or bare logits (n, classes). Losses are means over the batch in nats
-per example where a docstring says no other, computed in float32 or better whatever precision the models ran in.
+per example where a docstring says no other. ``combine`` computes them in float32 or better whatever precision the
+models ran in; called one by one, call them outside autocast.
 
     total = combine([{"name": "ce"}, {"name": "dkd", "weight": 0.5, "schedule": {"end": 0.1}}])
     total.prepare(student(images), teacher(images), steps=600)  # builds what depends on the models
@@ -21,7 +22,7 @@ from .contrast import CRD, WCoRDInBatch
 from .decoupled import dkd, nkd, wsld
 from .domain_shift import dho, xded
 from .features import VID, FitNet, FitNetRaw, VkD, at, simkd
-from .heterogeneous import OFA
+from .heterogeneous import OFA, adaptive_target
 from .logits import bckd, ce, kd, margin_mse, mse, rs_kd
 from .memory import CRDMemory
 from .multi_level import mlkd, mlkd_repo
@@ -51,6 +52,7 @@ __all__ = [
     "Schedule",
     "VkD",
     "WCoRDInBatch",
+    "adaptive_target",
     "at",
     "bckd",
     "cc_paper",

@@ -43,7 +43,8 @@ def two_heads(
 def dho(student, teacher, labels: Tensor, *, temperature: float = 2.0, share: float = 0.5) -> Tensor:
     """One head learns from labels, a second one from the teacher; what is deployed mixes their probabilities.
 
-    Meant to be the only objective: ``share`` of it is cross-entropy, the rest distillation at this temperature.
+    Meant to be the only objective: ``share`` of it is cross-entropy, the rest distillation at this temperature. Of soft
+    labels the largest class counts.
     ``train`` puts the second head on the student, so it is recorded and averaged with it, and chooses how the heads are
     mixed on source validation where a segment ends. The paper distils on unlabelled images as well, of which there are
     none here.

@@ -42,7 +42,7 @@ class FitNet(nn.Module):
     """Mean squared difference of a projected student map and the teacher's, its channels normalised at every position.
 
     Raw targets (``fitnet_raw``) give losses from 0.1 to 100 with the teacher's family, so that one weight fits no two
-    pairs; normalised ones begin near 1 for all. The projector is a 1x1 convolution per stage, trained with the student
+    pairs; normalised ones begin near 1 for all, and so does the weight. The projector is a 1x1 convolution per stage, trained with the student
     and dropped at deployment. The paper trains on hints first and on labels afterwards; here it is one sum. Its middle
     layer is the second stage; OFA-KD compares with all four, ``stages=[0, 1, 2, 3]``.
     """
@@ -85,9 +85,13 @@ def at(student, teacher, labels: Tensor | None = None, *, power: float = 2.0) ->
     """Mean squared difference of the attention of both, over examples and positions; summed over stages.
 
     As the authors' code has it, with its weight: the paper's equation 2 has the norm of the difference and half of
-    that weight. Any two channel counts fit; of two sizes the larger map is averaged.
+    that weight. ``|f|^power`` is the paper's; the code has ``f^power``, the same at even powers. Any two channel counts
+    fit; of two sizes the larger map is averaged.
+
+    power  from 1, below which maps with zeros have no gradient
     """
-    positive(power=power)
+    if not 1 <= power < math.inf:
+        raise ValueError(f"power of at is a number >= 1; got {power}.")
     pairs = (same_size(*pair) for pair in map_pairs(student, teacher))
     return sum((attention(s, power) - attention(t, power)).square().mean() for s, t in pairs)
 
@@ -105,7 +109,8 @@ class VariationalStage(nn.Module):
             nn.ReLU(),
             nn.Conv2d(theirs, theirs, 1, bias=False),
         )
-        self.scale = nn.Parameter(torch.full((theirs,), math.log(math.expm1(variance - epsilon))))
+        excess = variance - epsilon
+        self.scale = nn.Parameter(torch.full((theirs,), excess + math.log(-math.expm1(-excess))))  # softplus, inverted
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """``1/2 [(mean - teacher)^2 / variance + log variance]``, mean over everything."""
@@ -144,7 +149,7 @@ class VkD(nn.Module):
 
     The projector keeps all of the student's inner products when it has no more features than the teacher; with more its
     rows are orthonormal. It is a product of Householder maps, or a matrix exponential when both have as many features,
-    as published, and stays in float32 under autocast; with 512 features under 2,048 its backward takes longer than both
+    as published, and ``Combined`` keeps it in float32; with 512 features under 2,048 its backward takes longer than both
     networks on a processor. The target is normalised over its channels, which is the paper's choice for
     classification. Published beside ``ce`` and ``kd`` at T = 1.
     """
@@ -171,7 +176,7 @@ def simkd(student, teacher, labels: Tensor | None = None) -> Tensor:
 
     The student that is deployed is its body, this projector (narrower by ``factor`` in between) and the teacher's
     classifier: ``train`` puts them on, so they are recorded and averaged with it. The teacher has to classify the plain
-    mean of its last map. Of two sizes the larger is averaged, here after the projector and in the authors' code before.
+    mean of its last map. Of two sizes the larger is averaged: the student's before the projector.
     """
     (projected,) = student.parts
     ours, theirs = same_size(widened(projected), last_maps(teacher, teacher)[1])

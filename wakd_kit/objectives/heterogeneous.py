@@ -12,8 +12,16 @@ from .inputs import chosen, hard, logit_pair, positive, widened
 from .registry import objectives
 
 
-def adaptive_target(z_s: Tensor, z_t: Tensor, labels: Tensor, *, epsilon: float, temperature: float) -> Tensor:
-    """``-sum_c [(p_t(c) + 1[c = y])^epsilon - 1[c = y]] log p_s(c)``, mean over the batch, in nats."""
+def adaptive_target(
+    z_s: Tensor, z_t: Tensor, labels: Tensor, *, epsilon: float = 1.0, temperature: float = 1.0
+) -> Tensor:
+    """``-sum_c [(p_t(c) + 1[c = y])^epsilon - 1[c = y]] log p_s(c)``, mean over the batch, in nats: ``ofa`` for one head.
+
+    z_s, z_t  logits (n, classes) of a head of the student, and of the teacher
+    labels    (n,), or soft ones, of which the largest class counts
+    """
+    z_s, z_t = logit_pair(z_s, z_t)
+    labels = hard(labels)
     p_t = F.softmax(z_t / temperature, dim=1)
     is_label = F.one_hot(labels, p_t.shape[1]).to(p_t.dtype)
     target = (p_t + is_label) ** epsilon - is_label
@@ -91,18 +99,17 @@ class OFA(nn.Module):
     ):
         super().__init__()
         positive(temperature=temperature)
-        maps = pair.student.maps
-        self.stages, self.temperature = tuple(stages or range(len(maps))), temperature
-        self.epsilons = _each(epsilon, len(self.stages) + 1)
+        maps, stages = pair.student.maps, stages or tuple(range(len(pair.student.maps)))
         self.heads = nn.ModuleList(
-            stage_head(features, maps, pair.classes) for features in chosen(list(maps), self.stages, "ofa")
+            stage_head(features, maps, pair.classes) for features in chosen(list(maps), stages, "ofa")
         )
+        self.stages, self.temperature = tuple(stages), temperature
+        self.epsilons = _each(epsilon, len(self.stages) + 1)
 
     def forward(self, student, teacher, labels: Tensor) -> Tensor:
         """Summed over stages and the student's own logits, in nats."""
         z_s, z_t = logit_pair(student, teacher)
         logits = [head(widened(student.maps[stage])) for head, stage in zip(self.heads, self.stages)]
-        labels = hard(labels)
         return sum(
             adaptive_target(z, z_t, labels, epsilon=epsilon, temperature=self.temperature)
             for z, epsilon in zip([*logits, z_s], self.epsilons)
@@ -110,7 +117,7 @@ class OFA(nn.Module):
 
 
 def _each(epsilon, count: int) -> list[float]:
-    values = [epsilon] if isinstance(epsilon, (int, float)) else list(epsilon)
+    values = list(epsilon) if isinstance(epsilon, (list, tuple)) else [epsilon]
     for value in values:
         positive(epsilon=value)
     if len(values) not in (1, count):

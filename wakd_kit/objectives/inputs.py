@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import torch
@@ -42,12 +43,20 @@ def logits_of(output) -> Tensor:
 
 def pooled_pair(student, teacher) -> tuple[Tensor, Tensor]:
     """Pooled features of both, (n, features) each and as many as they have, the teacher's detached."""
+    if isinstance(student, Tensor) or isinstance(teacher, Tensor):
+        raise ValueError("This objective reads pooled features; got bare logits. Pass what a Tap gives, an Output.")
     return widened(student.pooled), widened(teacher.pooled).detach()
 
 
 def map_pairs(student, teacher) -> list[tuple[Tensor, Tensor]]:
     """Stage maps of both side by side, shallow first, the teacher's detached; the last ones where one has fewer."""
-    count = min(len(student.maps), len(teacher.maps))
+    count = (
+        0 if isinstance(student, Tensor) or isinstance(teacher, Tensor) else min(len(student.maps), len(teacher.maps))
+    )
+    if count == 0:
+        raise ValueError(
+            "This objective reads stage maps, and one of the two has none. Pass what a Tap gives, with maps."
+        )
     return [(widened(s), widened(t).detach()) for s, t in zip(student.maps[-count:], teacher.maps[-count:])]
 
 
@@ -83,8 +92,8 @@ def logit_pair(student, teacher) -> tuple[Tensor, Tensor]:
 
 
 def hard(labels: Tensor) -> Tensor:
-    """Labels (n,) as they are, soft labels (n, classes) as their largest class."""
-    return labels if labels.ndim == 1 else labels.argmax(1)
+    """Labels (n,) of any integer type, soft labels (n, classes) as their largest class."""
+    return labels.long() if labels.ndim == 1 else labels.argmax(1)
 
 
 def target_of(values: Tensor, labels: Tensor) -> Tensor:
@@ -102,15 +111,15 @@ def others_of(values: Tensor, labels: Tensor) -> Tensor:
 def positive(**settings: float) -> None:
     """Raises for a setting that is not a positive, finite number."""
     for name, value in settings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is a positive number; got {value}.")
+        if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+            raise ValueError(f"{name} is a positive number; got {value!r}.")
 
 
 def not_negative(**settings: float) -> None:
     """Raises for a setting that is not a finite number >= 0."""
     for name, value in settings.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is a number >= 0; got {value}.")
+        if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} is a number >= 0; got {value!r}.")
 
 
 def whole(**settings: int) -> None:

@@ -37,12 +37,13 @@ def tempered_kl(z_s: Tensor, z_t: Tensor, temperature: float | Tensor, kind: str
 
 @objectives.declare(kind="labels", needs="labels", source="cross-entropy with the labels")
 def ce(student, teacher, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of the student's logits with the labels, nats per example. The teacher is not used.
+    """Mean cross-entropy of the student's logits with the labels, hard or soft, nats per example; no teacher.
 
     label_smoothing  share of each label spread evenly over all classes, from 0 up to, not including, 1
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is from 0 up to, not including, 1; got {label_smoothing}.")
+    labels = labels if labels.is_floating_point() else labels.long()
     return F.cross_entropy(logits_of(student), labels, label_smoothing=label_smoothing)
 
 
