@@ -40,6 +40,19 @@ def scores():
     return pd.concat([long(STUDENT), noise])
 
 
+# ---- trainings that fell apart
+
+
+def test_runs_that_fell_apart_are_named_and_nothing_else_is(scores):
+    assert comparison.collapsed(scores, "last") == []
+    fallen = {**dict.fromkeys(RUNS, 0.9), ("neon", 1): 0.1}
+    source = [long({("kd", "last"): fallen, ("ce", "last"): dict.fromkeys(RUNS, 0.1)}, role="source")]
+    source.append(long({("kd", "wakd"): dict.fromkeys(RUNS, 0.1)}, role="source"))
+    (sentence,) = comparison.collapsed(pd.concat([long(STUDENT), *source]), "last")
+    assert sentence.startswith("kd: 1 of 4 runs fell apart (neon seed 1): 10 % or less on source validation at last")
+    assert "half of its runs have 90 % or more" in sentence
+
+
 # ---- means
 
 

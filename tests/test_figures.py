@@ -230,6 +230,7 @@ def test_differences_are_dots_with_their_mean_and_interval():
     table = pd.DataFrame(
         {
             "label": ["kd: wakd - last", "kd: swad - last"],
+            "student": "kd",
             "pairs": [np.array([1.0, 2.0, 6.0]), np.array([])],
             "mean": [3.0, np.nan],
             "low": [-3.5, np.nan],
@@ -244,6 +245,17 @@ def test_differences_are_dots_with_their_mean_and_interval():
     assert interval.tolist() == [[-3.5, 0], [9.5, 0]] and mean.tolist() == [[3, 0]]
     assert ticks(axis) == list(table["label"]) and axis.lines[-1].get_xdata() == [0, 0], "zero has a line"
     assert "kd: wakd - last +3.0 [-3.5, +9.5]" in alt and "nan" not in alt
+
+
+def test_students_differ_on_an_axis_of_their_own():
+    rows = [("kd: wakd - last", "kd", 1.0), ("kd last - ce last", "", 40.0), ("ce: wakd - last", "ce", 2.0)]
+    table = pd.DataFrame(rows, columns=["label", "student", "mean"]).assign(n=2)
+    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, pairs=[np.array([m, m]) for m in table["mean"]])
+    figure, alt = figures.differences(table, baseline="last")
+    within, between = figure.axes
+    assert ticks(within) == ["kd: wakd - last", "ce: wakd - last"] and ticks(between) == ["kd last - ce last"]
+    assert within.get_xlim()[1] < 10 and between.get_xlim()[1] > 40, "one does not flatten the other"
+    assert all(label in alt for label in table["label"])
 
 
 @pytest.fixture
@@ -384,7 +396,7 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
     gains = pd.DataFrame(
         {"label": ["a student with a long name: swad_wakd_repo - best_val"], "pairs": [np.arange(3.0)]}
     )
-    gains = gains.assign(mean=1.0, low=-1.5, high=3.5, n=3)
+    gains = gains.assign(mean=1.0, low=-1.5, high=3.5, n=3, student="")
     for figure, _ in (
         figures.contact_sheet(domains),
         figures.training_curves(curves, choices),

@@ -17,6 +17,7 @@ __all__ = [
     "answers",
     "brackets",
     "by_seed",
+    "collapsed",
     "collect",
     "findings",
     "interval",
@@ -103,7 +104,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
 
     contrasts  ((student, strategy), (student, strategy)): the first minus the second
 
-    ``label, mean``; ``low, high``: the 95 % t interval over all ``n`` target x seed pairs; ``boot_low, boot_high``: the
+    ``label``; ``student`` whose strategies they are, "" between two; ``mean``; ``low, high``: the 95 % t interval over all ``n`` target x seed pairs; ``boot_low, boot_high``: the
     bootstrap's, targets resampled and seeds within them (``statistics.bootstrap_interval``); ``p`` of the t test over all
     pairs and ``p_holm`` with Holm's correction over the rows of this table; ``missing``: targets and seeds left out for
     want of a score on both sides (no window found, say); ``better``: pairs above zero; ``pairs``: all of them.
@@ -125,6 +126,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         rows.append(
             {
                 "label": _label(first, second),
+                "student": first[0] if first[0] == second[0] else "",
                 "mean": pairs.mean(),
                 "low": low,
                 "high": high,
@@ -146,7 +148,21 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
 
 MANY = 20
 _DIFFERENCE = (
-    *("label", "mean", "low", "high", "boot_low", "boot_high", "p", "p_holm", "n", "missing", "better", "targets"),
+    *(
+        "label",
+        "student",
+        "mean",
+        "low",
+        "high",
+        "boot_low",
+        "boot_high",
+        "p",
+        "p_holm",
+        "n",
+        "missing",
+        "better",
+        "targets",
+    ),
     *("target_low", "target_high", "pairs"),
 )
 
@@ -237,6 +253,23 @@ def findings(table: pd.DataFrame) -> list[str]:
             f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
             f"for all of them, {len(held)} keep{'s' * (len(held) == 1)} p < 0.05{': ' * bool(len(held))}{', '.join(held)}."
         )
+    return sentences
+
+
+def collapsed(scores: pd.DataFrame, baseline: str) -> list[str]:
+    """A sentence on each student with runs whose ``baseline`` has less than half of the student's median accuracy on source
+    validation: a training that fell apart, whose scores swamp a mean. None of them is left out anywhere."""
+    source = scores[(scores["role"] == "source") & (scores["strategy"] == baseline)]
+    accuracy = source.groupby(["student", "target", "seed"], sort=False)["accuracy"].mean()
+    sentences = []
+    for student, runs in accuracy.groupby("student", sort=False):
+        fallen = runs[runs < runs.median() / 2]
+        if len(fallen):
+            which = ", ".join(f"{target} seed {seed}" for _, target, seed in fallen.index)
+            sentences.append(
+                f"{student}: {len(fallen)} of {len(runs)} runs fell apart ({which}): {100 * fallen.max():.0f} % or less on source "
+                f"validation at {baseline}, where half of its runs have {100 * runs.median():.0f} % or more. They are in every mean and interval."
+            )
     return sentences
 
 

@@ -245,28 +245,38 @@ def _span(curves: Curves, coefficients: Coefficients) -> str:
 def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """Paired differences in points of accuracy on unseen domains: every pair as a dot, the mean with its 95 % interval.
 
-    table  rows ``label, pairs (array), mean, low, high, n`` in points, as ``comparison.paired`` returns
+    table  rows ``label, student, pairs (array), mean, low, high, n`` in points, as ``comparison.paired`` returns
+
+    What averaging does to one student and how students differ have an axis each: the second is often many times wider.
     """
+    between = table["student"] == ""
+    parts = [part for part in (table[~between], table[between]) if len(part)]
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, 0.9 + 0.34 * len(table))
-        axis = figure.subplots()
-        rng = np.random.default_rng(0)
-        for row, (_, r) in enumerate(table.iterrows()):
-            pairs = np.asarray(r["pairs"], dtype=float)
-            axis.plot(pairs, row + rng.uniform(-0.18, 0.18, len(pairs)), "o", ms=3, color="#9DB7CC", mec="none")
-            axis.plot([r["low"], r["high"]], [row, row], "-", color="#1B3A57", lw=2)
-            axis.plot(r["mean"], row, "D", color="#1B3A57", ms=5)
-        axis.axvline(0, color="#888888", lw=1, zorder=0)
-        axis.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5))
-        axis.set_yticklabels(list(table["label"]))
-        axis.tick_params(axis="y", length=0)
-        axis.set_xlabel(
+        figure = _figure(7.2, 0.34 * len(table) + 0.5 * len(parts) + 0.4)
+        heights = [len(part) for part in parts]
+        axes = figure.subplots(len(parts), gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
+        for axis, part in zip(axes, parts):
+            _paired(axis, part)
+        axes[-1].set_xlabel(
             "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
         )
-        axis.grid(axis="x", color="#E2E2E2", lw=0.6)
     known = table[table["n"] > 0]
     parts = [f"{r['label']} {r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]" for _, r in known.iterrows()]
     return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(parts) + "."
+
+
+def _paired(axis, table: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)
+    for row, (_, r) in enumerate(table.iterrows()):
+        pairs = np.asarray(r["pairs"], dtype=float)
+        axis.plot(pairs, row + rng.uniform(-0.18, 0.18, len(pairs)), "o", ms=3, color="#9DB7CC", mec="none")
+        axis.plot([r["low"], r["high"]], [row, row], "-", color="#1B3A57", lw=2)
+        axis.plot(r["mean"], row, "D", color="#1B3A57", ms=5)
+    axis.axvline(0, color="#888888", lw=1, zorder=0)
+    axis.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5))
+    axis.set_yticklabels(list(table["label"]))
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#E2E2E2", lw=0.6)
 
 
 def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
