@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from wakd_kit import averaging, figures
+from wakd_kit import averaging, figures, study_figures
 from wakd_kit.averaging import Coefficients, Curves, NoWindow
 
 SWAD_REASON = NoWindow("validation loss fell to the last segment")
@@ -238,7 +238,7 @@ def test_differences_are_dots_with_their_mean_and_interval():
             "n": [3, 0],
         }
     )
-    figure, alt = figures.differences(table, baseline="last")
+    figure, alt = study_figures.differences(table, baseline="last")
     (axis,) = figure.axes
     dots, interval, mean = (line.get_xydata() for line in axis.lines[:3])
     assert dots[:, 0].tolist() == [1, 2, 6] and np.abs(dots[:, 1]).max() < 0.5
@@ -251,7 +251,7 @@ def test_students_differ_on_an_axis_of_their_own():
     rows = [("kd: wakd - last", "kd", 1.0), ("kd last - ce last", "", 40.0), ("ce: wakd - last", "ce", 2.0)]
     table = pd.DataFrame(rows, columns=["label", "student", "mean"]).assign(n=2)
     table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, pairs=[np.array([m, m]) for m in table["mean"]])
-    figure, alt = figures.differences(table, baseline="last")
+    figure, alt = study_figures.differences(table, baseline="last")
     within, between = figure.axes
     assert ticks(within) == ["kd: wakd - last", "ce: wakd - last"] and ticks(between) == ["kd last - ce last"]
     assert within.get_xlim()[1] < 10 and between.get_xlim()[1] > 40, "one does not flatten the other"
@@ -271,7 +271,7 @@ def chosen():
 
 
 def test_picks_are_lines_from_begin_to_end_and_single_iterates_are_dots(chosen):
-    (axis,) = figures.picks(chosen, steps=100)[0].axes
+    (axis,) = study_figures.picks(chosen, steps=100)[0].axes
     drawn = [line for line in axis.lines if line.get_xydata()[0][0] != 0]
     dot, first, second = drawn
     assert dot.get_xydata().tolist() == [[100, 0]] and dot.get_marker() == "o"
@@ -283,13 +283,13 @@ def test_picks_are_lines_from_begin_to_end_and_single_iterates_are_dots(chosen):
 
 def test_a_strategy_has_one_colour_for_all_students(chosen):
     chosen.loc[4, ["begin", "end"]] = 50, 100
-    (axis,) = figures.picks(chosen, steps=100)[0].axes
+    (axis,) = study_figures.picks(chosen, steps=100)[0].axes
     colours = {to_hex(line.get_color()) for line in axis.lines if line.get_ydata()[0] > 0.6 and line.get_lw() > 1}
     assert len(colours) == 1
 
 
 def test_alt_of_the_picks_has_means_and_says_what_is_missing(chosen):
-    _, alt = figures.picks(chosen, steps=100)
+    _, alt = study_figures.picks(chosen, steps=100)
     assert "teacher swad: 45 to 95 (1 runs without a window)" in alt
     assert "student swad: no window" in alt and "nan" not in alt
 
@@ -323,7 +323,7 @@ def ranks():
 
 
 def test_strategies_stand_at_their_mean_ranks_and_bars_join_what_is_alike(ranks):
-    figure, alt = figures.critical_difference(ranks)
+    figure, alt = study_figures.critical_difference(ranks)
     kd, ce = figure.axes
     dots = sorted(line.get_xdata()[0] for line in kd.lines if line.get_marker() == "o")
     assert dots == [1.2, 1.9, 2.9]
@@ -339,12 +339,12 @@ def test_strategies_stand_at_their_mean_ranks_and_bars_join_what_is_alike(ranks)
 
 
 def test_strategies_that_all_differ_have_no_bar(ranks):
-    _, alt = figures.critical_difference(ranks.assign(difference=0.1))
+    _, alt = study_figures.critical_difference(ranks.assign(difference=0.1))
     assert alt.count("not told apart: none") == 2
 
 
 def test_nothing_to_rank_is_said(ranks):
-    figure, alt = figures.critical_difference(ranks.iloc[:0])
+    figure, alt = study_figures.critical_difference(ranks.iloc[:0])
     assert [t.get_text() for t in figure.axes[0].texts] == ["Too few strategies, targets or seeds to rank."]
     assert "Nothing to rank" in alt
 
@@ -362,7 +362,7 @@ def bins():
 
 
 def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bins):
-    figure, alt = figures.reliability(bins, bins=5)
+    figure, alt = study_figures.reliability(bins, bins=5)
     unseen, source = figure.axes
     assert [a.get_title(loc="left") for a in figure.axes] == ["KD, unseen domain", "KD, source validation"]
     shown = [c.get_offsets().tolist() for c in unseen.collections]
@@ -379,7 +379,7 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
 
 def test_reliability_of_many_students_has_four_beside_each_other(bins):
     many = pd.concat([bins.assign(student=f"s{i}") for i in range(6)], ignore_index=True)
-    figure, alt = figures.reliability(many)
+    figure, alt = study_figures.reliability(many)
     shown = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
     assert sorted(shown) == sorted(f"s{i}, {role}" for i in range(6) for role in ("unseen domain", "source validation"))
     places = {axis.get_title(loc="left"): axis.get_subplotspec() for axis in figure.axes if axis.axison}
@@ -402,10 +402,10 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
         figures.training_curves(curves, choices),
         figures.accuracy_by_domain(table),
         figures.window_map(windows, curves, choices, images=900),
-        figures.differences(gains, baseline="best_val"),
-        figures.picks(chosen, steps=100),
-        figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
-        figures.reliability(bins),
+        study_figures.differences(gains, baseline="best_val"),
+        study_figures.picks(chosen, steps=100),
+        study_figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
+        study_figures.reliability(bins),
     ):
         figure.draw_without_rendering()
         inked = figure.get_tightbbox()  # in inches

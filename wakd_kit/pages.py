@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from . import comparison, figures, notebook, report
+from . import comparison, notebook, report, study_figures
 from .files import write_text
 from .recorded import Recorded, collect
 
@@ -100,7 +100,7 @@ def target_page(
     """Write what a study shows on one unseen domain: every seed, differences paired by seed, windows, its notebooks."""
     part = Recorded([run for run in study.runs if run.settings["split"]["target"] == target], study.labels)
     gains = comparison.paired(part.scores, part.contrasts(given["baseline"], given["reference"]))
-    drawn, alt = figures.picks(part.picks(), steps=part.steps)
+    drawn, alt = study_figures.picks(part.picks(), steps=part.steps)
     seeds = f"{len(part.seeds)} seed{'s' * (len(part.seeds) > 1)}"
     parts = [
         report.text_html(part.about()),
