@@ -5,6 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 STUDY ?= quickstart
 BIN := .venv/bin
 READY := .venv/.ready
+# pip resumes a download that broke off, which not every proxy serves; asked again it starts that one afresh
+RETRY := retry() { for wait in 5 30 0; do "$$@" && return; [ $$wait = 0 ] || { echo "again in $$wait s: $$*"; sleep $$wait; }; done; return 1; }; retry
 
 .PHONY: setup report test check format
 
@@ -14,8 +16,9 @@ setup: $(READY)
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "wakd_kit needs Python 3.11 or newer and found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,workflow]'
+	@echo "installing into .venv"
+	@$(RETRY) $(BIN)/python -m pip install --quiet --upgrade pip
+	@$(RETRY) $(BIN)/python -m pip install --quiet --editable '.[test,workflow]'
 	@touch $(READY)
 
 report: $(READY)
