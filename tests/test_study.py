@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import types
 from pathlib import Path
 
 import nbformat
@@ -247,12 +248,19 @@ def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, 
     def dry(**settings) -> tuple[dict[str, str], list[str]]:
         """{notebook: reason}, and what is said of recordings."""
         *lines, _ = planned(write(**settings), **folders)
-        named = [line for line in lines if "recordings were made otherwise" not in line]
+        named = [line for line in lines if "ecordings" not in line]
         return dict(line.split(": ", 1) for line in named), [line for line in lines if line not in named]
 
-    todo, again = dry(seeds=[0, 1])
+    def megabytes(lines: list[str]) -> float:
+        (line,) = lines
+        return float(re.search(r"at most ([\d.]+) MB more", line)[1])
+
+    todo, space = dry(seeds=[0, 1])
     ours = {f"{target}-s1-{who}" for target in ("north", "east") for who in ("teacher", "KD")}
-    assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"} and not again
+    assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"}
+    there = sum(f.stat().st_size for f in (finished / "runs").glob("*-s0/**/*") if f.is_file()) / 1e6
+    most = megabytes(space)  # of runs like those that are there, with the checkpoints that a finished one no longer has
+    assert 0.3 < there / most < 1
 
     strategies = yaml.safe_load(write().read_text())["strategies"]
     todo, again = dry(strategies=[*strategies, {"name": "sma", "start": 0.5}])
@@ -263,6 +271,17 @@ def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, 
     todo, again = dry(students={"KD": {"objectives": [{"name": "kd", "temperature": 2.0}]}})
     assert set(todo) == {"north-s0-KD", "east-s0-KD", "landscape-north-s0-KD", "03_compare"}  # and no teacher
     assert "2 finished recordings were made otherwise" in again[0]
+    assert most / 4 < megabytes(again[1:]) < most  # students alone, whose teachers are there
+
+
+def test_a_study_that_would_fill_the_disk_is_not_begun(write, executed, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("wakd_kit.study.shutil.disk_usage", lambda _: types.SimpleNamespace(free=1_000_000))
+    with pytest.raises(
+        StudyProblem, match=r"Recordings take at most [\d.]+ MB more, and .*runs has 1.0 MB free. Pass --runs"
+    ):
+        run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs")
+    assert not executed
+    run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs")  # what is there takes no more
 
 
 def test_a_finished_study_is_not_run_again(finished, executed):

@@ -185,18 +185,14 @@ def _record(given: argparse.Namespace) -> None:
 
 def _what_it_takes(student, p: Student) -> str:
     """One sentence, from the settings alone."""
-    from .recording import estimate_bytes
-    from .training import segment_ends, train
+    from .training import size_of_recording, train
 
     defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
     declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
-    segments = len(segment_ends({**defaults, **p.training(), "declare": declare}))
-    stored = min(segments, p.most_stored)
-    running = sum(spec["name"] == "ema" for spec in declare)
-    size = {w: n / 1e6 for w, n in estimate_bytes(student, stored, p.storage, running).items()}
+    size = size_of_recording(student, {**defaults, **p.training(), "declare": declare})
     return (
-        f"Recording {segments} segments, {stored} stored, takes at most {size['disk']:.1f} MB of disk and "
-        f"{size['memory']:.1f} MB of memory."
+        f"Recording {size['segments']} segments, {size['stored']} stored, takes at most {size['disk'] / 1e6:.1f} MB of disk and "
+        f"{size['memory'] / 1e6:.1f} MB of memory."
     )
 
 

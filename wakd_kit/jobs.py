@@ -38,6 +38,7 @@ class Job:
     training  digests of the code that decides what it records; empty if it records nothing
     analysis  digests of the code behind everything else in it
     page      of the comparison: what its page links to
+    disk      bytes that what it records takes at most
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job:
     training: dict[str, str] = field(default_factory=dict)
     analysis: dict[str, str] = field(default_factory=dict)
     page: dict = field(default_factory=dict)
+    disk: int = 0
 
     @property
     def records(self) -> bool:

@@ -51,7 +51,7 @@ from .parameters import (
 )
 from .pretrained import check_size, find, from_file
 from .registry import UnknownName, did_you_mean
-from .training import segment_ends
+from .training import segment_ends, size_of_recording
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -193,13 +193,16 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
     splits = [(target, seed) for seed in study.seeds for target in targets]
     chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
+    disk = {}
     for job in (job for job in chains[splits[0]] if job.records):
         cls = describe(job.notebook)
         try:
-            _rehearse(cls(**job.parameters), domains)
+            disk[job.run.name] = _rehearse(cls(**job.parameters), domains)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
-    return [*(job for chain in chains.values() for job in chain), *_over_all(study, chains, place, listed)]
+    jobs = (job for chain in chains.values() for job in chain)
+    jobs = [replace(job, disk=disk[job.run.name]) if job.records else job for job in jobs]
+    return [*jobs, *_over_all(study, chains, place, listed)]
 
 
 def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
@@ -332,8 +335,11 @@ def _defined_in(listed: str) -> tuple[str, ...]:
     return tuple(objectives.get(spec["name"]).__module__ for spec in combine(json.loads(listed)).specs)
 
 
-def _rehearse(p: Training, domains: Domains) -> None:
-    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be."""
+def _rehearse(p: Training, domains: Domains) -> int:
+    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
+
+    Returns how many bytes the recording will take at most.
+    """
     objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
     if objectives.needs("teacher") and teacher is None:
         raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
@@ -357,6 +363,7 @@ def _rehearse(p: Training, domains: Domains) -> None:
             choose(curves, [strategy], score=_stop, loss_and_gradient=_stop, held_out_loss=_stop)
         except _Searching:
             continue
+    return size_of_recording(student, settings)["disk"]
 
 
 class _Searching(Exception):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from . import jobs as job_files
-from .files import Held, holder, locked
+from .files import Held, holder, locked, recording_folder
 from .jobs import Job, Place, describe, pending, perform, progress, retrained
 from .planning import NOTEBOOKS, REPORTS, Study, StudyProblem, load_study, plan
 
@@ -69,6 +70,14 @@ def run_study(
             say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
             for line in _what_is_retrained(jobs, place):
                 say(line)
+            needed, free, sentence = _space(jobs, waiting, place)
+            if needed > free:
+                raise StudyProblem(
+                    f"{study.name}: {sentence} Pass --runs with a folder on a larger disk, set storage: float16_difference or "
+                    "a smaller most_stored for the teacher and in common, or ask for fewer seeds."
+                )
+            if needed:
+                say(sentence)
             if waiting and engine == "snakemake":
                 _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
             elif waiting:
@@ -96,7 +105,10 @@ def planned(
     study, place, jobs = _planned(which, out, runs)
     waiting = pending(jobs, place)
     lines = [f"{name}: {why}" for name, why in waiting.items()]
-    return [*lines, *_what_is_retrained(jobs, place), f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
+    lines += _what_is_retrained(jobs, place)
+    needed, _, sentence = _space(jobs, waiting, place)
+    lines += [sentence] if needed else []
+    return [*lines, f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
 
 
 def status(
@@ -151,6 +163,21 @@ def _what_is_retrained(jobs: Sequence[Job], place: Place) -> list[str]:
         f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the old "
         "ones are kept as *.before-*. --keep-recordings accepts them as they are."
     ]
+
+
+def _space(jobs: Sequence[Job], waiting: Mapping[str, str], place: Place) -> tuple[int, int, str]:
+    """Bytes that recordings which are not there yet will take at most, bytes that are free, and both in a sentence."""
+    needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records)
+    free = shutil.disk_usage(next(folder for folder in (place.runs, *place.runs.parents) if folder.is_dir())).free
+    sizes = [f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in (needed, free)]
+    return needed, free, f"Recordings take at most {sizes[0]} more, and {place.runs} has {sizes[1]} free."
+
+
+def _missing(job: Job, place: Place) -> int:
+    if job.run.exists():
+        return job.disk if retrained(job, place) else 0
+    begun = recording_folder(job.run).rglob("*")
+    return max(0, job.disk - sum(file.stat().st_size for file in begun if file.is_file()))
 
 
 def _accept(jobs: Sequence[Job], place: Place) -> None:

@@ -26,7 +26,15 @@ from .mixture import choose_mixture
 from .models import BATCHNORM_POLICIES, as_tap, training_mode
 from .objectives import Combined, combine
 from .preparing import prepare, source_features
-from .recording import STORAGE, Checkpoint, RunningAverages, fingerprint, recording, refuse_other_settings
+from .recording import (
+    STORAGE,
+    Checkpoint,
+    RunningAverages,
+    estimate_bytes,
+    fingerprint,
+    recording,
+    refuse_other_settings,
+)
 from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
 from .views import augment, views_from
@@ -232,6 +240,13 @@ def recurrences(settings: dict) -> list[Recurrence]:
     """The moving averages that are declared: all that edges cannot keep exact."""
     steps, specs = settings["steps"], [spec for spec in settings["declare"] if spec["name"] == "ema"]
     return [ema_recurrence(steps, **{**named(spec), "begin": _begin_step(spec, steps)}) for spec in specs]
+
+
+def size_of_recording(model: nn.Module, settings: dict) -> dict[str, float]:
+    """``{"segments", "stored", "disk", "memory"}``: how many of them, and at most how many bytes, from the settings alone."""
+    segments = len(segment_ends(settings))
+    stored, running = min(segments, settings["most_stored"]), len(recurrences(settings))
+    return {"segments": segments, "stored": stored} | estimate_bytes(model, stored, settings["storage"], running)
 
 
 def named(spec: dict) -> dict:
