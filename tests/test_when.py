@@ -1,5 +1,6 @@
 """When averaging helps: the grid's tables by hand, and a correlation that is known."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_cells_of_every_start_are_explained_apart_as_well():
     found = when.explained(both).set_index(["start", "measure"])["correlation"]
     assert found["scratch", "dip"] == pytest.approx(1) and found["pretrained", "dip"] == pytest.approx(-1)
     assert found["all", "dip"] == pytest.approx(0)
+
+
+def test_correlations_are_printed_with_a_column_per_measure_and_without_starts_that_have_none():
+    two = cells(start="pretrained").head(2)
+    found = when.printed_explained(when.explained(pd.concat([cells(), two], ignore_index=True), draws=200))
+    assert list(found["start"]) == ["all", "scratch"] and list(found["cells"]) == [6, 4]
+    assert found.loc[1, "dip"] == "+1.00" and found.loc[1, "bounce"] == "+0.40" and set(found["spread"]) == {"–"}
+    many = pd.concat([cells()] * 3, ignore_index=True)
+    assert re.fullmatch(r"\+1.00 \[\+\d.\d\d, \+1.00\]", when.printed_explained(when.explained(many))["dip"][0])
 
 
 def test_the_interval_of_a_correlation_narrows_with_cells():

@@ -78,7 +78,7 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
     averages, objectives = list(table["average"].unique()), list(table["objective"].unique())
     starts = list(table["start"].unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots(1, max(1, len(averages)), sharey=True, squeeze=False)[0]
         for axis, average in zip(axes, averages):
             for _, r in table[table["average"] == average].iterrows():
@@ -101,7 +101,9 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
         ]
         if (table["schedule"] == "cosine").any():
             handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="#555555", label="cosine"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 8))
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=min(len(handles), 3)
+        )  # more would be wider than the axes
     listed = (f"{r['average']} {r['student']} {r['gain']:+.1f} at {r[measure]:.3g}" for _, r in table.iterrows())
     return figure, f"Gain over {baseline} in points against {said}: {'; '.join(listed)}."
 

@@ -147,6 +147,21 @@ def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def printed_explained(table: pd.DataFrame) -> pd.DataFrame:
+    """``explained`` as it is printed: a row per average and start, a column per measure; starts of two cells are left out."""
+    shown = table[table["correlation"].notna()]
+    text = [
+        f"{r.correlation:+.2f}" + (f" [{r.low:+.2f}, {r.high:+.2f}]" if np.isfinite(r.low) else "")
+        for r in shown.itertuples()
+    ]
+    wide = shown.assign(text=text).pivot(index=["average", "start"], columns="measure", values="text")
+    rows = list(dict.fromkeys(zip(shown["average"], shown["start"])))
+    wide = wide.reindex(index=pd.MultiIndex.from_tuples(rows, names=["average", "start"]), columns=list(MEASURES))
+    cells_of = shown.groupby(["average", "start"])["cells"].max()
+    wide.insert(0, "cells", cells_of.reindex(wide.index))
+    return wide.fillna("–").reset_index().rename_axis(columns=None)
+
+
 def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
     """Students whose settings differ in one thing alone: what changing it does to the gain on unseen domains.
 
