@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from wakd_kit.files import holder
 from wakd_kit.recording import RunProblem
 from wakd_kit.tables import finished, growing, is_finished, table_file
 
@@ -64,7 +65,7 @@ def test_another_identity_starts_anew_and_says_what_differs(tmp_path):
 def test_two_cannot_fill_one_table(tmp_path):
     file = tmp_path / "landscape" / "table.csv"
     with growing(file, {"size": 4}, COLUMNS, points=4, rows_per_point=2):
-        with pytest.raises(RunProblem, match="is being computed by another process; wait for it, or give"):
+        with pytest.raises(RunProblem, match=r"is being computed by another process .*; wait for it, or give"):
             fill(file)
         fill(file.with_name("other.csv"))
     assert fill(file) == 0
@@ -74,3 +75,15 @@ def test_two_cannot_fill_one_table(tmp_path):
 def test_names_that_lead_elsewhere_are_refused(run, name):
     with pytest.raises(ValueError, match="a file name without a folder"):
         table_file(run, name)
+
+
+def test_who_computes_a_table_can_be_read_and_what_a_kill_left_is_gone(tmp_path):
+    file = tmp_path / "landscape" / "table.csv"
+    file.parent.mkdir()
+    (file.parent / "table.json.01234567.part").write_text("half")
+    with growing(file, {"size": 4}, COLUMNS, points=4, rows_per_point=2) as table:
+        table.append([{"label": "a", "x": 1.0, "n": 0}] * 2)
+        assert holder(file.with_suffix(".lock")).startswith("process ") and file.read_text().count("\n") == 3
+        with pytest.raises(RunProblem, match=r"another process \(process \d+ on .* since"):
+            fill(file)
+    assert not list(file.parent.glob("*.part"))

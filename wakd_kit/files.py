@@ -1,15 +1,34 @@
-"""Files that are never half of anything, and locks that end with their process. Standard library only."""
+"""Paths as they are given, files that are never half of anything, tables whose names stay text, locks that end with their process."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
+import json
 import os
+import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
+
+import filelock
+
+try:
+    import fcntl  # for shared locks, which filelock has none of
+except ImportError:  # Windows
+    fcntl = None
+
+NAMES = ("domain", "strategy", "role", "note", "student", "target")  # columns that hold what somebody called something
+
+
+def path_of(given: str | os.PathLike) -> Path:
+    """A path as a user gives it; ``~`` is his home folder."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:  # no HOME, and no such user
+        raise ValueError(f"There is no home folder here for {str(given)!r}; write the whole path.") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,10 +37,50 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Like ``write_text`` for anything that can write itself to a path."""
-    partial = path.with_name(path.name + ".part")
-    write(partial)
-    os.replace(partial, path)
+    """Like ``write_text`` for anything that can write itself to a path. Two that write at once do not meet: the last one stays."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sweep(folder: Path, of: str = "*") -> None:
+    """Delete what writers that were killed left in a folder, of files with names like this. Only while nobody writes them."""
+    for partial in folder.glob(f"{of}.????????.part"):
+        partial.unlink(missing_ok=True)
+
+
+def read_json(file: Path):
+    """What a JSON file holds. Raises ``ValueError`` for one that was cut off."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} {UNREADABLE}") from error
+
+
+# of a file that the kit wrote whole
+UNREADABLE = "is cut off or was edited and cannot be read; put it back from a copy, or move it away."
+
+
+def read_table(file: str | os.PathLike, text: Collection[str] = NAMES):
+    """A csv as a DataFrame: names in the columns ``text`` come back as they were (NA, 0, 007, null), numbers to the last bit.
+
+    An empty name stays "", a missing number is NaN.
+    """
+    import pandas as pd  # a job that is done does not wait for it
+
+    try:
+        columns = pd.read_csv(file, nrows=0).columns
+        named = {name: str for name in columns if name in text}
+        missing = {name: ["", "nan", "NaN"] for name in columns if name not in text}
+        return pd.read_csv(
+            file, dtype=named, keep_default_na=False, na_values=missing, float_precision="round_trip", encoding="utf-8"
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{file} {UNREADABLE}") from error
 
 
 def recording_folder(folder: Path) -> Path:
@@ -37,44 +96,66 @@ class Held(Exception):
     """Another process holds a lock; the message is who."""
 
 
+class NoLocks(OSError):
+    """The file system has no locks; the message says what to do."""
+
+
 @contextlib.contextmanager
-def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str = "") -> Iterator[TextIO]:
+def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str = "") -> Iterator[FileIO]:
     """Hold a lock of the operating system: it ends with its process, however that dies, and says meanwhile whose it is.
 
     wait   called once with who holds it, and then waited for; without it ``Held`` is raised within a quarter of a second
     owner  what the holder is doing, for others to read beside its process and machine
+
+    It is a lock of the open file that is yielded: a child that inherits its descriptor holds it as well, and it ends with
+    the last of the two.
     """
-    with open(path, "a+", encoding="utf-8") as lock:
-        # who only asks, in ``holder``, has it for an instant: that is not reason enough to be turned away
-        if not any(_taken(lock, fcntl.LOCK_EX, after) for after in (0, 0.02, 0.2)):
-            if wait is None:
-                raise Held(_read(lock))
-            wait(_read(lock))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}{owner and f', {owner},'} since {time.ctime()}")
-        lock.flush()
-        yield lock
+    while True:
+        with open(path, "a+b", buffering=0) as lock:
+            # who only asks, in ``holder``, has it for an instant: that is not reason enough to be turned away
+            if not any(_taken(lock, after) for after in (0, 0.02, 0.2)):
+                if wait is None:
+                    raise Held(_said(lock))
+                wait(_said(lock))
+                filelock.lock_descriptor(lock.fileno())
+            if not (path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+                continue  # who held it has moved or deleted it
+            lock.truncate(0)
+            # byte 0 is what Windows locks, and lets nobody else read
+            who = f" process {os.getpid()} on {socket.gethostname()}{owner and f', {owner},'} since {time.ctime()}"
+            lock.write(who.encode())
+            yield lock
+            return
 
 
 def holder(path: Path) -> str | None:
     """Who holds a lock, or None when nobody does."""
     if not path.exists():
         return None
-    with open(path, "a+", encoding="utf-8") as lock:
-        # shared: two that ask at once do not take each other for a holder
-        return None if _taken(lock, fcntl.LOCK_SH) else _read(lock)
+    with open(path, "a+b", buffering=0) as lock:
+        # shared where there is such a lock: two that ask at once do not take each other for a holder
+        return None if _taken(lock, shared=fcntl is not None) else _said(lock)
 
 
-def _taken(lock: TextIO, kind: int, after: float = 0) -> bool:
+def _taken(lock: FileIO, after: float = 0, *, shared: bool = False) -> bool:
     time.sleep(after)
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        if not shared:
+            return filelock.lock_descriptor(lock.fileno(), blocking=False)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise NoLocks(
+            f"{Path(lock.name).parent} is on a file system without locks ({os.strerror(error.errno)}), where two processes "
+            "could write over each other; keep runs on another disk, or have it mounted with locks (NFS with lockd, Lustre "
+            "with -o flock)."
+        ) from None
     return True
 
 
-def _read(lock: TextIO) -> str:
-    lock.seek(0)
-    return lock.read().strip()
+def _said(lock: FileIO) -> str:
+    lock.seek(1)
+    return lock.read().decode() or "another process"

@@ -17,8 +17,8 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
+from .files import path_of
 from .recording import RunProblem
 from .run import load_run
 
@@ -38,14 +38,14 @@ def replay_all(folder: str | os.PathLike, *, to_tensorboard: str = "", to_wandb:
     to_wandb        a project that gets one run for each
     Raises ``RunProblem`` when there is no run.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     places = sorted(file.parent for file in folder.rglob("settings.json") if (file.parent / "curves.csv").is_file())
     if not places:
         raise RunProblem(f"No recorded run in or below {folder}: give a run's folder, or one that holds runs.")
     for place in places:
         run, name = load_run(place), str(place.relative_to(folder) if place != folder else place.name)
         with contextlib.ExitStack() as stack:
-            sinks = [stack.enter_context(tensorboard(Path(to_tensorboard, name)))] if to_tensorboard else []
+            sinks = [stack.enter_context(tensorboard(path_of(to_tensorboard) / name))] if to_tensorboard else []
             sinks += [stack.enter_context(wandb(to_wandb, name=name, config=run.settings))] if to_wandb else []
             for sink in sinks:
                 replay(run, sink)
@@ -66,7 +66,7 @@ def tensorboard(folder: str | os.PathLike) -> Iterator[Sink]:
     _needs("tensorboard")
     from torch.utils.tensorboard import SummaryWriter  # an optional dependency
 
-    with SummaryWriter(os.fspath(folder)) as writer:
+    with SummaryWriter(os.fspath(path_of(folder))) as writer:
 
         def sink(row: Mapping[str, float]) -> None:
             for name, value in series(row).items():

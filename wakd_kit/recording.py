@@ -9,7 +9,6 @@ exact, is kept itself: one more vector and one fused update per step each.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,17 +16,20 @@ import platform
 import shutil
 import struct
 import subprocess
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .averaging import Coefficients, Recurrence
-from .files import Held, locked, recording_folder, write_text, write_with
+from .files import UNREADABLE, Held, locked, read_json, recording_folder, sweep, write_text, write_with
+from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 
 State = dict[str, Tensor]
 
@@ -41,15 +43,17 @@ class RunProblem(ValueError):
 class Segments:
     """The stored segments of a run: a folder of safetensors files and an index of the steps each one covers.
 
-    storage  "float32" as it is, or "float16_difference": half precision of the difference to the initial parameters
-             (half the size, relative error of the displacement about 5e-5)
+    storage  "float32" as it is, or "float16_difference": half the size, the difference to the initial parameters in half
+             precision. What was stored once is off by 2e-4 of its displacement (by 3e-8 where that is below 6e-5), and every
+             merge rounds a mean again: 1e-3 where a hundred segments became sixteen. A tensor in which something moved by
+             more than 65,504 is kept in bfloat16, to 4e-3.
     """
 
     def __init__(self, folder: Path, storage: str = "float32"):
         self.folder = folder
         self.storage = storage
         self._index_file = folder / "index.json"
-        self.index: list[dict] = json.loads(self._index_file.read_text()) if self._index_file.exists() else []
+        self.index: list[dict] = read_json(self._index_file) if self._index_file.exists() else []
         self._initial: State | None = None
 
     @classmethod
@@ -85,10 +89,15 @@ class Segments:
     def bytes(self) -> int:
         return sum(file.stat().st_size for file in self.folder.iterdir())
 
-    def read(self, position: int, of: str) -> State:
-        """The "mean" or the "end" iterate of one stored segment, in float32; "end" has the integer buffers too."""
+    def read(self, position: int, of: str, *, names: Iterable[str] | None = None) -> State:
+        """The "mean" or the "end" iterate of one stored segment, floats in float32 (or what is wider); "end" has the
+        integer buffers too.
+
+        names  of the tensors to read, default all
+        """
         with self._open(position) as file:
-            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in _names(file, of)}
+            wanted = _names(file, of) if names is None else names
+            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in wanted}
 
     def append(self, mean: State, end: State, first: int, last: int) -> None:
         """Store one more segment. The file is complete before the index names it."""
@@ -150,22 +159,27 @@ class Segments:
                 file.unlink()
 
     def _open(self, position: int):
-        return safe_open(self.folder / self.index[position]["file"], "pt")
+        return _opened(self.folder / self.index[position]["file"])
 
     def _encode(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().cpu()
         if self.storage == "float16_difference" and tensor.is_floating_point():
-            return (tensor - self._start(name)).half()
+            moved = tensor.float() - self._start(name).float()
+            half = moved.half()
+            return half if half.isfinite().all() else moved.bfloat16()
         return tensor
 
     def _decode(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor.float() + self._start(name) if tensor.dtype == torch.float16 else tensor
+        if not tensor.is_floating_point():
+            return tensor
+        wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+        return wide + self._start(name).float() if self.storage == "float16_difference" else wide
 
     def _start(self, name: str) -> Tensor:
         """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
         if self._initial is not None:
             return self._initial[name]
-        with safe_open(self.folder / "initial.safetensors", "pt") as file:
+        with _opened(self.folder / "initial.safetensors") as file:
             return file.get_tensor(name)
 
     def _write_index(self) -> None:
@@ -190,32 +204,68 @@ class Recorder:
         self.model = model
         self.segments = segments
         self.recurrences = list(recurrences)
-        # state_dict tensors share memory with the live parameters and buffers, so the list is made once
-        self._live = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
-        self._tensors = list(self._live.values())
-        self._sums = [torch.zeros_like(t, dtype=torch.float32) for t in self._tensors]
-        self.running = [{n: t.detach().clone() for n, t in self._live.items()} for _ in self.recurrences]
+        state = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+        # where each of them is now, at every step: a forward pass or a hook may have put another tensor in its place
+        places = _places(model)
+        self._places = {n: places[n] for n in state}
+        self._sums = {n: torch.zeros_like(state[n], dtype=torch.float32) for n in self._places}
+        self.running = [{n: state[n].detach().clone() for n in self._places} for _ in self.recurrences]
         self.count = 0
         self.step = int(segments.edges[-1]) if len(segments) else 0
 
     @torch.no_grad()
     def add(self) -> None:
-        torch._foreach_add_(self._sums, self._tensors)
+        tensors = [owner[key] for owner, key in self._places.values()]
+        torch._foreach_add_([*self._sums.values()], tensors)
         self.count += 1
         self.step += 1
         for recurrence, average in zip(self.recurrences, self.running):
             if self.step > recurrence.begin:
                 share = 1 - float(recurrence.decays[self.step - recurrence.begin - 1])
-                torch._foreach_lerp_([*average.values()], self._tensors, share)
+                torch._foreach_lerp_([*average.values()], tensors, share)
+
+    @torch.no_grad()
+    def revise(self, name: str, before: Tensor) -> None:
+        """A tensor was set anew for the open segment: the segment's mean and the moving averages hold what it is now, as if
+        it had never been what it was ``before``."""
+        owner, key = self._places[name]
+        change = owner[key] - before
+        self._sums[name].add_(change, alpha=self.count)
+        for recurrence, average in zip(self.recurrences, self.running):
+            steps = np.arange(self.step - self.count + 1, self.step + 1)
+            decays = recurrence.decays[steps[steps > recurrence.begin] - recurrence.begin - 1]
+            average[name].add_(change, alpha=1 - float(np.prod(decays)))
 
     @torch.no_grad()
     def close(self, step: int) -> None:
         """Store the segment that ends with this step and start the next one."""
-        torch._foreach_div_(self._sums, self.count)
-        mean = dict(zip(self._live, self._sums))
-        self.segments.append(mean, dict(self.model.state_dict()), step - self.count + 1, step)
-        torch._foreach_zero_(self._sums)
+        state = dict(self.model.state_dict())
+        self._check({n: t for n, t in state.items() if t.is_floating_point()})
+        sums = [*self._sums.values()]
+        torch._foreach_div_(sums, self.count)
+        self.segments.append(self._sums, state, step - self.count + 1, step)
+        torch._foreach_zero_(sums)
         self.count = 0
+
+    def _check(self, state: State) -> None:
+        """Raises ``RunProblem`` unless the tensors that were summed are those of the ``state_dict``."""
+        here = {n: owner.get(key) for n, (owner, key) in self._places.items()}
+        lost = [n for n, t in here.items() if t is None or n not in state or t.data_ptr() != state[n].data_ptr()]
+        if lost := [*lost, *(n for n in state if n not in here)]:
+            raise RunProblem(
+                f"The student's {lost[0]!r} was put elsewhere while it was trained, so this segment has no mean; replace "
+                "parameters and buffers in their modules, not the modules, and train it again from the start."
+            )
+
+
+def _places(model: nn.Module) -> dict[str, tuple[dict, str]]:
+    """For every name in a ``state_dict`` the dictionary of its module, and its key there."""
+    return {
+        f"{prefix}.{key}" if prefix else key: (owner, key)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for owner in (module._parameters, module._buffers)
+        for key in owner
+    }
 
 
 class Checkpoint:
@@ -238,10 +288,11 @@ class Checkpoint:
         """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start."""
         folder = self.folder / "segments"
         if not self.file.exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # a kill before the first segment was complete
             segments = Segments.create(folder, self.model.state_dict(), storage)
             return Recorder(self.model, segments, recurrences), []
-        state = torch.load(self.file, map_location=next(self.model.parameters()).device, weights_only=True)
+        # to the CPU, where an optimiser wants its step counts; the rest is copied to where it belongs
+        state = torch.load(self.file, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.objectives.load_state_dict(state.get("objectives", {}))
@@ -253,7 +304,9 @@ class Checkpoint:
         segments = Segments(folder, storage)
         segments.cut(state["rows"][-1]["step"])
         recorder = Recorder(self.model, segments, recurrences)
-        recorder.running = state["running"]
+        for average, kept in zip(recorder.running, state["running"]):
+            for name, tensor in average.items():
+                tensor.copy_(kept[name])
         return recorder, state["rows"]
 
 
@@ -263,59 +316,164 @@ class RunningAverages:
     def __init__(self, folder: Path):
         self.folder = folder
         index = folder / "index.json"
-        self.index: list[dict] = json.loads(index.read_text()) if index.exists() else []
+        self.index: list[dict] = read_json(index) if index.exists() else []
 
     def write(self, averages: Iterable[tuple[Coefficients, State]]) -> None:
         self.folder.mkdir(exist_ok=True)
         self.index = []
         for i, (coefficients, state) in enumerate(averages):
             write_state(self.folder / f"{i}.safetensors", state)
-            values = np.asarray(coefficients).tolist()
-            self.index.append({"values": values, "initial": coefficients.initial, "note": coefficients.note})
+            kept = {"values": np.asarray(coefficients).tolist(), "initial": coefficients.initial}
+            self.index.append(kept | {"strategy": coefficients.strategy, "note": coefficients.note})
         write_text(self.folder / "index.json", json.dumps(self.index))
 
-    def find(self, values: np.ndarray, of: str, initial: float) -> State | None:
-        """The moving average with these coefficients, if it was kept."""
+    def find(self, coefficients) -> State | None:
+        """The moving average that these coefficients stand for, if it was kept: those of one strategy with the same settings.
+
+        Coefficients per segment alone do not tell it: what lies within one segment does not show in them.
+        """
+        strategy, note = getattr(coefficients, "strategy", ""), getattr(coefficients, "note", "")
         for i, kept in enumerate(self.index):
             if (
-                of == "mean"
-                and abs(kept["initial"] - initial) < 1e-12
-                and np.allclose(kept["values"], values, 0, 1e-12)
+                (strategy, note) == (kept.get("strategy", "ema"), kept["note"])
+                and abs(kept["initial"] - coefficients.initial) < 1e-12
+                and np.allclose(kept["values"], coefficients, 0, 1e-12)
             ):
                 return read_state(self.folder / f"{i}.safetensors")
         return None
+
+
+# what is measured on a run, beside what was recorded; patterns of files in its folder
+MEASURED = (
+    *("scores.csv", "choices.json", "predictions.npz", "deployed.json", "window_map.csv", "window_map.json"),
+    *("gram_*.np*", "landscape/*.csv", "landscape/*.json"),
+)
+_MEASURING: dict[Path, list] = {}  # by folder: the lock of this process's threads, and how deep its holder is in it
+
+
+@contextlib.contextmanager
+def measuring(folder: Path) -> Iterator[None]:
+    """Hold what is measured on a run (``MEASURED``), to read, change and write it; waits for other processes and threads.
+
+    Who has it may ask for it again. Raises ``RunProblem`` when the folder cannot be written.
+    """
+    folder = folder.resolve()
+    if not os.access(folder, os.W_OK):
+        raise RunProblem(
+            f"{folder} keeps what is measured on it and cannot be written: copy the run to a folder of yours."
+        )
+    mine = _MEASURING.setdefault(folder, [threading.RLock(), 0])
+    with mine[0], contextlib.ExitStack() as held:
+        if not mine[1]:
+            held.enter_context(locked(folder / "measured.lock", wait=lambda who: _waits(folder, who)))
+            for name in (name for name in MEASURED if "/" not in name):  # a table has a lock of its own
+                sweep(folder, name)
+        mine[1] += 1
+        try:
+            yield
+        finally:
+            mine[1] -= 1
+
+
+def _waits(folder: Path, who: str) -> None:
+    warnings.warn(f"{folder} is being measured by {who}: waiting.", stacklevel=2)
 
 
 @contextlib.contextmanager
 def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
     """The folder to record into, ``<folder>.recording``, held by one process; it gets its final name on a clean exit.
 
-    Raises ``RunProblem`` when another process is recording there, when an unfinished recording is there and ``resume``
-    is not asked for, or when that recording was started with other settings.
+    What was recorded until its first checkpoint is nothing, and may be started again with other settings; what was measured
+    on a recording that goes on is deleted. The checkpoint stays until the folder has its final name, so that whatever keeps
+    it from that loses no step.
+
+    Raises ``RunProblem`` when another process is recording there, when the name is taken, when an unfinished recording is
+    there and ``resume`` is not asked for, or when that recording was started with other settings.
     """
-    partial = recording_folder(folder)
-    partial.mkdir(parents=True, exist_ok=True)
+    _refuse_taken(folder)
+    partial, known = recording_folder(folder), environment()
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunProblem(f"No run can be recorded at {folder} ({error.strerror}); give another save_to.") from error
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(partial / "lock"))
         except Held as other:
             raise RunProblem(f"{folder} is being recorded by another process ({other}).") from None
+        except FileNotFoundError:  # it got its name in this moment
+            _refuse_taken(folder)
+            raise
         settings_file = partial / "settings.json"
-        if settings_file.exists():
-            if not resume:
-                raise RunProblem(
-                    f"{folder} was started before and is not finished; pass resume=True to continue it, or another "
-                    "save_to to start afresh."
-                )
-            refuse_other_settings(folder, json.loads(settings_file.read_text()), settings)
-        else:
+        if not (partial / "checkpoint.pt").exists():
+            try:
+                _refuse_taken(folder)  # another process may have finished it before this one had the lock
+            except RunProblem:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             write_text(settings_file, json.dumps(settings, indent=1))
+        elif not resume:
+            raise RunProblem(
+                f"{folder} was started before and is not finished; pass resume=True to continue it, or another "
+                "save_to to start afresh."
+            )
+        else:
+            refuse_other_settings(folder, read_json(settings_file), settings)
+        with measuring(partial):
+            sweep(partial)
+            shutil.rmtree(partial / "running", ignore_errors=True)  # half written in its last moment, and written again
+            _forget_measured(partial)
         yield partial
         seconds = float(pd.read_csv(partial / "curves.csv")["seconds"].sum())
-        write_text(partial / "environment.json", json.dumps(environment(seconds), indent=1))
-        (partial / "checkpoint.pt").unlink(missing_ok=True)
-        (partial / "lock").unlink()
+        write_text(partial / "environment.json", json.dumps(known | {"seconds": round(seconds, 3)}, indent=1))
+        with measuring(partial):
+            _forget_measured(partial)
+            if os.name == "posix":  # with the locks; Windows renames no folder in which a file is open
+                _give_name(partial, folder)
+    if os.name != "posix":
+        _give_name(partial, folder)
+    settle(folder)
+
+
+def _refuse_taken(folder: Path) -> None:
+    """Raises ``RunProblem`` when a recording could not get its name in the end."""
+    if folder.is_symlink():
+        raise RunProblem(f"{folder} is a link, and no run can take its place: give the folder that it leads to.")
+    if (folder / "settings.json").is_file():
+        raise RunProblem(f"{folder} was finished by another process: the same call with resume=True returns it.")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RunProblem(
+            f"{folder} holds something else and cannot become a run: move it away, or give another save_to."
+        )
+
+
+def _forget_measured(folder: Path) -> None:
+    for pattern in MEASURED:
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def _give_name(partial: Path, folder: Path) -> None:
+    try:
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
         os.replace(partial, folder)
+    except OSError as error:
+        raise RunProblem(
+            f"The training is complete in {partial}, but that could not be renamed to {folder} ({error.strerror}): move away "
+            "what is in its place and give the same call again with resume=True, which trains nothing twice."
+        ) from None
+
+
+def settle(folder: Path) -> None:
+    """Do what a killed process was about to: name a recording that is complete, and delete what a finished run needs no more."""
+    partial = recording_folder(folder)
+    # the last file of a recording is there, and the checkpoint was deleted before the folder had its name: older versions
+    if (partial / "environment.json").exists() and not (partial / "checkpoint.pt").exists() and not folder.exists():
+        _give_name(partial, folder)
+    if (folder / "environment.json").exists():
+        for name in ("checkpoint.pt", "lock", "measured.lock"):
+            (folder / name).unlink(missing_ok=True)
 
 
 GAINED = {"warmup": 0}  # settings that recordings made before them did not have, as they were then
@@ -323,18 +481,12 @@ GAINED = {"warmup": 0}  # settings that recordings made before them did not have
 
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
-    asked, recorded = json.loads(json.dumps(asked)), {**GAINED, **recorded}
-    for key in sorted(recorded.keys() | asked.keys()):
-        old, new = recorded.get(key), asked.get(key)
-        if key == "student" and old and new:  # where weights came from was not always recorded
-            new = {k: v for k, v in new.items() if k in old or k not in ("started_from", "pretrained_size")}
-        if key == "teacher" and old and new:  # known by what it is, not by where it lies
-            old, new = ({k: v for k, v in t.items() if k != "run" and k in old} for t in (old, new))
-        if old != new:
-            raise RunProblem(
-                f"{folder} was recorded with {key}={old!r}, this call has {new!r}. "
-                "Nothing was changed; use the same settings or another save_to, or move that folder away."
-            )
+    found = difference({**GAINED, **recorded}, json.loads(json.dumps(asked)))
+    if found:
+        raise RunProblem(
+            f"{folder} was recorded with {found}. Nothing was changed; use the same settings or another save_to, or move "
+            "that folder away."
+        )
 
 
 def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
@@ -343,18 +495,43 @@ def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int =
     segments  how many are stored at most
     running   how many moving averages are declared
     """
-    state = model.state_dict().values()
-    numbers, width = sum(t.numel() for t in state if t.is_floating_point()), 2 if storage == "float16_difference" else 4
-    one = 2 * numbers * width + 2 * HEADER * len(state)  # a mean and an end
+    state = model.state_dict()
+    floats = [t for t in state.values() if t.is_floating_point()]
+    numbers, everything = sum(t.numel() for t in floats), sum(t.numel() * t.element_size() for t in state.values())
+    halved = sum((t.element_size() - 2) * t.numel() for t in floats) if storage == "float16_difference" else 0
+    mean = numbers * (2 if storage == "float16_difference" else 4)
+    headers = sum(_header(f"mean.{name}") for name in state)
+    one = mean + everything - halved + 2 * headers  # a mean and an end
     # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
-    checkpoint = (3 + running) * (4 * numbers + CHECKPOINT_ENTRY * len(state))
-    whole = (1 + running) * (4 * numbers + HEADER * len(state))  # initial parameters and moving averages
+    checkpoint = (3 + running) * (everything + sum(CHECKPOINT_ENTRY + len(name.encode()) for name in state))
+    whole = (1 + running) * (everything + headers)  # initial parameters and moving averages
     # the running sum; a tensor or two while segments are written
-    largest = max(t.numel() for t in state)
+    largest = max(t.numel() for t in state.values())
     return {
         "disk": (segments + 2) * one + whole + 2 * checkpoint,
         "memory": 4 * ((1 + running) * numbers + 4 * largest),
     }
+
+
+def check_recordable(model: nn.Module) -> None:
+    """Raises ``ValueError`` for a student whose ``state_dict`` no recording can hold."""
+    places = _places(model)
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            kind, instead = type(tensor).__name__, "keep what get_extra_state() gives in buffers"
+        elif tensor.dtype not in DTYPES:
+            kind, instead = (
+                tensor.dtype,
+                "a complex one is two real ones (torch.view_as_real), one of 8 bits a bfloat16",
+            )
+        elif name not in places:
+            kind, instead = "under another name in its module", "leave names to torch"
+        else:
+            continue
+        raise ValueError(
+            f"The student's {name!r} is {kind}; a recording holds real tensors of 16 bits or more, whole numbers and bools, "
+            f"each under its own name: {instead}."
+        )
 
 
 HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most
@@ -365,6 +542,11 @@ DTYPES = {
     torch.bfloat16: "BF16",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }  # safetensors' names
@@ -381,10 +563,13 @@ def write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[.
     safetensors' own writer wants all of them at once and copies them as bytes, beside a training that may have no room
     for that. Here memory holds one tensor. The header comes first in the file and is written last, into room left for it.
     """
+    write_with(path, lambda partial: _write_tensors(partial, names, make))
+
+
+def _write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[..., Tensor]) -> None:
     header: dict[str, dict] = {}
-    room = sum(HEADER + len(".".join(name)) for name in names) // 8 * 8
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "wb") as file:
+    room = sum(_header(".".join(name)) for name in names) // 8 * 8
+    with open(path, "wb") as file:
         file.seek(8 + room)
         for name in names:
             tensor, begin = make(*name).detach().cpu().contiguous(), file.tell() - 8 - room
@@ -392,37 +577,59 @@ def write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[.
             offsets = [begin, file.tell() - 8 - room]
             kind = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
             header[".".join(name)] = kind
+        written = json.dumps(header, separators=(",", ":")).encode()
+        assert len(written) <= room, f"a header of {len(written)} bytes in room for {room}"
         file.seek(0)
-        file.write(struct.pack("<Q", room) + json.dumps(header).encode().ljust(room))
-    os.replace(partial, path)
+        file.write(struct.pack("<Q", room) + written.ljust(room))
 
 
-def fingerprint(state: State) -> str:
-    """A short hash of names and values: whether two models are the same."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _header(name: str) -> int:
+    """Bytes that a tensor takes in a file beside its numbers, at most; JSON writes a letter with up to twelve."""
+    return HEADER + len(json.dumps(name))
+
+
+def _opened(file: Path):
+    try:
+        return safe_open(file, "pt")
+    except SafetensorError as error:
+        raise RunProblem(f"{file} {UNREADABLE}") from error
 
 
 def read_state(path: Path) -> State:
-    with safe_open(path, "pt") as file:
+    with _opened(path) as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
 
 
-def environment(seconds: float) -> dict:
-    """Versions, commit, device and seconds: what a reader needs to judge where a number came from."""
-    here = Path(__file__).parent
-    git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True)
-    dirty = subprocess.run(["git", "-C", here, "status", "--porcelain", "."], capture_output=True, text=True)
+def environment() -> dict:
+    """Versions, commit and device: what a reader needs to judge where a number came from. What is not known is None."""
     packages = ("wakd_kit", "torch", "torchvision", "timm", "numpy")
+    commit, changes = _commit()
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "commit": git.stdout.strip() or None,
-        "uncommitted_changes": bool(dirty.stdout.strip()),
-        "seconds": round(seconds, 3),
+        "packages": {name: _version(name) for name in packages},
+        "commit": commit,
+        "uncommitted_changes": changes,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # used from its folder
+        return None
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the kit's own repository and whether there are changes to it; None for an installed kit, or without git."""
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    here = Path(__file__).parent
+    # a repository that merely holds the environment which the kit is installed in does not know this file
+    if shutil.which("git") is None or git("ls-files", "--full-name", Path(__file__).name) != "wakd_kit/recording.py":
+        return None, None
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "."))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import warnings
@@ -14,7 +13,7 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from .files import write_text
+from .files import Held, locked, sweep, write_text
 from .recording import RunProblem
 
 
@@ -69,21 +68,22 @@ def growing(
     Raises ``RunProblem`` while another process has it open.
     """
     file.parent.mkdir(exist_ok=True)
-    with open(file, "ab+") as table:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(table, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with its process, however that dies
-        except BlockingIOError:
+            held.enter_context(locked(file.with_suffix(".lock")))
+        except Held as other:
             raise RunProblem(
-                f"{file} is being computed by another process; wait for it, or give this one another name."
+                f"{file} is being computed by another process ({other}); wait for it, or give this one another name."
             ) from None
+        sweep(file.parent, f"{file.stem}.json")
+        table = held.enter_context(open(file, "ab+"))
         wanted, known = json.loads(json.dumps(identity)), _about(file)
         if known is None or known["identity"] != wanted:
             if known is not None:
                 warnings.warn(_difference(file, known["identity"], wanted), stacklevel=4)
             known = {"identity": wanted, "rows": points * rows_per_point, **about()}
-            table.truncate(
-                0
-            )  # before the description, so that a kill in between leaves no rows of another one under it
+            # before the description, so that a kill in between leaves no rows of another one under it
+            table.truncate(0)
             write_text(file.with_suffix(".json"), json.dumps(known))
         yield Growing(table, known, columns, rows_per_point)
 
