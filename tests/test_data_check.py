@@ -1,17 +1,22 @@
 """``wakd data check``: every planted fault is named, nothing is named that is not there."""
 
+import os
 import shutil
+import unicodedata
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from wakd_kit.__main__ import main
 from wakd_kit.benchmarks import PACS, DataProblem
 from wakd_kit.data_check import WHEN_LOADED, balance, check_data, write_sheet
 from wakd_kit.domains import load_domains
+
+SIGNED = TiffImagePlugin.ImageFileDirectory_v2()
+SIGNED[339] = 2
 
 
 def noise(seed: int, side: int = 48) -> Image.Image:
@@ -162,13 +167,15 @@ def test_every_kind_of_image_is_told_apart(tmp_path):
         "greyscale": {"a.jpg": noise(6).convert("L"), "b.png": noise(7).convert("L")},
         "palette": {"a.png": palette, "b.gif": noise(8).quantize(8)},
         "black-and-white": {"a.png": noise(9).convert("1")},
-        "other-mode": {"a.tif": Image.fromarray(deep.astype(np.float32)), "b.jpg": noise(10).convert("YCbCr")},
+        "float": {"a.tif": Image.fromarray(deep.astype(np.float32) / 48**2)},
+        "signed 16-bit": {"a.tif": Image.fromarray(deep + 2)},
+        "other-mode": {"a.tif": noise(15).convert("LAB"), "b.jpg": noise(10).convert("YCbCr")},
         "plain": {"a.jpg": noise(11), "b.png": noise(12), "c.bmp": noise(13), "d.webp": noise(14)},
     }
     for kind, images in files.items():
         for name, image in images.items():
             (root / "d" / kind).mkdir(parents=True, exist_ok=True)
-            image.save(root / "d" / kind / name)
+            image.save(root / "d" / kind / name, **({"tiffinfo": SIGNED} if kind == "signed 16-bit" else {}))
     palette.save(root / "d" / "transparent" / "c.png", transparency=3)
     report = check_data(root)
     assert report.files["problem"].isna().all()
@@ -177,6 +184,81 @@ def test_every_kind_of_image_is_told_apart(tmp_path):
     # a JPEG in YCbCr is how every JPEG is stored: it opens as RGB
     assert found.pop("other-mode") == {"other-mode", None}
     assert found == {kind: {kind} for kind in found} and {*found, "other-mode"} == set(WHEN_LOADED)
+
+
+def test_what_is_loaded_otherwise_than_it_is_shown_is_said_and_load_does_so(tmp_path):
+    """Deep greyscale is scaled where its range is known and refused where it is not; nothing is turned."""
+    root, ramp = tmp_path / "data", np.tile(np.linspace(0, 1, 32), (32, 1))
+    lay_out(root, ("a", "b"), ("x",), each=1)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = {
+        "f.tif": Image.fromarray(ramp.astype(np.float32)),
+        "s.tif": Image.fromarray((ramp * 32767).astype(np.uint16)),
+        "u.pgm": Image.fromarray((ramp * 65535).astype(np.uint16)),
+        "u.tif": Image.fromarray((ramp * 65535).astype(np.uint16)),
+        "z.jpg": Image.fromarray(np.repeat((255 * ramp).astype(np.uint8)[..., None], 3, 2)),
+    }
+    for name, image in files.items():
+        extra = {"tiffinfo": SIGNED} if name == "s.tif" else {"exif": turned, "quality": 100} if name == "z.jpg" else {}
+        image.save(root / "a" / "x" / name, **extra)
+    for image in load_domains(f"folder:{root}", size=32)["a"].images[1:]:
+        np.testing.assert_allclose(image, 255 * ramp[..., None].repeat(3, 2), atol=2)
+    report = check_data(root)
+    for kind, name in (("float", "f.tif"), ("signed 16-bit", "s.tif"), ("16-bit", "u.pgm, a/x/u.tif")):
+        assert any(kind in note and WHEN_LOADED[kind] in note and note.endswith(name) for note in report.notes), kind
+    assert report.usable and "1 image(s) sideways or mirrored (EXIF orientation), loaded as stored" in str(report)
+
+    Image.fromarray((ramp * 65535).astype(np.int32)).save(root / "a" / "x" / "i.tif")
+    Image.fromarray((ramp * 255).astype(np.float32)).save(root / "a" / "x" / "f.tif")
+    Image.fromarray((ramp * 65535).astype(np.uint16)).save(root / "a" / "x" / "s.tif", tiffinfo=SIGNED)
+    expected = [
+        "a/x/f.tif: float values from 0 to 255 have no known range; save it with floats from 0 to 1",
+        "a/x/i.tif: 32-bit values from 0 to 65535 have no known range; save it with 8 or 16 bits",
+        "a/x/s.tif: signed 16-bit values from -3",
+    ]
+    problems = check_data(root).problems
+    assert len(problems) == 3 and all(p.startswith(line) for p, line in zip(problems, expected))
+    with pytest.raises(DataProblem) as refused:
+        load_domains(f"folder:{root}", size=32)
+    assert all(problem in str(refused.value) for problem in problems)
+
+
+def test_images_that_are_not_loaded_for_their_names_are_said_by_check_and_by_load(tmp_path):
+    root = lay_out(tmp_path / "data", ("a", "b"), ("x",), each=1)
+    for suffix, kind in ((".jfif", "JPEG"), (".JPE", "JPEG"), (".jp2", "JPEG2000"), (".pgm", "PPM"), (".tga", "TGA")):
+        noise(1).convert("L").save(root / "a" / "x" / f"loaded{suffix}", kind)
+    for name in ("bare", "odd.image"):
+        noise(2).save(root / "a" / "x" / name, "PNG")
+    (root / "a" / "x" / "notes.txt").write_text("no image")
+    with pytest.warns(UserWarning, match=r"images that are not loaded, .*: a/x/bare, a/x/odd.image; rename"):
+        loaded = load_domains(f"folder:{root}", size=16)
+    assert len(loaded["a"]) == 6
+    report = check_data(root)
+    assert len(report.files) == 7 and report.usable
+    assert "2 image(s) whose names do not end like those of images, not loaded: a/x/bare, a/x/odd.image" in report.notes
+    assert "1 stray file(s), not loaded: a/x/notes.txt" in report.notes
+
+
+def test_names_of_folders_are_text_whatever_wrote_them(tmp_path):
+    """An accent may be a letter of its own (macOS) or not; a name that is no UTF-8 is refused by load as by check."""
+    root = tmp_path / "data"
+    for n, (domain, form) in enumerate((("a", "NFC"), ("b", "NFD"))):
+        (root / domain / unicodedata.normalize(form, "café")).mkdir(parents=True)
+        for i in range(2):
+            noise(2 * n + i).save(root / domain / unicodedata.normalize(form, "café") / f"{i}.png")
+    assert check_data(root).usable and load_domains(f"folder:{root}", size=16).classes == ("caf\u00e9",)
+    shutil.move(root / "b" / "cafe\u0301", root / "a" / "cafe\u0301")  # both in one domain: one class all the same
+    (root / "b").rmdir()
+    assert len(load_domains(f"folder:{root}", size=16)["a"]) == 4
+    odd = root / "a" / "caf\u00e9" / os.fsdecode(b"\xe9.png")
+    noise(1).save(odd)
+    assert " = a/caf\u00e9/\\xe9.png" in str(check_data(root)), "printed with an escape"
+    assert len(load_domains(f"folder:{root}", size=16)["a"]) == 5
+    (root / os.fsdecode(b"caf\xe9") / "x").mkdir(parents=True)
+    for use in (check_data, lambda p: load_domains(f"folder:{p}")):
+        with pytest.raises(DataProblem, match=r"caf\\xe9 has a name that is no UTF-8; rename it"):
+            use(root)
 
 
 def test_sixteen_bit_colour_is_seen_though_pillow_opens_it_as_rgb(tmp_path):

@@ -336,7 +336,15 @@ def test_without_a_published_checksum_the_first_one_counts(server, offer, said, 
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.jpg", "kfold/../../photo/dog/1.jpg", "/photo/dog/1.jpg", "..\\photo\\dog\\1.jpg"]
+    "name",
+    [
+        "../outside.jpg",
+        "kfold/../../photo/dog/1.jpg",
+        "/photo/dog/1.jpg",
+        "..\\photo\\dog\\1.jpg",
+        "C:\\dog\\1.jpg",
+        "x/D:1.jpg",
+    ],
 )
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_an_archive_that_points_outside_is_refused(offer, said, tmp_path, name, pack):

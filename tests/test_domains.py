@@ -1,7 +1,10 @@
 """Benchmarks and splits: what is on disk is what is loaded, and an unseen domain stays unseen."""
 
+import io
 import os
+import re
 import shutil
+import zipfile
 from collections import namedtuple
 from dataclasses import replace
 
@@ -12,7 +15,7 @@ from PIL import Image
 from wakd_kit import domains as domains_module
 from wakd_kit import image_folder as module
 from wakd_kit.benchmarks import BENCHMARKS, PACS
-from wakd_kit.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains
+from wakd_kit.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains, other_split
 from wakd_kit.registry import UnknownName
 
 
@@ -28,6 +31,13 @@ def lay_out(root, domains=("left", "right"), classes=("x", "y"), each=3, side=40
             folder.mkdir(parents=True)
             for i in range(each):
                 Image.new("RGB", (side, side - 8), colour(d, c)).save(folder / f"{i}.{suffix}")
+    return root
+
+
+def told_apart(root):
+    """The same folder with another grey in every image."""
+    for i, file in enumerate(sorted(root.rglob("*.png"))):
+        Image.fromarray(np.full((32, 40, 3), 7 * i, np.uint8)).save(file)
     return root
 
 
@@ -63,6 +73,58 @@ def test_images_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
     Image.new("RGB", (40, 40), (1, 2, 3)).save(root / "right" / "y" / "2.png")
     changed = load_domains(f"folder:{root}", size=16)
     assert len(decoded) == 24 and changed["right"].images[5, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_files_put_in_each_others_place_are_seen_though_size_and_time_are_the_same(tmp_path):
+    root = lay_out(tmp_path / "data", suffix="bmp")
+    for file in root.rglob("*.bmp"):
+        os.utime(file, (1e9, 1e9))
+    first = load_domains(f"folder:{root}", size=16)
+    (root / "left" / "x").rename(root / "left" / "z")
+    (root / "left" / "y").rename(root / "left" / "x")
+    (root / "left" / "z").rename(root / "left" / "y")
+    again = load_domains(f"folder:{root}", size=16)
+    assert again["left"].images[0, 0, 0].tolist() == list(colour(0, 1)) and again.fingerprint != first.fingerprint
+
+
+def test_files_that_were_only_touched_are_not_decoded_again(tmp_path, monkeypatch):
+    root = lay_out(tmp_path / "data")
+    first = load_domains(f"folder:{root}", size=16)
+    for file in root.rglob("*.png"):
+        os.utime(file, (1e9, 1e9))
+    monkeypatch.setattr(module, "_decode", lambda file, out: pytest.fail("decoded again"))
+    assert load_domains(f"folder:{root}", size=16).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("bytes_left", [0, 20, 500])
+def test_a_file_of_the_cache_that_was_cut_off_is_made_again(tmp_path, bytes_left):
+    root, cache = lay_out(tmp_path / "data"), tmp_path / "cache"
+    specs = {f"folder:{root}": {"size": 16}, "digits": {}}
+    first = {spec: load_domains(spec, cache=cache, **options).fingerprint for spec, options in specs.items()}
+    kept = sorted(cache.iterdir())
+    for file in kept:
+        os.truncate(file, min(bytes_left, file.stat().st_size - 1))
+    assert first == {spec: load_domains(spec, cache=cache, **options).fingerprint for spec, options in specs.items()}
+    assert sorted(cache.iterdir()) == kept
+
+
+def test_without_a_place_for_decoded_images_the_setting_is_named(tmp_path, monkeypatch):
+    root = lay_out(tmp_path / "data")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        DataProblem, match=r"cannot be kept in .*file/cache: set WAKD_CACHE, or cache=.*Not a directory"
+    ):
+        load_domains(f"folder:{root}", cache=tmp_path / "file" / "cache")
+    monkeypatch.delenv("WAKD_CACHE")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where HOME is not set and nobody knows the user
+    for use in (lambda: load_domains(f"folder:{root}"), lambda: load_domains("digits")):
+        with pytest.raises(DataProblem, match=r"set WAKD_CACHE, or cache=, .*\(There is no home folder here"):
+            use()
+    monkeypatch.setattr(
+        module, "write_with", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(DataProblem, match=r"set WAKD_CACHE, or cache=.*\(Permission denied\)\.$"):
+        load_domains(f"folder:{root}", cache=tmp_path / "cache", size=16)
 
 
 def test_writing_into_loaded_images_leaves_the_cache_alone(tmp_path):
@@ -218,6 +280,36 @@ def test_what_holds_no_classes_is_told_the_layout(tmp_path, make, sentence):
     assert not list((tmp_path / "cache").iterdir())
 
 
+def windows_zip(file, *, method=0, flag=0):
+    """A zip as Windows makes them, with \\ between folders; ``method`` and ``flag`` are written into its headers."""
+    with zipfile.ZipFile(file, "w") as out:
+        for name in ("cat", "dog"):
+            for i in range(2):
+                data = io.BytesIO()
+                Image.new("RGB", (20, 20), (50 * i, 0, 0)).save(data, "PNG")
+                out.writestr(zipfile.ZipInfo(f"root\\{name}\\{i}.png"), data.getvalue())
+    data = bytearray(file.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := data.find(mark, at + 1)) >= 0:
+            data[at + flags] |= flag
+            data[at + flags + 2] = method
+    file.write_bytes(data)
+    return file
+
+
+def test_a_zip_with_backslashes_is_read_and_one_that_python_cannot_unpack_is_a_sentence(tmp_path):
+    found = load_domains(f"images:{windows_zip(tmp_path / 'windows.zip')}", size=16)
+    assert found.classes == ("cat", "dog") and len(found["images"]) == 4
+    for settings, why in (({"method": 9}, "compression"), ({"flag": 1}, "password required")):
+        archive = windows_zip(tmp_path / f"{why}.zip", **settings)
+        with pytest.raises(
+            DataProblem, match=f"cannot be unpacked \\(.*{why}.*; unpack it yourself and give the folder"
+        ):
+            load_domains(f"images:{archive}", cache=tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_full_disk_is_noticed_before_decoding(tmp_path, monkeypatch):
     root = lay_out(tmp_path / "data")
     usage = namedtuple("usage", "total used free")
@@ -311,6 +403,7 @@ def test_an_unknown_benchmark_is_told_the_nearest():
         ("digits", {"size": 64}, "rendered at 32 px; got size=64"),
         ("digits:here", {}, "takes no path"),
         ("folder:x", {"size": 4}, "8 to 1024; got 4"),
+        ("folder:x", {"size": "64"}, "a whole number from 8 to 1024; got '64'"),
         ("folder", {}, "folder: which folder? Write folder:PATH"),
     ],
 )
@@ -363,6 +456,39 @@ def test_arrays_that_do_not_fit_are_a_sentence(arrays, sentence):
     with pytest.raises(ValueError) as problem:
         domains_from_arrays(arrays, ("x", "y"))
     assert sentence in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "name", "sentence"),
+    [
+        (LABELS + 0.7, "xy", "a", "The labels of domain 'a' are whole numbers; got float64 such as 0.7."),
+        (np.where(LABELS == 0, np.nan, 1), "xy", "a", "are whole numbers; got float64 such as nan"),
+        (np.array(list("xyxy")), "xy", "a", "are whole numbers; got <U1 such as x"),
+        (LABELS, "xy", 0, "Names of domains and classes are text; got 0, write '0'."),
+        (LABELS, [0, 1], "a", "Names of domains and classes are text; got 0, write '0'."),
+        (LABELS, "xx", "a", "Classes have a name of their own each; got ('x', 'x')."),
+    ],
+)
+def test_labels_are_whole_numbers_and_names_are_text(labels, classes, name, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        domains_from_arrays({name: (IMAGES, labels)}, classes)
+    assert (
+        domains_from_arrays({"a": (IMAGES, LABELS.astype(float))}, ("x", "y"))["a"].labels.tolist() == LABELS.tolist()
+    )
+
+
+def test_domains_called_0_15_or_na_are_split_like_others():
+    arrays = {name: (IMAGES, LABELS) for name in ("0", "15", "NA")}
+    domains = domains_from_arrays(arrays, ("x", "y"))
+    for target in domains:
+        split = leave_one_out(domains, target)
+        assert set(split.sources) == {"0", "15", "NA"} - {target} and list(split.recipe["contents"]) == [
+            "0",
+            "15",
+            "NA",
+        ]
+    with pytest.raises(ValueError, match=r"Unknown target domain 15\. Did you mean '15'\?"):
+        leave_one_out(domains, 15)
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
@@ -458,9 +584,59 @@ def test_recipe_rebuilds_the_split(renderings):
     assert serials(again.val["p"]) == serials(split.val["p"]) and again.recipe == recipe
 
 
+def test_a_split_with_fewer_sources_says_so_and_is_another_split(renderings):
+    split = leave_one_out(renderings, "q", seed=4)
+    fewer = split.only("r")
+    assert fewer.sources == ("r",) and serials(fewer.train["r"]) == serials(split.train["r"])
+    assert fewer.recipe == {**split.recipe, "sources": ["r"]} and split.only("r", "p").recipe == split.recipe
+    assert other_split(split.recipe, fewer.recipe) == "sources"
+    assert fewer.target_for_testing_only is split.target_for_testing_only
+    with pytest.raises(ValueError, match=r"Unknown source domain 'q'\. .*Known: p, r"):
+        split.only("q")
+    with pytest.raises(ValueError, match="at least one source domain; name some of p, r"):
+        split.only()
+
+
+def test_recipes_are_compared_by_content_and_what_an_older_one_does_not_tell_is_no_difference(tmp_path, renderings):
+    told_apart(lay_out(tmp_path / "here"))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    here, there = (leave_one_out(load_domains(f"folder:{tmp_path / p}", size=16), "left") for p in ("here", "there"))
+    assert here.recipe != there.recipe and other_split(here.recipe, there.recipe) is None
+    older = {k: v for k, v in here.recipe.items() if k not in ("kind", "contents", "sources")}
+    assert other_split(older, there.recipe) is None
+    for key, other in (("seed", 1), ("target", "right"), ("fingerprint", "0"), ("validation", 0.5)):
+        assert other_split({**older, key: other}, there.recipe) == key
+
+
+def test_contents_tell_images_apart_and_nothing_else(tmp_path, monkeypatch, renderings):
+    root = told_apart(lay_out(tmp_path / "data"))
+    first = load_domains(f"folder:{root}", size=16)
+    assert first.kind == "folder" and len(set(first.contents.values())) == 2
+    monkeypatch.setattr(module, "content", None)  # no file is read again for it
+    assert load_domains(f"folder:{root}", size=16).contents == first.contents
+    monkeypatch.undo()
+    assert load_domains(f"folder:{root}", size=24).contents == first.contents
+    (root / "left").rename(root / "renamed")
+    (root / "renamed" / "x" / "0.png").rename(root / "renamed" / "y" / "another.png")
+    moved = load_domains(f"folder:{shutil.move(root, tmp_path / 'moved')}", size=16)
+    assert moved.contents == {"renamed": first.contents["left"], "right": first.contents["right"]}
+    Image.new("RGB", (40, 32)).save(tmp_path / "moved" / "right" / "x" / "0.png", compress_level=1)
+    assert load_domains(f"folder:{tmp_path / 'moved'}", size=16).contents["right"] != first.contents["right"]
+
+    assert renderings.kind == "" and set(renderings.contents) == set(renderings)
+    images, labels, originals = (getattr(renderings["p"], part) for part in ("images", "labels", "originals"))
+    again = domains_from_arrays({"z": (images[::-1], labels[::-1], originals[::-1])}, renderings.classes)
+    assert again.contents["z"] == renderings.contents["p"]
+
+
 def test_splits_that_cannot_be_made_are_a_sentence(renderings):
     with pytest.raises(ValueError, match=r"Unknown target domain 's'\. .*Known: p, q, r"):
         leave_one_out(renderings, "s")
+    for seed in (-1, 0.5, "0"):
+        with pytest.raises(ValueError, match=f"seed of a split is a whole number >= 0; got {seed!r}"):
+            leave_one_out(renderings, "p", seed)
+    with pytest.raises(ValueError, match=r"between 0 and 1; got '0\.2'"):
+        leave_one_out(renderings, "p", validation="0.2")
     with pytest.raises(ValueError, match="between 0 and 1; got 1"):
         leave_one_out(renderings, "p", validation=1)
     lonely = domains_from_arrays({"a": (IMAGES, LABELS), "b": (IMAGES[:3], LABELS[:3])}, ("x", "y"))

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .files import path_of
 from .registry import UnknownName, did_you_mean
 
 
@@ -93,7 +94,8 @@ def published(name: str) -> Benchmark:
 
 
 def config_file() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "wakd" / "config.toml"
+    # where nobody knows the home folder "~" stays as it is, and no such file is there
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "wakd" / "config.toml"
 
 
 def data_folder() -> Path | None:
@@ -102,7 +104,7 @@ def data_folder() -> Path | None:
     Raises ``DataProblem`` for a config file that is not TOML, has an unknown key, or whose ``data`` is no text.
     """
     if os.environ.get("WAKD_DATA"):
-        return Path(os.environ["WAKD_DATA"]).expanduser()
+        return path_of(os.environ["WAKD_DATA"])
     file = config_file()
     if not file.is_file():
         return None
@@ -115,7 +117,7 @@ def data_folder() -> Path | None:
             raise DataProblem(f"{file}: {did_you_mean('setting', key, ['data'])}")
     if not isinstance(settings.get("data", ""), str):
         raise DataProblem(f'{file}: data is a path in quotes, as in data = "/path/to/data"; got {settings["data"]!r}.')
-    return Path(settings["data"]).expanduser() if settings.get("data") else None
+    return path_of(settings["data"]) if settings.get("data") else None
 
 
 def locate(benchmark: Benchmark) -> Path:

@@ -18,28 +18,37 @@ from PIL import Image
 from .benchmarks import BENCHMARKS, Benchmark, locate, published
 from .domains import domains_from_arrays
 from .figures import contact_sheet
+from .files import path_of
 from .image_folder import (
     IMAGE_SUFFIXES,
+    Files,
     as_rgb,
     classes_of,
     content,
+    deep,
     layout_problems,
     list_images,
     on_all_cores,
+    printable,
     trouble,
+    unlisted_images,
 )
 
+ORIENTATION = 0x0112  # the tag of EXIF
 ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".parquet"})
 
 WHEN_LOADED = {  # kind of image -> what load_domains makes of it
     "CMYK": "converted from ink to RGB without a colour profile",
     "16-bit": "reduced to the upper eight bits",
+    "signed 16-bit": "of the values from 0 to 32767 the upper eight bits are taken",
+    "float": "values from 0 to 1 become 0 to 255",
     "transparent": "transparency is dropped: such pixels show the colour stored under it",
     "greyscale": "the one channel is repeated three times",
     "palette": "looked up, nothing is lost",
     "black-and-white": "becomes 0 and 255 in three channels",
     "other-mode": "converted to RGB by Pillow, which may clip values",
 }
+TURNED = "sideways or mirrored (EXIF orientation), loaded as stored and not turned, as DomainBed does"
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class DataReport:
     """What ``check_data`` found.
 
     files    one row per image: domain, class, file (relative to root), problem (None if readable), kind (None for plain
-             RGB), width, height, content (a hash of the bytes, None if not readable)
+             RGB), width, height, turned (whether EXIF says that it is shown otherwise than it is stored), content (a hash of
+             the bytes, None if not readable)
     counts   images per class (rows) and domain (columns)
     usable   whether ``load_domains`` accepts the folder
     """
@@ -79,7 +89,7 @@ class DataReport:
                 lines += ["", f"{title}:", *(f"  - {entry}" for entry in _some(entries, 200))]
         name = known.name if known else "folder"
         verdict = f'usable: load_domains("{name}:{self.root}")' if self.usable else "not usable as it is"
-        return "\n".join([*lines, "", verdict])
+        return printable("\n".join([*lines, "", verdict]))
 
 
 def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
@@ -93,7 +103,7 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
     """
     if str(path) in BENCHMARKS and not Path(path).is_dir():
         path, benchmark = locate(BENCHMARKS[str(path)]), benchmark or str(path)
-    root = Path(path).expanduser().resolve()
+    root = path_of(path).resolve()
     begun = time.perf_counter()
     listed = list_images(root, str(path))
     if benchmark is None:
@@ -102,8 +112,8 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
         expected = None if benchmark == "folder" else published(benchmark)
     names = [(d, c, f) for d, by_class in listed.items() for c, images in by_class.items() for f in images]
     facts = on_all_cores(_examine, f"checking {root.name}", [f for *_, f in names]) if names else []
-    files = pd.DataFrame(facts, columns=["problem", "kind", "width", "height", "content"], dtype=object)
-    files = files.astype({"width": int, "height": int})
+    files = pd.DataFrame(facts, columns=["problem", "kind", "width", "height", "turned", "content"], dtype=object)
+    files = files.astype({"width": int, "height": int, "turned": bool})
     files.insert(0, "domain", [d for d, *_ in names])
     files.insert(1, "class", [c for _, c, _ in names])
     files.insert(2, "file", [f.relative_to(root).as_posix() for *_, f in names])
@@ -112,7 +122,7 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
     unreadable = files[files["problem"].notna()]
     problems = layout_problems(listed, expected)
     problems += [f"{file}: {problem}" for file, problem in zip(unreadable["file"], unreadable["problem"])]
-    notes = [*_duplicates(files), *_kinds(files), *_stray(root, names), *_uneven(counts, expected)]
+    notes = [*_duplicates(files), *_kinds(files), *_stray(root, listed), *_uneven(counts, expected)]
     if expected and expected.note and any("published benchmark has" in problem for problem in problems):
         notes.append(expected.note)
     return DataReport(root, expected, files, counts, problems, notes, time.perf_counter() - begun)
@@ -132,24 +142,29 @@ def recognise(listed: Mapping[str, Mapping[str, list]]) -> Benchmark | None:
     return best if share(best) > 0.5 else None
 
 
-def _examine(file: Path) -> tuple[str | None, str | None, int, int, str | None]:
+def _examine(file: Path) -> tuple[str | None, str | None, int, int, bool, str | None]:
     found: dict = {}
 
     def look(image: Image.Image) -> None:
         found["kind"], (found["width"], found["height"]) = _kind(image), image.size
+        found["turned"] = image.getexif().get(ORIENTATION, 1) != 1
+        if deep(image):
+            as_rgb(image)  # says so where its range is not known
         # at an eighth of its side a JPEG is read to its last byte and transformed sparingly
         image.draft(None, (image.width // 8, image.height // 8))
         image.load()
 
     problem = trouble(file, look)
     same = f"{content(file):016x}" if problem is None else None
-    return problem, found.get("kind"), found.get("width", 0), found.get("height", 0), same
+    return problem, found.get("kind"), found.get("width", 0), found.get("height", 0), found.get("turned", False), same
 
 
 def _kind(image: Image.Image) -> str | None:
     """A key of ``WHEN_LOADED``; None for eight-bit RGB."""
+    if deep(image):
+        return deep(image)
     stored = str(image.tile[0].args) if image.tile else ""  # Pillow opens 16-bit colour as RGB and tells it only here
-    if image.mode.startswith("I;16") or ";16" in stored:
+    if ";16" in stored:
         return "16-bit"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "transparent"
@@ -188,16 +203,21 @@ def _named(files: list[str], most: int = 5) -> str:
 def _kinds(files: pd.DataFrame) -> list[str]:
     """Images that are not eight-bit RGB, and what becomes of them."""
     by_kind = files[files["problem"].isna()].groupby("kind")["file"].agg(list)
+    turned = files["file"][files["turned"]].tolist()
     return [
-        f"{len(by_kind[kind])} {kind} image(s), {what}: {_named(by_kind[kind])}"
-        for kind, what in WHEN_LOADED.items()
-        if kind in by_kind
+        *(
+            f"{len(by_kind[kind])} {kind} image(s), {what}: {_named(by_kind[kind])}"
+            for kind, what in WHEN_LOADED.items()
+            if kind in by_kind
+        ),
+        *([f"{len(turned)} image(s) {TURNED}: {_named(turned)}"] if turned else []),
     ]
 
 
-def _stray(root: Path, names: list[tuple[str, str, Path]]) -> list[str]:
+def _stray(root: Path, files: Files) -> list[str]:
     """Files that are no image of a class, by what they are."""
-    listed = {file for *_, file in names}
+    listed = {file for by_class in files.values() for images in by_class.values() for file in images}
+    images = set(unlisted_images(files))
     found: dict[str, list[str]] = {}
     for file in sorted(root.rglob("*")):
         if file in listed or file.is_dir():
@@ -205,6 +225,8 @@ def _stray(root: Path, names: list[tuple[str, str, Path]]) -> list[str]:
         relative = file.relative_to(root)
         if any(part.startswith((".", "__")) for part in relative.parts):
             what = "hidden file(s)"
+        elif file in images:
+            what = "image(s) whose names do not end like those of images"
         elif file.suffix.lower() in ARCHIVES:
             what = "archive(s)"
         elif file.suffix.lower() in IMAGE_SUFFIXES:

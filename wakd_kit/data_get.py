@@ -21,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .benchmarks import Benchmark, DataProblem, Download, Hub, config_file, data_folder, published
+from .files import path_of
 from .unpacking import unpack, unpack_parquet
 
 ATTEMPTS = 5  # in a row that bring no byte
@@ -44,7 +45,10 @@ def get_data(name: str, to: str | Path | None = None, *, say: Callable[[str], No
     hub = None if by_hand else benchmark.hub
     wanted = hub.files if hub else benchmark.files
     _check_space(wanted, downloads)
-    downloads.mkdir(parents=True, exist_ok=True)
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataProblem(f"{downloads} cannot be made ({error.strerror}); choose another place with --to.") from None
     say(f"{benchmark.title}: {benchmark.paper}\nTerms of use: {benchmark.licence}")
     try:
         if hub:
@@ -66,6 +70,8 @@ def get_data(name: str, to: str | Path | None = None, *, say: Callable[[str], No
         else:
             images = unpack(benchmark, files, unpacked)
         os.replace(unpacked, target)
+    except OSError as error:
+        raise DataProblem(f"{benchmark.title} cannot be unpacked to {target} ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     _write_sums(sums, target)
@@ -91,7 +97,7 @@ def _target(benchmark: Benchmark, to: str | Path | None) -> Path:
             f"Where shall {benchmark.title} go? Give --to PATH, set WAKD_DATA to the folder for all benchmarks, or "
             f'write data = "/path" into {config_file()}.'
         )
-    target = (data_folder() / benchmark.folders[0] if to is None else Path(to).expanduser()).resolve()
+    target = (data_folder() / benchmark.folders[0] if to is None else path_of(to)).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataProblem(
             f"{target} is there already: see wakd data check {target}, or choose another place with --to."

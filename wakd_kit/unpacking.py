@@ -6,7 +6,9 @@ where a file goes, and one that points outside is refused as a whole.
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -21,6 +23,8 @@ from tqdm import tqdm
 
 from .benchmarks import Benchmark, DataProblem
 from .image_folder import IMAGE_SUFFIXES
+
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 
 Files = Mapping[str, Path]  # name of a download -> where it lies
 Places = Callable[[str], list[str]]  # member of an archive -> domain/class/image, none for what is left out
@@ -63,7 +67,9 @@ def _unpack(archive: Path, into: Path, places: Places) -> int:
                 count += 1
     except FileExistsError as error:
         raise DataProblem(f"{archive} has two images for {Path(error.filename).relative_to(into)}.") from None
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
+        raise DataProblem(f"{archive} cannot be unpacked ({error}); unpack it yourself and give the folder.") from None
+    except BROKEN as error:
         raise DataProblem(f"{archive} is no archive that can be read ({error}); remove it and get it again.") from None
     return count
 
@@ -81,13 +87,13 @@ def _write(file: Path, source: IO[bytes]) -> None:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Name of each file in a zip or tar, and how to open it."""
+    """Name of each file in a zip or tar, with / between folders, and how to open it."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():
                 _refuse_outside(archive, member.filename)
                 if not member.is_dir():
-                    yield member.filename, lambda member=member: opened.open(member)
+                    yield member.filename.replace("\\", "/"), lambda member=member: opened.open(member)
     else:
         with tarfile.open(archive) as opened:
             for member in opened:
@@ -100,7 +106,8 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
 
 def _refuse_outside(archive: Path, member: str) -> None:
     path = PurePosixPath(member.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
+    drive = any(part[1:2] == ":" for part in path.parts)  # of Windows
+    if path.is_absolute() or ".." in path.parts or drive:
         raise DataProblem(f"{archive} is refused: its member {member!r} points outside the folder it is unpacked into.")
 
 
@@ -152,16 +159,28 @@ def unpack_parquet(benchmark: Benchmark, shards: list[Path], card: Path, into: P
     """Write the images that a Hugging Face data set embeds, byte for byte, below ``into``; returns how many.
 
     card  the repository's README.md, whose header names the labels. Rows hold image {bytes, path}, domain and label.
+
+    Raises ``DataProblem`` for a card or a file that cannot be read, and for a class that is no part of the benchmark.
     """
-    header = yaml.safe_load(card.read_text().split("---\n")[1])
-    features = {feature["name"]: feature["dtype"] for feature in header["dataset_info"]["features"]}
-    labels = {int(i): name.replace(" ", "_") for i, name in features["label"]["class_label"]["names"].items()}
+    try:
+        header = yaml.safe_load(card.read_text(encoding="utf-8").split("---\n")[1])
+        features = {feature["name"]: feature["dtype"] for feature in header["dataset_info"]["features"]}
+        labels = {int(i): name.replace(" ", "_") for i, name in features["label"]["class_label"]["names"].items()}
+    except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
+        raise DataProblem(
+            f"{card} does not name the classes of {benchmark.title}; remove it and get it again."
+        ) from None
     row = 0
     for shard in shards:
-        table = pd.read_parquet(shard, columns=["image", "domain", "label"])
+        try:
+            table = pd.read_parquet(shard, columns=["image", "domain", "label"])
+        except (ValueError, OSError) as error:
+            raise DataProblem(
+                f"{shard} is no parquet that can be read ({error}); remove it and get it again."
+            ) from None
         rows = zip(table["image"], table["domain"], table["label"])
         for image, domain, label in tqdm(rows, total=len(table), desc=shard.name, disable=None, leave=False):
-            name = labels[label]
+            name = labels.get(label, label)
             if domain not in benchmark.counts or name not in benchmark.classes:
                 raise DataProblem(f"{shard.name} holds {domain}/{name}, which is no part of {benchmark.title}.")
             file = into / domain / name / PurePosixPath(image["path"] or "").name

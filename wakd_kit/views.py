@@ -9,6 +9,7 @@ that would be wider or higher than the image is cut to it; rotation is ours.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -78,6 +79,10 @@ def views_from(setting: str | dict | Views) -> Views:
         if setting not in PRESETS:
             raise ValueError(did_you_mean("views preset", setting, PRESETS))
         return PRESETS[setting]
+    if not isinstance(setting, Mapping):
+        raise ValueError(
+            f"views is a preset ({', '.join(PRESETS)}) or a dictionary of fields of Views; got {setting!r}."
+        )
     unknown = [name for name in setting if name not in Views.__dataclass_fields__]
     if unknown:
         raise ValueError(did_you_mean("views setting", unknown[0], Views.__dataclass_fields__))
@@ -98,12 +103,12 @@ def augment(images: Tensor, views: Views, generator: torch.Generator) -> Tensor:
     n = len(x)
 
     def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, generator=generator, device=x.device) * (high - low) + low
+        return torch.rand(n, generator=generator, device=x.device, dtype=x.dtype) * (high - low) + low
 
     area, ratio = uniform(*views.scale), uniform(*map(math.log, views.ratio)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     angle = uniform(-views.rotation, views.rotation) * (math.pi / 180)
-    mirror = torch.where(uniform(0, 1) < views.flip, -1.0, 1.0)
+    mirror = torch.where(uniform(0, 1) < views.flip, -1.0, 1.0).to(x.dtype)
     shift_x, shift_y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
     affine = torch.stack(
         [
@@ -125,7 +130,7 @@ def _colour(x: Tensor, brightness, contrast, saturation, hue, gray) -> tuple[Ten
     """The composed colour change of each image: ``x -> matrix @ x + offset``, (n, 3, 3) and (n, 3, 1)."""
     yiq, rgb = _YIQ.to(x.device), _RGB.to(x.device)
     chroma = torch.where(gray, torch.zeros_like(saturation), saturation)
-    turn = torch.zeros(len(x), 3, 3, device=x.device)
+    turn = torch.zeros(len(x), 3, 3, device=x.device, dtype=x.dtype)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = chroma * hue.cos()
     turn[:, 1, 2], turn[:, 2, 1] = -chroma * hue.sin(), chroma * hue.sin()
