@@ -16,6 +16,8 @@ from wakd_kit.models import build_model
 from wakd_kit.objectives import CRDMemory, combine
 from wakd_kit.views import to_float
 
+from .conftest import one_image
+
 SMALL = {"channels": (4, 8, 8, 8), "stem_width": 4}
 
 
@@ -107,7 +109,7 @@ def test_simkd_predicts_with_the_teachers_classifier_on_the_projected_map(run):
     output = deployed.eval()(images())
     (projected,) = output.parts
     own = teacher.model.get_classifier()
-    assert torch.allclose(output.logits, F.linear(projected.mean((2, 3)), own.weight, own.bias))
+    assert torch.allclose(output.logits, F.linear(projected.mean((2, 3)), own.weight, own.bias), atol=1e-6)
     assert projected.shape[1] == own.in_features
     assert not any(p.requires_grad for p in deployed.tail.classifier.parameters())
     again = combine("simkd").extended(student(), teacher, seed=3)
@@ -181,7 +183,8 @@ def test_the_mixture_is_the_best_on_source_validation(split):
         return np.mean(right)
 
     every = {(round(a, 6), b): accuracy(a, b) for a in ALPHAS for b in BETAS}
-    assert every[found] == pytest.approx(max(every.values())) and max(every.values()) > min(every.values())
+    assert every[found] == pytest.approx(max(every.values()), abs=one_image())
+    assert max(every.values()) > min(every.values())
     plain = student()
     before = {n: t.clone() for n, t in plain.state_dict().items()}
     choose_mixture(plain, split.val.values())
@@ -243,3 +246,10 @@ def test_a_student_with_a_part_of_its_own_is_exported_as_onnx_only(runs, tmp_pat
     with pytest.raises(ValueError, match=r"deploys a part that is not timm's \(reused_head\).* export it as \.onnx"):
         wk.export(runs["simkd"], np.full(3, 1 / 3), tmp_path / "student.safetensors", scores=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["simkd", "dho"])
+def test_a_part_is_built_where_the_student_is(name):
+    elsewhere = student().to("meta")  # stands for an accelerator
+    extended = combine(name).extended(elsewhere, student(1), seed=0)
+    assert {p.device.type for p in extended.parameters()} == {"meta"}

@@ -272,3 +272,44 @@ def test_in_eval_gives_every_layer_its_mode_back(noisy):
         assert not any(m.training for m in noisy.modules())
         raise KeyError
     assert [m.training for m in noisy.modules()] == modes
+
+
+def test_settings_of_an_adapter_need_its_read():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+    with pytest.raises(TypeError, match="mean and size of a module go with read="):
+        as_tap(module, mean=(0.5, 0.5, 0.5), size=16)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tap: torch.compile(tap, backend="eager"), nn.DataParallel], ids=["compiled", "parallel"]
+)
+def test_a_tap_inside_a_wrapper_is_refused_in_a_sentence(wrap):
+    with pytest.raises(TypeError, match=r"wraps a tap.*Hand over the tap itself; to compile it, call tap.compile\(\)"):
+        as_tap(wrap(build_model("resnet10t_w16", 3, seed=0)))
+
+
+def test_a_tap_is_compiled_in_place_and_nothing_else():
+    tap = build_model("resnet10t_w16", 3, seed=0)
+    names, images = list(tap.state_dict()), torch.rand(2, 3, 32, 32)
+    with torch.no_grad(), in_eval(tap):
+        expected = tap(images).logits
+        tap.compile(backend="eager")
+        assert torch.allclose(as_tap(tap)(images).logits, expected, atol=1e-5)
+    assert list(tap.state_dict()) == names
+    tap.model = torch.compile(tap.model, backend="eager")
+    with pytest.raises(TypeError, match=r"call tap.compile\(\)"):
+        as_tap(tap)
+
+
+def test_weights_are_read_and_never_run(tmp_path, monkeypatch):
+    class Harmful:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Harmful()}, tmp_path / "w.pth")
+    asked, load = [], timm.models.load_state_dict
+    monkeypatch.setattr(timm.models, "load_state_dict", lambda *a, **k: asked.append(k) or load(*a, **k))
+    with pytest.raises(ValueError, match="holds no weights that can be read"):
+        build_model("resnet10t_w16", 3, weights=tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+    assert asked == [{"weights_only": True}], "the default of the oldest timm is to run what is in the file"

@@ -201,7 +201,7 @@ def test_a_file_of_ones_own_is_known_by_what_is_in_it(weights, tiny_study, tmp_p
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
 
     def planned() -> str:
-        return plan(load_study(tmp_path / "tiny.yaml"), Place(tmp_path / "report", tmp_path / "runs"))[1].training[
+        return plan(load_study(tmp_path / "tiny.yaml"), Place(tmp_path / "report", tmp_path / "runs"))[1].given[
             "weights"
         ]
 
@@ -276,11 +276,11 @@ def test_a_study_knows_its_weights_before_anything_runs(weights, tiny_study, tmp
         return plan(load_study(tmp_path / "tiny.yaml"), Place(tmp_path / "report", tmp_path / "runs"))
 
     teacher, student = planned(NAME)[:2]
-    assert student.training["weights"] == f"shipped {NAME} (SHA-256 {weights[0]['sha256'][:12]})"
-    assert "weights" not in teacher.training  # what starts from scratch does not depend on what ships
+    assert student.given["weights"] == f"shipped {NAME} (SHA-256 {weights[0]['sha256'][:12]})"
+    assert "weights" not in teacher.given  # what starts from scratch does not depend on what ships
     with pytest.raises(StudyProblem, match="was pretrained at 32 px and would see 48 px"):
         planned(NAME, size=48)
-    with pytest.raises(StudyProblem, match=r"north-s0-KD: Unknown pretrained weights 'resnet10t_w16\.px48'"):
+    with pytest.raises(StudyProblem, match=r"KD: Unknown pretrained weights 'resnet10t_w16\.px48'"):
         planned("resnet10t_w16.px48")
     with pytest.raises(ValueError, match=r"Unknown model 'resnet10t_w16\.small'"):
         wk.build_model("resnet10t_w16.small", 5)

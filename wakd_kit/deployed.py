@@ -26,6 +26,9 @@ class Deployed(nn.Module):
         settings = {key: value for key, value in deployed.items() if key != "tail"}
         self.tap = tap
         self.tail = TAILS[deployed["tail"]](**settings)
+        self.tail.to(
+            next((p.device for p in tap.parameters()), None)
+        )  # built on the CPU, so that a seed means the same
         self.spec = {**tap.spec, "settings": {**tap.spec.get("settings", {}), "deployed": dict(deployed)}}
 
     @property

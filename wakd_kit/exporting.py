@@ -13,8 +13,9 @@ from torch import nn
 from .averaging import NoWindow
 from .domains import Split
 from .evaluation import score_choices
-from .files import write_text, write_with
-from .models import Tap
+from .files import path_of, write_text, write_with
+from .identity import normalisation, seen_according_to
+from .pretrained import sha256
 from .recording import write_state
 
 FORMATS = (".safetensors", ".onnx")
@@ -36,7 +37,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     """
     if isinstance(coefficients, NoWindow):
         raise coefficients
-    file = Path(file)
+    file = path_of(file)
     if file.suffix not in FORMATS:
         raise ValueError(f"An average is exported as {' or '.join(FORMATS)}; got {file.name!r}.")
     if file.suffix == ".onnx":
@@ -50,15 +51,18 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
     file.parent.mkdir(parents=True, exist_ok=True)
+    normalised = normalisation(model)
     if file.suffix == ".onnx":
         write_with(file, lambda part: _write_onnx(model, size, part))
     else:
-        write_state(file, (model.model if isinstance(model, Tap) else model).state_dict())
+        write_state(file, getattr(model, "model", model).state_dict())
+        # without its tap the network gets images of its own size
+        size = (normalised.pop("size", None) or [size])[0]
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
     environment = run.folder / "environment.json"
     card = {
         "model": run.settings["student"],
-        "input": {"size": size, "range": [0, 1], **_normalisation(model)},
+        "input": {**normalised, "size": size, "range": [0, 1]},
         "classes": list(split.classes),
         "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
         "picked": getattr(coefficients, "note", ""),
@@ -69,20 +73,15 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "coefficients": np.asarray(coefficients, dtype=np.float64).tolist(),
         "batchnorm": run.settings["batchnorm"],
         "data": run.settings["split"],
+        "seen": seen_according_to(run.settings),
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
+        "sha256": sha256(file),
         "environment": json.loads(environment.read_text()) if environment.exists() else None,
     }
     card_file = file.with_name(file.name + ".json")
     write_text(card_file, json.dumps(card, indent=1))
     return card_file
-
-
-def _normalisation(model: nn.Module) -> dict:
-    model = getattr(model, "tap", model)
-    if not isinstance(model, Tap):
-        return {}
-    return {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
 
 
 def _need_onnx() -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .deployed import Deployed
-from .pretrained import check_normalisation, find, from_file
+from .identity import layers, mark
+from .pretrained import check_normalisation, find, from_file, provenance_of_file
 from .registry import did_you_mean
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval
 from .zoo import SMALL
@@ -31,12 +32,27 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
     With ``read``, any module in an ``Adapter``, to which ``settings`` go.
     """
     if read is not None:
-        return Adapter(model, read, **settings)
-    if isinstance(model, (Tap, LogitsTap, Adapter, Deployed)):
-        return model
-    if all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
-        return Tap(model, {"name": type(model).__name__})
-    return LogitsTap(model)
+        tap = Adapter(model, read, **settings)
+    elif settings:
+        raise TypeError(
+            f"{' and '.join(settings)} of a module go with read=, the function that reads its outputs; a timm model brings "
+            "its own. Pass as_tap(model, read, ...)."
+        )
+    elif isinstance(model, TAPS) and "_orig_mod" not in dict(getattr(model, "model", model).named_children()):
+        tap = model
+    elif any(isinstance(part, TAPS) for part in layers(model)):
+        raise TypeError(
+            f"{type(model).__name__} wraps a tap, or its model: parameters would be called otherwise, and a tap's outputs do "
+            "not pass. Hand over the tap itself; to compile it, call tap.compile()."
+        )
+    elif all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
+        tap = Tap(model, {"name": type(model).__name__})
+    else:
+        tap = LogitsTap(model)
+    return tap
+
+
+TAPS = (Tap, LogitsTap, Adapter, Deployed)
 
 
 def build_model(
@@ -64,6 +80,10 @@ def build_model(
     Raises ``ValueError`` for an unknown name, settings the model does not take or weights that do not fit it,
     ``FileNotFoundError`` for missing weights, ``ConnectionError`` when the hub cannot be reached: after its retries,
     nearly a minute, or at once under ``HF_HUB_OFFLINE=1``.
+
+    >>> student = wk.build_model("resnet10t_w16", classes=7, seed=0)
+    >>> student(torch.zeros(2, 3, 32, 32)).logits.shape
+    torch.Size([2, 7])
     """
     count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
@@ -88,6 +108,7 @@ def build_model(
         tap = Tap(model, spec)
         if found:
             check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
+            mark(tap, provenance_of_file(found.file))
         return tap if deployed is None else Deployed(tap, deployed)
 
 
@@ -122,7 +143,7 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        state = timm.models.load_state_dict(str(file))
+        state = timm.models.load_state_dict(str(file), weights_only=True)
         tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
         raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}).") from error

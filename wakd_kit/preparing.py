@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .domains import Split
-from .models import in_eval
+from .identity import check_unseen, provenance_of
+from .models import Adapter, LogitsTap, in_eval
 from .objectives import Combined
 from .pretrained import check_size
 from .views import to_float
@@ -20,7 +22,7 @@ def prepare(
 ) -> None:
     """One forward of two images through both: class counts fit, and the objectives find what they need and are built.
 
-    Raises ``ValueError`` in one sentence otherwise, and where the teacher was trained on the domain to be unseen.
+    Raises ``ValueError`` in one sentence otherwise, and where one of them has seen the domain to be unseen.
     """
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
@@ -28,6 +30,7 @@ def prepare(
         outputs(model, images, maps=combined.reads("maps", who))
         for model, who in ((student, "student"), (teacher, "teacher"))
     )
+    _try_in_training(student, images)
     found = ours.logits.shape[1]
     spec = getattr(student, "spec", {})
     check_size(spec.get("name", ""), spec.get("pretrained_size"), getattr(student, "size", None), split.domains.size)
@@ -39,22 +42,33 @@ def prepare(
             "Was the teacher trained on another dataset?"
         )
     combined.prepare(ours, theirs, steps=steps, seed=seed)
-    origin = (getattr(teacher, "provenance", None) or {}).get("split")
+    for who, model in (("teacher", teacher), ("student", student)):
+        check_unseen(model, split, who=who)
+    origin = (provenance_of(teacher) or {}).get("split")
     if origin is None:
         return
     if origin["classes"] != list(split.classes):
         raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
-    if origin["benchmark"] == split.domains.spec and split.target in origin["sources"]:
-        raise ValueError(
-            f"The teacher was trained on {split.target!r}, the domain that should be unseen here. "
-            f"Train a teacher with target={split.target!r}."
-        )
-    if origin["benchmark"] == split.domains.spec and origin["seed"] != split.seed:
+    alike = origin["fingerprint"] == split.domains.fingerprint or origin["benchmark"] == split.domains.spec
+    if alike and origin["seed"] != split.seed:
         warnings.warn(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
             stacklevel=4,
         )
+
+
+@torch.no_grad()
+def _try_in_training(student: nn.Module, images: np.ndarray) -> None:
+    """A module of one's own may give something else while it is trained, such as a second head: tried on a copy."""
+    if not isinstance(student, (LogitsTap, Adapter)):
+        return
+    device = next((p.device for p in student.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng():
+        try:
+            copy.deepcopy(student).train()(to_float(torch.as_tensor(images).to(device)))
+        except TypeError as error:
+            raise TypeError(f"In training mode, {error} One that is trained gives the same in both modes.") from error
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import path_of
 from .registry import did_you_mean
 from .zoo import SMALL
 
@@ -81,7 +82,7 @@ def find(name: str) -> Found | None:
 
 def from_file(file: str | os.PathLike) -> Found:
     """Weights in a file of one's own, known by what is in it. Raises ``FileNotFoundError`` when it is not there."""
-    file = Path(file)
+    file = path_of(file)
     if not file.is_file():
         raise FileNotFoundError(f"No weights file at {file}.")
     return Found(file, f"{file.name} (SHA-256 {sha256(file)[:12]})", card_of(file))
@@ -89,7 +90,7 @@ def from_file(file: str | os.PathLike) -> Found:
 
 def _in_folder(name: str) -> Path | None:
     folder = os.environ.get("WAKD_WEIGHTS")
-    files = [Path(folder).expanduser() / f"{name}{ending}" for ending in ENDINGS] if folder else []
+    files = [path_of(folder) / f"{name}{ending}" for ending in ENDINGS] if folder else []
     return next((file for file in files if file.is_file()), None)
 
 
@@ -108,9 +109,32 @@ def _checked(name: str, card: dict) -> Found:
 
 def card_of(file: Path) -> dict:
     """The card of ``wakd pretrain`` beside a file of weights; empty when there is none."""
+    known = _beside(file)
+    return known if "held_out" in known else {}
+
+
+def provenance_of_file(file: Path) -> dict:
+    """What the card beside a file of weights, of ``export`` or ``wakd pretrain``, says of its training; empty for no card.
+
+    Raises ``ValueError`` when the file is not the one that its card describes.
+    """
+    card = _beside(file)
+    if "sha256" in card and sha256(file) != card["sha256"]:
+        raise ValueError(
+            f"{file} is not the file that its card describes ({file.name}.json beside it): export it again, or move one away."
+        )
+    origin = {"file": file.name, "strategy": card.get("strategy", ""), "note": card.get("picked", "")}
+    if "fingerprint" in card.get("data", {}) and "sources" in card["data"]:
+        origin["split"] = card["data"]
+    if "seen" in card:
+        origin["seen"] = card["seen"]
+    return origin if origin.keys() & {"split", "seen"} else {}
+
+
+def _beside(file: Path) -> dict:
     card = file.with_name(f"{file.name}.json")
     known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-    return known if "held_out" in known else {}
+    return known if isinstance(known, dict) else {}
 
 
 def check_normalisation(name: str, card: dict, mean: Sequence[float], std: Sequence[float]) -> None:

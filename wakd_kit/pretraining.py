@@ -16,6 +16,7 @@ from .averaging import last
 from .domains import leave_one_out, load_domains
 from .evaluation import evaluate_model
 from .files import write_text
+from .identity import seen_according_to
 from .models import build_model
 from .pretrained import sha256
 from .recording import write_state
@@ -145,6 +146,7 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
             "fingerprint": run.settings["split"]["fingerprint"],
             "classes": list(run.split.classes),
         },
+        "seen": seen_according_to(run.settings),
         "recipe": {setting: run.settings[setting] for setting in recorded} | {"views": run.settings["views"]},
         "held_out": {measure: row[measure] for measure in ("accuracy", "nll", "ece", "n")},
         "environment": environment,

@@ -29,10 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from .averaging import Coefficients, Curves, NoWindow, last
-from .domains import Split, leave_one_out, load_domains
-from .files import recording_folder, write_text
-from .models import BATCHNORM_POLICIES, batchnorms, build_model, recalibrate
-from .recording import RunningAverages, RunProblem, Segments, State
+from .domains import Split, leave_one_out, load_domains, other_split
+from .files import path_of, read_json, read_table, recording_folder, write_text
+from .identity import mark, of_recording, seen_according_to
+from .models import BATCHNORM_POLICIES, as_tap, batchnorms, build_model
+from .network import Network
+from .recording import RunningAverages, RunProblem, Segments, State, measuring
 from .views import calibration_views, views_from
 
 FORMAT = 1
@@ -43,11 +45,13 @@ class Run:
 
     def __init__(self, folder: Path, *, split: Split | None = None, template: nn.Module | None = None):
         self.folder = folder
-        self.settings = json.loads((folder / "settings.json").read_text())
+        self.settings = read_json(folder / "settings.json")
         self.segments = Segments(folder / "segments", self.settings["storage"])
         self.table = pd.read_csv(folder / "curves.csv")
+        self._template = None if template is None else structure_of(as_tap(template))
+        if split is not None:
+            self.check_split(split)
         self._split = split
-        self._template = template
 
     def __repr__(self) -> str:
         s = self.settings
@@ -94,18 +98,19 @@ class Run:
                 raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
             domains = load_domains(recipe["benchmark"], **recipe["options"])
             split = leave_one_out(domains, recipe["target"], recipe["seed"], validation=recipe["validation"])
+            split = split if split.sources == tuple(recipe["sources"]) else split.only(*recipe["sources"])
             self.check_split(split)
             self._split = split
         return self._split
 
     def check_split(self, split: Split) -> None:
-        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on."""
+        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie."""
         recorded, given = self.settings["split"], split.recipe
-        for key in ("target", "seed", "validation", "fingerprint"):
-            if recorded[key] != given[key]:
-                what = "images" if key == "fingerprint" else f"{key} {given[key]!r}"
-                wanted = "other images" if key == "fingerprint" else repr(recorded[key])
-                raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
+        key = other_split(recorded, given)
+        if key:
+            what = "images" if key == "fingerprint" else f"{key} {given[key]!r}"
+            wanted = "other images" if key == "fingerprint" else repr(recorded[key])
+            raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
 
     @property
     def source_curves(self) -> Curves:
@@ -118,12 +123,11 @@ class Run:
         Stored segments may cover several recorded ones. Inside one, coefficients can only be spread over its iterates
         evenly (or sit on its last iterate); the second value is the part, 0 to 1, that this displaced.
         """
-        values = np.asarray(coefficients, dtype=np.float64)
-        of, initial = getattr(coefficients, "of", "mean"), getattr(coefficients, "initial", 0.0)
-        iterates = self.table["iterates"].to_numpy()
+        values, initial = _summing_to_one(coefficients, getattr(coefficients, "initial", 0.0))
+        of, iterates = getattr(coefficients, "of", "mean"), self.table["iterates"].to_numpy()
         if values.shape != iterates.shape:
             raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
-        if not np.all(np.isfinite(values)) or values.min() < 0 or abs(values.sum() + initial - 1) > 1e-6:
+        if not np.all(np.isfinite(values)) or values.min() < 0 or abs(values.sum() + initial - 1) > 1e-9:
             raise ValueError(f"Coefficients are non-negative and sum to 1; got sum {values.sum() + initial:.6g}.")
         block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
         stored = np.bincount(block, weights=values, minlength=len(self.segments))
@@ -151,13 +155,19 @@ class Run:
                       those of the ``last`` iterate used, ``recalibrate`` on source batches. Under ``recalibrate`` a
                       single raw iterate keeps the statistics it was trained with, unless the policy is given here.
         exact         raise instead of warn when merged storage cannot represent the coefficients exactly
+
+        >>> state = run.average(wk.averaging.wakd(run.source_curves, begin=0.5))
+        >>> student.load_state_dict(state)
+        <All keys matched successfully>
         """
         policy = batchnorm or self.settings["batchnorm"]
         if policy not in BATCHNORM_POLICIES:
             raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
+        if split is not None:
+            self.check_split(split)
         stored, moved = self.stored_coefficients(coefficients)
         of, initial = getattr(coefficients, "of", "mean"), getattr(coefficients, "initial", 0.0)
-        running = RunningAverages(self.folder / "running").find(np.asarray(coefficients), of, initial)
+        running = RunningAverages(self.folder / "running").find(coefficients)
         if moved > 1e-9 and running is None:
             message = (
                 f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
@@ -167,13 +177,20 @@ class Run:
                 raise RunProblem(message)
             warnings.warn(message, stacklevel=2)
         state = self._weighted_sum(stored, of, initial) if running is None else self._counters() | running
-        one = np.count_nonzero(stored) == 1 and not initial
-        raw_iterate = one and (of == "end" or self.segments.iterates[stored.argmax()] == 1)
         if policy == "last" and np.count_nonzero(stored):
             state |= self._buffers(int(np.flatnonzero(stored)[-1]))
-        if policy == "recalibrate" and (batchnorm or not raw_iterate):
-            state = self._recalibrated(state, split)
+        if policy == "recalibrate" and (batchnorm or not self.is_raw(coefficients)) and batchnorms(self.blank_model()):
+            network = Network(self, split, roles=(), batchnorm=policy)
+            state = {name: tensor.cpu() for name, tensor in network.load(state).state_dict().items()}
         return state
+
+    def is_raw(self, coefficients) -> bool:
+        """Whether coefficients stand for one iterate as it was trained, with BatchNorm statistics of its own."""
+        stored, _ = self.stored_coefficients(coefficients)
+        one = np.count_nonzero(stored) == 1 and not getattr(coefficients, "initial", 0.0)
+        return bool(
+            one and (getattr(coefficients, "of", "mean") == "end" or self.segments.iterates[stored.argmax()] == 1)
+        )
 
     def _counters(self) -> State:
         """Integer buffers such as num_batches_tracked, of the last iterate."""
@@ -199,15 +216,6 @@ class Run:
         buffers = {name for name, _ in self.blank_model().named_buffers()}
         return {n: t for n, t in self.segments.read(position, "end").items() if n in buffers}
 
-    def _recalibrated(self, state: State, split: Split | None) -> State:
-        model = self.blank_model()
-        if not batchnorms(model):
-            return state
-        model.load_state_dict(state)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        recalibrate(model.to(device), self.calibration_batches(split or self.split, device))
-        return {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-
     def calibration_batches(self, split: Split, device: torch.device | str = "cpu") -> list[Tensor]:
         """The source training images that BatchNorm is recalibrated on: the same views at every call."""
         self.check_split(split)
@@ -217,16 +225,18 @@ class Run:
         )
 
     def blank_model(self) -> nn.Module:
-        """The student's architecture in eval mode, parameters to be loaded."""
+        """The student's architecture on the CPU in eval mode, parameters to be loaded."""
         if self._template is None:
             spec = self.settings["student"]
             if "classes" not in spec:
                 raise RunProblem(
-                    f"{self.name} was trained on a model of your own ({spec['name']}); build it and load "
-                    "run.average(...) into it, or pass template=model to load_run."
+                    f"{self.name} was trained on a model of your own ({spec['name']}): call load_run({str(self.folder)!r}, "
+                    "template=model) with one built the same way. Its model(...).model is yours, averaged."
                 )
-            self._template = build_model(spec["name"], spec["classes"], **spec["settings"])
-        return copy.deepcopy(self._template).cpu().eval()
+            # a seed leaves the global random state alone
+            self._template = structure_of(build_model(spec["name"], spec["classes"], seed=0, **spec["settings"]))
+        blank = {id(p): _parameter(p, "cpu") for p in self._template.parameters()}
+        return copy.deepcopy(self._template, blank).eval().to(memory_format=torch.channels_last)
 
     def model(self, coefficients=None, **options) -> nn.Module:
         """The student with averaged parameters, in eval mode; default what was deployed, else the last iterate."""
@@ -234,51 +244,58 @@ class Run:
             coefficients = self.deployed
         model = self.blank_model()
         model.load_state_dict(self.average(coefficients, **options))
-        model.provenance = {
-            "run": self.name,
-            "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
-            "note": getattr(coefficients, "note", ""),
-            "split": self.settings["split"],
-        }
-        return model
+        return mark(
+            model,
+            {
+                "run": self.name,
+                "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
+                "note": getattr(coefficients, "note", ""),
+                "split": self.settings["split"],
+                "seen": seen_according_to(self.settings),
+            },
+        )
 
     def deploy(self, coefficients: Coefficients) -> None:
         """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
         if isinstance(coefficients, NoWindow):
             raise coefficients
         self.stored_coefficients(coefficients)
-        write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
+        with measuring(self.folder):
+            write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
 
     @property
     def deployed(self) -> Coefficients:
         """The coefficients chosen with ``deploy``; the last iterate when nothing was chosen."""
         file = self.folder / "deployed.json"
-        return Coefficients(**json.loads(file.read_text())) if file.exists() else last(self.source_curves)
+        return _recorded(read_json(file)) if file.exists() else last(self.source_curves)
 
     def remember_choices(self, choices: Mapping[str, object]) -> None:
         """Keep what strategies chose, by label, beside what was chosen before."""
         file = self.folder / "choices.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        write_text(file, json.dumps(known | {label: _record(choice) for label, choice in choices.items()}))
+        with measuring(self.folder):
+            known = read_json(file) if file.exists() else {}
+            write_text(file, json.dumps(known | {label: _record(choice) for label, choice in choices.items()}))
 
     @property
     def choices(self) -> dict[str, Coefficients | NoWindow]:
         """What strategies chose when this run was evaluated: ``{label: coefficients}``, or the reason for none."""
         file = self.folder / "choices.json"
-        records = json.loads(file.read_text()) if file.exists() else {}
-        return {n: NoWindow(r["no_window"]) if "no_window" in r else Coefficients(**r) for n, r in records.items()}
+        records = read_json(file) if file.exists() else {}
+        return {label: _recorded(record) for label, record in records.items()}
 
     @property
     def window_map(self) -> pd.DataFrame:
-        """The table of the last ``window_map`` of this run; empty when there was none."""
-        file = self.folder / "window_map.csv"
-        return pd.read_csv(file) if file.exists() else pd.DataFrame()
+        """The table of the last ``window_map`` of this recording; empty when there was none."""
+        file, about = self.folder / "window_map.csv", self.folder / "window_map.json"
+        if about.exists() and read_json(about)["recording"] != of_recording(self):
+            return pd.DataFrame()
+        return read_table(file) if file.exists() else pd.DataFrame()
 
     @property
     def scores(self) -> pd.DataFrame:
         """What ``evaluate`` has measured on this run so far; empty when nothing."""
         file = self.folder / "scores.csv"
-        return pd.read_csv(file) if file.exists() else pd.DataFrame()
+        return read_table(file) if file.exists() else pd.DataFrame()
 
 
 def curves_from(table: pd.DataFrame, sources: Sequence[str]) -> Curves:
@@ -302,6 +319,40 @@ def _record(choice) -> dict:
     return {"values": np.asarray(choice, dtype=np.float64).tolist(), **getattr(choice, "notes", {})}
 
 
+def _recorded(record: dict) -> Coefficients | NoWindow:
+    """What ``_record`` wrote."""
+    if "no_window" in record:
+        return NoWindow(record["no_window"])
+    notes = {key: value for key, value in record.items() if key != "values"}
+    values, initial = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), slack=1e-3)
+    return Coefficients(values, **{**notes, "initial": initial})
+
+
+def _summing_to_one(coefficients, initial: float, *, slack: float = 1e-6) -> tuple[np.ndarray, float]:
+    """Coefficients (n,) and the initial parameters' in float64, whose sum is 1 where it was 1 in the precision they came in."""
+    given = np.asarray(coefficients)
+    if given.ndim != 1 or given.dtype.kind not in "fiu":
+        got = repr(coefficients) if given.ndim == 0 else f"{given.shape} {given.dtype}"
+        raise ValueError(f"Coefficients are what a strategy returned, or one number per segment; got {got}.")
+    values = given.astype(np.float64)
+    total = float(values.sum()) + initial
+    slack = max(slack, float(np.finfo(given.dtype).eps)) if given.dtype.kind == "f" else slack
+    return (values / total, initial / total) if 1e-12 < abs(total - 1) <= slack else (values, initial)
+
+
+def structure_of(student: nn.Module) -> nn.Module:
+    """A copy of a student without its parameters, which are on the meta device: it shares nothing with it and weighs little.
+
+    What is done to the student afterwards, training included, does not reach the copy.
+    """
+    memo = {id(p): _parameter(p, "meta") for p in student.parameters()}
+    return copy.deepcopy(student, memo | {id(b): b.detach().cpu().clone() for b in student.buffers()})
+
+
+def _parameter(like: nn.Parameter, device: str) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(like, device=device), requires_grad=like.requires_grad)
+
+
 def load_run(path: str | os.PathLike, *, split: Split | None = None, template: nn.Module | None = None) -> Run:
     """The run recorded in a folder; a folder that ends in ``.recording`` gives what an unfinished run has so far.
 
@@ -309,7 +360,7 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
     template  the student's module, for students that are no timm model
     Raises ``FileNotFoundError`` for no run there, ``RunProblem`` for an unfinished run or one of another format.
     """
-    folder = Path(path)
+    folder = path_of(path)
     if not (folder / "settings.json").is_file():
         partial = recording_folder(folder)
         if (partial / "settings.json").is_file():
@@ -318,7 +369,7 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
                 f"load_run({str(partial)!r}) for what was recorded so far."
             )
         raise FileNotFoundError(f"No run at {folder}: it has no settings.json.")
-    settings = json.loads((folder / "settings.json").read_text())
+    settings = read_json(folder / "settings.json")
     if settings.get("format") != FORMAT:
         raise RunProblem(
             f"{folder} was recorded in format {settings.get('format')}, this kit reads format {FORMAT}. Nothing was "
@@ -327,6 +378,8 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
     if not (folder / "curves.csv").is_file():
         raise RunProblem(f"{folder} stopped before its first segment was complete; train again with resume=True.")
     run = Run(folder, split=split, template=template)
-    if split is not None:
-        run.check_split(split)
+    if not len(run.segments):
+        raise RunProblem(
+            f"{folder} has lost its segments: put the folder segments/ back from a copy, or train it again."
+        )
     return run

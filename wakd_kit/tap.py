@@ -121,6 +121,10 @@ class Adapter(nn.Module):
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
         output = self.read(self.model, (resized(images, self.size) - self.mean) / self.std)
+        if not isinstance(output, Output):
+            raise TypeError(
+                f"read of {type(self.model).__name__} returned {type(output).__name__}; expected an Output."
+            )
         return output if maps else output._replace(maps=())
 
 

@@ -1,0 +1,136 @@
+"""Code by its content: the source of a function or class and of all it uses that is no library's."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import json
+import sys
+import textwrap
+import types
+import warnings
+from collections.abc import Callable, Mapping
+
+PYTHON_S = {
+    "__module__",
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__abstractmethods__",
+}
+
+
+def written(thing: Callable | type) -> str:
+    """The source of a function or class, without comments and layout, and of what it uses, as far as that is no library's.
+
+    Classes by their methods, so that those typed into a notebook have a source as well. Where there is no source, the
+    compiled code; where there is none of that either, a warning says that a change cannot be noticed.
+    """
+    found: dict[str, str] = {}
+    _write(thing, found)
+    return "\n".join(f"# {name}\n{found[name]}" for name in sorted(found))
+
+
+def of_library(thing) -> bool:
+    """Whether something is Python's, an installed package's or the kit's own."""
+    name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None) or ""
+    if name == "__main__":
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    installed = any(part in file for part in ("site-packages", "dist-packages"))
+    return installed or name.partition(".")[0] in {"wakd_kit", *sys.stdlib_module_names}
+
+
+def plain(value):
+    """A value as JSON knows it: settings as they are, functions by their name and code, anything else by its type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(plain(one)) for one in value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, functools.partial):
+        return [plain(value.func), plain(value.args), plain(value.keywords)]
+    if hasattr(value, "tolist"):  # arrays and tensors
+        return plain(value.tolist())
+    if isinstance(value, types.MethodType):
+        value = value.__func__
+    if isinstance(value, (types.FunctionType, type)):
+        return _name(value) if of_library(value) else [_name(value), written(value)]
+    return _name(value)
+
+
+def _write(thing, found: dict[str, str]) -> None:
+    name = _name(thing)
+    if name in found or of_library(thing):
+        return
+    found[name] = ""  # before what it uses, which may use it
+    if isinstance(thing, types.ModuleType):
+        found[name] = _text(thing, lambda: "")
+    elif inspect.isclass(thing):
+        for base in thing.__bases__:
+            _write(base, found)
+        members = {key: value for key, value in vars(thing).items() if key not in PYTHON_S}
+        found[name] = _used(members, found)
+    elif isinstance(thing, types.FunctionType):
+        closed = zip(thing.__code__.co_freevars, thing.__closure__ or ())
+        used = {key: thing.__globals__[key] for key in _names(thing.__code__) if key in thing.__globals__}
+        used |= {key: cell.cell_contents for key, cell in closed if cell != types.CellType()}
+        used |= {"defaults": [thing.__defaults__, thing.__kwdefaults__]}
+        found[name] = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found)
+    else:
+        warnings.warn(f"The source of {name} is not known: a change of it cannot be noticed.", stacklevel=5)
+
+
+def _used(values: Mapping, found: dict[str, str]) -> str:
+    """What a piece of code refers to: other code is written beside it, values are returned as text."""
+    settings = {}
+    for key, value in sorted(values.items()):
+        value = getattr(value, "__func__", getattr(value, "fget", value))  # of static and class methods, properties
+        value = inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
+        if isinstance(value, (types.FunctionType, types.ModuleType, type)):
+            _write(value, found)
+        else:
+            settings[key] = plain(value)
+    return "\n" + json.dumps(settings, sort_keys=True)
+
+
+def _text(thing, otherwise: Callable[[], str]) -> str:
+    try:
+        source = textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        return otherwise()
+    try:
+        return ast.unparse(ast.parse(source))
+    except SyntaxError:  # a lambda in the middle of something
+        return source.strip()
+
+
+def _compiled(code: types.CodeType) -> list[str]:
+    constants = [one for one in code.co_consts if not isinstance(one, types.CodeType)]
+    return [
+        code.co_code.hex(),
+        repr(code.co_names),
+        repr(constants),
+        *(t for one in _inner(code) for t in _compiled(one)),
+    ]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    return {*code.co_names}.union(*map(_names, _inner(code)))
+
+
+def _inner(code: types.CodeType) -> list[types.CodeType]:
+    return [one for one in code.co_consts if isinstance(one, types.CodeType)]
+
+
+def _name(thing) -> str:
+    thing = thing if hasattr(thing, "__qualname__") or isinstance(thing, types.ModuleType) else type(thing)
+    return (
+        f"{getattr(thing, '__module__', None) or ''}.{getattr(thing, '__qualname__', getattr(thing, '__name__', ''))}"
+    )
