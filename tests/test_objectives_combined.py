@@ -35,6 +35,29 @@ def test_registering_leaves_a_function_as_it_is():
     assert isinstance(objectives.get("ctkd"), CTKD) and objectives.get("ctkd") is not objectives.get("ctkd")
 
 
+def test_an_objective_defined_again_takes_its_own_place_and_nobody_elses(monkeypatch):
+    """As in a notebook, whose cells are run again, and as README says: ``wk.objectives.declare``."""
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))
+    monkeypatch.setattr(REGISTRY, "_about", dict(REGISTRY._about))
+    cell = """@objectives.declare(kind="logits", needs="teacher", source="a notebook")
+def told_again(student, teacher, labels=None, *, {setting}=1.0):
+    return {setting} * student.mean()"""
+    for setting in ("first", "second"):
+        namespace = {"objectives": objectives, "__name__": "__main__"}
+        exec(cell.format(setting=setting), namespace)
+        assert objectives.get("told_again") is namespace["told_again"]
+        assert list(REGISTRY.about("told_again").called_with) == [setting]
+    for name, module in (("told_again", "somewhere.else"), ("kd", "__main__")):
+        before = REGISTRY.get(name)
+        with pytest.raises(
+            ValueError, match=f"objective '{name}' is registered twice, in .* and in {module}; give one"
+        ):
+            exec(
+                cell.format(setting="third").replace("told_again", name), {"objectives": objectives, "__name__": module}
+            )
+        assert REGISTRY.get(name) is before
+
+
 def test_a_list_is_the_weighted_sum_of_its_terms(batch):
     combined = combine([{"name": "ce", "weight": 0.1}, {"name": "kd", "temperature": 4, "weight": 0.9}])
     total, terms = combined(*batch)

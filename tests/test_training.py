@@ -1,10 +1,11 @@
 """The training loop and what it records: exact means, bit-equal resume, and a sentence for everything that cannot work."""
 
+import datetime
+import inspect
 import json
-import multiprocessing
 import os
 import shutil
-import time
+import typing
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit import recording, training
+from wakd_kit import models, recording, settings, training
+from wakd_kit.checks import make
 from wakd_kit.recording import RunProblem, refuse_other_settings
+
+from .conftest import one_image
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,7 @@ def test_a_declared_moving_average_is_exact_iterate_by_iterate(split, tmp_path, 
             away = max(away, (grid[name].double() - expected).abs().max().item())
         else:
             assert torch.equal(tensor, spy.iterates[-1][name])
-    assert away > 1e-3, "from segment means alone it would be another average"
+    assert away > 1e-4, "from segment means alone it would be another average"
 
 
 def test_coefficients_that_merged_storage_cannot_hold_say_so(split, tmp_path):
@@ -205,66 +209,6 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monk
     equal_runs(whole, resumed)
     kept = [recording.read_state(r.folder / "running" / "0.safetensors") for r in (whole, resumed)]
     assert kept[0] and all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0])
-
-
-def record_here(folder):
-    """What the killed processes do."""
-    torch.set_num_threads(1)
-    domains = wk.domains_from_arrays(random_domains(), ("x", "y", "z"))
-    split = wk.leave_one_out(domains, "c", 0)
-    quick(split, folder, steps=160, most_stored=20, declare=["wakd", "swad"], resume=True)
-
-
-def random_domains():
-    rng = np.random.default_rng(0)
-    return {name: (rng.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8), np.arange(60) % 3) for name in "abc"}
-
-
-def kill_and_resume(tmp_path, kills, seed=0):
-    # a fork server imports torch once; every process it starts is a fresh one that can be killed -9
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["wakd_kit"])
-    rng = np.random.default_rng(seed)
-    whole, cut, progress = tmp_path / "whole", tmp_path / "cut", tmp_path / "cut.recording" / "curves.csv"
-    first = processes.Process(target=record_here, args=(whole,))
-    first.start()
-    first.join()
-    interrupted = 0
-    while not cut.exists():
-        process = processes.Process(target=record_here, args=(cut,))
-        process.start()
-        if interrupted < kills:
-            before = progress.stat().st_mtime_ns if progress.exists() else 0
-            # wait until this process has recorded something, then kill it at a random moment of what follows
-            while process.is_alive() and (not progress.exists() or progress.stat().st_mtime_ns == before):
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.1))
-            if process.is_alive():
-                process.kill()
-                interrupted += 1
-        process.join()
-    split = wk.leave_one_out(wk.domains_from_arrays(random_domains(), ("x", "y", "z")), "c", 0)
-    return wk.load_run(whole, split=split), wk.load_run(cut, split=split), interrupted
-
-
-def compare_after_kills(tmp_path, kills):
-    whole, cut, interrupted = kill_and_resume(tmp_path, kills)
-    assert interrupted >= min(kills, 2)
-    equal_runs(whole, cut)
-    for name in ("last", "best_val", "wakd", "uniform"):
-        strategy = getattr(wk.averaging, name)
-        assert np.array_equal(strategy(whole.source_curves), strategy(cut.source_curves))
-    return interrupted
-
-
-def test_kill_9_at_random_moments_loses_nothing(tmp_path):
-    compare_after_kills(tmp_path, kills=2)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
-def test_kill_9_at_twenty_random_moments_loses_nothing(tmp_path):
-    assert compare_after_kills(tmp_path, kills=20) == 20
 
 
 def test_two_processes_do_not_record_into_one_folder(split, tmp_path):
@@ -365,8 +309,8 @@ def test_curves_are_the_scores_of_the_end_iterates(split, teacher, tmp_path):
     for k in range(len(curves)):
         one = wk.averaging.Coefficients(np.eye(len(curves))[k], of="end")
         table = wk.evaluate(run, {"one": one}, split).set_index("domain")
-        assert table.loc[["a", "b"], "nll"].mean() == pytest.approx(curves.val_loss[k], rel=1e-6)
-        assert table.loc[["a", "b"], "accuracy"].mean() == pytest.approx(curves.val_accuracy[k])
+        assert table.loc[["a", "b"], "nll"].mean() == pytest.approx(curves.val_loss[k], rel=1e-5)
+        assert table.loc[["a", "b"], "accuracy"].mean() == pytest.approx(curves.val_accuracy[k], abs=one_image(12))
     assert "c" not in {column.split("/")[-1] for column in run.table}
 
 
@@ -431,6 +375,149 @@ def test_class_counts_must_fit(split, tmp_path):
         ValueError, match=r"Teacher gives 10 classes, student 3\. Was the teacher trained on another dataset"
     ):
         quick(split, tmp_path / "run", teacher=ten, objectives="kd")
+
+
+def test_every_setting_of_train_is_described_once_with_the_same_default():
+    parameters = inspect.signature(wk.train).parameters
+    assert [n for n in parameters if n in settings.NAMES] == list(settings.NAMES)
+    plain = json.loads(json.dumps({name: parameters[name].default for name in settings.NAMES}))
+    assert plain == json.loads(json.dumps(settings.DEFAULTS))
+    assert all(f"\n    {name} " in wk.train.__doc__ for name in settings.NAMES)
+    assert typing.get_args(typing.get_args(settings.FITS.batchnorm)[0]) == models.BATCHNORM_POLICIES
+    assert typing.get_args(typing.get_args(settings.FITS.storage)[0]) == recording.STORAGE
+    assert set(typing.get_args(typing.get_args(settings.FITS.optimiser)[0])) == training.OPTIMISERS.keys()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(split, tmp_path):
+    given = {
+        "steps": np.int64(4),
+        "segment_length": np.int32(2),
+        "learning_rate": np.float32(0.01),
+        "edges": np.array([3]),
+    }
+    run = quick(split, tmp_path / "run", declare=[{"name": "wakd", "begin": np.int64(2)}], **given)
+    assert run.settings["edges"] == [3] and run.settings["declare"] == [{"name": "wakd", "begin": 2}] and run.steps == 4
+
+
+def test_three_runs_in_a_second_have_names_of_their_own(split, tmp_path, monkeypatch):
+    class Now(datetime.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 1)
+
+    monkeypatch.setattr(training.datetime, "datetime", Now)
+    monkeypatch.chdir(tmp_path)
+    names = [quick(split, None, steps=2, segment_length=2).folder.name for _ in range(3)]
+    assert names == [f"20260101-000000-resnet10t-c-s0{more}" for more in ("", "-2", "-3")]
+
+
+@pytest.mark.parametrize("spec", [{"name": "window", "begin": 0.1, "end": 0.5}, {"name": "window", "end": 52}])
+def test_a_declared_window_keeps_its_end_whatever_comes_after(spec):
+    """Both ends are steps of the whole run, at every merge: a segment ends there, and the edge stays."""
+    made = make(settings.Settings, {"steps": 104, "segment_length": 5, "declare": [spec]})
+    ends = np.array(sorted(settings.segment_ends(made)))
+    assert 52 in ends
+    for until in range(2, len(ends)):
+        kept = settings.edges_to_keep(wk.averaging.Curves(np.diff(ends[: until + 1], prepend=0)), made)
+        assert 52 in kept and (10 in kept) == ("begin" in spec or 10 in ends[max(until - 15, 0) : until + 1])
+
+
+def test_defaults_written_out_keep_the_edges_that_defaults_keep():
+    made = [
+        make(settings.Settings, {"steps": 400, "segment_length": 4, "declare": [{"name": "swad", **more}]})
+        for more in ({}, {"n_converge": 3, "n_tolerance": 6})
+    ]
+    curves = wk.averaging.Curves([4] * 60, val_loss=np.linspace(2, 1, 60), val_loss_pooled=np.linspace(2, 1, 60))
+    first, second = (settings.edges_to_keep(curves, one) for one in made)
+    assert first == second and len(first) >= 18
+
+
+def test_a_mixture_chosen_at_a_segments_end_is_that_of_its_mean(split, teacher, tmp_path, monkeypatch):
+    chosen = iter([0.2, 0.6, 0.8, 1.0])
+
+    def choose(model, parts):
+        before = model.tail.alpha.clone()
+        model.tail.alpha.fill_(next(chosen))
+        return {"tail.alpha": before}
+
+    monkeypatch.setattr(training, "choose_mixture", choose)
+    declare = [{"name": "ema", "decay": 0.5, "begin": 2}]
+    run = quick(split, tmp_path / "run", teacher=teacher, objectives="dho", steps=12, declare=declare, edges=[2])
+    assert [run.segments.read(k, "mean")["tail.alpha"].item() for k in range(4)] == pytest.approx([0.2, 0.6, 0.8, 1.0])
+    kept = recording.read_state(run.folder / "running" / "0.safetensors")["tail.alpha"].item()
+    assert kept == pytest.approx(1 + (0.8 + (0.6 - 0.8) / 2**4 - 1) / 2**4)
+
+
+def test_a_teacher_is_given_back_as_it_came(split, tmp_path):
+    module = student(seed=1).train()
+    module.model.fc.requires_grad_(False)
+    modes = {name: part.training for name, part in module.named_modules()}
+    wanted = {name: part.requires_grad for name, part in module.named_parameters()}
+    quick(split, tmp_path / "run", teacher=module, objectives="kd", steps=2, segment_length=2)
+    assert modes == {name: part.training for name, part in module.named_modules()}
+    assert wanted == {name: part.requires_grad for name, part in module.named_parameters()}
+
+
+class Sums(torch.nn.Module):
+    """Three classes out of the mean colour; its gradient is no number at one training step."""
+
+    def __init__(self, bad: int = 0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.bad, self.calls = torch.nn.Linear(3, 3), bad, 0
+
+    def forward(self, x):
+        z = self.layer(x.mean((2, 3)))
+        self.calls += self.training
+        return z + 0 * torch.sqrt(z.sum() * 0) if self.training and self.calls == self.bad else z
+
+
+def test_parameters_that_are_no_numbers_are_no_finished_run(split, tmp_path):
+    with pytest.raises(training.Diverged, match=r"A parameter became no number between steps 9 and 10 of 10"):
+        quick(split, tmp_path / "run", Sums(bad=10))
+    assert not (tmp_path / "run").exists() and wk.load_run(tmp_path / "run.recording").steps == 8
+
+
+def test_what_cannot_be_a_student_or_its_teacher_is_a_sentence(split, tmp_path):
+    alone = student()
+    with pytest.raises(ValueError, match="Teacher and student share parameters"):
+        quick(split, tmp_path / "run", alone, teacher=alone, objectives="kd")
+    assert all(parameter.requires_grad for parameter in alone.parameters())
+    with pytest.raises(ValueError, match="Nothing of the student requires a gradient"):
+        quick(split, tmp_path / "run", student().requires_grad_(False))
+    with pytest.raises(ValueError, match="batch_size 1 is too small to train resnet10t on"):
+        quick(split, tmp_path / "run", batch_size=1)
+    with pytest.raises(ValueError, match="batch_size 1 is less than the 2 source domains"):
+        quick(split, tmp_path / "run", Sums(), batch_size=1, sampling="balanced")
+    with pytest.raises(ValueError, match="takes no float32 images of 16 px as they come here"):
+        quick(split, tmp_path / "run", Sums().double())
+    with pytest.raises(TypeError, match="train takes a student"):
+        quick(split, tmp_path / "run", "resnet18")
+    assert not list(tmp_path.iterdir())
+    assert quick(split, tmp_path / "run", Sums(), batch_size=1, steps=2).steps == 2
+
+
+def test_a_default_of_double_precision_trains(split, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert quick(split, tmp_path / "run", steps=2, segment_length=2).steps == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_student_of_another_kind_or_an_edited_objective_is_no_finished_run(split, tmp_path):
+    quick(split, tmp_path / "run", Sums(), steps=2)
+    with pytest.raises(RunProblem, match="another structure"):
+        quick(split, tmp_path / "run", Sums(bad=99), steps=2, resume=True)
+    other = Sums()
+    torch.nn.init.zeros_(other.layer.weight)
+    with pytest.raises(RunProblem, match="other initial parameters"):
+        quick(split, tmp_path / "run", other, steps=2, resume=True)
+    file = tmp_path / "run" / "settings.json"
+    known = json.loads(file.read_text())
+    assert known["seen"][0]["domain"] == "a" and known["code"] == {}
+    file.write_text(json.dumps({key: value for key, value in known.items() if key not in ("identity", "code", "seen")}))
+    assert quick(split, tmp_path / "run", other, steps=2, resume=True).steps == 2  # those made before do not say
 
 
 def test_a_teacher_that_has_seen_the_target_is_refused(split, teacher, tmp_path):

@@ -18,15 +18,16 @@ BETAS = [0.5, 1.0, 2.0]
 
 
 @torch.no_grad()
-def choose_mixture(student: nn.Module, validation: Iterable[Examples], *, batch_size: int = 128) -> None:
-    """Set alpha and beta of a student of two heads to the pair with the best accuracy on these examples, in place.
+def choose_mixture(student: nn.Module, validation: Iterable[Examples], *, batch_size: int = 128) -> dict[str, Tensor] | None:
+    """Set alpha and beta of a student of two heads to the pair with the best accuracy on these examples, in place; returns
+    what the two were before, by their names in the ``state_dict``.
 
     DHO's grid for alpha, 0 to 1 by 0.05 (arXiv 2505.07675); domains weigh the same, the lower negative log-likelihood
-    decides between equals. Any other student is left alone. Meant for source validation: scores on the same images
+    decides between equals. Any other student is left alone: None. Meant for source validation: scores on the same images
     afterwards are slightly optimistic, as they are for everything that was chosen there.
     """
     if not isinstance(student, Deployed) or not isinstance(student.tail, TwoHeads):
-        return
+        return None
     device = student.tail.alpha.device
     parts = []
     with in_eval(student):
@@ -38,8 +39,10 @@ def choose_mixture(student: nn.Module, validation: Iterable[Examples], *, batch_
             parts.append((*heads, torch.from_numpy(examples.labels).to(device)))
     grid = [torch.tensor(pair, dtype=torch.float64, device=device) for pair in ((a, b) for a in ALPHAS for b in BETAS)]
     best = max(grid, key=lambda pair: _quality(parts, *pair))
+    before = {f"tail.{name}": getattr(student.tail, name).clone() for name in ("alpha", "beta")}
     student.tail.alpha.copy_(best[0])
     student.tail.beta.copy_(best[1])
+    return before
 
 
 def _quality(parts: list[tuple[Tensor, Tensor, Tensor]], alpha: Tensor, beta: Tensor) -> tuple[float, float]:

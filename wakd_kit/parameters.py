@@ -6,24 +6,22 @@ so a plain ``papermill -p`` or an edited cell is checked as well.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import types
-import typing
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from .averaging import labels_of
-from .registry import Registry, UnknownName, did_you_mean
+from .checks import make, parse
+from .registry import ParameterError, Registry, UnknownName, at_least, did_you_mean, whole
+from .settings import FITS, NAMES, Settings
+
+__all__ = ["ParameterError", "describe", "make", "notebook_parameters", "parameters", "parse", "plain"]
 
 descriptions = Registry("notebook")
-
-
-class ParameterError(ValueError):
-    """Parameters that a notebook (or a settings file) does not take; the message says which and what fits."""
 
 
 def notebook_parameters(stem: str) -> Callable[[type], type]:
@@ -34,61 +32,6 @@ def notebook_parameters(stem: str) -> Callable[[type], type]:
 def describe(which: str | Path) -> type:
     """The dataclass that describes a notebook, by its name or file. Raises ``UnknownName`` when nothing does."""
     return descriptions.get(Path(which).stem)
-
-
-def make(cls: type, given: Mapping[str, object]):
-    """An instance of a dataclass from plain values, each checked by name and type; ``ParameterError`` otherwise.
-
-    A whole number widens to a float and a list to a tuple; a bool is no number, and text is never converted. Everything
-    that does not fit is named at once.
-    """
-    known = {f.name: f for f in fields(cls)}
-    problems = [did_you_mean("parameter", name, known) for name in given if name not in known]
-    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in given]
-    if missing:
-        problems.append(f"{cls.__name__} needs {', '.join(missing)}.")
-    hints, values = typing.get_type_hints(cls), {}
-    for name in given.keys() & known.keys():
-        try:
-            values[name] = _fitted(name, given[name], hints[name])
-        except ParameterError as problem:
-            problems.append(str(problem))
-    if problems:
-        raise ParameterError(" ".join(sorted(problems)))
-    return cls(**values)
-
-
-def _fitted(name: str, value: object, hint: object) -> object:
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in options:
-            with contextlib.suppress(ParameterError):
-                return _fitted(name, value, option)
-        raise ParameterError(f"{name}={value!r}: expected {_spelled(hint)}, got {type(value).__name__}.")
-    if origin is typing.Literal:
-        if value not in options or isinstance(value, bool):
-            raise ParameterError(f"{name}={value!r}: choose one of {', '.join(map(repr, options))}.")
-        return value
-    wanted = origin or hint
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted is tuple and isinstance(value, list):
-        value = tuple(value)
-    fits = isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool)
-    if not fits:
-        raise ParameterError(f"{name}={value!r}: expected {_spelled(hint)}, got {type(value).__name__}.")
-    if wanted in (list, tuple) and options:
-        return wanted(_fitted(f"{name}[{i}]", item, options[0]) for i, item in enumerate(value))
-    return value
-
-
-def _spelled(hint: object) -> str:
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join("None" if o is type(None) else _spelled(o) for o in options)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(repr, options))
-    return getattr(hint, "__name__", str(hint))
 
 
 def parameters(which: str | type, namespace: Mapping[str, object]):
@@ -117,27 +60,27 @@ class Training:
     """What 01 and 02 share: the split, and settings of ``train`` under their own names."""
 
     benchmark: str = "digits"
-    image_size: int | None = None
+    image_size: Annotated[int, whole(1)] | None = None
     target: str = "sketch"
-    seed: int = 0
+    seed: FITS.seed = 0
     model: str = "resnet10t_w16"
     model_settings: dict = field(default_factory=dict)
     pretrained: bool = False
     weights: str | None = None
     objectives: list | str = field(default_factory=lambda: [{"name": "ce"}])
-    steps: int = 600
-    segment_length: int = 30
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0
-    sampling: Literal["pooled", "balanced", "classes"] = "pooled"
-    batchnorm: Literal["recalibrate", "frozen", "average", "last"] = "recalibrate"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    storage: Literal["float32", "float16_difference"] = "float32"
-    most_stored: int = 64
+    steps: FITS.steps = 600
+    segment_length: FITS.segment_length = 30
+    batch_size: FITS.batch_size = Settings.batch_size
+    learning_rate: FITS.learning_rate = 0.01
+    optimiser: FITS.optimiser = Settings.optimiser
+    weight_decay: FITS.weight_decay = Settings.weight_decay
+    schedule: FITS.schedule = Settings.schedule
+    warmup: FITS.warmup = Settings.warmup
+    sampling: FITS.sampling = Settings.sampling
+    batchnorm: FITS.batchnorm = Settings.batchnorm
+    precision: FITS.precision = Settings.precision
+    storage: FITS.storage = Settings.storage
+    most_stored: FITS.most_stored = Settings.most_stored
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     save_to: str = "../runs/explore/teacher"
 
@@ -147,6 +90,7 @@ class Training:
             labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             raise ParameterError(str(error)) from error
+        self.settings()
 
     def data(self) -> dict:
         """Keyword arguments of ``load_domains``."""
@@ -156,22 +100,17 @@ class Training:
         """Keyword arguments of ``build_model``."""
         return {"pretrained": self.pretrained, "weights": self.weights, "seed": self.seed, **self.model_settings}
 
+    def settings(self) -> Settings:
+        """What ``train`` will make of them; views are the benchmark's own, and objectives as they are listed here."""
+        listed = self.objectives if isinstance(self.objectives, list) else [self.objectives]
+        return make(Settings, self._named() | {"objectives": listed})
+
     def training(self) -> dict:
         """Keyword arguments of ``train``; a killed notebook run again continues its recording."""
-        names = {f.name for f in fields(Training)} - _NOT_FOR_TRAIN
-        return {name: getattr(self, name) for name in names} | {"declare": self.strategies, "resume": True}
+        return self._named() | {"save_to": self.save_to, "resume": True}
 
-
-_NOT_FOR_TRAIN = {
-    "benchmark",
-    "image_size",
-    "target",
-    "model",
-    "model_settings",
-    "pretrained",
-    "weights",
-    "strategies",
-}
+    def _named(self) -> dict:
+        return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": self.strategies}
 
 
 @notebook_parameters("01_train_teacher")
@@ -208,7 +147,7 @@ class Distill(Student):
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     teacher: str | None = "../runs/explore/teacher"
     save_to: str = "../runs/explore/student"
-    window_map_grid: int = 8
+    window_map_grid: Annotated[int, at_least(0)] = 8
     baseline: str = "last"
 
     def __post_init__(self):
@@ -278,22 +217,21 @@ class Landscape:
     average: str = ""
     corners: list = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    size: int = 25
-    margin: float = 0.4
+    size: Annotated[int, at_least(2)] = 25
+    margin: Annotated[float, at_least(0)] = 0.4
     radii: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
-    directions: int = 10
+    directions: Annotated[int, at_least(2)] = 10
     filter_normalised: bool = False
-    curvature_images: int = 0
+    curvature_images: Annotated[int, at_least(0)] = 0
     figures: str = ""
 
     def __post_init__(self):
-        for name, least in {"size": 2, "directions": 2, "curvature_images": 0}.items():
-            if getattr(self, name) < least:
-                raise ParameterError(f"{name} is at least {least}; got {getattr(self, name)}.")
-        if not self.radii or min(self.radii) <= 0:
+        if not self.radii or not all(0 < radius < math.inf for radius in self.radii):
             raise ParameterError(f"radii are distances above 0, at least one; got {self.radii}.")
         if len(self.corners) not in (0, 3) or not all(type(corner) in (str, int) for corner in self.corners):
             raise ParameterError(f"corners are three of labels, steps and 'initial', or none; got {self.corners}.")
+        if len(set(self.corners)) < len(self.corners):
+            raise ParameterError(f"corners are three different points, which span a plane; got {self.corners}.")
         try:
             labels = [s for s in self.strategies if isinstance(s, str)]
             labels += labels_of([s for s in self.strategies if not isinstance(s, str)])
@@ -310,8 +248,4 @@ class ExploreAveraging:
     """10: any recorded run, to try windows and strategies on by hand."""
 
     runs: str = "../runs"
-    window_map_grid: int = 20
-
-    def __post_init__(self):
-        if self.window_map_grid < 1:
-            raise ParameterError(f"window_map_grid is at least 1; got {self.window_map_grid}.")
+    window_map_grid: Annotated[int, at_least(1)] = 20

@@ -1,21 +1,40 @@
-"""Named plain functions: register one, resolve a name, and say what was meant when a name is unknown."""
+"""Named plain functions, and one dialect of what fits: unknown names and settings that cannot be are one sentence each.
+
+Standard library only. Functions with settings of their own call the checks, ``positive(temperature=temperature)``;
+dataclasses carry a ``Bound`` in their annotations, see ``checks.make``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+# what other tools call it
+ALSO_CALLED = {"lr": "learning_rate", "epochs": "steps", "wd": "weight_decay", "bs": "batch_size"}
 
 
 def did_you_mean(kind: str, name: object, known: Iterable[str]) -> str:
     """One sentence for an unknown name: what came, the closest known name, and all that fit."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."
+    return f"Unknown {kind} {name!r}.{closest(name, known)} Known: {', '.join(known)}."
+
+
+def closest(name: object, known: Iterable[str]) -> str:
+    """`` Did you mean 'steps'?``, or nothing where no known name is close."""
+    known = list(known)
+    other = ALSO_CALLED.get(str(name))
+    close = [other] if other in known else difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class Registry:
     """A dictionary of functions by name, filled by a decorator that returns the function unchanged.
+
+    The same function defined again, as a notebook's cell does when it is run again, takes the place of the first; a name
+    that another function has is refused.
 
     >>> strategies = Registry("strategy")
     >>> @strategies.register
@@ -32,8 +51,11 @@ class Registry:
         if function is None:
             return lambda decorated: self.register(decorated, name=name)
         key = name or function.__name__
-        if key in self._entries:
-            raise ValueError(f"{self.kind} {key!r} is registered twice.")
+        if key in self._entries and _stands(self._entries[key]) != _stands(function):
+            raise ValueError(
+                f"{self.kind} {key!r} is registered twice, in {_stands(self._entries[key])[0]} and in {_stands(function)[0]}; "
+                "give one of them another name."
+            )
         self._entries[key] = function
         return function
 
@@ -54,8 +76,94 @@ class Registry:
         return len(self._entries)
 
 
+def _stands(function: Callable) -> tuple[str, str]:
+    """Where a function or class is defined: its module, and its name there."""
+    return function.__module__, getattr(function, "__qualname__", repr(function))
+
+
 class UnknownName(KeyError):
     """A name that nothing was registered under; prints as the bare sentence."""
 
     def __str__(self) -> str:
         return self.args[0]
+
+
+class ParameterError(ValueError):
+    """Settings that a training, a notebook or a study does not take; the message says which and what fits."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a setting has to be beyond its type, and how that is said after its name: "is a whole number >= 1"."""
+
+    words: str
+    fits: Callable[[object], bool]
+
+    def check(self, name: str, value):
+        """The value. Raises ``ParameterError`` where it does not fit."""
+        if not self.fits(value):
+            raise ParameterError(f"{name} {self.words}; got {value!r}.")
+        return value
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(least: int) -> Bound:
+    return Bound(f"is a whole number >= {least}", lambda value: is_whole(value) and value >= least)
+
+
+def at_least(least: float) -> Bound:
+    return Bound(f"is at least {least}", lambda value: is_number(value) and value >= least)
+
+
+def within(least: float, most: float) -> Bound:
+    return Bound(f"is a number from {least:g} to {most:g}", lambda value: is_number(value) and least <= value <= most)
+
+
+POSITIVE = Bound("is a positive number", lambda value: is_number(value) and value > 0)
+NOT_NEGATIVE = Bound("is a number >= 0", lambda value: is_number(value) and value >= 0)
+
+
+def positive(**settings: float) -> None:
+    """Raises for a setting that is not a positive, finite number."""
+    for name, value in settings.items():
+        POSITIVE.check(name, value)
+
+
+def not_negative(**settings: float) -> None:
+    """Raises for a setting that is not a finite number >= 0."""
+    for name, value in settings.items():
+        NOT_NEGATIVE.check(name, value)
+
+
+def counted(**settings: int) -> None:
+    """Raises for a setting that is not a whole number of at least 1."""
+    for name, value in settings.items():
+        whole(1).check(name, value)
+
+
+def whole_number(setting: str, value: object, least: int, of_what: str) -> int:
+    """``value`` as an int >= ``least``; otherwise a sentence with what the setting counts."""
+    return int(Bound(f"counts {of_what}: a whole number >= {least}", whole(least).fits).check(setting, value))
+
+
+def real_number(setting: str, value: object, least: float, most: float = math.inf, *, meaning: str) -> float:
+    """``value`` as a float in [least, most]; otherwise a sentence with what the setting means."""
+    fits = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+    return float(Bound(f"is {meaning}: a number {fits}", within(least, most).fits).check(setting, value))
+
+
+def one_of(setting: str, value: object, known: Iterable) -> None:
+    Bound(f"is one of {', '.join(map(repr, known))}", lambda value: value in known).check(setting, value)
+
+
+def unboxed(value: object) -> object:
+    """A number of numpy as one of Python, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value

@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
 import datetime
-import inspect
+import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .averaging import Recurrence, ema, ema_recurrence, settings_of, strategies
+from .averaging import ema
 from .batches import SourceBatches, seed_step
+from .checks import make
+from .device import device as device_of
 from .domains import Split
 from .evaluation import SourceValidation
-from .files import Stopped
+from .files import Stopped, path_of, recording_folder
+from .identity import mark, of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .mixture import choose_mixture
-from .models import BATCHNORM_POLICIES, as_tap, training_mode
+from .models import as_tap, in_eval, training_mode
 from .objectives import Combined, combine
-from .preparing import prepare, source_features
+from .objectives.inputs import each_tensor
+from .preparing import outputs, prepare, source_features
 from .recording import (
-    STORAGE,
     Checkpoint,
     RunningAverages,
+    check_recordable,
     estimate_bytes,
-    fingerprint,
     recording,
     refuse_other_settings,
+    settle,
 )
-from .registry import did_you_mean
 from .run import FORMAT, Run, curves_from, load_run
-from .views import augment, views_from
+from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
+from .views import augment, to_float, views_from
 
-EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-SCHEDULES = ("constant", "cosine")
-SAMPLING = ("pooled", "balanced", "classes")
-PRECISIONS = ("float32", "bfloat16")
 
 
 class Diverged(Stopped):
@@ -83,106 +85,87 @@ def train(
 ) -> Run:
     """Train a student on the source domains of a split, recording its trajectory; returns the finished ``Run``.
 
-    objectives      a list of {"name", "weight", settings}; there is no hidden cross-entropy
-    teacher         a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and fed
-                    the student's views, normalised its own way
-    steps           optimiser steps, counted from 1; a segment ends every ``segment_length`` of them, at every step in
-                    ``edges``, where a declared strategy begins, and at the last step
-    learning_rate   constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that
-                    keep moving. ``schedule="cosine"`` decays it to zero.
-    warmup          steps over which the learning rate first rises to its value, in a line; transformers need some
-    sampling        "pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain
-                    in every batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as
-                    fit (XDED)
-    views           augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own
-    batchnorm       "frozen" (eval during training, for pretrained students), or what happens to running statistics when
-                    iterates are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"
-    declare         strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and
-                    an ema iterate by iterate, at one more parameter vector in memory each
-    storage         "float32" or "float16_difference" (half the disk)
-    save_to         the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until complete
-    resume          continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
-    sink            called with each row of curves.csv once it is recorded, such as those of ``loggers``
+    {settings}
+
+    teacher             a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and
+                        fed the student's views, normalised its own way; a module is given back as it came
+    save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
+                        complete
+    resume              continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
+    sink                called with each row of curves.csv once it is recorded, such as those of ``loggers``
 
     At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
     and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
-    Raises before the first batch, in one sentence, for anything that cannot work; ``Diverged`` when the loss is no number.
+    Raises before the first batch, in one sentence, for anything that cannot work; ``Diverged`` when the loss or a
+    parameter is no number.
+
+    >>> run = wk.train(student, split, objectives="ce", steps=600, save_to="runs/example")
+    >>> run.complete
+    True
     """
-    combined = combine(objectives)
+    given = {name: value for name, value in locals().items() if name in NAMES}
+    if not isinstance(student, nn.Module) or not isinstance(split, Split):
+        got = f"{type(student).__name__} and {type(split).__name__}"
+        raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
+    device, combined = device_of(device), combine(objectives)
     views = views_from(views or split.domains.views)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
+    rehearse(settings, teacher=teacher is not None)
     teacher = _teacher_module(teacher, split)
     student = combined.extended(as_tap(student), teacher, seed=seed)
-    settings = {
-        "objectives": combined.specs,
-        "steps": steps,
-        "segment_length": segment_length,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "optimiser": optimiser,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "warmup": warmup,
-        "sampling": sampling,
-        "views": views.settings(),
-        "batchnorm": batchnorm,
-        "batchnorm_batches": batchnorm_batches,
-        "precision": precision,
-        "declare": [{"name": d} if isinstance(d, str) else dict(d) for d in declare],
-        "edges": sorted(int(e) for e in edges),
-        "most_stored": most_stored,
-        "storage": storage,
-        "seed": seed,
-    }
     _check(settings, student, teacher, split, combined)
-    settings |= {
+    recorded = dataclasses.asdict(settings) | {
         "format": FORMAT,
         "student": student.spec,
-        "teacher": None if teacher is None else _identity(teacher),
-        "split": {**split.recipe, "sources": list(split.sources)},
+        "identity": of_student(student),
+        "teacher": None if teacher is None else of_teacher(teacher),
+        "code": of_objectives(combined),
+        "split": split.recipe,
+        "seen": seen_in_training(split, teacher, student),
     }
-    folder = Path(save_to) if save_to else _default_folder(student, split, seed)
-    finished = _finished(folder, settings, split, student, resume)
+    folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
+    finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
+    data = SourceBatches(split, settings.batch_size, settings.sampling, settings.seed, device)
     with (
-        recording(folder, settings, resume=resume) as partial,
+        recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng(),
+        _lent(teacher, device),
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
-        if teacher is not None:
-            teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        _loop(student, teacher, split, combined, settings, views, device, partial, bar, sink)
+        mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
+        _loop(student, teacher, split, data, combined.to(device), settings, views, partial, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
-def _loop(student, teacher, split, combined: Combined, settings, views, device, folder: Path, bar: tqdm, sink) -> None:
+train.__doc__ = train.__doc__.replace("{settings}", described())
+
+
+def _loop(student, teacher, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
-    steps, size, seed = settings["steps"], settings["batch_size"], settings["seed"]
-    data = SourceBatches(split, size, settings["sampling"], seed, device)
-    combined.to(device).learn_examples(data.labels)
+    combined.learn_examples(data.labels)
     optimiser = _optimiser(student, combined, settings)
     validation = SourceValidation(split, teacher, combined)
     checkpoint = Checkpoint(folder, student, optimiser, combined)
-    recorder, rows = checkpoint.restore(settings["storage"], recurrences(settings))
+    recorder, rows = checkpoint.restore(settings.storage, recurrences(settings))
     segments = recorder.segments
     started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
-    generator = torch.Generator(device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
+    generator = torch.Generator(data.device)
+    autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
     if combined.needs("centres") and not rows:
         combined.learn_centres(*source_features(teacher, split))
     totals, clock = {}, time.perf_counter()
 
-    bar.initial = bar.n = started * size
-    for step in range(started + 1, steps + 1):
-        seed_step(generator, seed, step)
+    bar.initial = bar.n = started * settings.batch_size
+    for step in range(started + 1, settings.steps + 1):
+        seed_step(generator, settings.seed, step)
         index = data.index(step)
         images, labels = data.images[index], data.labels[index]
         x = augment(images, views, generator)
-        training_mode(student, settings["batchnorm"])
+        training_mode(student, settings.batchnorm)
         with autocast:
             student_output = student(x, maps=maps["student"])
             with torch.no_grad():
@@ -195,122 +178,82 @@ def _loop(student, teacher, split, combined: Combined, settings, views, device, 
         recorder.add()
         for name, value in {"train_loss": loss.detach(), **{f"train/{n}": v for n, v in terms.items()}}.items():
             totals[name] = totals.get(name, 0) + value
-        bar.update(size)
+        bar.update(settings.batch_size)
         if step not in ends:
             continue
 
         row = {"step": step, "iterates": recorder.count}
         row |= {name: float(total) / recorder.count for name, total in totals.items()}
-        if not math.isfinite(row["train_loss"]):
+        if not math.isfinite(row["train_loss"]) or not all(p.isfinite().all() for p in student.parameters()):
             raise Diverged(_diverged(row, settings, folder))
-        choose_mixture(student, split.val.values())
+        for name, before in (choose_mixture(student, split.val.values()) or {}).items():
+            recorder.revise(name, before)
         row |= validation(student)
         row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.perf_counter() - clock}
         rows.append(row)
         recorder.close(step)
-        if len(segments) > settings["most_stored"]:
-            segments.shrink(settings["most_stored"], edges_to_keep(pd.DataFrame(rows), settings))
+        if len(segments) > settings.most_stored:
+            keep = edges_to_keep(curves_from(pd.DataFrame(rows), split.sources), settings)
+            segments.shrink(settings.most_stored, keep)
         checkpoint.save(rows, recorder.running)
         if sink is not None:
             sink(row)
         bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
         totals, clock = {}, time.perf_counter()
     curves = curves_from(pd.DataFrame(rows), split.sources)
-    kept = [ema(curves, **named(spec)) for spec in settings["declare"] if spec["name"] == "ema"]
+    kept = [ema(curves, **named(spec)) for spec in settings.declare if spec["name"] == "ema"]
     if kept:
         RunningAverages(folder / "running").write(zip(kept, recorder.running))
 
 
-def _diverged(row: dict, settings: dict, folder: Path) -> str:
-    first = row["step"] - row["iterates"] + 1
+def _diverged(row: dict, settings: Settings, folder: Path) -> str:
+    first, finite = row["step"] - row["iterates"] + 1, math.isfinite(row["train_loss"])
+    what = "A parameter became no number" if finite else f"The training loss became {row['train_loss']}"
     return (
-        f"The training loss became {row['train_loss']} between steps {first} and {row['step']} of {settings['steps']}. "
-        f"Lower learning_rate (now {settings['learning_rate']:g}); what was recorded until then is in {folder}."
+        f"{what} between steps {first} and {row['step']} of {settings.steps}. "
+        f"Lower learning_rate (now {settings.learning_rate:g}); what was recorded until then is in {folder}."
     )
 
 
-def segment_ends(settings: dict) -> frozenset[int]:
-    """The steps at which a segment ends: see ``train``."""
-    steps, length = settings["steps"], settings["segment_length"]
-    begins = [b for b in (_begin_step(spec, steps) for spec in settings["declare"]) if b]
-    return frozenset([*range(length, steps, length), *settings["edges"], *begins, steps])
-
-
-def recurrences(settings: dict) -> list[Recurrence]:
-    """The moving averages that are declared: all that edges cannot keep exact."""
-    steps, specs = settings["steps"], [spec for spec in settings["declare"] if spec["name"] == "ema"]
-    return [ema_recurrence(steps, **{**named(spec), "begin": _begin_step(spec, steps)}) for spec in specs]
-
-
-def size_of_recording(model: nn.Module, settings: dict) -> dict[str, float]:
+def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     """``{"segments", "stored", "disk", "memory"}``: how many of them, and at most how many bytes, from the settings alone."""
     segments = len(segment_ends(settings))
-    stored, running = min(segments, settings["most_stored"]), len(recurrences(settings))
-    return {"segments": segments, "stored": stored} | estimate_bytes(model, stored, settings["storage"], running)
+    stored, running = min(segments, settings.most_stored), len(recurrences(settings))
+    return {"segments": segments, "stored": stored} | estimate_bytes(model, stored, settings.storage, running)
 
 
-def named(spec: dict) -> dict:
-    """The settings of a declared strategy."""
-    return {key: value for key, value in spec.items() if key not in ("name", "label")}
-
-
-def edges_to_keep(table: pd.DataFrame, settings: dict) -> set[int]:
-    """Steps at which stored segments must keep an edge so that declared strategies stay exact.
-
-    A strategy that reads curves may still move its window back over recent segments, so those all keep their edges;
-    further back, an edge is kept where the coefficient per iterate changes, or where an end iterate is used.
-    """
-    curves, steps = curves_from(table, settings["split"]["sources"]), table["step"].to_numpy()
-    keep, recent = {*settings["edges"]}, 16
-    for spec in settings["declare"]:
-        begin = _begin_step(spec, settings["steps"])
-        keep.add(begin)
-        strategy = strategies.get(spec["name"])
-        known = inspect.signature(strategy).parameters
-        recent = max(recent, sum(2 * spec.get(n, 0) for n in ("n_converge", "n_tolerance")))
-        # a search is not settled by curves, and a moving average is kept itself: only their begin needs an edge
-        if EVALUATIONS & known.keys() or spec["name"] == "ema":
-            continue
-        begins = {name: begin for name in _BEGINS if name in known}
-        try:
-            coefficients = strategy(curves, **{**named(spec), **begins})
-        except ValueError:  # no window yet, or its begin is still to come
-            continue
-        density = np.asarray(coefficients) / curves.iterates
-        changes = density != 0 if coefficients.of == "end" else np.diff(density, append=density[-1]) != 0
-        keep.update(int(step) for step in steps[changes])
-    return keep | {int(step) for step in steps[-recent:]}
-
-
-_BEGINS = ("begin", "start")
-
-
-def _begin_step(spec: dict, steps: int) -> int:
-    """The step after which a declared strategy begins, 0 when it has no such setting; fractions are of the whole run."""
-    settings = {**settings_of(spec["name"]), **spec}
-    value = next((settings[name] for name in _BEGINS if name in settings), 0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{spec['name']} begins at a step (int) or a fraction of the run (float); got {value!r}.")
-    return math.floor(value * steps + 1e-9) if isinstance(value, float) else int(value)
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, settings: dict, step: int) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
     """Constant, or half a cosine from the learning rate to zero over the run; times a rising line during warm-up."""
-    rate, warmup = settings["learning_rate"], settings["warmup"]
-    if settings["schedule"] == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings["steps"]))
-    if step <= warmup:
-        rate *= step / warmup
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
+    if step <= settings.warmup:
+        rate *= step / settings.warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 
 
-def _optimiser(student: nn.Module, combined: Combined, settings: dict) -> torch.optim.Optimizer:
+def _optimiser(student: nn.Module, combined: Combined, settings: Settings) -> torch.optim.Optimizer:
     # the student's come first, so a checkpoint of objectives without parameters stays what it was
     trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
-    extra = {"momentum": settings["momentum"]} if settings["optimiser"] == "sgd" else {}
-    kind = OPTIMISERS[settings["optimiser"]]
-    return kind(trained, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], foreach=True, **extra)
+    extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
+    kind = OPTIMISERS[settings.optimiser]
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True, **extra)
+
+
+@contextlib.contextmanager
+def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """The teacher on the device and in eval mode; afterwards it is where and what it was."""
+    if teacher is None:
+        yield
+        return
+    home = next((parameter.device for parameter in teacher.parameters()), device)
+    with in_eval(teacher):
+        teacher.to(device, memory_format=torch.channels_last)
+        try:
+            yield
+        finally:
+            teacher.to(home)
 
 
 def _teacher_module(teacher, split: Split) -> nn.Module | None:
@@ -319,67 +262,82 @@ def _teacher_module(teacher, split: Split) -> nn.Module | None:
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
-        same = all(teacher.settings["split"][key] == value for key, value in split.recipe.items())
-        teacher = teacher.model(split=split if same else None)
+        teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
     if not isinstance(teacher, nn.Module):
         raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
     return as_tap(teacher)
 
 
-def _identity(teacher: nn.Module) -> dict:
-    """What a run keeps of its teacher: where it came from, and a fingerprint of its parameters."""
-    origin = getattr(teacher, "provenance", None) or {"model": teacher.spec}
-    # parameters only: recalibrated statistics may differ in the last bit with the number of threads
-    return {**origin, "fingerprint": fingerprint(dict(teacher.named_parameters()))}
-
-
-def _check(settings: dict, student: nn.Module, teacher: nn.Module | None, split: Split, combined: Combined) -> None:
-    """Everything that can be known to fail is said here, before the first batch."""
-    s = settings
-    for name, known in (
-        ("optimiser", OPTIMISERS),
-        ("schedule", SCHEDULES),
-        ("sampling", SAMPLING),
-        ("batchnorm", BATCHNORM_POLICIES),
-        ("precision", PRECISIONS),
-        ("storage", STORAGE),
-    ):
-        if s[name] not in known:
-            raise ValueError(did_you_mean(name, s[name], known))
-    least_of = {"steps": 1, "segment_length": 1, "batch_size": 1, "batchnorm_batches": 1, "warmup": 0, "seed": 0}
-    for name, least in least_of.items():
-        if isinstance(s[name], bool) or not isinstance(s[name], int) or s[name] < least:
-            raise ValueError(f"{name} is a whole number >= {least}; got {s[name]!r}.")
-    if s["warmup"] >= s["steps"]:
-        raise ValueError(f"warmup is less than the {s['steps']} steps of the run; got {s['warmup']}.")
-    if s["most_stored"] < 2:
-        raise ValueError(f"most_stored is at least 2 segments; got {s['most_stored']}.")
-    for name in ("learning_rate", "weight_decay"):
-        if not (isinstance(s[name], (int, float)) and 0 <= s[name] < math.inf) or s["learning_rate"] == 0:
-            raise ValueError(f"{name} is a positive number; got {s[name]!r}.")
+def _check(settings: Settings, student, teacher, split: Split, combined: Combined) -> None:
+    """What is known to fail only with both models and the data at hand is said here, before the first batch."""
     available = sum(len(e) for e in split.train.values())
-    if s["batch_size"] > available:
-        raise ValueError(f"batch_size {s['batch_size']} is more than the {available} source training images.")
-    for spec in s["declare"]:
-        strategies.get(spec["name"])
-        begin = _begin_step(spec, s["steps"])
-        if not 0 <= begin < s["steps"]:
-            raise ValueError(f"Declared strategy {spec} begins at step {begin}, but the run has {s['steps']} steps.")
-    if any(not 0 < e < s["steps"] for e in s["edges"]):
-        raise ValueError(f"edges are steps between 1 and {s['steps'] - 1}; got {s['edges']}.")
+    if settings.batch_size > available:
+        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
     if combined.needs("teacher") and teacher is None:
         raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
-    prepare(combined, student, teacher, split, steps=s["steps"], seed=s["seed"])
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError(
+            "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."
+        )
+    ours, theirs = (
+        {p.untyped_storage().data_ptr() for p in ([] if model is None else model.parameters())}
+        for model in (student, teacher)
+    )
+    if ours & theirs - {0}:
+        raise ValueError(
+            "Teacher and student share parameters, so the teacher would be trained; pass a copy.deepcopy of it."
+        )
+    check_recordable(student)
+    try:
+        prepare(combined, student, teacher, split, steps=settings.steps, seed=settings.seed)
+    except RuntimeError as error:
+        who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
+        side, said = split.domains.size, str(error).splitlines()[0]
+        raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
+    if settings.batch_size == 1:
+        _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
+
+
+def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchnorm: str) -> None:
+    """BatchNorm and some objectives take no batch of one, which a step alone says: copies take one here.
+
+    Raises ``ValueError`` where one image fails and two do not.
+    """
+    images = torch.as_tensor(next(iter(split.train.values())).images[:2])
+    labels = torch.cat([torch.as_tensor(e.labels) for e in split.train.values()])
+
+    def problem(count: int) -> str:
+        model, terms = copy.deepcopy((student, combined))
+        training_mode(model.cpu(), batchnorm)
+        terms.train().learn_examples(labels)
+        taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
+        try:
+            terms(model(to_float(images[:count])), taught, labels[:count], step=1, index=torch.arange(count))
+        except (ValueError, RuntimeError) as error:
+            return str(error).splitlines()[0]
+        return ""
+
+    with torch.random.fork_rng(devices=[]):
+        said = problem(1)
+        if said and not problem(2):
+            raise ValueError(
+                f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
+            )
 
 
 def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{now}-{student.spec['name']}-{split.target or 'all'}-s{seed}"
+    folder = Path("runs") / f"{now}-{student.spec['name']}-{split.target or 'all'}-s{seed}"
+    names = (
+        folder.with_name(folder.name + more) for more in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    )
+    return next(name for name in names if not name.exists() and not recording_folder(name).exists())
 
 
 def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
     """The finished run at this place, if resuming is asked for and it is the same training."""
-    if not folder.exists():
+    settle(folder)
+    if not (folder / "settings.json").is_file():
         return None
     if not resume:
         raise FileExistsError(

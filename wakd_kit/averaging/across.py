@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import one_of, real_number
 from .curves import Coefficients, NoWindow, as_curves
 from .search import Score, greedy, scored
-from .spans import one_of, over_ends, real_number
+from .spans import over_ends
 
 
 def uniform_soup(val_accuracy: Sequence[float]) -> Coefficients:

@@ -13,20 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, as_curves
-from .spans import (
-    describe,
-    ending_at,
-    first_after,
-    moved,
-    one_of,
-    over_ends,
-    over_iterates,
-    real_number,
-    starting_at,
-    step_of,
-    whole_number,
-)
+from .spans import describe, ending_at, first_after, moved, over_ends, over_iterates, starting_at, step_of
 
 
 def last(curves: Curves | None = None, **series: Any) -> Coefficients:
@@ -78,6 +67,9 @@ def wakd(
 
     Raises ``ValueError`` when ``begin`` is not before the end of the run (the published trainer crashes at the end
     of training instead), naming the run's length.
+
+    >>> wakd(iterates=[10, 10, 10, 10], begin=0.5).tolist()
+    [0.0, 0.0, 0.5, 0.5]
     """
     curves = as_curves(curves, **series)
     one_of("exact", exact, (None, "published"))
@@ -134,7 +126,8 @@ def ema(
 
     values = np.zeros(len(curves))
     values[first:] = np.add.reduceat(per_iterate, np.cumsum(iterates) - iterates)
-    note = f"{describe(curves, first, len(curves) - 1)}, decay {decay:g}{' with warm-up' if warmup else ''}"
+    ramp = " with warm-up" + f" {warmup_gamma:.12g}^-{warmup_power:.12g}" * ((warmup_gamma, warmup_power) != (1, 2 / 3))
+    note = f"{describe(curves, first, len(curves) - 1)}, decay {decay:.12g}{ramp if warmup else ''}"
     note += moved(curves, begin, first)
     return Coefficients(values, initial=float(d[0] * kept_later[0]), strategy="ema", note=note)
 

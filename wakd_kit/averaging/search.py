@@ -12,20 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .spans import (
     describe,
     ending_at,
     first_after,
     moved,
-    one_of,
     over_ends,
     over_iterates,
     over_segments,
-    real_number,
     starting_at,
     step_of,
-    whole_number,
 )
 
 Score = Callable[[Coefficients], float]

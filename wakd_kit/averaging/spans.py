@@ -11,31 +11,6 @@ import numpy as np
 from .curves import Coefficients, Curves
 
 
-def whole_number(setting: str, value: Any, least: int, of_what: str) -> int:
-    """``value`` as an int >= ``least``; otherwise a sentence with what the setting counts."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{setting} counts {of_what}: a whole number >= {least}; got {value!r}.")
-    return int(value)
-
-
-def real_number(setting: str, value: Any, least: float, most: float = math.inf, *, meaning: str) -> float:
-    """``value`` as a float in [least, most]; otherwise a sentence with what the setting means."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not least <= value <= most
-        or math.isinf(value)
-    ):
-        fits = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
-        raise ValueError(f"{setting} is {meaning}: a number {fits}; got {value!r}.")
-    return float(value)
-
-
-def one_of(setting: str, value: Any, known: tuple) -> None:
-    if value not in known:
-        raise ValueError(f"{setting} is one of {', '.join(map(repr, known))}; got {value!r}.")
-
-
 def step_of(curves: Curves, value: Any, setting: str) -> int:
     """The step a setting names: an int is that step, a float the fraction of the run up to it (rounded down)."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0:

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .schedule import _published_begin
-from .spans import describe, ending_at, one_of, over_ends, over_iterates, over_segments, real_number, whole_number
+from .spans import describe, ending_at, over_ends, over_iterates, over_segments
 
 VALIDATION = {
     "val_loss": "validation loss",
@@ -66,6 +67,9 @@ def swad(
 
     Raises ``NoWindow`` when no segment starts a valley: the loss fell to the end, or the run is too short. There the
     published code logs an error and returns the last segment.
+
+    >>> swad(val_loss=[0.9, 0.5, 0.4, 0.4, 0.4, 0.8], n_converge=3, n_tolerance=1).note
+    'segments 3-5, iterates 3-5, threshold 0.52'
     """
     curves = as_curves(curves, **series)
     n_converge, n_tolerance = _patience(n_converge, n_tolerance)

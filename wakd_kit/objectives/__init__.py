@@ -34,6 +34,8 @@ from .schedules import Schedule
 from .transformed import ttm, wttm
 from .transport import sinkd, uld
 
+declare = objectives.declare
+
 __all__ = [
     "CC",
     "CRD",
@@ -58,6 +60,7 @@ __all__ = [
     "cc_paper",
     "ce",
     "combine",
+    "declare",
     "dho",
     "dist",
     "dkd",

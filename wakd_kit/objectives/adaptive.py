@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inputs import logit_pair, not_negative, positive
+from ..registry import not_negative, positive
+from .inputs import logit_pair
 from .logits import tempered_kl
 from .registry import objectives
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..deployed import Deployed
-from ..registry import did_you_mean
+from ..registry import did_you_mean, is_number, unboxed
 from ..tap import Output, Tap
 from .inputs import detached, each_tensor, raw_logits
 from .registry import objectives
@@ -75,7 +75,9 @@ class Combined(nn.Module):
             raise ValueError(f"{spec['name']} adds a part to a timm model; {student.spec['name']} is none.")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return about.tail(student, teacher, **{key: spec[key] for key in about.built_with})
+            extended = about.tail(student, teacher, **{key: spec[key] for key in about.built_with})
+        extended.tail.to(next(student.parameters()).device)  # drawn on the CPU, so the same on every device
+        return extended
 
     def learn_centres(self, features: Tensor, labels: Tensor) -> None:
         """Hand the teacher's pooled features (n, features) of all source training images to what needs "centres"."""
@@ -198,7 +200,7 @@ def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
     Raises in one sentence: ``UnknownName`` for an unknown objective; ``ValueError`` for an unknown setting or a value
     it cannot have, a weight that is no number >= 0, an empty list, one entry twice, or weights that are all zero.
     """
-    if isinstance(specs, (str, dict)):
+    if isinstance(specs, str | Mapping) or not isinstance(specs, Iterable):
         specs = [specs]
     complete = [_complete(spec) for spec in specs]
     if not complete:
@@ -210,13 +212,15 @@ def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
 
 def _complete(spec: str | dict) -> dict:
     """The spec with every setting; raises for what cannot be, which the objective itself says on a tiny example."""
-    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if not isinstance(spec, str | Mapping):
+        raise ValueError(f"An objective is a name or a dictionary with one, such as {{'name': 'kd'}}; got {spec!r}.")
+    spec = {"name": spec} if isinstance(spec, str) else {key: unboxed(value) for key, value in spec.items()}
     if "name" not in spec:
         raise ValueError(f'Every objective needs a "name"; got {spec}.')
     name = spec.pop("name")
     about = objectives.about(name)
     weight = spec.pop("weight", about.weight)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+    if not is_number(weight) or weight < 0:
         raise ValueError(f"The weight of objective {name!r} is a number >= 0; got {weight!r}.")
     schedule = spec.pop("schedule", about.schedule)
     known = {**about.built_with, **about.called_with}

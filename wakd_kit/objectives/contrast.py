@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from .inputs import hard, not_negative, pooled_pair, positive, whole
+from ..registry import counted, not_negative, positive
+from .inputs import hard, pooled_pair
 from .registry import objectives
 from .transport import sinkhorn
 
@@ -34,7 +35,7 @@ class CRD(nn.Module):
 
     def __init__(self, pair, *, dimensions: int = 128, temperature: float = 0.07):
         super().__init__()
-        whole(dimensions=dimensions)
+        counted(dimensions=dimensions)
         positive(temperature=temperature)
         self.temperature = temperature
         self.ours = nn.Linear(pair.student.pooled.shape[1], dimensions)
@@ -83,7 +84,7 @@ class WCoRDInBatch(nn.Module):
         iterations: int = 20,
     ):
         super().__init__()
-        whole(dimensions=dimensions, iterations=iterations)
+        counted(dimensions=dimensions, iterations=iterations)
         not_negative(global_weight=global_weight, local_weight=local_weight)
         positive(epsilon=epsilon)
         self.global_weight, self.local_weight = global_weight, local_weight

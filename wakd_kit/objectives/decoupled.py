@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .inputs import hard, logit_pair, not_negative, others_of, positive, target_of
+from ..registry import not_negative, positive
+from .inputs import hard, logit_pair, others_of, target_of
 from .logits import kl
 from .registry import objectives
 

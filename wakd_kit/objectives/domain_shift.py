@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..deployed import with_two_heads
+from ..registry import positive
 from .centres import class_means
-from .inputs import hard, logit_pair, logits_of, positive, widened
+from .inputs import hard, logit_pair, logits_of, widened
 from .logits import tempered_kl
 from .registry import objectives
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..deployed import with_reused_head
-from .inputs import chosen, last_maps, map_pairs, pooled_pair, positive, same_size, widened
+from ..registry import positive
+from .inputs import chosen, last_maps, map_pairs, pooled_pair, same_size, widened
 from .registry import objectives
 
 

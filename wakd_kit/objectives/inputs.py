@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Sequence
 
 import torch
@@ -106,24 +104,3 @@ def others_of(values: Tensor, labels: Tensor) -> Tensor:
     # a gather, not a boolean mask: the mask would wait for the device to count its ones
     column = torch.arange(values.shape[1] - 1, device=values.device).expand(len(values), -1)
     return values.gather(1, column + (column >= labels[:, None]))
-
-
-def positive(**settings: float) -> None:
-    """Raises for a setting that is not a positive, finite number."""
-    for name, value in settings.items():
-        if not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise ValueError(f"{name} is a positive number; got {value!r}.")
-
-
-def not_negative(**settings: float) -> None:
-    """Raises for a setting that is not a finite number >= 0."""
-    for name, value in settings.items():
-        if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} is a number >= 0; got {value!r}.")
-
-
-def whole(**settings: int) -> None:
-    """Raises for a setting that is not a whole number of at least 1."""
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is a whole number >= 1; got {value!r}.")

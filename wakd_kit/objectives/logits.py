@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import did_you_mean
-from .inputs import hard, logit_pair, logits_of, others_of, positive, target_of, whole
+from ..registry import counted, did_you_mean, positive
+from .inputs import hard, logit_pair, logits_of, others_of, target_of
 from .registry import objectives
 
 KINDS = ("forward", "reverse", "jeffreys", "js")
@@ -114,7 +114,7 @@ def rs_kd(
     has to be stored of a teacher of many classes is a few draws. The value is larger than KL by the noise of the draws,
     also at the teacher. Draws come from torch's global generator, which the training loop seeds at every step.
     """
-    whole(draws=draws)
+    counted(draws=draws)
     positive(proposal_temperature=proposal_temperature)
     z_s, z_t = logit_pair(student, teacher)
     log_q = F.log_softmax(z_t / proposal_temperature, dim=1)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inputs import pooled_pair, positive, whole
+from ..registry import counted, positive
+from .inputs import pooled_pair
 from .registry import objectives
 
 
@@ -47,7 +48,7 @@ class CRDMemory(nn.Module):
         momentum: float = 0.5,
     ):
         super().__init__()
-        whole(dimensions=dimensions, negatives=negatives)
+        counted(dimensions=dimensions, negatives=negatives)
         positive(temperature=temperature)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum of crd_memory is from 0 up to, not including, 1; got {momentum}.")

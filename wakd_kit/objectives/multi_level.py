@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .inputs import logit_pair, positive
+from ..registry import positive
+from .inputs import logit_pair
 from .logits import tempered_kl
 from .registry import objectives
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import did_you_mean
-from .inputs import last_maps, map_pairs, not_negative, pooled_pair, positive, same_size, whole
+from ..registry import counted, did_you_mean, not_negative, positive
+from .inputs import last_maps, map_pairs, pooled_pair, same_size
 from .multi_level import gram
 from .registry import objectives
 
@@ -82,7 +82,7 @@ class CC(nn.Module):
 
     def __init__(self, pair, *, dimensions: int = 128):
         super().__init__()
-        whole(dimensions=dimensions)
+        counted(dimensions=dimensions)
         self.ours = nn.Linear(pair.student.pooled.shape[1], dimensions)
         self.theirs = nn.Linear(pair.teacher.pooled.shape[1], dimensions)
 
@@ -122,7 +122,7 @@ def cc_paper(
     if kernel not in KERNELS:
         raise ValueError(did_you_mean("kernel of cc_paper", kernel, KERNELS))
     positive(gamma=gamma)
-    whole(order=order)
+    counted(order=order)
     matrix_s, matrix_t = (correlation(f, kernel, gamma, order) for f in pooled_pair(student, teacher))
     return (matrix_s - matrix_t).square().sum() / len(matrix_s) ** 2
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inputs import map_pairs, pooled_pair, whole
+from ..registry import counted
+from .inputs import map_pairs, pooled_pair
 from .registry import objectives
 
 POOLS = (4, 2, 1)
@@ -70,7 +71,7 @@ class ReviewKD(nn.Module):
 
     def __init__(self, pair, *, width: int = 512):
         super().__init__()
-        whole(width=width)
+        counted(width=width)
         between = min(width, pair.student.pooled.shape[1])
         self.fusions = nn.ModuleList(
             Fusion(s.shape[1], between, t.shape[1], first=i == 0)

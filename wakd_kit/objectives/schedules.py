@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
-from ..registry import did_you_mean
+from ..registry import did_you_mean, is_number
 
 SHAPES = ("linear", "cosine")
 
@@ -39,14 +39,14 @@ class Schedule:
             if key not in (known := [f.name for f in fields(cls)]):
                 raise ValueError(did_you_mean(f"schedule key of objective {name!r}", key, known))
         schedule = cls(**given)
-        movable = ["weight", *(key for key, value in settings.items() if _is_number(value))]
+        movable = ["weight", *(key for key, value in settings.items() if is_number(value))]
         if schedule.of not in movable:
             raise ValueError(did_you_mean(f"setting to schedule of objective {name!r}", schedule.of, movable))
         if schedule.shape not in SHAPES:
             raise ValueError(did_you_mean("shape of a schedule", schedule.shape, SHAPES))
         for key in ("first", "begin", "end"):
             value = getattr(schedule, key)
-            if not _is_number(value) or not 0 <= value < math.inf:
+            if not is_number(value) or value < 0:
                 raise ValueError(f"{key} in the schedule of objective {name!r} is a number >= 0; got {value!r}.")
         for key in ("begin", "end"):
             value = getattr(schedule, key)
@@ -68,7 +68,3 @@ class Schedule:
         if self.shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.first + (last - self.first) * share
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

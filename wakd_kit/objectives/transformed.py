@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .inputs import logit_pair, positive
+from ..registry import positive
+from .inputs import logit_pair
 from .registry import objectives
 
 

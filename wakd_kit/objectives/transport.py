@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .inputs import logit_pair, logits_of, positive, whole
+from ..registry import counted, positive
+from .inputs import logit_pair, logits_of
 from .registry import objectives
 
 
@@ -51,7 +52,7 @@ def sinkd(
     blurred by epsilon, it is neither zero nor least at the teacher.
     """
     positive(temperature=temperature, epsilon=epsilon)
-    whole(iterations=iterations)
+    counted(iterations=iterations)
     p_s, p_t = (F.softmax(z / temperature, dim=1) for z in logit_pair(student, teacher))
     cost = torch.cdist(p_s, p_t, p=1)
     return (sinkhorn(cost, epsilon, iterations) * cost).sum()

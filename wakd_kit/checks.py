@@ -1,0 +1,112 @@
+"""Dataclasses from plain values: what fits each field is said by its annotation, ``steps: Annotated[int, whole(1)]``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import numbers
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+
+from .registry import Bound, ParameterError, closest, did_you_mean, is_whole
+
+
+def hints(cls: type) -> dict[str, object]:
+    """What fits each field of a dataclass, bounds included: ``Annotated[int, whole(1)]``."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def make(cls: type, given: Mapping[str, object]):
+    """An instance of a dataclass from plain values, each checked by name, type and bound; ``ParameterError`` otherwise.
+
+    A whole number widens to a float and a list to a tuple; a bool is no number, and text is never converted. Everything
+    that does not fit is named at once.
+    """
+    known = {f.name: f for f in fields(cls)}
+    problems = [did_you_mean("parameter", name, known) for name in given if name not in known]
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in given]
+    if missing:
+        problems.append(f"{cls.__name__} needs {', '.join(missing)}.")
+    fit, values = hints(cls), {}
+    for name in given.keys() & known.keys():
+        try:
+            values[name] = fitted(name, given[name], fit[name])
+        except ParameterError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise ParameterError(" ".join(sorted(problems)))
+    return cls(**values)
+
+
+def fitted(name: str, value: object, hint: object) -> object:
+    """The value as its annotation has it. Raises ``ParameterError`` where its type or a bound does not fit."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        bounds = [bound for bound in options[1:] if isinstance(bound, Bound)]
+        try:
+            value = fitted(name, value, options[0])
+        except ParameterError as problem:
+            raise ParameterError(" ".join([str(problem), *(f"{name} {bound.words}." for bound in bounds)])) from None
+        for bound in bounds:
+            bound.check(name, value)
+        return value
+    got = "None" if value is None else type(value).__name__
+    unfit = ParameterError(f"{name}={value!r}: expected {spelled(hint)}, got {got}.")
+    if origin in (typing.Union, types.UnionType):
+        problems = []
+        for option in options:
+            try:
+                return fitted(name, value, option)
+            except ParameterError as problem:
+                problems.append(problem)
+        # of the right type for one of them: what that one says is nearer than that none fits
+        raise next((p for p in problems if "expected" not in str(p)), unfit)
+    if origin is typing.Literal:
+        if not isinstance(value, str | int) or isinstance(value, bool) or value not in options:
+            listed = ", ".join(map(repr, options))
+            raise ParameterError(f"{name}={value!r}: choose one of {listed}.{closest(value, map(str, options))}")
+        return value
+    wanted = origin or hint
+    if wanted is int and is_whole(value):
+        return int(value)
+    if wanted is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    if wanted is tuple and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        value = tuple(value)
+    if wanted in (int, float) or not isinstance(value, wanted):
+        raise unfit
+    if wanted in (list, tuple) and options:
+        return wanted(fitted(f"{name}[{i}]", item, options[0]) for i, item in enumerate(value))
+    return value
+
+
+def spelled(hint: object) -> str:
+    """A type as it is said: "int or None"."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Annotated:
+        return spelled(options[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join("None" if o is type(None) else spelled(o) for o in options)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, options))
+    return getattr(hint, "__name__", str(hint))
+
+
+def parse(cls: type, name: str, text: str) -> object:
+    """A value from the command line, typed by its field: ``target=2012`` is text, ``steps=2012`` a number.
+
+    JSON where the field takes what it says, else the text as it was typed; none, None and null where it takes None, True
+    and False where it takes those. What fits nothing comes back as JSON or text for ``make`` to refuse.
+    """
+    words = {"none": None, "None": None, "True": True, "False": False}
+    readings = [words[text]] if text in words else []
+    with contextlib.suppress(ValueError):
+        readings.append(json.loads(text))
+    hint = hints(cls).get(name)
+    for reading in [*readings, text] if hint else []:
+        with contextlib.suppress(ParameterError):
+            fitted(name, reading, hint)
+            return reading
+    return next(iter(readings), text)
