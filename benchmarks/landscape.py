@@ -17,6 +17,7 @@ import numpy as np
 
 import wakd_kit as wk
 from wakd_kit.averaging import last, swad, wakd
+from wakd_kit.device import cores
 from wakd_kit.sweep import Point, Sweep
 
 
@@ -64,7 +65,6 @@ def main() -> None:
     options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--curvature", action="store_true", help="flatness and curvature as well: minutes")
     given = options.parse_args()
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         run = record(Path(folder) / "run", given.steps)
         curves = run.source_curves
@@ -72,7 +72,7 @@ def main() -> None:
         count = given.size**2 + len(corners)
         for i in range(given.repeat):
             for batchnorm in ("average", "recalibrate"):
-                with clock(f"plane {given.size} x {given.size}, {batchnorm}, {cores} workers", count):
+                with clock(f"plane {given.size} x {given.size}, {batchnorm}, {cores()} workers", count):
                     wk.landscape.plane(run, corners, size=given.size, batchnorm=batchnorm, name=f"{batchnorm}{i}")
         with clock("the same, read from the run", count):
             wk.landscape.plane(run, corners, size=given.size, batchnorm="recalibrate", name="recalibrate0")

@@ -7,7 +7,6 @@ python benchmarks/window_map.py [--steps 400] [--policies average recalibrate]
 """
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import wakd_kit as wk
+from wakd_kit.device import cores
 
 
 def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
@@ -56,7 +56,6 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=400)
     options.add_argument("--policies", nargs="+", default=["average", "recalibrate"])
     given = options.parse_args()
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         for batchnorm in given.policies:
             run = record(Path(folder) / batchnorm, given.steps, batchnorm)
@@ -70,7 +69,7 @@ def main() -> None:
                 flush=True,
             )
             for grid in (10, 20, 40):
-                for workers in sorted({1, cores}):
+                for workers in sorted({1, cores()}):
                     start = time.perf_counter()
                     windows = len(wk.window_map(run, grid=grid, workers=workers))
                     took = time.perf_counter() - start

@@ -28,11 +28,23 @@ def trained(folder: Path) -> wk.Run:
     )
 
 
+def third_order(run: wk.Run, domain: str, step: np.ndarray) -> float:
+    """The most that terms of third order and beyond add to the mean loss along a step (p,).
+
+    Along logits that move by z the third derivative of a cross-entropy is a third central moment, of values that lie
+    within max z - min z: at most that cubed over 6 sqrt(3), and a sixth of it counts.
+    """
+    examples = run.split.val.get(domain, run.split.target_for_testing_only)
+    images = np.asarray(examples.images).transpose(0, 3, 1, 2).reshape(len(examples), -1) / 255
+    moved = images @ step[: 3 * 48].reshape(3, 48).T + step[3 * 48 :]
+    return float((np.ptp(moved, axis=1) ** 3).mean() / (6 * np.sqrt(3)) / 6)
+
+
 def expansion(run: wk.Run, coefficients, domain: str) -> tuple[float, np.ndarray, np.ndarray]:
     """Loss, gradient (p,) and Hessian (p, p) of the mean cross-entropy on what models are judged on in a domain."""
     split, state = run.split, run.average(coefficients)
     examples = split.val.get(domain, split.target_for_testing_only)
-    images = examples.images.transpose(0, 3, 1, 2).reshape(len(examples), -1) / 255
+    images = np.asarray(examples.images).transpose(0, 3, 1, 2).reshape(len(examples), -1) / 255
     weight, bias = (state[f"model.1.{name}"].double().numpy() for name in ("weight", "bias"))
     logits = images @ weight.T + bias
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))

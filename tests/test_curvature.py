@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 import wakd_kit as wk
@@ -53,7 +54,7 @@ def test_a_linear_classifier_has_the_closed_forms_spectrum_in_every_domain(linea
 
 
 def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):
-    """Against the power method on second derivatives taken twice backwards, in float64: slow and obvious."""
+    """Against Lanczos on second derivatives taken twice backwards, in float64: slow and obvious."""
     sweep = Sweep(run, workers=1)
     model = sweep.model_at(sweep.locate(uniform(run.source_curves)))
     ((images, labels),) = _batches(sweep.images["west"], sweep.labels["west"], 8, 1)
@@ -61,12 +62,16 @@ def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):
     assert not any(layer.training for layer in batchnorms(model))
     theta = [*model.double().parameters()]
     slopes = torch.autograd.grad(F.cross_entropy(model(images.double()).logits, labels), theta, create_graph=True)
-    vector = [torch.randn_like(p) for p in theta]
-    for _ in range(40):
-        product = torch.autograd.grad(slopes, theta, vector, retain_graph=True)
-        norm = torch.stack([p.norm() for p in product]).norm()
-        vector = [p / norm for p in product]
-    assert largest == pytest.approx(norm.item(), rel=1e-3)
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(vector.astype(np.float64)).split([p.numel() for p in theta])
+        along = [part.view_as(p) for part, p in zip(parts, theta)]
+        return torch.cat([p.flatten() for p in torch.autograd.grad(slopes, theta, along, retain_graph=True)]).numpy()
+
+    size = sum(p.numel() for p in theta)
+    hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    (expected,), _ = eigsh(hessian, k=1, which="LA", v0=np.random.default_rng(0).normal(size=size))
+    assert largest == pytest.approx(expected, rel=1e-3)
 
 
 def test_attention_can_be_differentiated_twice():
@@ -76,7 +81,7 @@ def test_attention_can_be_differentiated_twice():
     (eigenvalue,), _, _ = spectrum(network, nn.CrossEntropyLoss(), data, top=1, probes=2)
     assert eigenvalue > 0
     twice = [(torch.cat([images, images]), torch.tensor([0, 1, 2, 0] * 2))]
-    assert spectrum(network, nn.CrossEntropyLoss(), twice, top=1, probes=2)[0][0] == pytest.approx(eigenvalue, rel=1e-4)
+    assert spectrum(network, nn.CrossEntropyLoss(), twice, top=1, probes=2)[0][0] == pytest.approx(eigenvalue, rel=1e-3)
 
 
 class Once(torch.autograd.Function):

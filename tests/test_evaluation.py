@@ -1,6 +1,7 @@
 """Scores by hand, and every fast path against the plain one: averaging, building the model, evaluating it."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,15 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit import averaging, evaluation
+from wakd_kit import averaging, evaluation, network, recording
 from wakd_kit.averaging import NoWindow
 from wakd_kit.evaluation import METRICS, SourceValidation, calibration_error, predict, scores
 from wakd_kit.models import build_model, training_mode
 from wakd_kit.objectives import combine, kd
+from wakd_kit.predictions import kept, predicted
 from wakd_kit.views import to_float
+
+from .conftest import one_image
 
 # ---- scores
 
@@ -116,9 +120,10 @@ def test_evaluate_scores_every_average_on_every_domain(run, split):
             [*split.val.values(), split.target_for_testing_only], table[table["strategy"] == label].iterrows()
         ):
             expected = scores(predict(model, examples.images), examples.labels)
-            assert row["accuracy"] == expected["accuracy"] and row["note"] == coefficients.note
+            assert row["accuracy"] == pytest.approx(expected["accuracy"], abs=one_image(row["n"]))
+            assert row["note"] == coefficients.note
             assert row["nll"] == pytest.approx(expected["nll"], rel=1e-5)
-    assert table.loc[3, "accuracy"] > 0.3, "the tiny run learned something, so the numbers above are not chance"
+    assert table["nll"].is_unique, "each row is of its own parameters and images"
 
 
 def test_no_window_is_a_row_without_numbers_and_with_the_reason(run):
@@ -174,14 +179,14 @@ def test_source_score_is_what_evaluate_measures(copied, policy):
         coefficients = strategy(copied.source_curves)
         table = wk.evaluate(copied, {"average": coefficients})
         means = table[table["role"] == "source"][["accuracy", "nll"]].mean()
-        assert accuracy(coefficients) == pytest.approx(means["accuracy"], abs=1e-9)
+        assert accuracy(coefficients) == pytest.approx(means["accuracy"], abs=one_image())
         assert nll(coefficients) == pytest.approx(-means["nll"], rel=1e-4), "larger is better, so nll is negated"
 
 
 def test_source_score_asks_the_model_once_per_average(run, monkeypatch):
     score, asked = wk.source_score(run), []
-    logits = evaluation.Averages.logits
-    monkeypatch.setattr(evaluation.Averages, "logits", lambda *a, **k: asked.append(1) or logits(*a, **k))
+    outputs = network.Network.outputs
+    monkeypatch.setattr(network.Network, "outputs", lambda n: asked.append(1) or outputs(n))
     first, second = averaging.window(run.source_curves, begin=8), averaging.window(run.source_curves, begin=12)
     assert score(first) == score(averaging.window(run.source_curves, begin=8)) and len(asked) == 1
     score(second)
@@ -198,3 +203,52 @@ def test_source_score_never_looks_at_the_target(run, split, monkeypatch):
 def test_source_score_of_an_unknown_metric_is_a_sentence(run):
     with pytest.raises(ValueError, match="Did you mean 'accuracy'"):
         wk.source_score(run, metric="acuracy")
+
+
+# ---- what cannot be scored, or not be kept, is said before anything is computed
+
+
+def refused_before_anything_is_predicted(monkeypatch, message, *arguments):
+    monkeypatch.setattr(evaluation, "predict", lambda *_: pytest.fail("predicted"))
+    with pytest.raises(ValueError, match=message):
+        wk.evaluate(*arguments)
+
+
+def test_nothing_to_evaluate_is_a_sentence(copied, monkeypatch):
+    refused_before_anything_is_predicted(monkeypatch, "one or more; got {}", copied, {})
+    refused_before_anything_is_predicted(monkeypatch, "as {label: coefficients}", copied, ["last"])
+    assert copied.scores.empty
+
+
+def test_coefficients_that_do_not_fit_are_refused_before_those_that_do_are_scored(copied, monkeypatch):
+    choices = {"last": averaging.last(copied.source_curves), "short": [0.5, 0.5]}
+    refused_before_anything_is_predicted(monkeypatch, "2 coefficients for 7 segments", copied, choices)
+
+
+def test_a_folder_that_may_not_be_written_is_said_before_anything_is_predicted(copied, monkeypatch):
+    monkeypatch.setattr(recording.os, "access", lambda *_: False)
+    choices = {"last": averaging.last(copied.source_curves)}
+    table = evaluation.score_choices(copied, choices)
+    assert table["accuracy"].notna().all(), "what keeps nothing still works"
+    refused_before_anything_is_predicted(monkeypatch, "cannot be written", copied, choices)
+
+
+def test_evaluations_side_by_side_keep_every_row(copied):
+    curves = copied.source_curves
+    labels = [f"from {begin}" for begin in (0, 4, 8, 12, 16, 20)]
+
+    def one(label):
+        run = wk.load_run(copied.folder, split=copied.split)
+        wk.evaluate(run, {label: averaging.window(curves, begin=int(label.split()[1]))})
+
+    with ThreadPoolExecutor(len(labels)) as pool:
+        list(pool.map(one, labels))
+    assert sorted(copied.scores["strategy"].unique()) == sorted(labels)
+    assert copied.choices.keys() == kept(copied).keys() == set(labels)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_have_no_score_and_are_never_right(broken):
+    logits = torch.tensor([[2.0, 1.0], [broken, 0.0]])
+    assert all(math.isnan(value) for value in scores(logits, np.array([0, 0])).values())
+    assert predicted(logits, np.array([0, 0]), "target").correct.tolist() == [True, False]

@@ -1,10 +1,13 @@
 """The torch side of learned coefficients: halves that do not leak, and a gradient that is one."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import wakd_kit as wk
+from wakd_kit import fitting
 from wakd_kit.fitting import halves, source_fit
 
 
@@ -108,3 +111,58 @@ def test_what_decided_is_kept_with_the_run(run):
     wk.evaluate(run, wk.choose(run, ["last", {"name": "sma", "start": 4}]))
     kept = wk.load_run(run.folder).choices["sma"]
     assert (kept.chosen_by, kept.evaluations) == ("averages scored on source validation", 5)
+
+
+@pytest.fixture(scope="module")
+def merged(run, tmp_path_factory):
+    """The same training, of 24 recorded segments, of which at most 18 are stored."""
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    return wk.train(
+        model, run.split, steps=24, segment_length=1, batch_size=8, learning_rate=3e-3, batchnorm="frozen", declare=[],
+        most_stored=18, save_to=tmp_path_factory.mktemp("merged") / "run", progress=False, device="cpu",
+    )  # fmt: skip
+
+
+def test_searches_return_exactly_the_averages_that_they_evaluated(merged):
+    assert len(merged.segments) == 18 < len(merged.table) == 24, "or this test shows nothing"
+    wanted = [{"name": "sma", "start": 2}, "iidmax", "greedy_soup", {"name": "learned", "rounds": 2}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # run.average warns where coefficients have to move
+        choices = wk.choose(merged, wanted)
+    score = wk.source_score(merged)
+    for label, choice in choices.items():
+        assert len(choice) == 24 and abs(choice.sum() - 1) < 1e-12
+        assert merged.stored_coefficients(choice)[1] < 1e-12, label
+        merged.average(choice, exact=True)
+        assert "of 18 stored segments" in choice.note
+    assert choices["iidmax"].evaluations == 18 and choices["greedy_soup"].evaluations == 17
+    ends = merged.table["step"][np.flatnonzero(choices["greedy_soup"])]
+    assert choices["greedy_soup"].note.endswith(f"iterates {', '.join(map(str, ends))})")
+    assert score(choices["sma"]) >= score(wk.averaging.wakd(merged.source_curves, begin=2)) - 1e-12
+    assert "stored segments" not in wk.choose(merged, ["wakd"])["wakd"].note
+
+
+def test_a_fit_goes_over_source_validation_in_batches(run, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    make = lambda: (rng.integers(0, 255, (600, 8, 8, 3)).astype(np.uint8), np.arange(600) % 3)  # noqa: E731
+    domains = wk.domains_from_arrays({"a": make(), "b": make(), "c": make()}, ("x", "y", "z"))
+    split = wk.leave_one_out(domains, "c", 0, validation=0.5)
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    large = wk.train(
+        model, split, steps=4, segment_length=2, batch_size=8, batchnorm="frozen", declare=[], save_to=tmp_path / "run",
+        progress=False, device="cpu",
+    )  # fmt: skip
+    sizes, to_float = [], fitting.to_float
+    monkeypatch.setattr(fitting, "to_float", lambda images: sizes.append(len(images)) or to_float(images))
+    loss_and_gradient, held_out_loss = source_fit(large)
+    uniform = wk.averaging.uniform(large.source_curves)
+    loss, gradient = loss_and_gradient(uniform)
+    assert max(sizes) <= 128 and sum(sizes) == sum(len(halves(e, seed=0)[0]) for e in split.val.values())
+    network = large.model(uniform)
+    losses = []
+    for examples in split.val.values():
+        part, _ = halves(examples, seed=0)
+        logits = wk.evaluation.predict(network, part.images)
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.as_tensor(part.labels)).item())
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5) and np.isfinite(gradient).all()
+    assert np.isfinite(held_out_loss(uniform))

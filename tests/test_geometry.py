@@ -1,5 +1,8 @@
 """Distances and projections from the Gram matrix against the parameters themselves."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -89,3 +92,48 @@ def test_noise_is_the_spread_around_the_average(run):
     means = np.array([vector(run, run.segments.read(int(k), "mean")) for k in block])
     expected = np.sqrt(np.mean(np.sum((means - centre) ** 2, axis=1)))
     assert geometry.iterate_noise(matrix, uniform) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_matrix_and_a_window_map_of_a_part_are_not_those_of_the_whole(run, tmp_path):
+    """As when an unfinished recording is looked at, and goes on."""
+    folder = shutil.copytree(run.folder, tmp_path / "part", ignore=shutil.ignore_patterns("gram*"))
+    index, curves = folder / "segments" / "index.json", folder / "curves.csv"
+    whole = index.read_text(), curves.read_text()
+    entries = json.loads(whole[0])[:6]
+    index.write_text(json.dumps(entries))
+    rows = [line for line in whole[1].splitlines()[1:] if int(line.split(",")[0]) <= entries[-1]["last"]]
+    curves.write_text("\n".join([whole[1].splitlines()[0], *rows]))
+    part = wk.load_run(folder, split=run.split)
+    assert len(geometry.gram(part)) == len(rows) and len(wk.window_map(part, grid=2)) == len(part.window_map) == 3
+    index.write_text(whole[0])
+    curves.write_text(whole[1])
+    again = wk.load_run(folder, split=run.split)
+    assert np.array_equal(geometry.gram(again), geometry.gram(run)) and again.window_map.empty
+
+
+def test_a_matrix_that_was_cut_short_is_computed_again(run):
+    first = geometry.gram(run)
+    (file,) = run.folder.glob("gram_mean*.npy")
+    for part in (b"", file.read_bytes()[:-8]):
+        file.write_bytes(part)
+        assert np.array_equal(geometry.gram(run), first)
+
+
+def test_a_matrix_in_a_folder_that_may_not_be_written_is_computed_and_not_kept(run, tmp_path, monkeypatch):
+    copy = wk.load_run(shutil.copytree(run.folder, tmp_path / "read", ignore=shutil.ignore_patterns("gram*")))
+    monkeypatch.setattr(geometry.os, "access", lambda *_: False)
+    assert np.array_equal(geometry.gram(copy), geometry.gram(run)) and not [*copy.folder.glob("gram*")]
+
+
+def test_few_numbers_are_held_at_a_time(run, monkeypatch):
+    whole, held, read = geometry._stored_gram(run, ("mean", "end")), [], type(run.segments).read
+
+    def counted(segments, position, of, *, names=None):
+        state = read(segments, position, of, names=names)
+        held.append((len(state), sum(tensor.numel() for tensor in state.values())))
+        return state
+
+    monkeypatch.setattr(type(run.segments), "read", counted)
+    most = 2000 * 2 * len(run.segments)
+    assert np.allclose(geometry._stored_gram(run, ("mean", "end"), most=most), whole, rtol=1e-12)
+    assert all(numbers <= 2000 or tensors == 1 for tensors, numbers in held)

@@ -1,14 +1,22 @@
 """The engine against plain evaluation: what is scored, which statistics, in what order, and how little is held."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import wakd_kit as wk
+from wakd_kit import sweep
 from wakd_kit.averaging import NoWindow, last, uniform, wise_ft
+from wakd_kit.device import cores
 from wakd_kit.evaluation import evaluate_model, predict
+from wakd_kit.models import Adapter, LogitsTap, Output
 from wakd_kit.recording import RunProblem
 from wakd_kit.sweep import Point, Sweep
+
+from .conftest import one_image
 
 
 def train_like(split, folder, *, seed=0, channels=(4, 8, 8, 8), steps=4):
@@ -34,7 +42,8 @@ def test_scores_are_those_of_plain_evaluation(run, policy, workers):
     for scores, choice in zip(found, choices[:3]):
         model = run.model(choice, batchnorm=policy)
         for row in evaluate_model(model, run.split).itertuples():
-            assert scores[row.domain] == {"loss": pytest.approx(row.nll, abs=1e-5), "accuracy": row.accuracy}
+            same = {"loss": (row.nll, 1e-5), "accuracy": (row.accuracy, one_image(row.n))}
+            assert scores[row.domain] == {name: pytest.approx(value, abs=by) for name, (value, by) in same.items()}
     assert found[3:6] == found[:3]
 
 
@@ -140,3 +149,66 @@ def test_points_that_do_not_fit_are_refused(run, split, domains, other, tmp_path
         sweep.locate((again, last(again.source_curves)))
     with pytest.raises(ValueError, match=r"Unknown BatchNorm policy 'averag'. Did you mean 'average'"):
         Sweep(run, batchnorm="averag")
+
+
+class Folding(nn.Module):
+    """Networks that compute the same but for how often, and under which name, they call a convolution or a BatchNorm."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.stem, self.conv = kind, nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.b1, self.b2 = nn.BatchNorm2d(8, track_running_stats=kind != "no statistics"), nn.BatchNorm2d(8)
+        self.f = nn.Linear(8, 3)
+        if kind == "a second name":
+            self.alias = self.conv
+        if kind == "weight norm":
+            nn.utils.weight_norm(self.conv)
+
+    def forward(self, x):
+        conv = self.alias if self.kind == "a second name" else self.conv
+        y = self.b1(input=conv(self.stem(x))) if self.kind == "by keyword" else self.b1(conv(self.stem(x)))
+        y = y.relu()
+        if self.kind == "convolution twice":
+            y = self.b2(self.conv(y)).relu()
+        if self.kind == "convolution again alone":
+            y = self.conv(y)
+        if self.kind == "BatchNorm twice":
+            y = self.b1(y)
+        if self.kind == "weight read":
+            y = nn.functional.conv2d(y, self.conv.weight, padding=1)
+        return self.f(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "folded"),
+    [
+        *(("plain", True), ("a second name", True), ("by keyword", False), ("no statistics", False)),
+        *(("convolution twice", False), ("convolution again alone", False), ("BatchNorm twice", False)),
+        *(("weight read", False), ("weight norm", False)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_only_what_is_called_once_is_folded(kind, folded):
+    torch.manual_seed(0)
+    model = LogitsTap(Folding(kind)).eval()
+    twin, pairs = sweep._folded(model)
+    assert len(pairs) == folded and (twin is not model) == folded
+    images = torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        for _ in range(3):  # statistics that are not those of a new BatchNorm
+            model.train()(torch.rand(8, 3, 8, 8))
+        worker = sweep._Worker.__new__(sweep._Worker)
+        worker.model, worker.folded, worker.pairs = model.eval(), twin, pairs
+        worker.fold()
+        assert torch.allclose(twin(images).logits, model(images).logits, atol=1e-5)
+
+
+def test_an_adapters_network_is_not_folded(run):
+    torch.manual_seed(0)
+    model = Adapter(Folding("plain"), lambda m, x: Output(m(x) + m.f(m.conv(m.stem(x)).mean((2, 3))), x)).eval()
+    assert sweep._folded(model) == (model, [])
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(run, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores() == os.cpu_count() and Sweep(run).workers >= 1

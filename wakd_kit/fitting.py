@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,27 +13,88 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import averaging
-from .averaging import Coefficients, NoWindow
+from .averaging import Coefficients, Curves, NoWindow
+from .averaging.choosing import EVALUATIONS
 from .domains import Examples, Split
 from .evaluation import source_score
-from .models import batchnorms, recalibrate
+from .network import Network
+from .run import curves_from
 from .views import to_float
 
 
 def choose(run, wanted: Sequence[str | Mapping], split: Split | None = None) -> dict[str, Coefficients | NoWindow]:
     """``averaging.choose`` on a recorded run, with the evaluations on source validation that its strategies ask for.
 
-    Nothing is loaded or evaluated for strategies that read curves alone. Returns {label: coefficients, or the reason for none}.
+    Nothing is loaded or evaluated for strategies that read curves alone. Those that evaluate averages look over stored
+    segments: every average they try and return can be made exactly. Returns {label: coefficients, one per recorded segment,
+    or the reason for none}. Raises ``RunProblem`` for a split that the run was not trained on, whatever is wanted.
+
+    >>> list(wk.choose(run, ["last", {"name": "wakd", "label": "second half", "begin": 0.5}]))
+    ['last', 'second half']
     """
-    score = functools.cache(lambda: source_score(run, split))
-    fit = functools.cache(lambda: source_fit(run, split))
-    return averaging.choose(
-        run.source_curves,
-        wanted,
-        score=lambda c: score()(c),
-        loss_and_gradient=lambda c: fit()[0](c),
-        held_out_loss=lambda c: fit()[1](c),
-    )
+    return Chooser(run, split)(wanted)
+
+
+class Chooser:
+    """``choose`` for one run, asked again and again: an average that was evaluated is not evaluated twice."""
+
+    def __init__(self, run, split: Split | None = None):
+        if split is not None:
+            run.check_split(split)
+        self.run, self.split = run, split
+        table, edges = run.table, run.segments.edges
+        self._ends = np.isin(table["step"], edges)  # recorded segments that end a stored one
+        self._block = np.searchsorted(edges, table["step"].to_numpy())
+        self._share = table["iterates"].to_numpy() / run.segments.iterates[self._block]
+
+    def __call__(self, wanted: Sequence[str | Mapping]) -> dict[str, Coefficients | NoWindow]:
+        labels = averaging.labels_of(wanted)  # names and settings are checked before the first evaluation
+        entries = [wanted] if isinstance(wanted, (str, Mapping)) else list(wanted)
+        return {label: self._one(entry, label) for label, entry in zip(labels, entries, strict=True)}
+
+    def _one(self, entry: str | Mapping, label: str) -> Coefficients | NoWindow:
+        entry = {"name": entry} if isinstance(entry, str) else entry
+        parameters = inspect.signature(averaging.strategies.get(entry["name"])).parameters
+        searches = (EVALUATIONS.keys() & parameters.keys()) - entry.keys()  # one that brings its own has its own grid
+        (choice,) = averaging.choose(
+            self._stored_curves if searches else self.run.source_curves,
+            [{**entry, "label": label}],
+            score=lambda c: self._score(self._recorded(c)),
+            loss_and_gradient=self._loss_and_gradient,
+            held_out_loss=lambda c: self._fit[1](self._recorded(c)),
+        ).values()
+        return self._recorded(choice) if searches and isinstance(choice, Coefficients) else choice
+
+    @functools.cached_property
+    def _score(self) -> Callable:
+        return source_score(self.run, self.split)
+
+    @functools.cached_property
+    def _fit(self) -> tuple[Callable, Callable]:
+        return source_fit(self.run, self.split)
+
+    def _loss_and_gradient(self, coefficients: Coefficients) -> tuple[float, np.ndarray]:
+        loss, gradient = self._fit[0](self._recorded(coefficients))
+        return loss, gradient[self._ends]
+
+    @functools.cached_property
+    def _stored_curves(self) -> Curves:
+        """The source curves with one entry per stored segment, whose neighbours were joined when there were too many."""
+        table = self.run.table[self._ends].copy()
+        table["iterates"] = self.run.segments.iterates
+        table["train_loss"] = np.bincount(self._block, weights=self.run.table["train_loss"] * self._share)
+        return curves_from(table, self.run.settings["split"]["sources"])
+
+    def _recorded(self, stored: Coefficients) -> Coefficients:
+        """Coefficients over stored segments as they are over recorded ones: the same average, and a note that says so."""
+        if self._ends.all():
+            return stored
+        values = np.asarray(stored)[self._block] * (self._ends if stored.of == "end" else self._share)
+        note = f"{stored.note} (of {len(stored)} stored segments)"
+        if stored.of == "end":
+            ends = self.run.segments.edges[np.flatnonzero(stored)]
+            note = f"{stored.note} (of {len(stored)} stored segments: iterates {', '.join(map(str, ends))})"
+        return Coefficients(values, **{**stored.notes, "note": note})
 
 
 def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.DataFrame:
@@ -80,43 +142,36 @@ def source_fit(run, split: Split | None = None, *, seed: int = 0) -> tuple[Calla
     product of the loss's gradient with segment k's mean. BatchNorm statistics are held fixed in that derivative: the
     true loss decides whether a step is taken, so this bends the direction a little and never the result's claim.
     """
-    split = split or run.split
-    run.check_split(split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = run.blank_model().to(device)
-    trained = dict(model.named_parameters())
-    calibrates = run.settings["batchnorm"] == "recalibrate" and bool(batchnorms(model))
-    batches = run.calibration_batches(split, device) if calibrates else []
-    parts = [halves(examples, seed=seed) for examples in split.val.values()]
-    fitting, held_out = ([_on(device, pair[side]) for pair in parts] for side in (0, 1))
+    network = Network(run, split, roles=())
+    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    parts = [halves(examples, seed=seed) for examples in network.split.val.values()]
+    fitting, held_out = ([pair[side] for pair in parts] for side in (0, 1))
 
-    def load(coefficients) -> None:
-        model.load_state_dict(run.average(coefficients, split=split, batchnorm="average" if calibrates else None))
-        model.eval()
-        recalibrate(model, batches) if calibrates else None
-
-    def loss(data: list[tuple[Tensor, Tensor]]) -> Tensor:
-        return torch.stack([F.cross_entropy(model(x, maps=False).logits, y) for x, y in data]).mean()
+    def terms(coefficients, data: Sequence[Examples], *, batch_size: int = 128) -> Iterator[Tensor]:
+        """What each batch adds to the loss of an average: domains weigh the same, and images in a domain."""
+        model = network.take(coefficients)
+        for examples in data:
+            for i in range(0, len(examples), batch_size):
+                images = torch.as_tensor(examples.images[i : i + batch_size]).to(network.device)
+                labels = torch.as_tensor(examples.labels[i : i + batch_size]).to(network.device)
+                found = F.cross_entropy(model(to_float(images), maps=False).logits, labels, reduction="sum")
+                yield found / (len(examples) * len(data))
 
     def loss_and_gradient(coefficients) -> tuple[float, np.ndarray]:
-        load(coefficients)
-        value = loss(fitting)
-        slopes = dict(zip(trained, torch.autograd.grad(value, list(trained.values()))))
+        loss, slopes = 0.0, [torch.zeros_like(p) for p in trained.values()]
+        for term in terms(coefficients, fitting):
+            torch._foreach_add_(slopes, torch.autograd.grad(term, [*trained.values()], materialize_grads=True))
+            loss += term.item()
+        slopes = {name: slope.cpu().double() for name, slope in zip(trained, slopes)}
         per_stored = np.zeros(len(run.segments))
         for position in range(len(run.segments)):
             mean = run.segments.read(position, "mean")
-            per_stored[position] = sum((slopes[n].cpu().double() * mean[n].double()).sum().item() for n in slopes)
+            per_stored[position] = sum((slopes[n] * mean[n].double()).sum().item() for n in slopes)
         block = np.searchsorted(run.segments.edges, run.table["step"].to_numpy())
-        return value.item(), per_stored[block]
+        return loss, per_stored[block]
 
     @torch.no_grad()
     def held_out_loss(coefficients) -> float:
-        load(coefficients)
-        return loss(held_out).item()
+        return sum(term.item() for term in terms(coefficients, held_out))
 
     return loss_and_gradient, held_out_loss
-
-
-def _on(device: torch.device, examples: Examples) -> tuple[Tensor, Tensor]:
-    images = torch.from_numpy(np.ascontiguousarray(examples.images)).to(device)
-    return to_float(images), torch.from_numpy(examples.labels).to(device)

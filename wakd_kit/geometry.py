@@ -6,10 +6,15 @@ from those between segments: for coefficients a and b, <average(a) - initial, av
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from .files import write_with
+from .identity import of_recording
 
 
 def gram(run, *, of: str = "mean") -> np.ndarray:
@@ -20,15 +25,16 @@ def gram(run, *, of: str = "mean") -> np.ndarray:
 
     One entry per recorded segment, so that strategies' coefficients fit; segments that were merged when stored share
     theirs. Parameters only: running statistics are no directions to move in. Read from the run's folder when it was
-    computed before; computing takes one pass over the stored segments per parameter tensor.
+    computed of this recording before, and kept there where it may be; computing reads every stored segment once.
     """
     if of not in ("mean", "end", "both"):
         raise ValueError(f"of is 'mean', 'end' or 'both'; got {of!r}.")
-    file = run.folder / f"gram_{of}.npy"
-    if not file.exists():
+    file = run.folder / f"gram_{of}-{of_recording(run)}.npy"
+    stored = _read(file)
+    if stored is None:
         stored = _stored_gram(run, ("mean", "end") if of == "both" else (of,))
-        write_with(file, lambda path: _save(path, stored))
-    stored = np.load(file)
+        if os.access(run.folder, os.W_OK):
+            write_with(file, lambda path: _save(path, stored))
     block = np.searchsorted(run.segments.edges, run.table["step"].to_numpy())
     if of == "both":
         block = np.concatenate([block, block + len(run.segments)])
@@ -54,16 +60,37 @@ def vector(coefficients, segments: int) -> np.ndarray:
     return both
 
 
-def _stored_gram(run, kinds: tuple[str, ...]) -> np.ndarray:
-    names = [name for name, _ in run.blank_model().named_parameters()]
-    # memory-mapped until touched
-    states = [run.segments.read(position, of) for of in kinds for position in range(len(run.segments))]
-    total = np.zeros((len(states), len(states)))
-    for name in names:
-        rows = torch.stack([state[name].flatten() for state in states]).double()
-        rows -= run.segments.initial[name].flatten().double()
-        total += (rows @ rows.T).numpy()
+def _read(file: Path) -> np.ndarray | None:
+    """The matrix in a file; None where there is none, or where the file was cut short, and it is computed again."""
+    try:
+        return np.load(file)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+
+
+def _stored_gram(run, kinds: tuple[str, ...], *, most: int = 2**26) -> np.ndarray:
+    """Inner products between stored segments. At most about so many numbers are held, or one tensor of every segment."""
+    stored = [(position, of) for of in kinds for position in range(len(run.segments))]
+    total = np.zeros((len(stored), len(stored)))
+    sizes = {name: parameter.numel() for name, parameter in run.blank_model().named_parameters()}
+    for names in _groups(sizes, most // len(stored)):
+        states = [run.segments.read(position, of, names=names) for position, of in stored]
+        for name in names:
+            rows = torch.stack([state[name].flatten() for state in states]).double()
+            rows -= run.segments.initial[name].flatten().double()
+            total += (rows @ rows.T).numpy()
     return total
+
+
+def _groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """The names in order, in groups whose sizes sum to ``most`` or that are of one name."""
+    group: list[str] = []
+    for name, size in sizes.items():
+        if group and sum(sizes[n] for n in group) + size > most:
+            yield group
+            group = []
+        group.append(name)
+    yield group
 
 
 def _save(path, array: np.ndarray) -> None:
@@ -95,7 +122,7 @@ def project(gram: np.ndarray, points, plane) -> tuple[np.ndarray, np.ndarray]:
     u, v = first - origin, second - origin
     u = u / _norm(gram, u)
     v = v - (v @ gram @ u) * u
-    length = _norm(gram, v)
+    length = _norm(gram, v, second - origin)
     v = v / length
     steps = np.atleast_2d(np.asarray(points, dtype=np.float64)) - origin
     coordinates = np.stack([steps @ gram @ u, steps @ gram @ v], axis=1)
@@ -103,9 +130,10 @@ def project(gram: np.ndarray, points, plane) -> tuple[np.ndarray, np.ndarray]:
     return coordinates, np.sqrt(np.maximum(squared, 0.0))
 
 
-def _norm(gram: np.ndarray, direction: np.ndarray) -> float:
-    squared = direction @ gram @ direction
-    scale = np.abs(direction) @ np.abs(gram) @ np.abs(direction)
+def _norm(gram: np.ndarray, direction: np.ndarray, of: np.ndarray | None = None) -> float:
+    """Its length; what is left ``of`` a vector, by rounding alone, has none."""
+    squared, whole = direction @ gram @ direction, np.abs(direction if of is None else of)
+    scale = whole @ np.abs(gram) @ whole
     if squared <= 1e-12 * scale or scale == 0:
         raise ValueError("The three points of the plane lie on one line; choose points that differ.")
     return float(np.sqrt(squared))

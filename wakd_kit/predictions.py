@@ -1,12 +1,15 @@
 """What averages of a run predicted, image by image: kept with the run, so that no image is evaluated twice.
 
 ``predictions.npz`` holds the labels of every domain that was scored ("source/ink", "target/sketch"), what each average
-predicted there ("target/sketch/WAKD": class and confidence), and of which coefficients ("of/WAKD"). Logits are not kept:
-the class and its probability are all that calibration, agreement and churn need, and a hundredth of their size on DomainNet.
+predicted there ("target/sketch/WAKD": class and confidence), of which coefficients ("of/WAKD") and of which recording.
+Logits are not kept: the class and its probability are all that calibration, agreement and churn need, and a hundredth of
+their size on DomainNet.
 """
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,8 @@ from torch import Tensor
 
 from .averaging import Coefficients
 from .files import write_with
+from .identity import of_recording
+from .recording import RunProblem
 
 PREDICTION = np.dtype([("label", "<i4"), ("confidence", "<f4")])
 
@@ -39,14 +44,18 @@ class Predicted:
 
 
 def predicted(logits: Tensor, labels: np.ndarray, role: str) -> Predicted:
-    """``Predicted`` of (n, classes) logits."""
+    """``Predicted`` of (n, classes) logits; class -1 and no confidence where they are no numbers."""
     confidence, classes = F.softmax(logits.double(), dim=1).max(1)
+    classes[confidence.isnan()] = -1
     return Predicted(role, np.asarray(labels), classes.numpy(), confidence.numpy())
 
 
-def keep(run, found: Mapping[str, Mapping[str, Predicted]], choices: Mapping[str, Coefficients]) -> None:
-    """Add what averages predicted, ``{strategy: {domain: Predicted}}``, to those kept with the run; the newest stand."""
-    arrays = _read(run)
+def keep(run, found: Mapping[str, Mapping[str, Predicted]]) -> None:
+    """Add what averages predicted, ``{strategy: {domain: Predicted}}``, to those kept with the run; the newest stand.
+
+    Those averages are in ``run.choices``. Called while ``recording.measuring`` holds the run.
+    """
+    arrays, choices = _read(run), run.choices
     for strategy, by_domain in found.items():
         arrays[f"of/{strategy}"] = _identity(choices[strategy])
         for domain, p in by_domain.items():
@@ -54,6 +63,7 @@ def keep(run, found: Mapping[str, Mapping[str, Predicted]], choices: Mapping[str
             rows = np.empty(len(p.labels), PREDICTION)
             rows["label"], rows["confidence"] = p.classes, p.confidence
             arrays[f"{p.role}/{domain}/{strategy}"] = rows
+    arrays["recording"] = np.array(of_recording(run))
     write_with(_file(run), lambda path: _write(path, arrays))
 
 
@@ -73,7 +83,7 @@ def kept(run) -> dict[str, dict[str, Predicted]]:
 
 
 def _identity(choice: Coefficients) -> np.ndarray:
-    return np.array([getattr(choice, "of", "mean") == "end", getattr(choice, "initial", 0.0), *choice])
+    return np.array([choice.of == "end", choice.initial, *choice])
 
 
 def _file(run) -> Path:
@@ -81,10 +91,19 @@ def _file(run) -> Path:
 
 
 def _read(run) -> dict[str, np.ndarray]:
+    """Everything that was kept of this recording; nothing where it was kept of another, such as a part of this one."""
     if not _file(run).exists():
         return {}
-    with np.load(_file(run)) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(_file(run)) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
+        raise RunProblem(
+            f"{_file(run)} cannot be read ({type(problem).__name__}): it was cut short or changed. Delete it, and what it "
+            "held is predicted again."
+        ) from problem
+    # files of older versions do not say
+    return arrays if str(arrays.pop("recording", of_recording(run))) == of_recording(run) else {}
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ table = soup.evaluate({"DiWA": coef})
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,8 +16,9 @@ import pandas as pd
 import torch
 
 from .averaging import NoWindow, best_val, check_barrier, ensemble
-from .domains import Split
-from .evaluation import METRICS, Averages, scored_domains, scores
+from .domains import Split, other_split
+from .evaluation import METRICS, scores, source_mean
+from .network import Network
 from .recording import RunProblem, State
 from .run import Run
 
@@ -33,25 +35,24 @@ class Soup:
         if len(runs) < 2:
             raise RunProblem(f"A soup needs at least two runs; got {len(runs)}.")
         for run in runs[1:]:
-            for what, here, there in (
-                ("student", _architecture(run), _architecture(runs[0])),
-                ("split", run.settings["split"], runs[0].settings["split"]),
-            ):
-                if here != there:
-                    raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
+            here, there = run.settings["split"], runs[0].settings["split"]
+            differs = other_split(here, there)
+            if differs or not _same_student(run, runs[0]):
+                what = f"split ({differs} {here[differs]!r} and {there[differs]!r})" if differs else "student"
+                raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
         self.runs = list(runs)
         self.split = split or runs[0].split
         chosen = [best_val(run.source_curves) for run in runs] if coefficients is None else coefficients
         if len(chosen) != len(runs):
             raise RunProblem(f"{len(runs)} runs need as many coefficients, one set each; got {len(chosen)}.")
+        self._source = Network(runs[0], self.split, roles=("source",))
         self.states = [run.average(c, split=self.split) for run, c in zip(runs, chosen)]
-        self._source = Averages(runs[0], self.split)
-        self._known: dict[bytes, float] = {}
+        self._known: dict[tuple[str, bytes], float] = {}
 
     @property
     def val_accuracy(self) -> list[float]:
         """Each member's own source-validation accuracy, domains weighing the same: what orders them."""
-        return [self._source_mean(state, "accuracy", raw=True) for state in self.states]
+        return [self.score(member) for member in np.eye(len(self.states))]
 
     def average(self, coefficients) -> State:
         """The weighted mean of the members' parameters and float buffers; statistics are recalibrated on evaluation."""
@@ -71,41 +72,32 @@ class Soup:
 
     def score(self, coefficients) -> float:
         """Source-validation accuracy of the soup with these coefficients; memoised."""
-        key = np.asarray(coefficients, dtype=np.float64).tobytes()
-        if key not in self._known:
-            single = np.count_nonzero(coefficients) == 1
-            self._known[key] = self._source_mean(self.average(coefficients), "accuracy", raw=single)
-        return self._known[key]
+        return self._mean(coefficients, "accuracy")
 
     def check(self, *, allowed: float = 0.1) -> float:
         """The highest loss barrier between two members, in nats on source validation; ``NoWindow`` says if too high."""
-        losses = [self._source_mean(state, "nll", raw=True) for state in self.states]
-        midpoints = np.full((len(self.states), len(self.states)), np.nan)
-        for i in range(len(self.states)):
-            for j in range(i + 1, len(self.states)):
-                halves = np.zeros(len(self.states))
-                halves[[i, j]] = 0.5
-                loss = self._source_mean(self.average(halves), "nll")
-                midpoints[i, j] = loss if np.isfinite(loss) else np.inf
+        members = np.eye(len(self.states))
+        losses = [self._mean(member, "nll") for member in members]
+        midpoints = np.full(members.shape, np.nan)
+        for i, j in itertools.combinations(range(len(members)), 2):
+            loss = self._mean((members[i] + members[j]) / 2, "nll")
+            midpoints[i, j] = loss if np.isfinite(loss) else np.inf
         return check_barrier(losses, midpoints, allowed=allowed)
 
     def evaluate(self, choices: Mapping[str, object]) -> pd.DataFrame:
         """Like ``evaluation.evaluate``, for coefficients over runs; ``"probs"`` or ``"logits"`` in place of coefficients
         scores the ensemble of all members' predictions instead."""
-        everything = Averages(self.runs[0], self.split, roles=("source", "target"))
+        network = Network(self.runs[0], self.split)
         rows = []
         for label, choice in choices.items():
             if isinstance(choice, str):
-                members = [everything.logits(state, raw=True) for state in self.states]
-                logits = {
-                    d: torch.from_numpy(
-                        np.log(ensemble(np.stack([m[d].numpy() for m in members]), combine=choice) + 1e-300)
-                    )
-                    for d in members[0]
-                }
+                members = [self._logits(network, member) for member in np.eye(len(self.states))]
+                stacked = {d: np.stack([m[d].numpy() for m in members]) for d in network.roles}
+                probs = {d: ensemble(logits, combine=choice) for d, logits in stacked.items()}
+                logits = {d: torch.from_numpy(np.log(p + 1e-300)) for d, p in probs.items()}
             elif not isinstance(choice, NoWindow):
-                logits = everything.logits(self.average(choice), raw=np.count_nonzero(choice) == 1)
-            for domain, role, examples in scored_domains(self.split):
+                logits = self._logits(network, choice)
+            for domain, role, examples in network.parts:
                 found = isinstance(choice, NoWindow)
                 row = dict.fromkeys(METRICS, np.nan) if found else scores(logits[domain], examples.labels)
                 note = str(choice) if found else getattr(choice, "note", "")
@@ -114,10 +106,22 @@ class Soup:
                 )
         return pd.DataFrame(rows)
 
-    def _source_mean(self, state: State, metric: str, *, raw: bool = False) -> float:
-        logits = self._source.logits(state, raw=raw)
-        return float(np.mean([scores(z, self._source.labels[d])[metric] for d, z in logits.items()]))
+    def _logits(self, network: Network, coefficients) -> dict[str, torch.Tensor]:
+        """Of the soup with these coefficients; a member alone keeps its statistics, which are its run's own."""
+        network.load(self.average(coefficients), raw=np.count_nonzero(coefficients) == 1)
+        return network.outputs()
+
+    def _mean(self, coefficients, metric: str) -> float:
+        key = metric, np.asarray(coefficients, dtype=np.float64).tobytes()
+        if key not in self._known:
+            logits = self._logits(self._source, coefficients)
+            self._known[key] = source_mean(logits, self._source.labels, metric)
+        return self._known[key]
 
 
-def _architecture(run: Run) -> dict:
-    return {name: run.settings["student"].get(name) for name in ("name", "classes", "settings")}
+def _same_student(run: Run, other: Run) -> bool:
+    here, there = run.settings, other.settings
+    if any(here["student"].get(key) != there["student"].get(key) for key in ("name", "classes", "settings")):
+        return False
+    structures = {s["identity"]["structure"] for s in (here, there) if "identity" in s}  # not recorded before
+    return len(structures) < 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import copy
 import functools
-import os
 import queue
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .averaging import NoWindow
+from .device import cores
 from .domains import Split
-from .evaluation import predict, scored_domains
-from .models import BATCHNORM_POLICIES, Tap, batchnorms, recalibrate
+from .models import LogitsTap, Tap
+from .network import Network, predict
 from .recording import RunProblem
-from .registry import did_you_mean
 from .views import to_float
 
 
@@ -39,41 +38,21 @@ class Point(NamedTuple):
     raw: bool = False
 
 
-class Sweep:
+class Sweep(Network):
     """Evaluates many parameter sets of a run's network on the images that models are judged on.
 
-    batchnorm  policy for running statistics, default the run's: under ``recalibrate`` they are recomputed on the run's
-               calibration batches at every point that is not raw; under any other they are those in the vector
-    workers    points evaluated side by side, one thread each; default the cores, one on a GPU
+    split, roles, batchnorm  as for a ``Network``: under ``recalibrate`` statistics are recomputed at every point that is
+                             not raw, under any other policy they are those in the vector
+    workers                  points evaluated side by side, one thread each; default the cores, one on a GPU
     """
 
-    def __init__(
-        self,
-        run,
-        split: Split | None = None,
-        *,
-        roles: tuple[str, ...] = ("source", "target"),
-        batchnorm: str | None = None,
-        workers: int | None = None,
-    ):
-        self.policy = batchnorm or run.settings["batchnorm"]
-        if self.policy not in BATCHNORM_POLICIES:
-            raise ValueError(did_you_mean("BatchNorm policy", self.policy, BATCHNORM_POLICIES))
-        self.run, self.split = run, split or run.split
-        run.check_split(self.split)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = run.blank_model().to(self.device, memory_format=torch.channels_last)
-        parts = scored_domains(self.split, roles)
-        self.roles = {domain: role for domain, role, _ in parts}
-        self.images = {d: torch.as_tensor(np.ascontiguousarray(e.images)).to(self.device) for d, _, e in parts}
-        self.labels = {d: torch.as_tensor(e.labels) for d, _, e in parts}
-        calibrates = self.policy == "recalibrate" and bool(batchnorms(self.model))
-        self.batches = run.calibration_batches(self.split, self.device) if calibrates else []
+    def __init__(self, run, split: Split | None = None, *, workers: int | None = None, **settings):
+        super().__init__(run, split, **settings)
         parameters, state = dict(self.model.named_parameters()), self.model.state_dict()
         statistics = [n for n, _ in self.model.named_buffers() if n in state and state[n].is_floating_point()]
         self.shapes = {name: state[name].shape for name in (*parameters, *statistics)}
         self.parameters = sum(tensor.numel() for tensor in parameters.values())
-        self.workers = workers or (1 if self.device.type == "cuda" else len(os.sched_getaffinity(0)))
+        self.workers = workers or (1 if self.device.type == "cuda" else cores())
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """A state as one flat float32 vector: its first ``parameters`` entries are parameters, the rest statistics."""
@@ -100,7 +79,7 @@ class Sweep:
         elif isinstance(coefficients, Mapping):
             state = coefficients
         else:
-            state = run.average(coefficients, batchnorm="average" if self.policy == "recalibrate" else self.policy)
+            state = self.average(coefficients, run)
         for name, shape in self.shapes.items():
             given = tuple(state[name].shape) if name in state else "no such tensor"
             if given != tuple(shape):
@@ -143,7 +122,7 @@ class Sweep:
         model = copy.deepcopy(self.model).eval()
         state = model.state_dict()
         _write([state[name] for name in self.shapes], vector)
-        return recalibrate(model, self.batches) if self.batches else model
+        return self.settle(model)
 
     def logits(self, points: Iterable[Point]) -> Iterator[dict[str, Tensor]]:
         """{domain: (n, classes)} of each point, in order. Few points are held at a time, however many are given."""
@@ -154,11 +133,11 @@ class Sweep:
         return self._map(lambda logits: {d: _scores(z, self.labels[d]) for d, z in logits.items()}, points)
 
     @functools.cached_property
-    def _idle(self) -> queue.SimpleQueue[_Network]:
+    def _idle(self) -> queue.SimpleQueue[_Worker]:
         """One network per worker, made one after the other: torch.fx patches modules while it traces them."""
         idle, inputs = queue.SimpleQueue(), _inputs(self.model, self.images)
         for _ in range(self.workers):
-            idle.put(_Network(copy.deepcopy(self.model), list(self.shapes), self.batches, self.images, inputs))
+            idle.put(_Worker(self, inputs))
         return idle
 
     def _map(self, measure: Callable[[dict[str, Tensor]], dict], points: Iterable[Point]) -> Iterator[dict]:
@@ -191,20 +170,27 @@ def _scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"loss": loss, "accuracy": (logits.argmax(1) == labels).double().mean().item()}
 
 
-class _Network:
+class _Worker:
     """One model that flat vectors are written into, and its twin with BatchNorm folded, which answers."""
 
-    def __init__(self, model: nn.Module, names: list[str], batches: list[Tensor], images: dict[str, Tensor], inputs):
-        self.model, self.batches, self.images, self.inputs = model, batches, images, inputs
-        state = model.state_dict()
-        self.tensors = [state[name] for name in names]
-        self.folded, self.pairs = _folded(model)
+    def __init__(self, sweep: Sweep, inputs: dict[str, list[Tensor]] | None):
+        self.sweep, self.inputs, self.model = sweep, inputs, copy.deepcopy(sweep.model)
+        state = self.model.state_dict()
+        self.tensors = [state[name] for name in sweep.shapes]
+        self.folded, self.pairs = _folded(self.model)
 
     @torch.inference_mode()
     def __call__(self, vector: Tensor, raw: bool) -> dict[str, Tensor]:
         _write(self.tensors, vector)
-        if self.batches and not raw:
-            recalibrate(self.model, self.batches)
+        self.sweep.settle(self.model, raw=raw)
+        self.fold()
+        if self.inputs is None:
+            return {domain: predict(self.folded, images) for domain, images in self.sweep.images.items()}
+        network = self.folded.model.eval()
+        return {d: torch.cat([network(x) for x in xs]).float().cpu() for d, xs in self.inputs.items()}
+
+    def fold(self) -> None:
+        """Bring the twin's convolutions up to what is in the model now."""
         for convolution, norm, folded in self.pairs:
             weight, bias = fuse_conv_bn_weights(
                 convolution.weight,
@@ -217,10 +203,6 @@ class _Network:
             )
             folded.weight.copy_(weight)
             folded.bias.copy_(bias)
-        if self.inputs is None:
-            return {domain: predict(self.folded, images) for domain, images in self.images.items()}
-        network = self.folded.model.eval()
-        return {d: torch.cat([network(x) for x in xs]).float().cpu() for d, xs in self.inputs.items()}
 
 
 def _write(tensors: list[Tensor], vector: Tensor) -> None:
@@ -244,27 +226,33 @@ def _folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Batch
     """A twin of the model whose convolutions take over the BatchNorm that follows them, and what to fold into which.
 
     Everything else of the twin is the model's own tensors, so it follows when those are overwritten. A model that
-    torch.fx cannot trace, or that has no such pair, is its own twin.
+    torch.fx cannot trace, or that has no such pair, is its own twin. A pair is folded where the network calls each of the
+    two exactly once, reads their parameters nowhere else and hooks nothing to them, and the BatchNorm keeps statistics.
     """
+    network = model.model if isinstance(model, (Tap, LogitsTap)) else None  # others may call parts of it, in any order
     try:
-        nodes = list(torch.fx.symbolic_trace(model.model).graph.nodes)
+        nodes = list(torch.fx.symbolic_trace(network).graph.nodes)
     except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
         return model, []
-    modules, pairs = dict(model.model.named_modules()), []
+    called = collections.Counter(network.get_submodule(n.target) for n in nodes if n.op == "call_module")
+    read = {network.get_submodule(n.target.rpartition(".")[0]) for n in nodes if n.op == "get_attr"}
+
+    def once(node, kind: type[nn.Module]) -> nn.Module | None:
+        """The module that a node of the graph calls, if it is of this kind and nothing else uses it."""
+        if not isinstance(node, torch.fx.Node) or node.op != "call_module":
+            return None
+        module = network.get_submodule(node.target)
+        hooks = module._forward_pre_hooks or module._forward_hooks  # the older weight and spectral norm are such
+        return module if type(module) is kind and called[module] == 1 and module not in read and not hooks else None
+
+    replaced, found = {id(t): t for t in (*model.parameters(), *model.buffers())}, []
     for node in nodes:
         before = node.args[0] if node.args else None
-        if node.op != "call_module" or type(modules.get(node.target)) is not nn.BatchNorm2d:
+        norm, convolution = once(node, nn.BatchNorm2d), once(before, nn.Conv2d)
+        if norm is None or convolution is None or norm.running_mean is None or len(before.users) > 1:
             continue
-        if before.op == "call_module" and type(modules.get(before.target)) is nn.Conv2d and len(before.users) == 1:
-            pairs.append((before.target, node.target))
-    own = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, memo=own).eval()
-    found = []
-    for convolution_name, norm_name in pairs:
-        convolution, norm = modules[convolution_name], modules[norm_name]
         folded = copy.deepcopy(convolution)
         folded.bias = nn.Parameter(torch.zeros_like(norm.running_mean))
-        twin.model.set_submodule(convolution_name, folded)
-        twin.model.set_submodule(norm_name, nn.Identity())
+        replaced |= {id(convolution): folded, id(norm): nn.Identity()}
         found.append((convolution, norm, folded))
-    return twin, found
+    return (copy.deepcopy(model, memo=replaced).eval() if found else model), found

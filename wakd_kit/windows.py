@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .domains import Split
-from .files import write_with
+from .files import write_text, write_with
+from .identity import of_recording
+from .recording import measuring
 from .sweep import Point, Sweep
 
 
@@ -29,31 +32,30 @@ def window_map(
     source domain. Each window is averaged and evaluated as ``evaluate`` would, BatchNorm policy included. Holds ``grid``
     copies of the parameters in memory. The table is kept in the run's folder (window_map.csv).
     """
-    split = _with_target(split or run.split)
-    edges = grid_edges(run.segments.edges, grid)
+    edges, sweep = _laid_out(run, split, grid, workers)
+    with measuring(run.folder):  # a folder that nothing can be kept in is refused before anything is computed
+        pass
     begins = [0, *edges[:-1]]
-    sweep = Sweep(run, split, workers=workers)
     means = [_mean_of_iterates(run.segments, sweep, low, high) for low, high in zip(begins, edges)]
-    ends = [_statistics_at(run.segments, sweep, edge) for edge in edges] if sweep.policy == "last" else None
 
     def points() -> Iterator[Point]:
         """All windows that begin at one edge, then at the next: each adds one segment to the sum of the one before."""
         for start in range(len(edges)):
             total = torch.zeros_like(means[start], dtype=torch.float64)
             for k in range(start, len(edges)):
-                count = edges[k] - begins[start]
                 total.add_(means[k], alpha=edges[k] - begins[k])
-                vector = (total / count).float()
-                if ends:
-                    vector[sweep.parameters :] = ends[k]
-                yield Point(vector, raw=count == 1)
+                yield _point(sweep, (total / (edges[k] - begins[start])).float(), begins[start], edges[k])
 
     windows = [(begins[start], end) for start in range(len(edges)) for end in edges[start:]]
     scores = tqdm(sweep.scores(points()), total=len(windows), unit="window", disable=not progress)
     table = pd.DataFrame(
-        [_row(*window, {d: s["accuracy"] for d, s in found.items()}, split) for window, found in zip(windows, scores)]
+        [_row(*window, {d: s["accuracy"] for d, s in found.items()}, sweep) for window, found in zip(windows, scores)]
     )
-    write_with(run.folder / "window_map.csv", lambda path: table.to_csv(path, index=False))
+    with measuring(run.folder):
+        about = run.folder / "window_map.json"
+        about.unlink(missing_ok=True)
+        write_with(run.folder / "window_map.csv", lambda path: table.to_csv(path, index=False))
+        write_text(about, json.dumps({"recording": of_recording(run)}))
     return table
 
 
@@ -65,20 +67,12 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
     in ``window_map`` with ``_proxy`` after the measure's name (``val_accuracy_proxy/<domain>``); nothing is written to
     the run.
     """
-    split = _with_target(split or run.split)
-    edges = grid_edges(run.segments.edges, grid)
+    edges, sweep = _laid_out(run, split, grid)
     begins = [0, *edges[:-1]]
-    sweep = Sweep(run, split)
-
-    def points() -> Iterator[Point]:
-        for low, high in zip(begins, edges):
-            vector = _mean_of_iterates(run.segments, sweep, low, high)
-            if sweep.policy == "last":
-                vector[sweep.parameters :] = _statistics_at(run.segments, sweep, high)
-            yield Point(vector, raw=high - low == 1)
-
+    means = (_mean_of_iterates(run.segments, sweep, low, high) for low, high in zip(begins, edges))
+    points = (_point(sweep, *window) for window in zip(means, begins, edges))
     sums: dict[str, list[Tensor]] = {domain: [] for domain in sweep.labels}
-    for low, high, logits in zip(begins, edges, sweep.logits(points())):
+    for low, high, logits in zip(begins, edges, sweep.logits(points)):
         for domain, z in logits.items():
             sums[domain].append(z.double() * (high - low))
     cumulative = {d: torch.cumsum(torch.stack([torch.zeros_like(z[0]), *z]), dim=0) for d, z in sums.items()}
@@ -86,24 +80,35 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
     for start in range(len(edges)):
         for k in range(start, len(edges)):
             accuracy = {d: _accuracy(c[k + 1] - c[start], sweep.labels[d]) for d, c in cumulative.items()}
-            rows.append(_row(begins[start], edges[k], accuracy, split, suffix="_proxy"))
+            rows.append(_row(begins[start], edges[k], accuracy, sweep, suffix="_proxy"))
     return pd.DataFrame(rows)
 
 
-def _with_target(split: Split) -> Split:
-    if split.target is None:
+def _laid_out(run, split: Split | None, grid: int | None, workers: int | None = None) -> tuple[list[int], Sweep]:
+    """Where windows may begin and end, and what evaluates them: source validation and an unseen domain beside it."""
+    edges, sweep = grid_edges(run.segments.edges, grid), Sweep(run, split, workers=workers)
+    if sweep.split.target is None:
         raise ValueError("A window map has an unseen domain beside source validation; this run left none out.")
-    return split
+    return edges, sweep
 
 
-def _row(begin: int, end: int, accuracy: dict[str, float], split: Split, *, suffix: str = "") -> dict:
+def _row(begin: int, end: int, accuracy: dict[str, float], sweep: Sweep, *, suffix: str = "") -> dict:
+    sources = {d: accuracy[d] for d, role in sweep.roles.items() if role == "source"}
     return {
         "begin": begin,
         "end": end,
-        f"val_accuracy{suffix}": float(np.mean([accuracy[d] for d in split.sources])),
-        f"oracle_target_accuracy{suffix}": accuracy[split.target],
-        **{f"val_accuracy{suffix}/{d}": accuracy[d] for d in split.sources},
+        f"val_accuracy{suffix}": float(np.mean([*sources.values()])),
+        f"oracle_target_accuracy{suffix}": accuracy[sweep.split.target],
+        **{f"val_accuracy{suffix}/{d}": value for d, value in sources.items()},
     }
+
+
+def _point(sweep: Sweep, mean: Tensor, low: int, high: int) -> Point:
+    """The mean of the iterates after step ``low`` up to ``high``, with statistics as ``run.average`` gives a window's."""
+    if sweep.policy == "last":
+        state = sweep.run.segments.read(int(np.searchsorted(sweep.run.segments.edges, high)), "end")
+        mean[sweep.parameters :] = sweep.vector(state)[sweep.parameters :]
+    return Point(mean, raw=high - low == 1)
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -118,12 +123,6 @@ def _mean_of_iterates(segments, sweep: Sweep, low: int, high: int) -> Tensor:
         vector *= int(segments.iterates[position]) / (high - low)
         total = vector if total is None else total + vector
     return total.float()
-
-
-def _statistics_at(segments, sweep: Sweep, step: int) -> Tensor:
-    """Running statistics of the iterate at ``step``, which ends a stored segment: for the policy ``last``."""
-    state = segments.read(int(np.searchsorted(segments.edges, step)), "end")
-    return sweep.vector(state)[sweep.parameters :]
 
 
 def grid_edges(edges: np.ndarray, grid: int | None) -> list[int]:

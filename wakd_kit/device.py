@@ -1,0 +1,24 @@
+"""What this machine computes on: the device, and how many processor cores this process may use."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device(given: str | torch.device | None = None) -> torch.device:
+    """The device that was asked for; without one the GPU where there is one, else the processor."""
+    import torch  # takes seconds, and a step of a study that only counts cores does not need it
+
+    try:
+        return torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is one that torch has, such as 'cpu' or 'cuda'; got {given!r}.") from error
+
+
+def cores() -> int:
+    """How many cores this process may use; all there are where the system cannot say, as on macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
