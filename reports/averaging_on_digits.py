@@ -118,7 +118,7 @@ def report(scores: pd.DataFrame, baseline: str) -> str:
                 continue
             g = gains.loc[row.strategy]
             lines.append(
-                f"{head} {g['mean']:+.1f} | [{g['low']:+.1f}, {g['high']:+.1f}] | {g['better']} of {g['n']} | {row.n} | {row.missing} |"
+                f"{head} {g['mean']:+.1f} | {wk.comparison.brackets(g['low'], g['high'])} | {g['better']} of {g['n']} | {row.n} | {row.missing} |"
             )
         lines.append("")
     return "\n".join(lines)

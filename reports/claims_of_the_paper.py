@@ -6,7 +6,7 @@
 
 Prints Markdown for reports/LOG.md. Differences are points on the unseen domain, paired by target and seed, with 95 % t
 intervals over pairs, and over the means of the targets: pairs of one target are alike, so the second is the one for a
-domain that is not among them. Each interval gets its own word.
+domain that is not among them. Each interval gets its own word; of fewer than three pairs, or targets, there is none.
 
 (a) averaging improves distillation    an average minus the last iterate, minus best validation: above zero
 (b) SWAD, SMA and WAKD are on par      each minus another: within the margin on both sides of zero
@@ -17,6 +17,7 @@ domain that is not among them. Each interval gets its own word.
 import argparse
 from collections.abc import Callable
 from itertools import combinations
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +27,11 @@ import wakd_kit as wk
 from wakd_kit.averaging import choose
 from wakd_kit.comparison import brackets, paired, probability
 from wakd_kit.evaluation import score_choices
+from wakd_kit.files import read_table
 
 AVERAGES = ("WAKD", "SWAD", "SMA")
 BEGINS = (0.05, 0.2, 0.4, 0.6, 0.8)
+UNKNOWN = "–"  # too few pairs, or targets, for an interval
 HEAD = "| difference | mean | 95 % | | 95 %, target means | | better | p, Holm |\n|---|---|---|---|---|---|---|---|"
 
 
@@ -44,14 +47,14 @@ def table(scores: pd.DataFrame, contrasts: list, says: Callable[[float, float], 
 
 
 def improves(low: float, high: float) -> str:
-    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+    return "better" if low > 0 else "worse" if high < 0 else UNKNOWN if isnan(low) else "not told apart"
 
 
 def on_par(margin: float) -> Callable[[float, float], str]:
     def says(low: float, high: float) -> str:
         if -margin < low and high < margin:
             return f"on par within {margin:g}"
-        return "differ" if low > 0 or high < 0 else "undecided"
+        return "differ" if low > 0 or high < 0 else UNKNOWN if isnan(low) else "undecided"
 
     return says
 
@@ -60,7 +63,7 @@ def no_worse(margin: float) -> Callable[[float, float], str]:
     def says(low: float, high: float) -> str:
         if low > -margin:
             return "better" if low > 0 else f"not worse by {margin:g}"
-        return "worse" if high < 0 else "undecided"
+        return "worse" if high < 0 else UNKNOWN if isnan(low) else "undecided"
 
     return says
 
@@ -82,10 +85,12 @@ def main() -> None:
     options.add_argument("report", type=Path, help="a rendered study's folder, with its scores.csv")
     options.add_argument("--runs", type=Path, help="its recordings")
     options.add_argument("--student", default="KD")
-    options.add_argument("--averages", nargs="+", default=AVERAGES, help="their labels, first the one without validation")
+    options.add_argument(
+        "--averages", nargs="+", default=AVERAGES, help="their labels, first the one without validation"
+    )
     options.add_argument("--margin", type=float, default=1.0, help="points that count as on par")
     given = options.parse_args()
-    scores, student = pd.read_csv(given.report / "scores.csv"), given.student
+    scores, student = read_table(given.report / "scores.csv"), given.student
     free, *others = given.averages
 
     def against(first: str, second: str) -> tuple:

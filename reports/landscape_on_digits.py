@@ -16,8 +16,8 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import landscape, landscape_figures
-from wakd_kit.comparison import interval
 from wakd_kit.recording import write_state
+from wakd_kit.statistics import interval
 
 RECIPE = {"segment_length": 30, "learning_rate": 0.01, "resume": True, "progress": False}
 STRATEGIES = ["last", {"name": "wakd", "label": "WAKD", "begin": 0.6}, {"name": "swad", "label": "SWAD"}]
@@ -84,7 +84,7 @@ def flat(run: wk.Run, choices: dict, directions: int) -> pd.DataFrame:
 
 def mean_and_interval(values: pd.Series) -> str:
     low, high = interval(values)
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]" if len(values) > 1 else f"{values.mean():.3f}"
+    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{values.mean():.3f}"
 
 
 def main() -> None:

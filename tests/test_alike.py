@@ -117,6 +117,23 @@ def test_students_that_gain_alike_but_for_noise_are_rarely_called_different():
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09  # 0.05, give or take 3 standard errors
 
 
+def test_two_blocks_or_gains_that_agree_on_a_grid_are_no_certainty():
+    scores = long({"KD": [1, 2, 3, 4], "CE": [2, 3, 4, 5]})
+    two = alike.spread(scores[scores["target"] == "ink"], **LABELS)
+    assert (two.students, two.blocks) == (2, 2) and np.isnan([two.p, two.p_ranks, two.noise]).all()
+    assert np.isnan(alike.spread(scores, **LABELS).p), (
+        "students that differ by the same in every block have no residual"
+    )
+    on_grid = alike.spread(scores.assign(n=100), **LABELS)  # but the grid has one: they may have been rounded to it
+    assert on_grid.noise == pytest.approx(np.sqrt(1 / 6 / 4)) and 0.01 < on_grid.p < 0.2 and on_grid.p_ranks == 1 / 8
+
+
+def test_two_pairs_have_no_interval():
+    scores = long({"KD": [1, 1, 3, 4]})
+    row = alike.before_after(scores[scores["target"] == "ink"].assign(n=50), **LABELS).iloc[0]
+    assert row["n"] == 2 and row[["low", "high", "source_low", "source_high", "p", "p_holm"]].isna().all()
+
+
 def test_nothing_is_said_of_one_student():
     scores = long({"KD": [1, 2, 3, 4]})
     apart = alike.spread(scores, **LABELS)
@@ -167,7 +184,7 @@ def test_one_pair_is_counted_apart():
         (scores["student"] == "CE") & (scores["target"] == "ink") & (scores["strategy"] == "WAKD"), "accuracy"
     ] = np.nan
     said = alike.findings(alike.before_after(scores, **LABELS), alike.spread(scores, **LABELS), **LABELS)[0]
-    assert "for 1 of 1 students" in said and "Of 1 students with one pair nothing can be said." in said
+    assert "for 1 of 1 students" in said and "Of 1 student with fewer than 3 pairs nothing can be said." in said
 
 
 def test_objectives_are_told_with_what_is_not_their_default():

@@ -69,6 +69,22 @@ def test_seeds_that_agree_about_targets_that_do_not_are_told_apart(tmp_path, mon
     assert line.split(" | ")[3] == "better" and line.split(" | ")[5] == "not told apart"
 
 
+def test_two_targets_and_two_pairs_have_no_word(tmp_path, monkeypatch, capsys):
+    rows = [
+        ("KD", name, "target", target, seed, 0.5 + 0.01 * i + 0.001 * seed)
+        for target in ("NA", "007")
+        for seed in range(2)
+        for i, name in enumerate(("last", *NAMES))
+    ]
+    columns = ["student", "strategy", "role", "target", "seed", "accuracy"]
+    for part, words in ((rows, ("better", "–")), (rows[:10], ("–", "–"))):
+        pd.DataFrame(part, columns=columns).assign(n=100).to_csv(tmp_path / "scores.csv", index=False)
+        monkeypatch.setattr("sys.argv", [str(SCRIPT), str(tmp_path)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| KD: SMA - last")]
+        assert (line.split(" | ")[3], line.split(" | ")[5]) == words and "nan" not in line
+
+
 def test_wakd_begun_elsewhere_is_scored_from_the_recording(run, split, tmp_path, monkeypatch):
     shutil.copytree(run.folder, tmp_path / "c-s0" / "KD")
     load = wk.load_run

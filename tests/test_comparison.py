@@ -106,8 +106,7 @@ def test_differences_are_paired_by_target_and_seed(scores):
     assert sorted(row["pairs"]) == pytest.approx([1, 2, 3, 4])
     assert row[["mean", "low", "high"]].tolist() == pytest.approx([2.5, 2.5 - 2.0542605, 2.5 + 2.0542605], abs=1e-6)
     assert row[["n", "missing", "better", "targets"]].tolist() == [4, 0, 4, 2]
-    # target means 1.5 and 3.5: half width t(.975, 1) = 12.7062 times 1.4142 / sqrt(2)
-    assert row[["target_low", "target_high"]].tolist() == pytest.approx([2.5 - 12.7062, 2.5 + 12.7062], abs=1e-3)
+    assert row[["target_low", "target_high"]].isna().all(), "two target means have no interval"
     assert row["label"] == "kd: wakd - last"
 
 
@@ -144,6 +143,21 @@ def test_every_difference_has_a_bootstrap_and_a_p_corrected_for_all_rows(scores)
                  for t in rng.integers(2, size=2)]  # fmt: skip
         means = np.reshape(drawn, (20_000, 4)).mean(axis=1)
         assert (row.boot_low, row.boot_high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.26)
+
+
+# ---- domains called like columns
+
+
+@pytest.mark.parametrize("name", ["mean", "sd", "se", "n", "missing", "student", "strategy", "source", "domain mean"])
+def test_a_domain_never_replaces_a_column(name):
+    runs = [(name, 0), (name, 1), ("mean", 0), ("mean", 1), ("photo", 0), ("photo", 1)]
+    table = comparison.summary(long({("kd", "last"): dict(zip(runs, (0.9, 0.7, 0.9, 0.7, 0.2, 0.4)))}))
+    usual = comparison.summary(long({("kd", "last"): dict(zip(runs[2:], (0.9, 0.7, 0.2, 0.4)))}))
+    assert table.columns.is_unique and len(table.columns) == len(usual.columns) + (name != "mean")
+    row = table.iloc[0]
+    assert (row["student"], row["strategy"]) == ("kd", "last") and row["photo"] == pytest.approx(30)
+    assert row[comparison.columns_of([name])[name]] == row["domain mean"] == pytest.approx(80)
+    assert row["mean"] == pytest.approx(np.mean([80] * (1 + (name != "mean")) + [30]))
 
 
 # ---- ranks
@@ -208,7 +222,7 @@ def test_scores_on_one_target_are_listed_seed_by_seed():
 # ---- sentences
 
 ROW = {"label": "kd: wakd - last", "mean": 2.5, "low": 0.4, "high": 4.6, "n": 4, "missing": 0, "better": 4}
-ROW |= {"targets": 2, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.2}
+ROW |= {"targets": 3, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.04}
 
 
 @pytest.mark.parametrize(
@@ -217,13 +231,19 @@ ROW |= {"targets": 2, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.2}
         (
             {},
             "kd: wakd - last: +2.5 points [+0.4, +4.6], higher on these domains; better in 4 of 4 target x seed pairs; "
-            "over the 2 target means [-10.2, +15.2].",
+            "over the 3 target means [-10.2, +15.2].",
         ),
         ({"mean": -2, "low": -3, "high": -1}, "-2.0 points [-3.0, -1.0], lower on these domains;"),
+        (
+            {"p_holm": 0.2},
+            "[+0.4, +4.6], suggestive of higher on these domains (p 0.200 with Holm's correction); better",
+        ),
         ({"low": -0.1}, "+2.5 points [-0.1, +4.6], not distinguishable from no difference;"),
         ({"low": 0.0}, "not distinguishable"),
         ({"missing": 2}, "pairs; 2 left out for want of a score on both sides; over"),
-        ({"targets": 1}, "4 of 4 target x seed pairs."),
+        ({"targets": 2}, "4 of 4 target x seed pairs."),
+        ({"n": 2, "low": np.nan}, "kd: wakd - last: +2.5 points, two pairs only; nothing can be said."),
+        ({"low": np.nan}, "kd: wakd - last: +2.5 points in each of 4 pairs; without a spread, nothing can be said."),
         ({"n": 1, "low": np.nan}, "kd: wakd - last: +2.5 points, one pair only; nothing can be said."),
         ({"n": 0, "missing": 4}, "kd: wakd - last: no pair with a score on both sides; nothing can be said."),
     ],
@@ -249,7 +269,7 @@ def test_a_difference_with_one_pair_is_printed_with_dashes():
 def test_differences_are_printed_with_their_intervals_and_p(scores):
     table = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))]).assign(boot_low=-0.04, p=0.0004, p_holm=0.25)
     printed = comparison.rounded(table).iloc[0]
-    assert printed["95 % t"] == "[+0.4, +4.6]" and printed["95 % t, target means"] == "[-10.2, +15.2]"
+    assert printed["95 % t"] == "[+0.4, +4.6]" and printed["95 % t, target means"] == "–"
     assert (printed["p"], printed["p, Holm"]) == ("<0.001", "0.250")
     assert printed["95 % bootstrap"].startswith("[-0.0, ") and printed["better"] == "4 of 4"
 
@@ -257,20 +277,24 @@ def test_differences_are_printed_with_their_intervals_and_p(scores):
 def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     rows = [
         {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0, "p_holm": 0.04},
-        {**ROW, "label": "even", "low": -1.0},
-        {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0},
-        {**ROW, "label": "alone", "n": 1, "low": np.nan, "high": np.nan},
-        {**ROW, "label": "none", "n": 0},
+        {**ROW, "label": "even", "low": -1.0, "p_holm": 0.2},
+        {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0, "p_holm": 0.2},
+        {**ROW, "label": "same", "low": np.nan, "high": np.nan, "p_holm": np.nan},
+        {**ROW, "label": "both", "n": 2, "low": np.nan, "high": np.nan, "p_holm": np.nan},
+        {**ROW, "label": "alone", "n": 1, "low": np.nan, "high": np.nan, "p_holm": np.nan},
+        {**ROW, "label": "none", "n": 0, "low": np.nan, "high": np.nan, "p_holm": np.nan},
     ]
-    found, even, alone, none, count = comparison.findings(pd.DataFrame(rows))
+    found, even, same, both, alone, none, count = comparison.findings(pd.DataFrame(rows))
     assert found == comparison.verdict(pd.Series(rows[0]))
     assert even == ("Not distinguishable from no difference: even (+2.5 [-1.0, +4.6]), also even (-1.0 [-4.0, +0.0]).")
+    assert same == "The same in every pair, so without a spread nothing can be said: same."
+    assert both == "Two pairs only, so nothing can be said: both."
     assert (alone, none) == (
         "One pair only, so nothing can be said: alone.",
         "No pair with a score on both sides: none.",
     )
     assert count == (
-        "5 differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction for all of them, "
+        "3 differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction for all of them, "
         "1 keeps p < 0.05: better."
     )
     rows[0]["p_holm"] = 0.05
@@ -284,11 +308,42 @@ def test_of_many_differences_those_that_hold_are_told_and_the_rest_counted():
     rows = [{**ROW, "label": f"row {i}", "p_holm": 0.3} for i in range(21)]
     rows[3] = {**rows[3], "p_holm": 0.01}
     rows[4] = {**rows[4], "low": -1.0}
-    held, even, more, count = comparison.findings(pd.DataFrame(rows))
+    rows += [{**ROW, "label": f"alone {i}", "n": 1, "low": np.nan, "high": np.nan, "p_holm": np.nan} for i in range(30)]
+    held, even, alone, more, count = comparison.findings(pd.DataFrame(rows))
     assert held == comparison.verdict(pd.Series(rows[3]))
     assert even == "Not distinguishable from no difference: 1 of them."
     assert more.startswith("19 more leave out zero by themselves") and "of 21 looks about 1 would" in more
-    assert count.endswith("1 keeps p < 0.05: row 3.")
+    assert alone.startswith("One pair only, so nothing can be said: alone 0, "), "and they are no looks"
+    assert count.startswith("21 differences") and count.endswith("1 keeps p < 0.05: row 3.")
+
+
+def test_differences_with_one_pair_are_no_looks():
+    one = {**ROW, "n": 1, "low": np.nan, "high": np.nan, "p_holm": np.nan}
+    rows = [{**one, "label": f"alone {i}"} for i in range(28)] + [{**ROW, "label": f"row {i}"} for i in range(2)]
+    *_, count = comparison.findings(pd.DataFrame(rows))
+    assert count.startswith("2 differences were looked at"), "28 others could not have left out zero"
+    assert len(comparison.findings(pd.DataFrame(rows[:29]))) == 2, "one verdict, and those that say nothing"
+
+
+@pytest.mark.parametrize("images", [0, 898])
+def test_two_seeds_that_agree_are_no_finding(images):
+    """Accuracies on a grid of 1 / images are often equal, and with them differences: two say nothing."""
+    seeds = [("ink", 0), ("ink", 1)]
+    both = long({("kd", "last"): dict.fromkeys(seeds, 0.5), ("kd", "wakd"): dict.fromkeys(seeds, 0.51)})
+    table = comparison.paired(both.assign(**{"n": images} if images else {}), [(("kd", "wakd"), ("kd", "last"))])
+    numbers = ["low", "high", "boot_low", "boot_high", "p", "p_holm", "target_low", "target_high"]
+    assert table[numbers].isna().all(axis=None)
+    assert comparison.findings(table) == ["Two pairs only, so nothing can be said: kd: wakd - last."]
+
+
+def test_equal_differences_are_as_sure_as_the_grid_of_images_allows():
+    three = [("ink", 0), ("ink", 1), ("ink", 2)]
+    both = long({("kd", "last"): dict.fromkeys(three, 0.5), ("kd", "wakd"): dict.fromkeys(three, 0.51)})
+    contrast = [(("kd", "wakd"), ("kd", "last"))]
+    coarse, fine = (comparison.paired(both.assign(n=n), contrast).iloc[0] for n in (100, 10_000))
+    assert coarse["low"] < 0 < coarse["high"] and coarse["p"] > 0.05  # one image of a hundred in each
+    assert 0 < fine["low"] < 1 < fine["high"] and 0 < fine["p"] < 0.001  # a hundred of ten thousand
+    assert "in each of 3 pairs" in comparison.verdict(comparison.paired(both, contrast).iloc[0])
 
 
 # ---- one run
@@ -324,6 +379,20 @@ def test_answers_compare_with_the_baseline_and_name_the_noise():
     assert swad == "swad found no window: too short"
     assert ema == "ema scores 53.0% on west, +3.0 points against last."
     assert "One run on 100 images" in noise and "about 5.0 points" in noise  # sqrt(.5 * .5 / 100)
+
+
+def test_a_baseline_without_a_window_is_a_sentence():
+    swad, none, last, ema, noise = comparison.answers(ONE.iloc[[2, 3, 0, 1, 4, 5]], baseline="swad")
+    assert swad == "swad found no window: too short" and none == "So nothing is compared with swad."
+    assert (last, ema) == ("last scores 50.0% on west.", "ema scores 53.0% on west.")
+    assert "about 5.0 points" in noise and "nan" not in noise
+    nothing = ONE[ONE["strategy"] == "swad"]
+    assert comparison.answers(nothing, baseline="swad") == [swad, none]
+
+
+def test_a_domain_called_strategy_keeps_its_column():
+    table = comparison.one_run(ONE.replace({"domain": {"ink": "strategy", "west": "picked"}}))
+    assert table.columns.tolist() == ["strategy", "picked (unseen)", "domain strategy", "picked"]
 
 
 def test_answer_gives_one_average_on_both_sides():
@@ -384,10 +453,89 @@ def test_only_the_runs_and_strategies_asked_for_are_compared(study):
     assert [run.name for run in some.runs] == ["student"]
     assert list(some.choices(some.runs[0])) == ["wakd", "last"] == list(some.picks()["strategy"])
     assert list(some.scores["strategy"].unique()) == ["wakd", "last", "deployed"]
-    with pytest.raises(RunProblem, match="unevaluated was not evaluated with last"):
-        comparison.collect(root, only=["student", "unevaluated"], strategies=["last"])
+    with pytest.raises(RunProblem, match=r"No evaluated run below .*: unevaluated \(not evaluated\); train some"):
+        comparison.collect(root, only=["unevaluated"], strategies=["last"])
     with pytest.raises(RunProblem, match=r"was not evaluated with sma\."):
         comparison.collect(root, only=["student"], strategies=["last", "sma"])
+
+
+def test_what_is_missing_is_named_and_hides_nothing(study, split):
+    root = study.runs[0].folder.parent
+    only = ["student", "unevaluated", "x-s0/DKD", "later", "teacher"]
+    some = comparison.collect(root, only=only, strategies=["last", "wakd"])
+    assert [run.name for run in some.runs] == ["student", "teacher"]
+    assert some.about().endswith(
+        "Not among them: unevaluated (not evaluated), x-s0/DKD (no finished recording), later (no finished recording)."
+    )
+    assert some.contrasts("last", "DKD") == some.contrasts("last"), "a reference that is missing is nobody's"
+    assert some.pupils.missing == some.missing
+    wk.evaluate(some.runs[0], {"sma": averaging.uniform(some.runs[0].source_curves)}, split)
+    lost = comparison.collect(root, only=["student", "teacher"], strategies=["last", "sma"])
+    assert lost.about().endswith("Not among them: teacher (not evaluated with sma).")
+    assert {*lost.picks()["strategy"]} == {"last", "sma"} and list(lost.choices(lost.runs[1])) == ["last"]
+
+
+def test_recordings_that_were_set_aside_are_no_students_and_links_are_followed(study, tmp_path):
+    root = study.runs[0].folder.parent
+    shutil.copytree(root / "student", root / "student.before-20261126-101010")
+    shutil.copytree(root / "student", root / "x.before-20261126-101010" / "student")
+    assert [run.name for run in comparison.collect(root).runs] == ["student", "teacher"]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "old").symlink_to(root, target_is_directory=True)
+    (linked / "old again").symlink_to(root, target_is_directory=True)
+    (root / "round").symlink_to(linked, target_is_directory=True)
+    assert [run.name for run in comparison.collect(linked).runs] == ["student", "teacher"]
+    (tmp_path / "one").symlink_to(root / "student", target_is_directory=True)
+    assert len(comparison.collect(tmp_path / "one").runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"benchmark": "digits", "fingerprint": "other", "options": {"size": 32}}, "images"),
+        ({"classes": ["a", "b"]}, "classes"),
+        ({"validation": 0.5}, "shares held out"),
+    ],
+    ids=["benchmark", "classes", "validation"],
+)
+def test_runs_of_different_benchmarks_are_never_pooled(study, changes, what):
+    folder = study.runs[0].folder
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["split"] |= changes
+    (folder / "settings.json").write_text(json.dumps(settings))
+    for only in ([], ["teacher", "student"]):
+        with pytest.raises(RunProblem, match=f"Runs on different {what} are not compared: .*student is of .*teacher is of|"
+                           f"Runs on different {what} are not compared: .*teacher is of .*student is of"):  # fmt: skip
+            comparison.collect(folder.parent, only=only)
+
+
+def test_runs_of_one_name_that_were_not_trained_alike_are_told(study):
+    root = study.runs[0].folder.parent
+    other = shutil.copytree(root / "student", root / "more" / "student")
+    settings = json.loads((other / "settings.json").read_text())
+    settings["split"]["seed"], settings["learning_rate"], settings["student"]["name"] = 1, 0.5, "resnet18_w24"
+    (other / "settings.json").write_text(json.dumps(settings))
+    said = comparison.collect(root).about()
+    assert "student (resnet18_w24, resnet10t)" in said or "student (resnet10t, resnet18_w24)" in said
+    assert "Runs called student were not trained alike: model " in said and "learning rate " in said
+    assert "0.5 (in 1)" in said and "0.03 (in 1)" in said and "called teacher" not in said
+
+
+def test_a_strategy_called_deployed_is_compared(study):
+    pupil = study.runs[0]
+    (pupil.folder / "deployed.json").unlink()  # it deployed nothing: somebody called a strategy so
+    both = comparison.collect(pupil.folder.parent)
+    assert (("student", "deployed"), ("student", "last")) in both.contrasts("last")
+    assert (("teacher", "deployed"), ("teacher", "last")) not in both.contrasts("last")
+    assert "deployed" in set(both.picks().query("student == 'student'")["strategy"])
+    assert "deployed" not in set(both.picks().query("student == 'teacher'")["strategy"])
+    asked = comparison.collect(pupil.folder.parent, strategies=["last", "deployed"])
+    assert {*asked.choices(asked.runs[1])} == {"last", "deployed"}
+    values = {
+        ("kd", s): dict(zip(RUNS, a)) for s, a in (("last", (0.5, 0.6, 0.5, 0.6)), ("deployed", (0.6, 0.7, 0.6, 0.7)))
+    }
+    assert {*comparison.ranks(long(values).assign(deployed=False))["strategy"]} == {"last", "deployed"}
 
 
 def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(study):
@@ -409,7 +557,7 @@ def test_contrasts_are_within_students_and_never_with_what_a_teacher_deploys(stu
 )
 def test_students_are_compared_with_one_reference_with_their_own_or_with_each_other(reference, between):
     recorded = SimpleNamespace(
-        students=["teacher", "A", "B", "B kd", "A kd"], shown=lambda baseline: [baseline], _strategies=dict
+        students=["teacher", "A", "B", "B kd", "A kd"], shown=lambda baseline: [baseline], _strategies=dict, missing=()
     )
     if isinstance(between, str):
         with pytest.raises(RunProblem, match=re.escape(between)):

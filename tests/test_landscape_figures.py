@@ -308,22 +308,6 @@ def test_labels_beside_the_axis_keep_their_order_and_a_distance(recorded):
         assert np.diff(heights).min() > 0.999 * gap and heights[-1] <= axis.get_ylim()[1] + 1e-9
 
 
-def test_never_falling_is_the_nearest_sequence_that_never_falls():
-    nearest = landscape_figures._never_falling
-    np.testing.assert_allclose(nearest(np.array([1.0, 3.0, 2.0, 2.5, 9.0])), [1, 2.5, 2.5, 2.5, 9])
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=6)
-    best = min(  # every way to cut it into blocks of one mean
-        (
-            np.concatenate([np.full(len(b), b.mean()) for b in np.split(values, cuts)])
-            for n in range(6)
-            for cuts in itertools.combinations(range(1, 6), n)
-        ),
-        key=lambda s: ((s - values) ** 2).sum() if (np.diff(s) >= -1e-12).all() else np.inf,
-    )
-    np.testing.assert_allclose(nearest(values), best)
-
-
 # ---- all of them
 
 

@@ -185,6 +185,13 @@ def test_differences_of_flatness_are_said_with_their_intervals():
     assert first.endswith(f", {paired.mean():+.3f} [{low:+.3f}, {high:+.3f}] at 2.")
 
 
+def test_two_directions_have_no_interval_and_no_verdict():
+    table = rises(lambda role, radius: -0.5)
+    told = findings.flatter(table[table["direction"] < 2], **BOTH)
+    assert told[-1] == "Fewer than 3 directions do not tell whether WAKD is flatter."
+    assert "over 2 directions" in told[0] and "[" not in told[0] and "nan" not in " ".join(told)
+
+
 def test_without_an_average_nothing_is_compared():
     (sentence,) = findings.flatter(rises(lambda *_: 0), baseline="last", average=None)
     assert sentence == "There is no average here whose flatness could be compared with that of last."

@@ -53,6 +53,8 @@ def test_the_best_of_each_student_is_bold_by_its_value_and_not_by_its_digits():
     assert text.count("textbf") == 4
     two = latex.booktabs(TABLE.assign(mean=1.0), caption="", label="t", best=["mean"])
     assert two.count("textbf{1.0}") == 4, "ties share it"
+    close = latex.booktabs(TABLE.assign(mean=[1.04, 1.01] * (len(TABLE) // 2)), caption="", label="t", best=["mean"])
+    assert close.count("textbf{1.0}") == len(TABLE), "and so do those that print alike"
 
 
 @pytest.mark.parametrize(

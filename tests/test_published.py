@@ -112,6 +112,12 @@ def test_another_teacher_no_teacher_and_a_domain_that_was_not_left_out_are_other
     assert not len(published.beside(study(targets=DOMAINS[:3])))
 
 
+def test_a_strategy_that_was_evaluated_and_is_not_compared_has_no_row():
+    some = study()
+    some.scores = some.scores[some.scores["strategy"] != "WAKD"]
+    assert not len(published.beside(some))
+
+
 def test_one_run_of_another_setting_is_enough_to_compare_nothing():
     mixed = study()
     mixed.runs[1].settings["steps"] = 49_000

@@ -1,14 +1,25 @@
 """Intervals and tests against scipy, plain loops and published examples."""
 
-from itertools import combinations, product
+from itertools import combinations, permutations, product
+from math import factorial
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from wakd_kit.statistics import bootstrap_interval, cliques, holm, interval, p_value, rank_correlation, rank_methods
+from wakd_kit.statistics import (
+    FEWEST,
+    bootstrap_interval,
+    cliques,
+    friedman_p,
+    holm,
+    interval,
+    p_value,
+    rank_correlation,
+    rank_methods,
+)
 
-VALUES = [np.random.default_rng(n).normal(0.3, 1, n) for n in (2, 5, 20)]
+VALUES = [np.random.default_rng(n).normal(0.3, 1, n) for n in (3, 5, 20)]
 
 
 # ---- Student's t
@@ -28,11 +39,26 @@ def test_an_interval_that_ends_at_zero_has_the_p_of_its_level(values):
     assert p_value(values - low) == pytest.approx(0.1, rel=1e-6)
 
 
-def test_one_value_says_nothing_and_equal_values_leave_no_doubt():
-    for few in ([], [1.0]):
-        assert np.isnan([*interval(few), p_value(few)]).all()
-    assert p_value([0.0, 0.0, 0.0]) == 1 and p_value([2.0, 2.0]) == 0
-    assert interval([2.0, 2.0, 2.0]) == (2, 2)
+@pytest.mark.parametrize("few", [[], [1.0], [1.5, 1.5], [1.0, 2.0]], ids=str)
+def test_fewer_than_three_values_say_nothing(few):
+    assert FEWEST == 3
+    for step in (0, 0.1):
+        assert np.isnan([*interval(few, step=step), p_value(few, step=step), *bootstrap_interval([few])]).all()
+
+
+def test_equal_values_are_no_certainty():
+    same = [100 * (a - b) for a, b in ((0.53, 0.5), (0.63, 0.6), (0.33, 0.3))]  # 3, but for the last bits
+    assert np.isnan([*interval(same), p_value(same), *bootstrap_interval([same])]).all(), "their spread is not known"
+    # on a grid of 0.5: a sd of 0.5 / sqrt(6), t(.975, 2) = 4.302653
+    low, high = interval(same, step=0.5)
+    assert (low, high) == pytest.approx((3 - 4.302653 * 0.5 / np.sqrt(18), 3 + 4.302653 * 0.5 / np.sqrt(18)), abs=1e-5)
+    assert p_value(same, step=0.5) == pytest.approx(2 * scipy.stats.t.sf(3 * np.sqrt(18) / 0.5, 2))
+    assert p_value([0.0] * 3, step=0.5) == 1 and interval([0.0] * 3, step=0.5)[0] < 0
+
+
+def test_a_grid_that_is_finer_than_the_spread_changes_nothing():
+    values = VALUES[1]
+    assert p_value(values, step=0.1) == p_value(values) and interval(values, step=0.1) == interval(values)
 
 
 # ---- bootstrap
@@ -68,16 +94,16 @@ def test_the_bootstrap_draws_from_all_resamples_of_targets_and_of_seeds_within_t
 
 
 def test_targets_of_unequal_size_are_resampled_with_their_own_values():
-    low, high = bootstrap_interval([[1.0, 1.0, 1.0], [1.0]])
-    assert low == high == 1, "nothing is drawn from where a short target was padded"
-    assert bootstrap_interval([[1.0, 3.0], []]) == bootstrap_interval([[1.0, 3.0]]), "an empty target is none"
+    low, high = bootstrap_interval([[2.0, 2.0, 2.0], [1.0]])
+    assert (low, high) == (1, 2), "nothing is drawn from where a short target was padded"
+    assert bootstrap_interval([[1.0, 3.0, 4.0], []]) == bootstrap_interval([[1.0, 3.0, 4.0]]), "an empty target is none"
 
 
-def test_the_bootstrap_is_repeatable_and_needs_two_values():
+def test_the_bootstrap_is_repeatable():
     clusters = [VALUES[1], VALUES[2]]
     assert bootstrap_interval(clusters) == bootstrap_interval(clusters)
     assert bootstrap_interval(clusters) != bootstrap_interval(clusters, seed=1)
-    assert np.isnan(bootstrap_interval([[1.0]])).all() and np.isnan(bootstrap_interval([])).all()
+    assert np.isnan(bootstrap_interval([])).all()
 
 
 def test_the_bootstrap_of_one_cluster_agrees_with_scipys_percentile_interval():
@@ -162,7 +188,7 @@ def test_the_example_of_demsar_has_his_numbers():
     assert found.statistic > plain, "correcting for ties makes it larger"
     assert found.difference == pytest.approx(2.569 * np.sqrt(20 / (6 * 14)), abs=1e-3)
     f = 13 * found.statistic / (14 * 3 - found.statistic)
-    assert found.p == pytest.approx(scipy.stats.f.sf(f, 3, 39), rel=1e-9)
+    assert found.p == pytest.approx(scipy.stats.f.sf(f, 3, 39), abs=0.003), "he takes the F distribution, we all tables"
 
 
 def test_the_critical_difference_is_nemenyis_at_another_level():
@@ -173,7 +199,55 @@ def test_the_critical_difference_is_nemenyis_at_another_level():
 def test_methods_that_never_differ_and_methods_that_always_do():
     assert rank_methods(np.ones((4, 3))).p == 1
     always = rank_methods(np.tile([3.0, 2.0, 1.0], (4, 1)))
-    assert always.mean.tolist() == [1, 2, 3] and always.p == 0
+    assert always.mean.tolist() == [1, 2, 3] and always.p == pytest.approx(1 / 6**3)
+
+
+def slow_friedman(ranks):
+    """The share of all tables, each block in every order, whose statistic is at least this one."""
+    orders = [list(permutations(block)) for block in ranks]
+    seen = (ranks.sum(0) ** 2).sum()
+    return np.mean([(np.sum(table, 0) ** 2).sum() >= seen - 1e-9 for table in product(*orders)])
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 3), (4, 2), (6, 2), (2, 4), (3, 4), (2, 5)], ids=str)
+@pytest.mark.parametrize("digits", [6, 0], ids=["no ties", "ties"])
+def test_friedmans_p_is_the_share_of_all_tables_where_blocks_are_few(shape, digits):
+    for seed in range(3):
+        scores = np.random.default_rng([*shape, seed]).normal(0, 1, shape).round(digits)
+        ranks = scipy.stats.rankdata(-scores, axis=1)
+        assert rank_methods(scores).p == pytest.approx(slow_friedman(ranks), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 2), (2, 3), (3, 2), (4, 2), (4, 3), (2, 6)])
+def test_blocks_that_agree_are_as_likely_as_there_are_orders(n, k):
+    assert rank_methods(np.tile(np.arange(k, 0, -1.0), (n, 1))).p == pytest.approx(factorial(k) ** -(n - 1.0))
+
+
+@pytest.mark.parametrize(("n", "k"), [(12, 6), (40, 4), (5, 8), (3, 20)])
+def test_where_blocks_are_many_friedmans_p_is_that_of_drawn_tables(n, k):
+    """Against 20,000 drawn tables: 4 standard errors of their share, and 0.004 for an F that is an approximation."""
+    rng = np.random.default_rng([n, k])
+    drawn = rng.permuted(np.broadcast_to(np.arange(k), (20_000, n, k)), axis=2).sum(axis=1)
+    sums = ((drawn - drawn.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    for share in (0.5, 0.05, 0.01):
+        table = min((rng.permuted(np.broadcast_to(np.arange(k), (n, k)), axis=1) for _ in range(300)),
+                    key=lambda t: abs(((t.sum(0) - t.sum(0).mean()) ** 2).sum() - np.quantile(sums, 1 - share)))  # fmt: skip
+        seen = ((table.sum(0) - table.sum(0).mean()) ** 2).sum()
+        expected = (sums >= seen).mean()
+        assert rank_methods(-table).p == pytest.approx(expected, abs=0.004 + 4 * np.sqrt(share / 20_000))
+
+
+def test_a_p_that_is_approximated_is_never_zero():
+    assert friedman_p(4, 8, 4 * 7) == pytest.approx(factorial(8) ** -3.0)
+
+
+@pytest.mark.parametrize(("n", "k", "difference"), [(2, 2, None), (4, 2, 2), (5, 2, 2), (6, 2, None), (4, 3, None)])
+def test_two_methods_on_few_blocks_are_told_apart_only_where_friedman_tells_them(n, k, difference):
+    """Nemenyi's difference on four blocks of two is 0.98: two that agree four times, p 1/8, would be told apart."""
+    found = rank_methods(np.tile(np.arange(k, 0, -1.0), (n, 1)))
+    nemenyi = scipy.stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n))
+    assert found.difference == pytest.approx(difference or nemenyi)
+    assert (found.difference <= np.ptp(found.mean)) == (found.p < 0.05)
 
 
 @pytest.mark.parametrize("scores", [np.ones((1, 3)), np.ones((3, 1)), np.ones(3), [[1, np.nan], [1, 2]]])

@@ -14,14 +14,13 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .averaging import Coefficients
 from .comparison import summary
-from .evaluation import predict, scored_domains
-from .predictions import Predicted, keep, kept, predicted
+from .evaluation import measured
+from .predictions import Predicted, keep, kept
 from .recorded import DEPLOYED, Recorded
-from .recording import RunProblem
+from .recording import RunProblem, measuring
 from .run import Run
 
 
@@ -52,7 +51,9 @@ def predictions(study: Recorded, strategies: Sequence[str]) -> list[Found]:
     for run in study.runs:
         teaches = run.name == "teacher"
         by_strategy = of_run(run, [*strategies, DEPLOYED] if teaches else strategies)
-        found.append(Found(run, by_strategy, by_strategy.pop(DEPLOYED, None)))
+        deployed = by_strategy.get(DEPLOYED) if teaches else None
+        compared = {label: found_by for label, found_by in by_strategy.items() if label in strategies}
+        found.append(Found(run, compared, deployed))
     return found
 
 
@@ -60,16 +61,11 @@ def of_run(run: Run, strategies: Sequence[str]) -> dict[str, dict[str, Predicted
     """``{strategy: {domain: Predicted}}`` of one run, as kept with it; what is missing is evaluated and kept."""
     known, chosen = kept(run), run.choices
     missing = [s for s in strategies if s not in known and isinstance(chosen.get(s), Coefficients)]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fresh: dict[str, dict[str, Predicted]] = {}
-    for strategy in missing:
-        model = run.model(chosen[strategy], split=run.split).to(device, memory_format=torch.channels_last)
-        fresh[strategy] = {
-            domain: predicted(predict(model, examples.images), examples.labels, role)
-            for domain, role, examples in scored_domains(run.split)
-        }
-    if fresh:
-        keep(run, fresh, chosen)
+    if missing:
+        fresh = measured(run, {s: chosen[s] for s in missing})
+        with measuring(run.folder):
+            keep(run, fresh)
     return {s: by_domain for s, by_domain in (known | fresh).items() if s in strategies}
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import fdtrc
 
-from .comparison import brackets, on_unseen, paired, probability
+from .comparison import DASH, brackets, grid, on_unseen, paired, probability
 from .objectives import objectives as registry
 from .recorded import Recorded
-from .statistics import holm, interval, p_value, rank_correlation, rank_methods, told
+from .statistics import FEWEST, holm, interval, p_value, rank_correlation, rank_methods, told
 
 
 def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
@@ -25,12 +25,12 @@ def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.Dat
     Runs in which either found no window are left out on both sides, and counted in ``missing``. Students without such
     runs come first, highest average first: means over other runs are not comparable with theirs.
     """
-    pairs, rows = _pairs(scores, baseline, average), []
+    pairs, step, rows = _pairs(scores, baseline, average), grid(scores), []
     for student in scores["student"].unique():
         every = pairs[pairs["student"] == student]
         part = every.dropna()
-        low, high = interval(part["gain"])
-        source_low, source_high = interval(part["source_gain"])
+        low, high = interval(part["gain"], step=step)
+        source_low, source_high = interval(part["source_gain"], step=grid(scores, "source"))
         rows.append(
             {
                 "student": student,
@@ -40,7 +40,7 @@ def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.Dat
                 "low": low,
                 "high": high,
                 "sd": part["gain"].std(ddof=1),
-                "p": p_value(part["gain"]),
+                "p": p_value(part["gain"], step=step),
                 "source_gain": part["source_gain"].mean(),
                 "source_low": source_low,
                 "source_high": source_high,
@@ -102,18 +102,19 @@ class Spread:
 def spread(scores: pd.DataFrame, *, baseline: str, average: str) -> Spread:
     """Do gains differ between students by more than noise? Blocks are targets x seeds, which students share.
 
-    A student without a score on both sides of every block is left out; with fewer than two students or blocks there is
-    nothing to compare and every number is NaN. Seeds of one target share its images, so p speaks of these targets.
+    A student without a score on both sides of every block is left out; with fewer than two students, or
+    ``statistics.FEWEST`` blocks, every number is NaN. Residuals are taken to be no smaller than the grid of accuracies
+    allows. Seeds of one target share its images, so p speaks of these targets.
     """
     table = gains(scores, baseline=baseline, average=average).dropna(axis="columns").to_numpy()
     n, k = table.shape
-    if min(n, k) < 2:
+    if n < FEWEST or k < 2:
         return Spread(k, n, *[float("nan")] * 5)
     means = table.mean(axis=0)
     residual = table - table.mean(axis=1, keepdims=True) - means + table.mean()
-    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    error = max((residual**2).sum() / ((n - 1) * (k - 1)), grid(scores) ** 2 / 6)
     observed = means.var(ddof=1)
-    p = float(fdtrc(k - 1, (n - 1) * (k - 1), n * observed / error)) if error else float("nan")
+    p = float(fdtrc(k - 1, (n - 1) * (k - 1), n * observed / error)) if error > 1e-12 else float("nan")
     between = np.sqrt(max(0.0, observed - error / n))
     return Spread(k, n, float(np.sqrt(observed)), float(np.sqrt(error / n)), float(between), p, rank_methods(table).p)
 
@@ -162,14 +163,14 @@ def findings(table: pd.DataFrame, apart: Spread, *, baseline: str, average: str)
 
 def counted(table: pd.DataFrame, average: str, baseline: str, what: str) -> str:
     """One sentence: how many intervals of the gain leave out zero, and how many hold with Holm's correction."""
-    known = table[table["n"] > 1]
+    known = table[table["low"].notna()]
     higher, lower, held = (int(test.sum()) for test in (known["low"] > 0, known["high"] < 0, known["p_holm"] < 0.05))
-    once = len(table) - len(known)
+    few = int((table["n"] > 0).sum() - len(known))
     return (
         f"{average} against {baseline} on unseen domains: higher for {higher} of {len(known)} {what} with a 95 % interval over "
         f"pairs that leaves out zero, lower for {lower}; {held} of them keep p < 0.05 with Holm's correction for all."
-        + f" Of {once} {what} with one pair nothing can be said."
-        * bool(once)
+        + f" Of {few} {what if few > 1 else what[:-1]} with fewer than {FEWEST} pairs nothing can be said."
+        * bool(few)
     )
 
 
@@ -228,8 +229,8 @@ def captions(study: Recorded, reference: str, *, baseline: str, average: str) ->
         "before_after": f"Accuracy in % on the domain left out, mean over {over}: before is {baseline}, after is {average}, "
         "with the paired difference in points, its 95 % t interval over pairs and the sd of pairs; p of the t test with "
         "Holm's correction for the students; the same difference on source validation, mean over its domains; n pairs, fewer "
-        f"where no window was found, and then not comparable with the others. {study.selection()}",
+        f"where no window was found, and then not comparable with the others. {DASH} {study.selection()}",
         "against": f"Accuracy of each student at {average} less that of {reference} at {average}, in points, paired by target "
         "and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target "
-        f"means. p is of the t test over all pairs; Holm's correction is for all rows. {study.selection([average])}",
+        f"means. p is of the t test over all pairs; Holm's correction is for all rows. {DASH} {study.selection([average])}",
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from .recorded import DEPLOYED, Recorded, collect
-from .statistics import bootstrap_interval, holm, interval, p_value, rank_methods
+from .statistics import DASH, FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
 
 __all__ = [
+    "DASH",
     "DEPLOYED",
     "Recorded",
     "answer",
@@ -19,7 +21,9 @@ __all__ = [
     "by_seed",
     "collapsed",
     "collect",
+    "columns_of",
     "findings",
+    "grid",
     "interval",
     "on_unseen",
     "one_run",
@@ -32,11 +36,25 @@ __all__ = [
 ]
 
 
+def columns_of(domains: Sequence[str]) -> dict[str, str]:
+    """The column of each domain in a table that has others: its name, or "domain mean" for one that is called ``mean``."""
+    own = r"(domain )*(student|strategy|picked|mean|sd|se|n|missing|source)"
+    return {domain: f"domain {domain}" if re.fullmatch(own, domain) else domain for domain in domains}
+
+
+def grid(scores: pd.DataFrame, role: str = "target") -> float:
+    """The step of the grid that accuracies lie on, in points: 100 / images, at its widest; 0 where ``n`` is not told."""
+    if "n" not in scores:
+        return 0.0
+    runs = scores[scores["role"] == role].groupby(["student", "strategy", "target", "seed"])
+    return 100 / runs["n"].sum().min() if len(runs) else 0.0
+
+
 def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
     """A fraction measured on unseen domains (``accuracy``, ``ece``, ...) per student and strategy, in per cent.
 
-    scores  long: ``student, strategy, target, seed, role`` and the measure. One column per target (mean over seeds);
-    ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
+    scores  long: ``student, strategy, target, seed, role`` and the measure. One column per target (mean over seeds), called
+    as ``columns_of`` says; ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
     standard error, sd / sqrt(seeds), as in DomainBed's tables (Gulrajani and Lopez-Paz 2021, which divide by n, not n - 1,
     under the root of sd); ``n`` runs. A strategy that found no window in some run, or was not evaluated on it, has no mean:
     a mean over the rest would not be comparable. ``missing`` counts the runs of its student without a score.
@@ -55,7 +73,7 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
             {
                 "student": student,
                 "strategy": strategy,
-                **by_target.mean(skipna=False).to_dict(),
+                **by_target.mean(skipna=False).rename(columns_of(by_target)).to_dict(),
                 "mean": average.mean(skipna=False),
                 "sd": sd,
                 "se": sd / np.sqrt(len(average)),
@@ -104,14 +122,16 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
 
     contrasts  ((student, strategy), (student, strategy)): the first minus the second
 
-    ``label``; ``student`` whose strategies they are, "" between two; ``mean``; ``low, high``: the 95 % t interval over all ``n`` target x seed pairs; ``boot_low, boot_high``: the
-    bootstrap's, targets resampled and seeds within them (``statistics.bootstrap_interval``); ``p`` of the t test over all
-    pairs and ``p_holm`` with Holm's correction over the rows of this table; ``missing``: targets and seeds left out for
-    want of a score on both sides (no window found, say); ``better``: pairs above zero; ``pairs``: all of them.
-    Pairs share targets, so ``target_low, target_high`` is the t interval over the means of the ``targets`` targets as
-    well: wide with few targets, and the honest one for a domain not in the list.
+    ``label``; ``student`` whose strategies they are, "" between two; ``mean``; ``low, high``: the 95 % t interval over all
+    ``n`` target x seed pairs; ``boot_low, boot_high``: the bootstrap's, targets resampled and seeds within them
+    (``statistics.bootstrap_interval``); ``p`` of the t test over all pairs and ``p_holm`` with Holm's correction over the
+    rows of this table; ``missing``: targets and seeds left out for want of a score on both sides (no window found, say);
+    ``better``: pairs above zero; ``pairs``: all of them. Pairs share targets, so ``target_low, target_high`` is the t
+    interval over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not
+    in the list. Intervals and p are NaN for fewer than ``statistics.FEWEST`` values, and allow for the grid of accuracies.
     """
-    unseen = on_unseen(scores).set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
+    unseen, step = on_unseen(scores), grid(scores)
+    unseen = unseen.set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
     known = unseen.index.droplevel(["target", "seed"]).unique()
     rows = []
     for first, second in contrasts:
@@ -121,7 +141,8 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         both = 100 * (unseen[first] - unseen[second])
         pairs = both.dropna()
         targets = [part.to_numpy() for _, part in pairs.groupby("target")]
-        (low, high), (target_low, target_high) = interval(pairs), interval([part.mean() for part in targets])
+        low, high = interval(pairs, step=step)
+        target_low, target_high = interval([part.mean() for part in targets], step=step)
         boot_low, boot_high = bootstrap_interval(targets)
         rows.append(
             {
@@ -132,7 +153,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
                 "high": high,
                 "boot_low": boot_low,
                 "boot_high": boot_high,
-                "p": p_value(pairs),
+                "p": p_value(pairs, step=step),
                 "n": len(pairs),
                 "missing": len(both) - len(pairs),
                 "better": int((pairs > 0).sum()),
@@ -176,7 +197,8 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
     without a score on every run has no rank. Students with fewer than two ranked strategies or two blocks are left out.
     """
     rows = []
-    for student, part in on_unseen(scores[scores["strategy"] != DEPLOYED]).groupby("student", sort=False):
+    deployed = scores["deployed"] if "deployed" in scores else scores["strategy"] == DEPLOYED
+    for student, part in on_unseen(scores[~deployed]).groupby("student", sort=False):
         table = part.pivot(index=["target", "seed"], columns="strategy", values="accuracy")[part["strategy"].unique()]
         whole = table.dropna(axis="columns")
         if min(whole.shape) < 2:
@@ -204,53 +226,67 @@ def _label(first: tuple[str, str], second: tuple[str, str]) -> str:
 
 
 def verdict(row: pd.Series) -> str:
-    """One sentence for a row of ``paired``, from its numbers alone."""
+    """One sentence for a row of ``paired``, from its numbers alone. What leaves out zero by itself and does not hold with
+    Holm's correction for all rows of its table is called suggestive."""
     left_out = f"; {row['missing']} left out for want of a score on both sides" if row["missing"] else ""
     if row["n"] == 0:
         return f"{row['label']}: no pair with a score on both sides; nothing can be said."
-    if row["n"] == 1:
-        return f"{row['label']}: {row['mean']:+.1f} points, one pair only{left_out}; nothing can be said."
-    if row["low"] > 0:
-        finding = "higher on these domains"
-    elif row["high"] < 0:
-        finding = "lower on these domains"
-    else:
+    if row["n"] < FEWEST:
+        few = _PAIRS[row["n"]].lower()
+        return f"{row['label']}: {row['mean']:+.1f} points, {few} only{left_out}; nothing can be said."
+    if np.isnan(row["low"]):
+        return f"{row['label']}: {row['mean']:+.1f} points in each of {row['n']} pairs{left_out}; without a spread, nothing can be said."
+    if row["low"] <= 0 <= row["high"]:
         finding = "not distinguishable from no difference"
+    else:
+        finding = f"{'higher' if row['low'] > 0 else 'lower'} on these domains"
+        if row["p_holm"] >= 0.05:
+            finding = f"suggestive of {finding} (p {row['p_holm']:.3f} with Holm's correction)"
     over_targets = ""
-    if row["targets"] > 1:
-        over_targets = f"; over the {row['targets']} target means [{row['target_low']:+.1f}, {row['target_high']:+.1f}]"
+    if row["targets"] >= FEWEST:
+        over_targets = f"; over the {row['targets']} target means {brackets(row['target_low'], row['target_high'])}"
     return (
-        f"{row['label']}: {row['mean']:+.1f} points [{row['low']:+.1f}, {row['high']:+.1f}], {finding}; "
+        f"{row['label']}: {row['mean']:+.1f} points {brackets(row['low'], row['high'])}, {finding}; "
         f"better in {row['better']} of {row['n']} target x seed pairs{left_out}{over_targets}."
     )
 
 
+_PAIRS = {1: "One pair", 2: "Two pairs"}
+
+
 def findings(table: pd.DataFrame) -> list[str]:
     """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
-    sentence on all that cannot be told from none, one on what could not be compared, how many were looked at and which
+    sentence on all that cannot be told from none, one on what could not be compared, how many could be told and which
     of them hold with Holm's correction. Of more than ``MANY`` differences a reader gets the verdicts that hold, and how
     many there are of the rest, which the table lists."""
-    told = (table["n"] > 1) & ((table["low"] > 0) | (table["high"] < 0))
-    hold = table["p_holm"] < 0.05
-    held, even = table.loc[hold, "label"], table[(table["n"] > 1) & ~told]
-    many = len(table) > MANY
+    looked = (table["n"] >= FEWEST) & table["low"].notna()  # the others could not have left out zero
+    told = looked & ((table["low"] > 0) | (table["high"] < 0))
+    hold = looked & (table["p_holm"] < 0.05)
+    held, even, looks = table.loc[hold, "label"], table[looked & ~told], int(looked.sum())
+    many = looks > MANY
     sentences = [verdict(row) for _, row in table[told & hold if many else told].iterrows()]
-    listed = [f"{r['label']} ({r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}])" for _, r in even.iterrows()]
+    listed = [f"{r['label']} ({r['mean']:+.1f} {brackets(r['low'], r['high'])})" for _, r in even.iterrows()]
+    of_n = {n: table.loc[table["n"] == n, "label"] for n in range(FEWEST)}
     for what, labels in (
         ("Not distinguishable from no difference", [f"{len(even)} of them"] * bool(len(even)) if many else listed),
-        ("One pair only, so nothing can be said", table.loc[table["n"] == 1, "label"]),
-        ("No pair with a score on both sides", table.loc[table["n"] == 0, "label"]),
+        (
+            "The same in every pair, so without a spread nothing can be said",
+            table.loc[~looked & (table["n"] >= FEWEST), "label"],
+        ),
+        *((f"{few} only, so nothing can be said", of_n[n]) for n, few in reversed(_PAIRS.items())),
+        ("No pair with a score on both sides", of_n[0]),
     ):
         if len(labels):
             sentences.append(f"{what}: {', '.join(labels)}.")
-    if many:
+    if many and (more := int((told & ~hold).sum())):
+        by_themselves = "leaves out zero by itself and does" if more == 1 else "leave out zero by themselves and do"
         sentences.append(
-            f"{(told & ~hold).sum()} more leave out zero by themselves and do not hold with Holm's correction for all; of {len(table)} "
-            f"looks about {0.05 * len(table):.0f} would where nothing differs."
+            f"{more} more {by_themselves} not hold with Holm's correction for all; of {looks} looks about "
+            f"{0.05 * looks:.0f} would where nothing differs."
         )
-    if len(table) > 1:
+    if looks > 1:
         sentences.append(
-            f"{len(table)} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
+            f"{looks} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
             f"for all of them, {len(held)} keep{'s' * (len(held) == 1)} p < 0.05{': ' * bool(len(held))}{', '.join(held)}."
         )
     return sentences
@@ -304,7 +340,8 @@ def one_run(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``evaluate`` for readers: strategies by domains in per cent, the unseen one first, and what was picked."""
     unseen = list(table.loc[table["role"] == "target", "domain"].unique())  # none where no domain was left out
     wide = 100 * table.pivot(index="strategy", columns="domain", values="accuracy").loc[table["strategy"].unique()]
-    wide = wide[[*unseen, *(d for d in wide if d not in unseen)]].rename(columns={d: f"{d} (unseen)" for d in unseen})
+    wide = wide[[*unseen, *(d for d in wide if d not in unseen)]]
+    wide = wide.rename(columns=columns_of(wide) | {d: f"{d} (unseen)" for d in unseen})
     notes = table.drop_duplicates("strategy").set_index("strategy")["note"]
     return wide.assign(picked=notes).reset_index()
 
@@ -325,17 +362,21 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
     unseen = table[table["role"] == "target"].set_index("strategy")
     base, sentences = unseen.loc[baseline], []
-    for name, row in unseen.drop(index=baseline).iterrows():
+    for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):
             sentences.append(f"{name} found no window: {row['note'].split('found no window: ')[-1]}")
-            continue
-        gain = 100 * (row["accuracy"] - base["accuracy"])
-        sentences.append(
-            f"{name} scores {row['accuracy']:.1%} on {row['domain']}, {gain:+.1f} points against {baseline}."
-        )
-    error = 100 * np.sqrt(base["accuracy"] * (1 - base["accuracy"]) / base["n"])
+            sentences += [f"So nothing is compared with {baseline}."] * (name == baseline)
+        elif name != baseline:
+            gain = 100 * (row["accuracy"] - base["accuracy"])
+            against = "" if np.isnan(gain) else f", {gain:+.1f} points against {baseline}"
+            sentences.append(f"{name} scores {row['accuracy']:.1%} on {row['domain']}{against}.")
+    known = unseen.dropna(subset=["accuracy"])
+    if known.empty:
+        return sentences
+    one = base if np.isfinite(base["accuracy"]) else known.iloc[0]
+    error = 100 * np.sqrt(one["accuracy"] * (1 - one["accuracy"]) / one["n"])
     sentences.append(
-        f"One run on {base['n']:.0f} images: each accuracy has a binomial standard error of about {error:.1f} points, and "
+        f"One run on {one['n']:.0f} images: each accuracy has a binomial standard error of about {error:.1f} points, and "
         "another seed would move it further. Averages over targets and seeds are in the comparison."
     )
     return sentences

@@ -16,11 +16,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
 from .averaging import Coefficients, Curves
-from .comparison import interval
 from .figures import LINES, STYLE, _colour, _figure, _marker
 from .landscape import barrier
+from .statistics import FEWEST, interval
 
 if TYPE_CHECKING:
     from .landscape import Plane
@@ -218,10 +219,8 @@ def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
     """
     roles, strategies = roles_of(table), list(dict.fromkeys(table["strategy"]))
     over = "run" if "run" in table and table["run"].nunique() > 1 else "direction"
-    radius = table["radius"].max()
-    alt = (
-        f"Rise of the loss in nats at radius {radius:.3g}, mean and 95 % interval over {table[over].nunique()} {over}s."
-    )
+    radius, many = table["radius"].max(), table[over].nunique()
+    alt = f"Rise of the loss in nats at radius {radius:.3g}, mean{' and 95 % interval' * (many >= FEWEST)} over {many} {over}{'s' * (many != 1)}."
     with matplotlib.rc_context(STYLE):
         figure = _figure(0.9 + 4.1 * len(roles), 3.4)
         axes = figure.subplots(1, len(roles), squeeze=False)[0]
@@ -230,10 +229,9 @@ def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
             for i, strategy in enumerate(strategies):
                 part = table[(table["role"] == role) & (table["strategy"] == strategy)]
                 samples = part.groupby(["radius", over])["increase"].mean().unstack()
-                samples.loc[0.0] = 0.0  # where it starts
-                samples = samples.sort_index()
                 mean, (low, high) = samples.mean(axis=1), np.transpose([interval(row) for row in samples.to_numpy()])
-                axis.fill_between(mean.index, low, high, color=_colour(i), alpha=0.14, lw=0)
+                mean = pd.concat([pd.Series({0.0: 0.0}), mean])  # where it starts
+                axis.fill_between(mean.index, [0, *low], [0, *high], color=_colour(i), alpha=0.14, lw=0)
                 axis.plot(mean, LINES[i % len(LINES)], color=_colour(i), marker=_marker(i), ms=4, label=strategy)
                 brackets = f" [{low[-1]:.3g}, {high[-1]:.3g}]" if np.isfinite(low[-1]) else ""
                 found.append(f"{strategy} {mean[radius]:.3g}{brackets}")
@@ -354,7 +352,7 @@ def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
     heights = np.array([labels[label][0] for label in order])
     rank = np.arange(len(order)) * gap
     # nearest heights at least a gap apart: without the gaps, the nearest that never fall (pool adjacent violators)
-    moved = _never_falling(heights - rank) + rank
+    moved = isotonic_regression(heights - rank).x + rank if len(rank) else rank
     moved -= max(0, moved[-1] - high) if len(moved) else 0
     for label, height, y in zip(order, heights, moved):
         axis.annotate(
@@ -367,13 +365,3 @@ def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
             fontsize=8,
             arrowprops={"arrowstyle": "-", "color": _colour(labels[label][1]), "lw": 0.8, "shrinkA": 0, "shrinkB": 3},
         )
-
-
-def _never_falling(values: np.ndarray) -> np.ndarray:
-    """The nearest sequence in squares that never falls."""
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([value])
-        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])

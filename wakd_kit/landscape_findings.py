@@ -12,12 +12,12 @@ import pandas as pd
 
 from . import geometry
 from .averaging import Coefficients, NoWindow
-from .comparison import interval
 from .evaluation import evaluate
 from .fitting import choose
 from .landscape_figures import SPOKEN, lowest, roles_of, walled
 from .registry import did_you_mean
 from .run import load_run
+from .statistics import FEWEST, interval
 
 if TYPE_CHECKING:
     from .landscape import Plane
@@ -146,7 +146,8 @@ def flatter(table: pd.DataFrame, *, baseline: str, average: str | None) -> list[
     """Whether the loss rises less around the average than around the baseline: a sentence per role, and one on both.
 
     table  as ``landscape.flatness`` returns. Differences are paired, direction by direction; the intervals are over
-           directions (Student's t, 95 %, of each radius by itself) and tell nothing about other trainings
+           directions (Student's t, 95 %, of each radius by itself) and tell nothing about other trainings. Fewer than
+           ``statistics.FEWEST`` directions have none, and no verdict
     """
     if average in (None, baseline):
         return [f"There is no average here whose flatness could be compared with that of {baseline}."]
@@ -156,13 +157,15 @@ def flatter(table: pd.DataFrame, *, baseline: str, average: str | None) -> list[
         paired = (rise[average] - rise[baseline]).unstack("direction")
         intervals = np.array([interval(row) for row in paired.to_numpy()])
         listed = [
-            f"{mean:+.3f} [{low:+.3f}, {high:+.3f}] at {radius:.3g}"
+            f"{mean:+.3f}{f' [{low:+.3f}, {high:+.3f}]' if np.isfinite(low) else ''} at {radius:.3g}"
             for (radius, mean), (low, high) in zip(paired.mean(axis=1).items(), intervals)
         ]
         sentences.append(
             f"{SPOKEN[role].capitalize()} the rise of the loss around {average} less that around {baseline}, in nats over "
-            f"{paired.shape[1]} directions by radius: {', '.join(listed)}."
+            f"{paired.shape[1]} direction{'s' * (paired.shape[1] != 1)} by radius: {', '.join(listed)}."
         )
+        if paired.shape[1] < FEWEST:
+            return [*sentences, f"Fewer than {FEWEST} directions do not tell whether {average} is flatter."]
         flatter, sharper = (intervals[:, 1] < 0).sum(), (intervals[:, 0] > 0).sum()
         told = [f"{word} than {baseline} at {n}" for word, n in (("flatter", flatter), ("sharper", sharper)) if n]
         told = " and ".join(told) or f"not to be told from {baseline} at any"

@@ -36,7 +36,8 @@ def escape(text: object) -> str:
 def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[str] = (), digits: int = 1) -> str:
     """A ``table`` environment with rules above, below and under the head; needs ``\\usepackage{booktabs}``.
 
-    best  columns of numbers whose highest value is bold, within the rows that share the first column (a student)
+    best  columns of numbers whose highest value is bold, within the rows that share the first column (a student), and with
+          it all that print the same
 
     Numbers have ``digits`` decimals and align on the right, NaN is a dash; names lose their underscores.
     """
@@ -44,8 +45,9 @@ def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[st
     cells = table.map(lambda value: _cell(value, digits))
     cells.columns = [escape(str(name).replace("_", " ")) for name in table]
     for name in best:
-        top = table.groupby(table.columns[0], sort=False)[name].transform("max")
-        bold = np.flatnonzero(table[name] == top)
+        printed = table[name].round(digits)
+        top = printed.groupby(table.iloc[:, 0], sort=False).transform("max")
+        bold = np.flatnonzero(printed == top)
         column = cells.columns[table.columns.get_loc(name)]
         cells.loc[bold, column] = [rf"\textbf{{{text}}}" for text in cells.loc[bold, column]]
     numeric = [_numeric(table[name]) for name in table]

@@ -18,6 +18,7 @@ from .geometry import gram, vector
 from .sweep import Point, Sweep
 from .tables import finished, growing, table_file
 
+FEWEST = 4  # iterates that a bounce takes
 _COLUMNS = {"begin": int, "end": int, "place": str, "domain": str, "role": str, "loss": float, "accuracy": float}
 
 
@@ -30,7 +31,8 @@ def noise(run, coefficients) -> dict[str, float]:
     ``relative`` the same, over the distance of the average from the initial parameters
     ``bounce``   the mean squared step between neighbouring iterates over twice their variance (von Neumann 1941): about 1
                  for iterates that are independent draws around a mean, near 0 for ones that drift along a path. It is of
-                 iterates one stored segment apart, so runs that store segments of other lengths are not comparable
+                 iterates one stored segment apart, so runs that store segments of other lengths are not comparable.
+                 NaN for fewer than ``FEWEST``: of two it is 1 whatever they do, of three on a straight line 0.5
     ``drift``    distance of the window's last iterate from its first, over ``spread``
 
     Raises ``ValueError`` for fewer than two, or coefficients that are not of segment means.
@@ -51,7 +53,7 @@ def noise(run, coefficients) -> dict[str, float]:
     return {
         "spread": spread,
         "relative": spread / float(np.sqrt(squared(average[None])[0])),
-        "bounce": float(steps / (2 * variance)),
+        "bounce": float(steps / (2 * variance)) if len(ends) >= FEWEST else float("nan"),
         "drift": across / spread,
     }
 

@@ -63,7 +63,8 @@ def beside(study: Recorded) -> pd.DataFrame:
 
     A setting is the same when benchmark, image size, models, pretraining, training recipe, objective and the strategy with
     its begin are, and all domains were left out in turn. Not compared are augmentation, how the teacher was trained and
-    which ImageNet weights a model started from (the paper: torchvision's for ResNets). ``ours`` is the mean over targets,
+    which ImageNet weights a model started from (the paper: torchvision's for ResNets). Only strategies that the study
+    compares have a row. ``ours`` is the mean over targets,
     ``sd`` its spread over seeds; per cent.
     """
     ours = summary(study.scores).set_index(["student", "strategy"])
@@ -74,7 +75,7 @@ def beside(study: Recorded) -> pd.DataFrame:
         for number in NUMBERS:
             labels = {_label(run, number, teachers) for run in runs}
             label = labels.pop()
-            if labels or label is None or not _all_left_out(runs):
+            if labels or (student, label) not in ours.index or not _all_left_out(runs):
                 continue
             own = ours.loc[(student, label)]
             row = {"student": student, "strategy": label, "published": number.accuracy, "ours": own["mean"]}

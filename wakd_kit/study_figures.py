@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .comparison import brackets
 from .figures import LINES, STYLE, _colour, _figure, _marker
 from .statistics import cliques, told
 
@@ -30,7 +31,7 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
             "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
         )
     known = table[table["n"] > 0]
-    parts = [f"{r['label']} {r['mean']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]" for _, r in known.iterrows()]
+    parts = [f"{r['label']} {r['mean']:+.1f} {brackets(r['low'], r['high'])}" for _, r in known.iterrows()]
     return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(parts) + "."
 
 

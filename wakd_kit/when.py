@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from .alike import before_after, counted, gains, term
 from .averaging import Coefficients
-from .comparison import brackets, probability
+from .comparison import DASH, brackets, grid, probability
 from .flatness import flatness
 from .noise import between, has_noise, noise
-from .recorded import Recorded
+from .recorded import Recorded, recipe
 from .recording import RunProblem
 from .run import Run
 from .statistics import holm, interval, p_value, rank_correlation
@@ -42,30 +42,9 @@ def factors(run: Run) -> dict[str, object]:
 
 
 def _recipe(run: Run) -> dict[str, object]:
-    """All that a training may differ in beside its split, seed and how it is stored."""
-    s = run.settings
-    student, teacher = s["student"], s["teacher"]
-    left_out = {
-        "student",
-        "teacher",
-        "split",
-        "seed",
-        "objectives",
-        "declare",
-        "edges",
-        "most_stored",
-        "storage",
-        "format",
-    }
-    started = student.get("pretrained") or student.get("weights")
-    return {
-        "objective": " + ".join(map(_objective, s["objectives"])),
-        "model": [student["name"].partition(".")[0], student.get("settings")],
-        "start": "pretrained" if started else "scratch",
-        # whether there is a teacher goes with the objective
-        "teacher": None if teacher is None else [teacher.get("run"), teacher.get("strategy"), teacher.get("model")],
-        **{name.replace("_", " "): value for name, value in s.items() if name not in left_out},
-    }
+    """``recorded.recipe``, with the objectives in words."""
+    told = recipe(run)
+    return {"objective": " + ".join(map(_objective, told.pop("objectives"))), **told}
 
 
 def _objective(spec: dict) -> str:
@@ -77,14 +56,14 @@ def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.Dat
 
     ``dip`` is the mean over neighbours and source domains; ``rise`` the flatness of the average at ``spread``, how far
     iterates are from it, over ``DIRECTIONS`` random directions: how much of the dip is the valley's, and how much the way the
-    noise points. Nothing of the target is read. Kept with each run. Runs where the strategy found no window, or one of a
-    single segment, have none of it.
+    noise points. Nothing of the target is read. Kept with each run. Runs that were not evaluated with it, or where it found
+    no window or one of a single segment, have none of it.
     """
+    if not any(average in run.choices for run in study.runs):
+        raise RunProblem(f"{study.runs[0].folder} was not evaluated with {average}, nor was any other.")
     rows = []
     for run in tqdm(study.runs, disable=not progress, unit="run"):
         split, choice = run.settings["split"], run.choices.get(average)
-        if choice is None:
-            raise RunProblem(f"{run.folder} was not evaluated with {average}.")
         row = {"student": run.name, "target": split["target"], "seed": split["seed"]}
         if isinstance(choice, Coefficients) and has_noise(run, choice):
             row |= noise(run, choice) | {"dip": between(run, choice)["dip"].mean()}
@@ -170,7 +149,7 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
     ``p`` of its t test, ``p_holm`` corrected for all rows.
     """
     recipes = {run.name: _recipe(run) for run in reversed(study.runs)}
-    rows = []
+    step, rows = grid(study.scores), []
     for average in averages:
         table = gains(study.scores, baseline=baseline, average=average)
         for one, other in combinations(study.students, 2):
@@ -182,7 +161,7 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
                 one, other = other, one
             both = table[[one, other]].dropna()
             change = both[other] - both[one]
-            low, high = interval(change)
+            low, high = interval(change, step=step)
             rows.append(
                 {
                     "average": average,
@@ -195,7 +174,7 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
                     "difference": change.mean(),
                     "low": low,
                     "high": high,
-                    "p": p_value(change),
+                    "p": p_value(change, step=step),
                     "n": len(both),
                 }
             )
@@ -282,7 +261,7 @@ def caption(study: Recorded, baseline: str) -> str:
     return (
         f"Accuracy in % on the domain left out, before is {baseline}; gains in points on it and on source validation, paired by "
         f"target and seed, with 95 % t intervals, n pairs. {SAID['dip'].capitalize()}; {SAID['rise']}; relative: {SAID['relative']}; "
-        f"{SAID['bounce']}; all in the window of the first average. {study.selection()}"
+        f"{SAID['bounce']}; all in the window of the first average. {DASH} {study.selection()}"
     )
 
 
