@@ -4,6 +4,9 @@ import fcntl
 import json
 import multiprocessing
 import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +16,7 @@ import pytest
 
 from wakd_kit import files, jobs, notebook, report
 from wakd_kit.jobs import Job, Place
+from wakd_kit.study import WORKFLOW
 
 
 @pytest.fixture
@@ -49,10 +53,10 @@ def executed(monkeypatch):
             (run / "settings.json").write_text(json.dumps(parameters))
             (run / "segments" / "index.json").write_text(json.dumps([{"file": "a.safetensors"}]))
             (run / "segments" / "a.safetensors").write_text(content.get(out.stem, ""))
-        (run / "deployed.json").write_text(json.dumps(parameters.get("deploy")))
+        (run / "deployed.json").write_text(json.dumps({"values": parameters.get("deploy")}))
 
     monkeypatch.setattr(notebook, "execute", execute)
-    monkeypatch.setattr(report, "render", lambda executed, page: page.write_text("page"))
+    monkeypatch.setattr(report, "render", lambda executed, page, **_: page.write_text("page"))
     return names
 
 
@@ -80,13 +84,22 @@ def test_a_job_is_done_once_and_says_so_to_the_engine(place, teacher, student, e
         (lambda job, place: replace(job, analysis={"figures": "1", "new": "1"}), "code of new changed"),
         (lambda job, place: place.executed(job).unlink(), "its notebook is gone"),
         (lambda job, place: place.rendered(job).unlink(), "its page is gone"),
+        (lambda job, place: replace(job, rendering={"page.css": "2"}), "its page's page.css changed"),
+        (lambda job, place: replace(job, given={"images": "2"}), "images changed"),
+        (lambda job, place: (job.run / "deployed.json").unlink(), "its deployed.json is gone"),
+        (lambda job, place: (job.run / "deployed.json").write_text("{}"), "its deployed.json changed"),
+        (lambda job, place: place.file("done", job.name).write_text(""), "was done by another version"),
+        (lambda job, place: place.file("done", job.name).write_text("[1"), "was done by another version"),
+        (lambda job, place: place.file("done", job.name).write_text('{"scheme": 1}'), "was done by another version"),
+        (lambda job, place: place.file("failed", job.name).write_text('{"said": "x"}'), "failed before"),
         (lambda job, place: (job.run / "settings.json").unlink(), "its recording is gone"),
         (lambda job, place: place.file("done", job.name).unlink(), "new"),
     ],
 )
 def test_what_makes_a_job_undone(place, teacher, student, executed, change, why):
     do(place, teacher, student)
-    changed = change(teacher, place) or teacher
+    changed = change(teacher, place)
+    changed = changed if isinstance(changed, Job) else teacher
     assert jobs.reason(changed, place) == why
     assert jobs.pending([changed, student], place) == {"teacher": why, "kd": "after teacher"}
     assert jobs.reason(student, place) is None  # by itself: its teacher may end the same
@@ -96,6 +109,131 @@ def test_a_job_before_it_that_ends_the_same_is_no_reason(place, teacher, student
     do(place, teacher, student)
     do(place, replace(teacher, analysis={"figures": "2"}), student)
     assert [name for name, _ in executed] == ["teacher", "kd", "teacher"]
+
+
+def test_a_page_alone_is_made_again_without_executing_anything(place, teacher, executed):
+    do(place, teacher)
+    then = jobs.done(teacher, place)
+    other = replace(teacher, rendering={"page.css": "2"})
+    place.rendered(teacher).unlink()
+    do(place, other)
+    assert len(executed) == 1 and place.rendered(teacher).is_file() and jobs.reason(other, place) is None
+    assert jobs.done(other, place)["seconds"] == then["seconds"] and jobs.done(other, place)["result"] == then["result"]
+
+
+def test_why_a_job_failed_is_kept_until_it_is_mended(place, teacher, executed, monkeypatch):
+    def stops(*_, **__):
+        raise notebook.NotebookFailed("01_train_teacher stopped, Diverged: loss nan.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(notebook, "execute", stops)
+        with pytest.raises(notebook.NotebookFailed):
+            do(place, teacher)
+    assert jobs.failure(teacher, place) == "01_train_teacher stopped, Diverged: loss nan."
+    assert jobs.reason(teacher, place) == "failed before"
+    do(place, teacher)
+    assert jobs.failure(teacher, place) == "" and jobs.reason(teacher, place) is None
+
+
+def test_a_study_that_was_moved_is_done_and_data_elsewhere_are_the_same_data(tmp_path, executed):
+    here, there = tmp_path / "here", tmp_path / "there"
+
+    def of(root, data="folder:/data") -> tuple[Job, Place]:
+        parameters = {"save_to": str(root / "runs" / "kd"), "steps": 6, "benchmark": data, "strategies": ["last"]}
+        parameters |= {"weights": str(root / "study" / "w.pth"), "teacher": None}
+        job = Job("kd", Path("/notebooks/02_distill.ipynb"), parameters, (), {"train": "1"}, given={"images": "1"})
+        return job, Place(root / "report", root / "runs", root / "study")
+
+    job, place = of(here)
+    place.prepare()
+    do(place, job)
+    here.rename(there)
+    job, place = of(there, "folder:/elsewhere")
+    assert jobs.reason(job, place) is None and jobs.retrained(job, place) == ""
+    other = replace(job, given={"images": "2"})
+    assert jobs.reason(other, place) == "images changed" and jobs.retrained(other, place) == "images"
+
+
+def as_before(place, job, **recording):
+    """What a recording was begun with is told as it was before code had a scheme: by module, with paths."""
+    began = json.loads(place.file("began", job.name).read_text())
+    kept = {name: value for name, value in began["recording"].items() if not name.startswith("code of ")}
+    kept |= {"code of views": "an older digest", "benchmark": "folder:/data", "steps": 6, **recording}
+    place.file("began", job.name).write_text(json.dumps({"recording": kept, "strategies": began["strategies"]}))
+
+
+def test_recordings_of_before_are_accepted_by_settings_weights_images_and_teacher(place, student, teacher, executed):
+    do(place, teacher, student)
+    assert jobs.accepted(student, place) == ""
+    as_before(place, teacher)
+    now = replace(teacher, training={"train": "2"}, given={"images": "1", "weights": "w"})
+    assert jobs.retrained(now, place) == "" and jobs.accepted(now, place) == "code"
+    longer = replace(now, parameters={**now.parameters, "steps": 7})
+    assert jobs.retrained(longer, place) == "steps"
+    as_before(place, teacher, **{"code of weights": "other"})
+    assert jobs.retrained(now, place) == "weights"
+    as_before(place, teacher)
+    settings = teacher.run / "settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "split": {"fingerprint": "other"}}))
+    assert jobs.retrained(now, place) == "images"
+    # a setting that there was not had its default
+    assert jobs.retrained(replace(teacher, parameters={**teacher.parameters, "warmup": 0}), place) == ""
+    assert jobs.retrained(replace(teacher, parameters={**teacher.parameters, "warmup": 5}), place) == "warmup"
+
+
+def test_a_teacher_that_deploys_what_it_deployed_keeps_students_of_before(place, student, teacher, executed):
+    do(place, teacher, student)
+    as_before(place, student, **{"the teacher": ["told by an older version"]})
+    done = place.file("done", "teacher")
+    done.write_text(json.dumps({"teaches": "told by an older version", "result": "x"}))
+    do(place, teacher)
+    assert jobs.retrained(student, place) == ""
+    do(place, replace(student, analysis={"figures": "2"}))
+    assert not list(place.runs.glob("kd.before-*")) and len(executed) == 4
+    as_before(place, student, **{"the teacher": ["another one"]})
+    assert jobs.retrained(student, place) == "the teacher"
+
+
+def test_another_library_is_said_and_keeps_the_recording(place, teacher, executed, monkeypatch):
+    do(place, teacher)
+    monkeypatch.setattr(jobs.sources, "of_libraries", lambda: {"torch": "9.9"})
+    assert jobs.retrained(teacher, place) == "" and jobs.accepted(teacher, place).startswith("torch ")
+    do(place, replace(teacher, analysis={"torch": "9.9"}))
+    assert jobs.accepted(teacher, place).startswith("torch "), "what a finished one was made with stays known"
+
+
+def test_a_comparison_goes_on_with_what_is_there(place):
+    page = {"title": "T", "also": {}, "listed": False}
+    page["notebooks"] = [["a", 0, {"CE": "notebooks/a-s0-CE.html", "KD": "notebooks/a-s0-KD.html"}]]
+    parameters = {"runs": str(place.runs), "only": ["a-s0/CE", "a-s0/KD"]}
+    whole = Job("03_compare", Path("/notebooks/03_compare.ipynb"), parameters, ("a-s0-CE", "a-s0-KD"), page=page)
+    part = jobs.present(whole, {"a-s0-KD": "Diverged", "other": "not of this"})
+    assert part.parameters["only"] == ["a-s0/CE"] and part.after == ("a-s0-CE",)
+    assert part.page["notebooks"] == [["a", 0, {"CE": "notebooks/a-s0-CE.html"}]]
+    assert part.missing == {"a-s0-KD": "Diverged"} and jobs.present(whole, {}) == whole
+
+
+@pytest.mark.parametrize("name", ["a{x}-s0-KD", "a<b>", "two\nlines", "50% off", "plain name.1", "%7B"])
+def test_the_engine_sees_names_without_wildcards_and_no_two_alike(name, place):
+    seen = jobs.for_engine(name)
+    assert not set(seen) & set("{}<>\n") and (seen == name) == (name in ("50% off", "plain name.1"))
+    assert len({jobs.for_engine(n) for n in ("{", "%7B", "%257B")}) == 3
+    job = Job(name, Path("x.ipynb"), {}, ("a{x}",))
+    jobs.describe([job], place)
+    (file,) = (place.engine / "jobs").iterdir()
+    assert jobs.read(file) == (job, place)
+    assert json.loads(file.read_text())["stamps"] == ["a%7Bx%7D"]
+
+
+def test_the_engine_plans_jobs_of_domains_with_braces(place):
+    pytest.importorskip("snakemake", reason="snakemake is not installed")
+    made = [Job(f"{d}-s0-KD", Path("x.ipynb"), {}) for d in ("a{x}", "a<b>", "two\nlines", "50% off", "it's")]
+    jobs.describe([*made, Job("03_compare", Path("x.ipynb"), {}, tuple(job.name for job in made))], place)
+    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(WORKFLOW / "Snakefile")]
+    command += ["--directory", str(place.engine), "--config", "threads=1", "--cores", "1", "--nolock"]
+    seen = subprocess.run(command, capture_output=True, text=True)
+    assert seen.returncode == 0, seen.stderr
+    assert re.search(r"^notebook +6$", seen.stdout + seen.stderr, re.MULTILINE)
 
 
 def test_another_teacher_is_another_recording_and_the_old_one_is_kept(place, teacher, student, executed):

@@ -96,6 +96,29 @@ def test_one_page_lists_all_studies_the_newest_first(finished, tmp_path):
     assert {tmp_path / name / "index.html" for name in ("first", "second one")} <= set(to)
 
 
+def test_a_study_of_another_version_is_named_and_stops_no_other(finished, tmp_path):
+    shutil.copytree(finished / "report", tmp_path / "ours")
+    for name, text in (("empty", ""), ("older", '{"title": "x"}'), ("list", "[]"), ("cut", '{"title"')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.json").write_text(text)
+    page = pages.overview(tmp_path)
+    assert "A tiny study" in page.read_text()
+    for name in ("empty", "older", "list", "cut"):
+        assert f"{name}/study.json is not of this version of wakd_kit" in page.read_text()
+
+
+def test_what_is_missing_is_said_once_per_reason():
+    said = pages.gaps({"a-s0-KD": "Diverged <nan>", "b-s0-KD": "Diverged <nan>", "a-s0-CE": "waits"})
+    assert "Not in this report: 3 notebooks." in said and "a-s0-KD, b-s0-KD: Diverged &lt;nan&gt;" in said
+    assert pages.gaps({}) == ""
+
+
+def test_pages_hold_no_path_of_this_machine(finished):
+    for page in (finished / "report").rglob("*.html"):
+        assert str(finished) not in page.read_text(), page.name
+    assert "&lt;runs&gt;/north-s0/KD" in (finished / "report" / "notebooks" / "north-s0-KD.html").read_text()
+
+
 @pytest.fixture
 def publish(finished, tmp_path):
     """Publishes the comparison of the tiny study again, in a folder for several; returns its folder and what it says."""

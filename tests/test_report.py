@@ -168,6 +168,12 @@ def test_a_column_of_dashes_alone_aligns_like_the_numbers_beside_it():
     assert {h.get("class") for h in empty.findall(".//thead//th")} == {None}
 
 
+def test_a_column_of_p_values_aligns_though_one_is_too_small_to_print():
+    table = report.table_html(pd.DataFrame({"what": ["a", "b"], "p": ["<0.001", "0.417"], "said": ["a < b", "x"]}))
+    assert '<th scope="col" class="number">p</th>' in table and '<td class="number">&lt;0.001</td>' in table
+    assert '<th scope="col">said</th>' in table
+
+
 def test_a_named_index_is_a_column_and_an_empty_table_says_so():
     indexed = report.table_html(TABLE.set_index("student")[["seeds"]])
     assert '<th scope="row">CE</th><td class="number">5</td>' in indexed

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import types
 from pathlib import Path
@@ -40,7 +41,8 @@ def write(tiny_study, tmp_path):
 def executed(monkeypatch):
     """Notebooks run in this process instead of a kernel, one by one, and draw nothing; the list says which, in order."""
     names = []
-    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
+    found = study.importlib.util.find_spec
+    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None if name == "snakemake" else found(name))
     monkeypatch.setattr(report, "show", lambda figure, alt, **_: None)
 
     def execute(source, out, parameters, *, cwd, env, checked):
@@ -99,6 +101,28 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
         ({"reference": {"KD": "CEE"}}, "Unknown reference 'CEE'. Known: KD."),
         ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
+        ({"window_map": {"seeds": [7]}}, "window_map: the study has no seed 7; it has 0."),
+        ({"landscape": {"seeds": [7]}}, "landscape: the study has no seed 7; it has 0."),
+        ({"name": ""}, "name is that of a folder, of letters, digits, . _ -; got ''."),
+        ({"name": "../../evil"}, "name is that of a folder, of letters, digits, . _ -; got '../../evil'."),
+        ({"name": "/abs"}, "got '/abs'."),
+        ({"name": ".."}, "got '..'."),
+        ({"students": {"KD": {}, "KD.failed": {}}}, "got 'KD.failed'."),
+        ({"students": {"KD.part": {}}}, "got 'KD.part'."),
+        ({"students": {"KD.recording": {}}}, "got 'KD.recording'."),
+        ({"students": {"KD.before-1": {}}}, "got 'KD.before-1'."),
+        ({"students": {"KD ": {}}}, "got 'KD '."),
+        ({"students": {"Teacher": {}}}, "got 'Teacher'."),
+        ({"students": {"KD": {}, "kd": {}}}, "students 'kd' and 'KD' are one folder where capitals do not count"),
+        ({"strategies": ["last", {"name": "ema", "label": "deployed"}]}, "a strategy is called 'deployed'"),
+        ({"strategies": []}, "Unknown baseline 'last'."),
+        ({"strategies": [7]}, "strateg"),
+        ({"strategies": [{"begin": 0.5}]}, "strateg"),
+        ({"targets": []}, "a study needs at least one target."),
+        ({"common": None, "teacher": [1]}, "teacher=[1]: expected dict or None, got list."),
+        ({"landscape": {"strategies": "last"}}, "landscape: strategies is a list; got 'last'."),
+        ({"benchmark": 3}, "benchmark=3: expected str, got int."),
+        ({"also": {"05_objectives": 3}}, "also: 05_objectives takes settings (name: value), got 3."),
     ],
 )
 def test_a_study_file_that_cannot_be_run_is_a_sentence(write, settings, sentence):
@@ -141,8 +165,8 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"students": {"KD": {}, "CE": {"learning_rate": "fast"}}}, "CE: learning_rate='fast': expected float, got str."),
         ({"students": {"KD": {}, "CE": {"objectives": ["cee"]}}}, "CE: Unknown objective 'cee'. Did you mean 'ce'?"),
         ({"students": {"KD": {}, "CE": {"model": "resnet11"}}}, "CE: Unknown model 'resnet11'."),
-        ({"students": {"KD": {}, "CE": {"weights": "nowhere.pth"}}}, "CE: No weights file at nowhere.pth."),
-        ({"students": {"KD": {}, "CE": {"steps": 0}}}, "CE: steps and segment_length are at least 1"),
+        ({"students": {"KD": {}, "CE": {"weights": "nowhere.pth"}}}, "nowhere.pth."),
+        ({"students": {"KD": {}, "CE": {"steps": 0}}}, "CE: steps is a whole number >= 1; got 0."),
         ({"students": {"KD": {}, "CE": {"window_map_grid": "x"}}}, "CE: window_map_grid='x': expected int, got str."),
         ({"also": {"05_objektives": {}}}, "Unknown notebook over all recordings '05_objektives'. Did you mean '05_objectives'?"),
         ({"also": {"05_objectives": {"averge": "WAKD"}}}, "05_objectives: Unknown parameter 'averge'. Did you mean 'average'?"),
@@ -150,6 +174,20 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"also": {"05_objectives": {"reference": "CE"}}}, "05_objectives: Unknown reference 'CE'."),
         ({"also": {"05_objectives": {"average": "last"}}}, "average and baseline are two labels; both are 'last'."),
         ({"also": {"05_objectives": {}}}, "05_objectives compares students over targets and seeds: at least two of each; got 1 on 2."),
+        ({"benchmark": "folder:nowhere"}, "nowhere"),
+        ({"benchmark": "fodler:x"}, "Unknown benchmark 'fodler'. Did you mean 'folder'?"),
+        ({"image_size": 3}, "size is the side of an image in pixels, a whole number from 8 to 1024; got 3."),
+        ({"students": {"KD": {"teacher": "nowhere"}}}, "No run at"),
+        ({"students": {"KD": {"batch_size": 0}}}, "batch_size"),
+        ({"students": {"KD": {"learning_rate": -1}}}, "learning_rate"),
+        ({"students": {"KD": {"learning_rate": float("nan")}}}, "learning_rate"),
+        ({"students": {"KD": {"most_stored": 0}}}, "most_stored"),
+        ({"students": {"KD": {"warmup": -5}}}, "warmup"),
+        ({"seeds": [-1], "window_map": None}, "seed"),
+        ({"window_map": {"grid": -1}}, "window_map_grid"),
+        ({"landscape": {"margin": -1.0}}, "margin"),
+        ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
+        ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
         ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
@@ -165,9 +203,105 @@ def test_what_cannot_train_or_average_is_named_before_anything_runs(write, execu
 HERE = Place(Path("/report"), Path("/runs"))
 
 
+def test_names_in_a_study_file_are_text(tiny_study, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    for name in ("0", "015", "no", "null", "1e3"):
+        shutil.copytree(Path(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2]) / "north", images / name)
+    head, tail = tiny_study.split("targets: [north, east]")
+    text = f"{head}targets: [0, 015, no, null, 1e3]{tail}".replace("students:\n  KD:", "students:\n  007:")
+    text = text.replace("label: WAKD", "label: 0.9").replace("students: [KD]", "students: [007]")
+    (tmp_path / "tiny.yaml").write_text(text.replace("targets: [north]", "targets: [015]"))
+    (tmp_path / "tiny.yaml").write_text(
+        re.sub("benchmark: .*", "benchmark: folder:images", (tmp_path / "tiny.yaml").read_text())
+    )
+    read = load_study(tmp_path / "tiny.yaml")
+    assert read.targets == ["0", "015", "no", "null", "1e3"] and list(read.students) == ["007"]
+    assert read.seeds == [0] and read.strategies[1] == {"name": "wakd", "label": "0.9", "begin": 0.5}
+    names = [job.name for job in plan(read, HERE)]
+    assert {"0-s0-teacher", "null-s0-007", "landscape-015-s0-007"} <= set(names)
+
+
+def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(tiny_study, tmp_path, monkeypatch):
+    values = yaml.safe_load(tiny_study)
+    shutil.copytree(values["benchmark"].partition(":")[2], tmp_path / "a" / "shapes")
+    del values["name"]
+    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}}
+    values["common"] = {**values["common"], "weights": "w.safetensors"}
+    (tmp_path / "a" / "mine.yaml").write_text(yaml.safe_dump(values))
+    student = wk.build_model("resnet10t", 2, seed=0, **values["teacher"]["model_settings"])
+    save_file(student.model.state_dict(), tmp_path / "a" / "w.safetensors")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    read = load_study("../a/mine.yaml")
+    teacher, student = plan(read, HERE)[:2]
+    assert read.name == "mine" and teacher.parameters["benchmark"] == f"folder:{tmp_path / 'a' / 'shapes'}"
+    assert student.parameters["weights"] == str(tmp_path / "a" / "w.safetensors")
+    assert student.given["weights"].startswith("w.safetensors (SHA-256 ") and student.given["images"]
+
+
+def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REPORTS", tmp_path / "kit" / "reports")
+    file = write(targets=["north"], landscape={"students": []})
+    run_study(file)
+    other = tmp_path / "elsewhere" / "tiny.yaml"
+    other.parent.mkdir()
+    shutil.copy(file, other)
+    for refused in (run_study, planned):
+        with pytest.raises(StudyProblem, match=r"holds the recordings of .*tiny\.yaml, which is called 'tiny' as well"):
+            refused(other)
+    assert planned(file)[-1] == "tiny: 0 of 3 notebooks to do"
+    file.unlink()  # it was moved
+    assert planned(other)[-1] == "tiny: 0 of 3 notebooks to do"
+
+
+def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, tiny_study, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2], images)
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    given = {"targets": ["north"], "landscape": {"students": []}}
+    run_study(write(**given, benchmark=f"folder:{images}"), **folders)
+    images = images.rename(tmp_path / "moved")
+    file = write(**given, benchmark=f"folder:{images}")
+    assert planned(file, **folders) == ["tiny: 0 of 3 notebooks to do"]
+    run = tmp_path / "runs" / "north-s0" / "KD"
+    for name in ("window_map.csv", "scores.csv", "choices.json"):
+        kept = (run / name).read_bytes()
+        (run / name).unlink()
+        assert planned(file, **folders)[0] == f"north-s0-KD: its {name} is gone"
+        (run / name).write_bytes(kept)
+    (tmp_path / "report" / "summary.csv").unlink()
+    assert planned(file, **folders) == ["03_compare: its summary.csv is gone", "tiny: 1 of 3 notebooks to do"]
+    shutil.copy(images / "south" / "a" / "0.png", images / "south" / "a" / "new.png")
+    lines = planned(file, **folders)
+    assert lines[0] == "north-s0-teacher: images changed" and "2 finished recordings were made otherwise" in lines[3]
+    assert "made otherwise" not in " ".join(planned(file, **folders, keep_recordings=True))
+
+
+def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": None}
+    run_study(write(**given), **folders)
+    teacher = shutil.copytree(tmp_path / "runs" / "north-s0" / "teacher", tmp_path / "taught")
+    own = {"out": tmp_path / "report2", "runs": tmp_path / "runs2"}
+    settings = {**given, "teacher": None, "students": {"KD": {"teacher": "taught"}}}
+    file = write(**settings)
+    run_study(file, **own)
+    assert planned(file, **own)[-1] == "tiny: 0 of 2 notebooks to do"
+    teacher.rename(tmp_path / "moved")
+    file = write(**{**settings, "students": {"KD": {"teacher": "moved"}}})
+    assert planned(file, **own)[-1] == "tiny: 0 of 2 notebooks to do"
+    run = wk.load_run(tmp_path / "moved")
+    run.deploy(wk.choose(run, ["best_val" if run.deployed.strategy == "last" else "last"])["last"])
+    lines = planned(file, **own)
+    assert lines[0] == "north-s0-KD: teacher changed" and "(teacher)" in lines[2]
+    run_study(file, **own)
+    assert list((tmp_path / "runs2" / "north-s0").glob("KD.before-*"))
+
+
 def test_a_plan_is_every_job_after_those_it_needs_with_complete_parameters(write):
     students = {"CE": {"objectives": ["ce"], "teacher": None, "learning_rate": 1}, "KD": None}
-    jobs = plan(load_study(write(seeds=[3, 5], targets="all", students=students)), HERE)
+    mapped = {"grid": 2, "seeds": [3], "students": ["KD"]}
+    jobs = plan(load_study(write(seeds=[3, 5], targets="all", students=students, window_map=mapped)), HERE)
     names = [job.name for job in jobs]
     assert names[:3] == ["east-s3-teacher", "east-s3-CE", "east-s3-KD"] and names[-1] == "03_compare"
     assert len(jobs) == 6 * 3 + 2  # a landscape of the first seed
@@ -176,7 +310,7 @@ def test_a_plan_is_every_job_after_those_it_needs_with_complete_parameters(write
     assert kd.after == (teacher.name,) and not ce.after and kd.parameters["teacher"] == "/runs/south-s5/teacher"
     assert jobs[-1].after == tuple(names[:-1])
     assert ce.parameters["learning_rate"] == 1.0 and ce.parameters["steps"] == 6  # its own, and the common
-    assert (ce.parameters["window_map_grid"], kd.parameters["window_map_grid"]) == (0, 0)  # the map is for seed 0
+    assert (ce.parameters["window_map_grid"], kd.parameters["window_map_grid"]) == (0, 0)  # the map is for seed 3
     for job in jobs:
         assert job.parameters == notebook.plain(notebook.make(notebook.describe(job.notebook), job.parameters))
 
@@ -297,22 +431,39 @@ def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, 
     folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
     huge = {"objectives": ["ce"], "teacher": None, "learning_rate": 1e30}
     lines = []
-    with pytest.raises(
-        StudyProblem, match=r"3 of 8 notebooks were not executed \(north-s0-CE, east-s0-CE, 03_compare\)"
-    ):
+    said = (
+        r"2 of 8 notebooks were not executed \(north-s0-CE, east-s0-CE\). north-s0-CE: .*Diverged.*shows what is there"
+    )
+    with pytest.raises(StudyProblem, match=said):
         run_study(write(students={"CE": huge, "KD": {}}), say=lines.append, **folders)
     assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
     pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
     assert {"north-s0-CE.failed.ipynb", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
     assert not pages & {"north-s0-CE.ipynb", "north-s0-CE.html"}
-    assert not (tmp_path / "report" / "index.html").exists()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Not in this report: 2 notebooks." in page and "Diverged" in page and str(tmp_path) not in page
+    assert "north-s0-CE.html" not in page and "north-s0-KD.html" in page and executed[-1] == "03_compare"
+    assert "2 notebooks are missing" in (tmp_path / "report" / "study.json").read_text()
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").student) == {"teacher", "KD"}
+    table, _ = study.status(tmp_path / "tiny.yaml", **folders)
+    failed = table[table["state"] == "failed"]
+    assert failed["name"].tolist() == ["north-s0-CE", "east-s0-CE"] and failed["said"].str.contains("Diverged").all()
+
+    executed.clear()  # the same ones fail again: what the page shows is made once
+    with pytest.raises(StudyProblem, match="2 of 8 notebooks"):
+        run_study(tmp_path / "tiny.yaml", say=lines.append, **folders)
+    assert executed == ["north-s0-CE", "east-s0-CE"]
 
     executed.clear()
     index = run_study(write(students={"CE": {**huge, "learning_rate": 0.01}, "KD": {}}), **folders)
-    assert executed == ["north-s0-CE", "east-s0-CE", "03_compare"] and index.is_file()
+    assert executed == ["north-s0-CE", "east-s0-CE", "03_compare"] and "Not in this report" not in index.read_text()
     assert not list((tmp_path / "report").rglob("*.failed.ipynb"))
     kept = [f for f in (tmp_path / "runs" / "north-s0").iterdir() if f.name.startswith("CE.before-")]
     assert len(kept) == 1  # the recording that diverged
+
+    executed.clear()  # a new title is rendered, and nothing is executed
+    index = run_study(write(students={"CE": {**huge, "learning_rate": 0.01}, "KD": {}}, title="Renamed"), **folders)
+    assert not executed and "<title>Renamed</title>" in index.read_text()
 
     executed.clear()  # a student that is no longer listed stays on disk, and off the page
     run_study(write(students={"KD": {}}), **folders)
@@ -324,10 +475,12 @@ def test_students_of_a_teacher_that_fails_are_not_run_and_the_others_are(write, 
     teacher = {**yaml.safe_load(tiny_study)["teacher"], "learning_rate": 1e30}
     students = {"KD": {}, "CE": {"objectives": ["ce"], "teacher": None}}
     lines = []
-    with pytest.raises(StudyProblem, match="4 of 5 notebooks"):
+    with pytest.raises(StudyProblem, match="3 of 5 notebooks"):
         file = write(teacher=teacher, students=students, targets=["north"])
         run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
-    assert executed == ["north-s0-teacher", "north-s0-CE"]
+    assert executed == ["north-s0-teacher", "north-s0-CE", "03_compare"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Not in this report: 3 notebooks." in page and "waits for north-s0-teacher, which is not there" in page
     assert "FAILED north-s0-KD: north-s0-teacher, which it needs, failed." in lines
 
 
@@ -414,10 +567,10 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, tmp_path):
 
 def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, tmp_path):
     lines = []
-    with pytest.raises(StudyProblem, match="3 of 4 notebooks"):
+    with pytest.raises(StudyProblem, match="2 of 4 notebooks"):
         file = write(targets=["north"], students={"KD": {"learning_rate": 1e30}})
         run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
-    assert executed == ["north-s0-teacher", "north-s0-KD"]
+    assert executed == ["north-s0-teacher", "north-s0-KD", "03_compare"]
     assert "FAILED landscape-north-s0-KD: north-s0-KD, which it needs, failed." in lines
 
 

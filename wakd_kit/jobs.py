@@ -3,42 +3,53 @@
     python -m wakd_kit.jobs runs/quickstart/engine/jobs/sketch-s0-KD.json
 
 is what an engine calls, on this machine or another that sees the same folders. A job is done when its notebook was executed
-with these parameters, by this code, on these results of the jobs before it. It holds a lock while it works, so one that
-outlives a killed engine is waited for, and never written beside.
+with these parameters, by this code, on these images and these results of the jobs before it, and what it wrote is there. It
+holds a lock while it works, so one that outlives a killed engine is waited for, and never written beside.
 
     runs/<study>/engine/jobs/*.json      what each job is; written by ``wakd report``, read by everything here
     runs/<study>/engine/done/*.json      what each was when it was done, its result and its seconds
     runs/<study>/engine/began/*.json     what the recording at its place was started with
+    runs/<study>/engine/failed/*.json    why it failed, of those that did and were not mended
     runs/<study>/engine/stamps/          for the engine: a file per job that is done, which it may delete
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from . import sources
 from .files import Held, holder, locked, recording_folder, write_text
 
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
-NOT_RECORDED = {"save_to", "teacher", "window_map_grid", "baseline", "deploy"}
+NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies"}
+# and those that are known by what is there, wherever it lies: ``Job.given``, or what the teacher of the study deployed
+BY_CONTENT = {"benchmark": "images", "image_size": "images", "weights": "weights", "teacher": "teacher"}
+RENDERED = "its page"  # how reasons begin for which a notebook is not executed again
+KINDS = ("jobs", "done", "began", "failed", "stamps", "locks", "logs")
 
 
 @dataclass(frozen=True)
 class Job:
     """One notebook to execute: ``name`` is its file below the report's folder, without suffix.
 
-    after     names of the jobs whose results it reads; a student's teacher comes first
-    training  digests of the code that decides what it records; empty if it records nothing
-    analysis  digests of the code behind everything else in it
-    page      of the comparison: what its page links to
-    disk      bytes that what it records takes at most
+    after      names of the jobs whose results it reads; a student's teacher comes first
+    training   digests of the code that decides what it records; empty if it records nothing
+    analysis   digests of the code behind everything else in it, and versions of libraries
+    given      what it records from, by content: "images", and where there are such "weights" and a "teacher" of another study
+    rendering  digests of the code that makes a page of it
+    page       of the comparison: what its page links to
+    disk       bytes that what it records takes at most
+    missing    {job: why} of those that it does without; see ``present``
     """
 
     name: str
@@ -47,13 +58,21 @@ class Job:
     after: tuple[str, ...] = ()
     training: dict[str, str] = field(default_factory=dict)
     analysis: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    rendering: dict[str, str] = field(default_factory=dict)
     page: dict = field(default_factory=dict)
     disk: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def records(self) -> bool:
         """Whether it trains, and does not only look at what was recorded."""
         return "save_to" in self.parameters
+
+    @property
+    def over_all(self) -> bool:
+        """Whether it looks at many runs: then it goes on with those that are there when others failed."""
+        return "only" in self.parameters
 
     @property
     def run(self) -> Path | None:
@@ -68,81 +87,136 @@ class Job:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study keeps things. ``out`` is the report's folder, ``runs`` that of its recordings."""
+    """Where a study keeps things. ``out`` is the report's folder, ``runs`` that of its recordings, ``home`` its file's."""
 
     out: Path
     runs: Path
+    home: Path | None = None
 
     @property
     def engine(self) -> Path:
         return self.runs / "engine"
 
     def file(self, kind: str, job: str) -> Path:
-        return self.engine / kind / (job if kind in ("stamps", "locks") else f"{job}.json")
+        name = for_engine(job)
+        return self.engine / kind / (name if kind in ("stamps", "locks") else f"{name}.json")
 
     def executed(self, job: Job) -> Path:
         return self.out / "notebooks" / f"{job.name}.ipynb"
 
     def rendered(self, job: Job) -> Path:
-        return self.out / "index.html" if job.page else self.executed(job).with_suffix(".html")
+        return self.out / "index.html" if job.page else self.executed(job).with_name(f"{job.name}.html")
 
     def failed(self, job: Job) -> Path:
-        return self.executed(job).with_suffix(".failed.ipynb")
+        return self.executed(job).with_name(f"{job.name}.failed.ipynb")
 
     def prepare(self) -> None:
-        for kind in ("jobs", "done", "began", "stamps", "locks", "logs"):
+        for kind in KINDS:
             (self.engine / kind).mkdir(parents=True, exist_ok=True)
         self.out.mkdir(parents=True, exist_ok=True)
+
+    def relative(self, value: object) -> object:
+        """A parameter without where this study happens to lie: paths in it are relative to its folders."""
+        if isinstance(value, Mapping):
+            return {name: self.relative(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.relative(item) for item in value]
+        kind, _, path = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        here = {"<runs>": self.runs, "<report>": self.out, "<study>": self.home, "~": os.path.expanduser("~")}
+        for name, folder in here.items():
+            if folder is not None and f"{path}{os.sep}".startswith(f"{folder}{os.sep}"):
+                return f"{kind}{kind and ':'}{name}{path[len(str(folder)) :]}"
+        return value
+
+
+def for_engine(job: str) -> str:
+    """A job's name without the characters that snakemake reads as wildcards."""
+    return re.sub(r"[{}<>\x00-\x1f\x7f]|%(?=[0-9A-Fa-f]{2})", lambda found: f"%{ord(found.group()):02X}", job)
 
 
 def describe(jobs: Iterable[Job], place: Place) -> None:
     """Write what every job is, touching only files whose content changes; files of jobs that are no more are removed."""
     place.prepare()
     named = set()
+    where = {name: folder and str(folder) for name, folder in vars(place).items()}
     for job in jobs:
-        text = json.dumps(
-            {**asdict(job), "notebook": str(job.notebook), "out": str(place.out), "runs": str(place.runs)}
-        )
+        stamps = [for_engine(name) for name in job.after]
+        text = json.dumps({**vars(job), "notebook": str(job.notebook), "stamps": stamps, "place": where})
         file = place.file("jobs", job.name)
-        named.add(file)
+        named.add(file.stem)
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
-    for kind in ("jobs", "stamps"):
+    for kind in ("jobs", "stamps", "failed"):
         for file in (place.engine / kind).iterdir():
-            if place.file("jobs", file.name.removesuffix(".json")) not in named:
+            if file.name.removesuffix(".json") not in named:
                 file.unlink()
 
 
 def read(file: str | os.PathLike) -> tuple[Job, Place]:
     """A job as ``describe`` wrote it, and where it works."""
     values = json.loads(Path(file).read_text(encoding="utf-8"))
-    place = Place(Path(values.pop("out")), Path(values.pop("runs")))
+    place = Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
+    values = {f.name: values[f.name] for f in fields(Job)}
     return Job(**{**values, "notebook": Path(values["notebook"]), "after": tuple(values["after"])}), place
 
 
 def reason(job: Job, place: Place) -> str | None:
     """Why a job has to be done, in a few words; None when it is done."""
     then = done(job, place)
+    if failure(job, place):
+        return "failed before"
     if not then:
-        return "failed before" if place.failed(job).exists() else "new"
+        return "was done by another version" if place.file("done", job.name).exists() else "new"
     if not place.executed(job).is_file():
         return "its notebook is gone"
-    if not place.rendered(job).is_file():
-        return "its page is gone"
     if job.records and not (job.run / "settings.json").is_file():
         return "its recording is gone"
-    for what in ("parameters", "training", "analysis", "page"):
-        if differ := _differs(getattr(job, what), then[what]):
-            said = {"parameters": "", "training": "code of ", "analysis": "code of ", "page": "its page's "}[what]
-            return f"{said}{differ} changed"
-    before = {name: _json(place.file("done", name)).get("result") for name in job.after}
-    differ = [name for name, result in before.items() if result and then["before"].get(name) != result]
-    return f"result of {', '.join(differ[:3])} changed" if differ else None
+    files = _files(job, place)
+    for name, digest in then["files"].items():
+        if files.get(name) != digest:
+            return f"its {name} {'changed' if name in files else 'is gone'}"
+    if job.missing.keys() != then["missing"].keys():
+        return f"{len(then['missing'])} runs were missing"
+    for what in ("parameters", "training", "given", "analysis"):
+        if differ := _differs(_what(job, place)[what], then[what]):
+            return f"{_SAID.get(what, '')}{differ} changed"
+    before = _before(job, place)
+    if differ := [name for name, result in before.items() if result and then["before"].get(name) != result]:
+        return f"result of {', '.join(differ[:3])} changed"
+    if not place.rendered(job).is_file():
+        return f"{RENDERED} is gone"
+    differ = _differs({**job.rendering, **job.page}, {**then["rendering"], **then["page"]})
+    return f"{RENDERED}'s {differ} changed" if differ else None
+
+
+_SAID = {"training": "code of ", "analysis": "code of "}
 
 
 def done(job: Job, place: Place) -> dict:
-    """What a job was when it was done, with its ``result`` and ``seconds``; empty if it was not."""
-    return _json(place.file("done", job.name))
+    """What a job was when it was done, with its ``result`` and ``seconds``; empty if it was not, or that is not known."""
+    then = read_json(place.file("done", job.name))
+    return then if then.get("scheme") == sources.SCHEME else {}
+
+
+def failure(job: Job, place: Place) -> str:
+    """Why a job failed when it was tried last; empty when it did not."""
+    copy = place.failed(job)
+    return read_json(place.file("failed", job.name)).get("said") or (f"see {copy.name}" if copy.exists() else "")
+
+
+def present(job: Job, missing: Mapping[str, str]) -> Job:
+    """A job over many runs with those that are there. ``missing``, {job: why it is not}, is what its page says of itself."""
+    gone = {name: why for name, why in missing.items() if name in job.after}
+    only = [run for run in job.parameters["only"] if "-".join(Path(run).parts) not in gone]
+    after, page = tuple(name for name in job.after if name not in gone), dict(job.page)
+    if page:
+        pages = {f"notebooks/{name}.html" for name in gone}
+        page["notebooks"] = [
+            [target, seed, {n: to for n, to in named.items() if to not in pages}]
+            for target, seed, named in page["notebooks"]
+        ]
+        page["also"] = {n: to for n, to in page["also"].items() if to not in pages}
+    return replace(job, parameters={**job.parameters, "only": only}, after=after, page=page, missing=gone)
 
 
 def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
@@ -157,13 +231,21 @@ def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
 
 def retrained(job: Job, place: Place) -> str:
     """What makes the finished recording of a job another one than it would record now; empty when it can stay."""
-    began = _json(place.file("began", job.name))
+    began = _began(job, place)
+    return _otherwise(job, place, began) if job.records and began and job.run.exists() else ""
+
+
+def accepted(job: Job, place: Place) -> str:
+    """What is not known of a finished recording that can stay, or was another library then; empty when nothing is."""
+    began = _began(job, place)
     if not (job.records and began and job.run.exists()):
         return ""
-    now, then = _recording(job, place), began["recording"]
-    if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
-        now, then = ({**recording, "the teacher": None} for recording in (now, then))
-    return _differs(now, then)
+    if began.get("scheme") != sources.SCHEME:
+        return "code"
+    then = began["libraries"]
+    return ", ".join(
+        f"{name} {then[name]}" for name, now in sources.of_libraries().items() if then.get(name, now) != now
+    )
 
 
 def perform(
@@ -171,8 +253,9 @@ def perform(
 ) -> bool:
     """Execute and render a notebook unless it is done; returns whether it had to.
 
-    A notebook that fails is kept as *.failed.ipynb and raises ``NotebookFailed``; a recording that its settings or its code
-    could no longer make is kept under another name. Waits for another process that is at the same job.
+    One whose page alone is out of date is only rendered. A notebook that fails is kept as *.failed.ipynb and raises
+    ``NotebookFailed``; a recording that its settings or its code could no longer make is kept under another name. Waits for
+    another process that is at the same job.
     """
 
     def waits(who: str) -> None:
@@ -183,47 +266,54 @@ def perform(
         if why is None:
             stamp(job, place)
             return False
-        from . import notebook, report  # papermill and matplotlib, which a job that is done does not wait for
-
-        clock = time.time()
-        place.file("done", job.name).unlink(missing_ok=True)
-        executed, rendered = place.executed(job), place.rendered(job)
-        rendered.unlink(missing_ok=True)
-        if job.records:
-            _wait_for_recording(job, waits)
-            _make_way(job, place, say)
-        before = {name: _json(place.file("done", name)).get("result") for name in job.after}
-        notebook.execute(
-            job.notebook,
-            executed,
-            job.parameters,
-            cwd=job.notebook.parent,
-            env={**(env or {}), "TQDM_DISABLE": "1"},
-            checked=True,
-        )
-        if job.page:
-            _publish(job, place, say)
-        else:
-            report.render(executed, rendered)
-        record = {what: getattr(job, what) for what in ("parameters", "training", "analysis", "page")}
-        record |= {"before": before, "result": _result(job), "teaches": _teaches(job)}
-        record |= {"why": why, "seconds": round(time.time() - clock, 1), "at": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_text(place.file("done", job.name), json.dumps(record))
+        place.file("failed", job.name).unlink(missing_ok=True)
+        try:
+            _do(job, place, why, env, say, waits)
+        except Exception as error:
+            write_text(place.file("failed", job.name), json.dumps({"said": str(error), "at": _now()}))
+            raise
         stamp(job, place)
     return True
 
 
+def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, waits: Callable) -> None:
+    from . import notebook, report  # papermill and matplotlib, which a job that is done does not wait for
+
+    clock, then, before = time.time(), read_json(place.file("done", job.name)), _before(job, place)
+    executed, rendered = place.executed(job), place.rendered(job)
+    formerly = then.get("formerly", [])
+    rendered.unlink(missing_ok=True)
+    if job.over_all and not job.parameters["only"]:
+        raise ValueError("none of the runs that it looks at is there.")
+    if not why.startswith(RENDERED):
+        taught = teaches(job)
+        if job.records:
+            _wait_for_recording(job, waits)
+            _make_way(job, place, say)
+        settings = {"cwd": job.notebook.parent, "env": {**(env or {}), "TQDM_DISABLE": "1"}, "checked": True}
+        notebook.execute(job.notebook, executed, job.parameters, **settings)
+        same = taught and taught == teaches(job)  # what it teaches may have been told otherwise before
+        formerly = sorted({*formerly, then.get("teaches", "")} - {"", taught}) if same else []
+    if job.page:
+        _publish(job, place, say)
+    else:
+        report.render(executed, rendered, parameters=place.relative(job.parameters))
+    seconds = then["seconds"] if why.startswith(RENDERED) else round(time.time() - clock, 1)
+    record = {"scheme": sources.SCHEME, **_what(job, place), "before": before, "files": _files(job, place)}
+    record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly}
+    record |= {"why": why, "seconds": seconds, "at": _now()}
+    write_text(place.file("done", job.name), json.dumps(record))
+
+
 def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
-    from . import pages, report
+    from . import pages
 
     notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
     named = {name: job.page[name] for name in ("title", "also", "listed")}
-    said = pages.publish(place.executed(job), place.out, notebooks=notebooks, **named)
+    named |= {"notebooks": notebooks, "missing": job.missing, "parameters": place.relative(job.parameters)}
+    said = pages.publish(place.executed(job), place.out, **named)
     if named["listed"]:
         pages.overview(place.out.parent)
-    problems = [problem for page in place.out.rglob("*.html") for problem in report.offline_problems(page)]
-    if problems:
-        raise ValueError(f"{place.out} is not self-contained: {'; '.join(problems[:5])}")
     say(said)
 
 
@@ -245,58 +335,139 @@ def _wait_for_recording(job: Job, waits: Callable[[str], None]) -> None:
 
 def _make_way(job: Job, place: Place, say: Callable[[str], None]) -> None:
     """A recording that this job would not make, or could not continue, is kept under another name."""
-    began = _json(place.file("began", job.name))
-    # edges follow from strategies: a finished recording serves others, an unfinished one cannot be continued with them
-    now = json.loads(json.dumps({"recording": _recording(job, place), "strategies": job.parameters.get("strategies")}))
+    began = _began(job, place)
     partial = recording_folder(job.run)
-    for folder, other in (
-        (job.run, began and _differs(now["recording"], began["recording"])),
-        (
-            partial,
-            began and (_differs(now["recording"], began["recording"]) or began["strategies"] != now["strategies"]),
-        ),
-    ):
-        if folder.exists() and other:
+    other = began and _otherwise(job, place, began)
+    # edges follow from strategies: a finished recording serves others, an unfinished one cannot be continued with them
+    edges = began and _differs({"s": job.parameters.get("strategies")}, {"s": began["strategies"]})
+    for folder, why in ((job.run, other), (partial, other or (edges and "strategies"))):
+        if folder.exists() and why:
             aside = job.run.with_name(f"{job.run.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
             aside = recording_folder(aside) if folder == partial else aside
             os.replace(folder, aside)
-            say(f"{job.name}: {folder.name} was recorded otherwise ({other}); it is kept as {aside.name}")
+            say(f"{job.name}: {folder.name} was recorded otherwise ({why}); it is kept as {aside.name}")
     begin(job, place)
 
 
 def begin(job: Job, place: Place) -> None:
     """Write what the recording at a job's place is: made with these settings, by this code, from this teacher."""
-    now = {"recording": _recording(job, place), "strategies": job.parameters.get("strategies")}
-    write_text(place.file("began", job.name), json.dumps(now))
+    began = _began(job, place)
+    there = began.get("libraries") if job.run.exists() else None  # those that a finished one was made with
+    now = {
+        "scheme": sources.SCHEME,
+        "recording": _recording(job, place),
+        "strategies": job.parameters.get("strategies"),
+    }
+    write_text(place.file("began", job.name), json.dumps({**now, "libraries": there or sources.of_libraries()}))
+
+
+def _began(job: Job, place: Place) -> dict:
+    """What the recording at a job's place was begun with; empty where there is none, or that is not known."""
+    began = read_json(place.file("began", job.name))
+    return began if began.keys() >= {"recording", "strategies"} else {}
 
 
 def _recording(job: Job, place: Place) -> dict:
-    """What decides a recording: settings, code, and what its teacher deployed."""
-    taught = [_json(place.file("done", name)).get("teaches") for name in job.after]
-    parameters = {n: v for n, v in job.parameters.items() if n not in NOT_RECORDED | {"strategies"}}
-    return {**parameters, **{f"code of {n}": digest for n, digest in job.training.items()}, "the teacher": taught}
+    """What decides a recording: settings, code, what it is made from, and what its teacher deployed."""
+    taught = [read_json(place.file("done", name)).get("teaches") for name in job.after]
+    parameters = {n: v for n, v in job.parameters.items() if n not in NOT_RECORDED | BY_CONTENT.keys()}
+    code = {f"code of {n}": digest for n, digest in job.training.items()}
+    return {**place.relative(parameters), **code, **job.given, "the teacher": taught}
+
+
+def _otherwise(job: Job, place: Place, began: dict) -> str:
+    """In what a recording differs from the one that a job would make, as far as what it was begun with can tell."""
+    now, then = _recording(job, place), dict(began["recording"])
+    code = {name for name in now.keys() | then.keys() if name.startswith("code of ")}
+    unknown = set()
+    if began.get("scheme") != sources.SCHEME:  # its code was told otherwise, so it cannot be compared
+        then |= _images(job) | ({"weights": then["code of weights"]} if "code of weights" in then else {})
+        unknown = code | (job.given.keys() - then.keys())
+    unknown |= then.keys() - now.keys() - code  # settings that there are no longer
+    if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
+        unknown.add("the teacher")
+    elif then.get("the teacher") in [[name] for name in _formerly(job, place)]:
+        then["the teacher"] = now["the teacher"]
+    if now.keys() - then.keys() - code - unknown:  # a setting that is new since then had its default
+        then = {n: v for n, v in _defaults(job.kind).items() if n in now} | then
+    return _differs(*({n: v for n, v in what.items() if n not in unknown} for what in (now, then)))
+
+
+def _formerly(job: Job, place: Place) -> list[str]:
+    """What records of before called what a job's teacher still deploys."""
+    return [name for before in job.after for name in read_json(place.file("done", before)).get("formerly", [])]
+
+
+def _images(job: Job) -> dict[str, str]:
+    """Which images a finished or an unfinished recording was made of, by its own word."""
+    folder = job.run if job.run.exists() else recording_folder(job.run)
+    found = read_json(folder / "settings.json").get("split", {}).get("fingerprint")
+    return {"images": found} if found else {}
+
+
+@functools.cache
+def _defaults(notebook: str) -> dict:
+    from .parameters import describe, plain
+
+    return plain(describe(notebook)())
+
+
+def _what(job: Job, place: Place) -> dict[str, dict]:
+    """What a job is, as far as it decides whether it is done; paths are relative, and data are known by content."""
+    parameters = {n: v for n, v in job.parameters.items() if BY_CONTENT.get(n) not in job.given}
+    what = {name: getattr(job, name) for name in ("training", "given", "analysis", "rendering", "page", "missing")}
+    return {"parameters": place.relative(parameters), **what}
+
+
+def _before(job: Job, place: Place) -> dict[str, str | None]:
+    return {name: read_json(place.file("done", name)).get("result") for name in job.after}
 
 
 def _differs(now: dict, then: dict) -> str:
-    now = json.loads(json.dumps(now))
-    return ", ".join(sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)))
-
-
-def _teaches(job: Job) -> str:
-    """What a recording stands for as a teacher: its settings, its last segment, and which average it deployed."""
-    if not job.records:
+    if now == then:
         return ""
-    segments = job.run / "segments"
+    now = json.loads(json.dumps(now))
+    differ = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+
+
+def teaches(job: Job) -> str:
+    """``taught_by`` the recording at a job's place; empty for a job that records nothing."""
+    return taught_by(job.run) if job.records else ""
+
+
+def taught_by(run: Path) -> str:
+    """What a recording stands for as a teacher: its settings, its last segment, and which average it deployed.
+
+    Empty where there is none.
+    """
+    segments, deployed = run / "segments", read_json(run / "deployed.json")
+    if not (segments / "index.json").is_file():
+        return ""
     last = json.loads((segments / "index.json").read_text(encoding="utf-8"))[-1]["file"]
-    return _digest(job.run / "settings.json", segments / last, job.run / "deployed.json")
+    average = {name: deployed.get(name) for name in ("values", "of", "initial")} if deployed else None
+    return _digest(run / "settings.json", segments / last, said=json.dumps(average))
 
 
 def _result(job: Job) -> str:
     """What later jobs may read of this one."""
+    return _digest(*(job.run / name for name in _written(job)), said=teaches(job))
+
+
+def _written(job: Job) -> tuple[str, ...]:
+    """The small files that a job leaves in the folder of its run, for others to read."""
     if job.run is None:
-        return _digest()
-    names = ("choices.json", "scores.csv", "window_map.csv") if job.records else ("landscape/plane.csv",)
-    return _digest(*(job.run / name for name in names), said=_teaches(job))
+        return ()
+    return (
+        ("choices.json", "scores.csv", "window_map.csv", "deployed.json") if job.records else ("landscape/plane.csv",)
+    )
+
+
+def _files(job: Job, place: Place) -> dict[str, str]:
+    """Digests of what a job left to be read: ``{name: digest}``, of a comparison's tables that they are there."""
+    if job.page:
+        return {file.name: "there" for kind in ("csv", "tex") for file in place.out.glob(f"*.{kind}")}
+    return {name: _digest(job.run / name) for name in _written(job) if (job.run / name).is_file()}
 
 
 def _digest(*files: Path, said: str = "") -> str:
@@ -306,8 +477,17 @@ def _digest(*files: Path, said: str = "") -> str:
     return found.hexdigest()[:16]
 
 
-def _json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def read_json(file: Path) -> dict:
+    """What a file says; nothing where there is none, or where it is no JSON of ours: it is then written again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 @contextlib.contextmanager

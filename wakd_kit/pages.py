@@ -21,11 +21,13 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from . import comparison, notebook, report, study_figures
+from . import comparison, jobs, notebook, report, study_figures
 from .files import write_text
 from .recorded import Recorded, collect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+RECORD = {"title": str, "about": str, "runs": str, "holds": str, "rendered": str, "pages": dict, "tables": dict}
 
 Notebooks = Mapping[tuple[str, int], Mapping[str, str]]
 
@@ -41,13 +43,17 @@ def publish(
     title: str,
     notebooks: Notebooks,
     also: Mapping[str, str] = MappingProxyType({}),
+    missing: Mapping[str, str] = MappingProxyType({}),
     listed: bool = False,
+    parameters: Mapping[str, object] | None = None,
 ) -> str:
     """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
 
     executed   the 03_compare that was executed for the study, whose parameters name its runs
     notebooks  {(target, seed): {name: address below out}} of the pages of its other notebooks
     also       {name: address below out} of those over all runs
+    missing    {name: why} of notebooks that failed, or waited for one that did; the page says so before anything else
+    parameters to show, default those it ran with
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
     """
     given = notebook.recorded_parameters(executed)
@@ -61,14 +67,15 @@ def publish(
         **({"over all runs": also} if also else {}),
         **{f"{target}, seed {seed}": pages for (target, seed), pages in notebooks.items()},
     }
-    index = report.render(executed, out / "index.html", title=title, nav=above | targets, links=links)
+    shown = {"title": title, "links": links, "notice": gaps(missing), "parameters": parameters}
+    index = report.render(executed, out / "index.html", nav=above | targets, **shown)
     try:
         printed = pdf(index)
     except NoPdf as problem:
         files, said = {}, str(problem)
     else:
         files, said = {"PDF": printed.name}, f"in print: {printed}"
-        report.render(executed, index, title=title, nav=above | files | targets, links=links)
+        report.render(executed, index, nav=above | files | targets, **shown)
     for target, address in targets.items():
         others = {title: "../index.html"} | {other: f"{other}.html" for other in study.targets if other != target}
         own = {f"seed {s}": {n: f"../{a}" for n, a in p.items()} for (t, s), p in notebooks.items() if t == target}
@@ -77,7 +84,7 @@ def publish(
         "title": title,
         "about": given["about"],
         "runs": study.about(),
-        "holds": holds(study, notebooks),
+        "holds": holds(study, notebooks) + (f" {len(missing)} notebooks are missing." if missing else ""),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "pages": {"report": "index.html", **files, **targets},
         "tables": links["tables as csv"],
@@ -86,9 +93,21 @@ def publish(
     return said
 
 
+def gaps(missing: Mapping[str, str]) -> str:
+    """What a page does not show, and why, as HTML: those with the same reason in a line; empty when nothing is missing."""
+    if not missing:
+        return ""
+    why: dict[str, list[str]] = {}
+    for name, said in missing.items():
+        why.setdefault(said, []).append(name)
+    lines = [f"{', '.join(names)}: {said}" for said, names in why.items()]
+    total = f"Not in this report: {len(missing)} notebook{'s' * (len(missing) > 1)}."
+    return report.text_html(total) + report.text_html(*lines)
+
+
 def holds(study: Recorded, notebooks: Notebooks) -> str:
     """One sentence: which strategies were compared, and what was drawn of how many runs."""
-    strategies = [s for s in study.scores["strategy"].unique() if s != comparison.DEPLOYED]
+    strategies = study.scores.loc[~study.scores["deployed"], "strategy"].unique()
     landscapes = sum(name.startswith("landscape") for pages in notebooks.values() for name in pages)
     drawn = {"window maps": len(study.mapped()), "landscapes": landscapes}
     return f"Strategies: {', '.join(strategies)}." + "".join(f" {n} {what}." for what, n in drawn.items() if n)
@@ -120,18 +139,29 @@ def target_page(
         differences = comparison.rounded(gains).drop(columns="95 % t, target means")
         caption = (
             f"Differences in accuracy on {target} in points, paired by seed, with 95 % intervals (t; bootstrap of seeds); p "
-            f"is of the t test, Holm's correction is for all rows. {part.selection()}"
+            f"is of the t test, Holm's correction is for all rows. {comparison.DASH} {part.selection()}"
         )
         parts += ["<h2>Paired differences</h2>", report.table_html(differences, caption=caption)]
     parts += ["<h2>What each strategy picked</h2>", report.figure_html(drawn, alt)]
-    return report.write_page(page, *parts, title=f"{title}: {target} left out", nav=nav, links=links)
+    heading = f"{title}{'' if title.endswith(('.', '?', '!')) else ':'} {target} left out"
+    return report.write_page(page, *parts, title=heading, nav=nav, links=links)
 
 
 def overview(folder: str | os.PathLike) -> Path:
-    """Write ``folder/index.html``, over every study below it that was published, newest first; returns the page."""
-    folder = Path(folder)
-    found = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*/study.json")}
-    parts = []
+    """Write ``folder/index.html``, over every study below it that was published, newest first; returns the page.
+
+    One whose study.json this version cannot read is named, and nothing else is said of it.
+    """
+    folder, found, unread = Path(folder), {}, []
+    for file in sorted(folder.glob("*/study.json")):
+        record = jobs.read_json(file)
+        if all(isinstance(record.get(key), kind) for key, kind in RECORD.items()):
+            found[file.parent.name] = record
+        else:
+            unread.append(
+                f"{file.relative_to(folder)} is not of this version of wakd_kit: run the study again to list it."
+            )
+    parts = [report.text_html(*unread)] if unread else []
     for name, study in sorted(found.items(), key=lambda item: item[1]["rendered"], reverse=True):
         there = {group: {n: f"{name}/{to}" for n, to in study[group].items()} for group in ("pages", "tables")}
         parts += [

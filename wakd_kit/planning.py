@@ -1,7 +1,7 @@
 """What a study is and what it takes: one small YAML file, checked, as jobs, which are notebooks with complete parameters.
 
-    name: quickstart
-    benchmark: digits
+    name: quickstart                                  # of its folders; default the file's
+    benchmark: digits                                 # paths, also of weights and teachers, are relative to this file
     targets: all
     seeds: [0, 1, 2]
     teacher: {model: resnet18_w16, steps: 600}        # parameters of 01_train_teacher
@@ -26,13 +26,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from . import sources
-from .averaging import Curves, choose, labels_of
+from .averaging import labels_of
 from .domains import Domains, load_domains
-from .jobs import Job, Place
+from .files import path_of
+from .identity import of_objectives
+from .jobs import Job, Place, taught_by
 from .models import build_model
 from .objectives import combine, objectives
 from .parameters import (
@@ -49,9 +50,10 @@ from .parameters import (
     make,
     plain,
 )
-from .pretrained import check_size, find, from_file
+from .pretrained import check_size, find, from_file, sha256
 from .registry import UnknownName, did_you_mean
-from .training import segment_ends, size_of_recording
+from .settings import Settings, rehearse
+from .training import size_of_recording
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 REPORTS = Path(__file__).parent.parent / "reports"
@@ -94,10 +96,18 @@ class Study:
             if isinstance(values, list) and len(set(values)) < len(values):
                 return f"a {what} is listed twice in {values}."
         for label, own in self.students.items():
-            if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label == "teacher":
+            if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label.casefold() == "teacher":
                 return f"a student's name is text of letters, digits, + - = _ . and not 'teacher'; got {label!r}."
+            if re.search(r"(\.(failed|part|recording)|[ .])$|\.before-", label):
+                return f"a student's name ends in no space or dot, and not in what marks a copy that is kept (.failed, .part, .recording, .before-...); got {label!r}."
+            if twin := next(
+                (other for other in self.students if other != label and other.casefold() == label.casefold()), None
+            ):
+                return f"students {twin!r} and {label!r} are one folder where capitals do not count; rename one."
             if not isinstance(own, dict | None):
                 return f"student {label!r} takes settings (name: value), got {own!r}."
+        if not re.fullmatch(r"\w([\w. -]*[\w-])?", self.name):
+            return f"name is that of a folder, of letters, digits, . _ -; got {self.name!r}."
         blocks = {"teacher": self.teacher, "common": self.common, "landscape": self.landscape}
         for where, given in {**blocks, **self.students}.items():
             fixed = SET_BY_STUDY & (given or {}).keys() - ({"strategies"} if where == "landscape" else set())
@@ -113,16 +123,21 @@ class Study:
             if key not in ("grid", "seeds", "students"):
                 return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
         for block, wanted in (("window_map", self.window_map), ("landscape", self.landscape)):
-            for key in ("targets", "seeds", "students"):
+            for key in ("targets", "seeds", "students", "strategies"):
                 if not isinstance(wanted.get(key, []), list):
                     return f"{block}: {key} is a list; got {wanted[key]!r}."
             for label in wanted.get("students", []):
                 if label not in self.students:
                     return f"{block}: {did_you_mean('student', label, self.students)}"
+            for seed in wanted.get("seeds", []):
+                if seed not in self.seeds:
+                    return f"{block}: the study has no seed {seed!r}; it has {', '.join(map(str, self.seeds))}."
         try:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             return str(error)
+        if "deployed" in labels:
+            return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
         named = [*self.reference, *self.reference.values()] if isinstance(self.reference, dict) else [self.reference]
         for label in filter(None, named):
             if label not in self.students:
@@ -136,9 +151,9 @@ class Study:
 SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
 
 
-def load_study(which: str | os.PathLike) -> Study:
-    """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence."""
-    path = Path(which)
+def file_of(which: str | os.PathLike) -> Path:
+    """The file of a study, given as such or by the name of one shipped under reports/."""
+    path = path_of(which)
     if path.suffix not in (".yaml", ".yml"):
         shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
         if str(which) not in shipped:
@@ -146,20 +161,49 @@ def load_study(which: str | os.PathLike) -> Study:
         path = shipped[str(which)]
     if not path.is_file():
         raise StudyProblem(f"No study file at {path}.")
+    return path.absolute()
+
+
+def load_study(which: str | os.PathLike) -> Study:
+    """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence.
+
+    Names in it are text, whatever they look like; paths are relative to the file's folder.
+    """
+    path = file_of(which)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = _read(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
     except yaml.YAMLError as error:
         place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
     try:
-        study = make(Study, values)
+        study = make(Study, {"name": path.stem, **values})
     except ParameterError as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
         raise StudyProblem(f"{path}: {problem}")
-    return study
+    return _beside(study, path.parent)
+
+
+def _beside(study: Study, folder: Path) -> Study:
+    """The study with paths that are relative to a folder made whole."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(folder / path_of(path))
+
+    def resolved(block: dict | None) -> dict | None:
+        own = {n: whole(v) for n, v in (block or {}).items() if n in ("weights", "teacher") and isinstance(v, str)}
+        if isinstance((block or {}).get("others"), list):
+            own["others"] = [whole(other) for other in block["others"]]
+        return block and {**block, **own}
+
+    kind, _, path = study.benchmark.partition(":")
+    blocks = {name: resolved(getattr(study, name)) for name in ("teacher", "common", "landscape")}
+    students = {label: resolved(own) for label, own in study.students.items()}
+    return replace(study, benchmark=f"{kind}:{whole(path)}" if path else kind, students=students, **blocks)
 
 
 class _Loader(yaml.SafeLoader):
@@ -174,6 +218,34 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+NAMES = ("name", "targets", "baseline", "reference", "label", "title", "about")  # settings whose values are names
+
+
+def _read(text: str) -> object:
+    """What a YAML file says; names of domains, students and strategies are the text that stands there: 0, 007, no, null."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            _name(root)
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _name(node: yaml.Node, named: bool = False) -> None:
+    if isinstance(node, yaml.ScalarNode) and named and node.value not in ("", "~"):
+        node.tag = "tag:yaml.org,2002:str"
+    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _name(item, named)
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        _name(key, named)
+        if key.value == "students" and isinstance(value, yaml.MappingNode):
+            for student, own in value.value:
+                _name(student, True)
+                _name(own)
+        else:
+            _name(value, named or key.value in (*NAMES, "students"))
 
 
 def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
@@ -185,7 +257,10 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     each run will have, and that every model can be built. Raises ``StudyProblem`` naming the student.
     """
     options = {} if study.image_size is None else {"size": study.image_size}
-    domains = load_domains(study.benchmark, **options)
+    try:
+        domains = load_domains(study.benchmark, **options)
+    except (ValueError, UnknownName, OSError) as error:
+        raise StudyProblem(f"{study.name}: {error}") from error
     targets = study.targets if isinstance(study.targets, list) else [study.targets]
     targets = list(domains) if study.targets == "all" else targets
     for target in [*targets, *study.landscape.get("targets", [])]:
@@ -193,16 +268,56 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
     splits = [(target, seed) for seed in study.seeds for target in targets]
     chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
-    disk = {}
+    disk, unsaid = {}, {}
     for job in (job for job in chains[splits[0]] if job.records):
         cls = describe(job.notebook)
         try:
-            disk[job.run.name] = _rehearse(cls(**job.parameters), domains)
+            settings, disk[job.run.name] = _rehearse(cls(**job.parameters), domains)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
-    jobs = (job for chain in chains.values() for job in chain)
-    jobs = [replace(job, disk=disk[job.run.name]) if job.records else job for job in jobs]
-    return [*jobs, *_over_all(study, chains, place, listed)]
+        # those that a notebook does not ask for, as they are by default
+        unsaid[job.run.name] = {
+            n: v for n, v in plain(settings).items() if n not in {*job.parameters, "declare", "edges"}
+        }
+        unsaid[job.run.name]["views"] = domains.views
+    own = {str(job.run) for chain in chains.values() for job in chain if job.records}
+    for other in study.landscape.get("others", []):
+        if other not in own and not (Path(other) / "settings.json").is_file():
+            raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
+    given = {"images": domains.fingerprint}
+    known: dict[tuple, dict[str, str]] = {}  # what lies at a path is read once
+    for split, chain in chains.items():
+        for i, job in enumerate(chain):
+            if job.records:
+                elsewhere = job.parameters.get("teacher") if job.parameters.get("teacher") not in own else None
+                asked = (job.parameters["weights"], job.parameters["pretrained"], job.parameters["model"], elsewhere)
+                asked += (json.dumps(job.parameters["objectives"]),)
+                if asked not in known:
+                    known[asked] = _given(study, job, elsewhere)
+                made = given | unsaid[job.run.name] | known[asked]
+                chains[split][i] = replace(job, disk=disk[job.run.name], given=made)
+    jobs = [job for chain in chains.values() for job in chain]
+    jobs += _over_all(study, chains, place, listed)
+    names = [job.name.casefold() for job in jobs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
+    return jobs
+
+
+def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
+    """What a recording is made from beside the images, by what it is: weights, another study's teacher, own objectives."""
+    p, given = job.parameters, {}
+    try:
+        found = from_file(p["weights"]) if p["weights"] else find(p["model"]) if p["pretrained"] else None
+        if found:
+            given["weights"] = found.origin
+        if teacher is not None:
+            given["teacher"] = sha256(Path(teacher)) if Path(teacher).is_file() else taught_by(Path(teacher))
+            if not given["teacher"]:
+                raise FileNotFoundError(f"No run at {teacher}, which should be the teacher.")
+    except (ValueError, FileNotFoundError) as error:
+        raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
+    return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
 
 
 def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
@@ -212,7 +327,7 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
     given = {
         "about": study.about,
         "runs": str(place.runs),
-        "only": [str(job.run.relative_to(place.runs)) for job in recording],
+        "only": [job.run.relative_to(place.runs).as_posix() for job in recording],
         "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
         "reference": study.reference,
@@ -313,32 +428,24 @@ def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[s
     file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
     training = {}
     if issubclass(cls, Training):
-        defined = _defined_in(json.dumps(complete.objectives))
-        training = sources.digests((*sources.RECORDING, *sources.of_objectives(defined)))
-        training |= _weights_of(study, name, complete)
-    analysis = {**sources.digests(sources.ANALYSIS[file.stem]), file.name: sources.of_notebook(file)}
-    return Job(name, file, plain(complete), tuple(after), training, analysis)
-
-
-def _weights_of(study: Study, name: str, p: Training) -> dict[str, str]:
-    """Which weights a training starts from, by what is in them; nothing where there are none, or timm's hub is asked for them."""
-    try:
-        found = from_file(p.weights) if p.weights else find(p.model) if p.pretrained else None
-    except (ValueError, FileNotFoundError) as error:
-        raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    return {"weights": found.origin} if found else {}
+        training = sources.of_recording(_defined_in(json.dumps(complete.objectives)))
+    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
+    rendering = sources.of_page(compares=cls is Compare)
+    code = {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
+    return Job(name, file, plain(complete), tuple(after), **code)
 
 
 @functools.cache
-def _defined_in(listed: str) -> tuple[str, ...]:
-    """The modules that define the objectives of a list, given as JSON."""
-    return tuple(objectives.get(spec["name"]).__module__ for spec in combine(json.loads(listed)).specs)
+def _defined_in(listed: str) -> tuple[tuple[str, str], ...]:
+    """(module, name) of the objectives of a list, given as JSON."""
+    made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+    return tuple((objective.__module__, objective.__qualname__) for objective in made)
 
 
-def _rehearse(p: Training, domains: Domains) -> int:
+def _rehearse(p: Training, domains: Domains) -> tuple[Settings, int]:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
 
-    Returns how many bytes the recording will take at most.
+    Returns the settings of the training, and how many bytes its recording will take at most.
     """
     objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
     if objectives.needs("teacher") and teacher is None:
@@ -346,29 +453,6 @@ def _rehearse(p: Training, domains: Domains) -> int:
     student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
     found = find(p.model) if p.pretrained and p.weights is None else None
     check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
-    settings = {"edges": [], **p.training()}
-    settings["declare"] = [{"name": s} if isinstance(s, str) else s for s in settings["declare"]]
-    if min(p.steps, p.segment_length) < 1:
-        raise ValueError(f"steps and segment_length are at least 1; got {p.steps} and {p.segment_length}.")
-    ends = np.array(sorted(segment_ends(settings)))
-    if ends[0] < 1 or ends[-1] > p.steps:
-        raise ValueError(
-            f"A strategy begins beyond the {p.steps} steps of the run; see begin and start in {p.strategies}."
-        )
-    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy"]
-    recorded += ["val_kd_loss"] if teacher else []
-    curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
-    for strategy in [*p.strategies, *([p.deploy] if isinstance(p, TrainTeacher) else [])]:
-        try:
-            choose(curves, [strategy], score=_stop, loss_and_gradient=_stop, held_out_loss=_stop)
-        except _Searching:
-            continue
-    return size_of_recording(student, settings)["disk"]
-
-
-class _Searching(Exception):
-    """A strategy got as far as trying averages, so its settings are in order."""
-
-
-def _stop(*_) -> float:
-    raise _Searching
+    settings = p.settings()
+    rehearse(settings, [p.deploy] if isinstance(p, TrainTeacher) else [], teacher=teacher is not None)
+    return settings, size_of_recording(student, settings)["disk"]

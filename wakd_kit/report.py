@@ -10,7 +10,6 @@ import datetime
 import importlib.metadata
 import io
 import json
-import os
 import re
 import struct
 from collections.abc import Mapping
@@ -27,6 +26,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+
+from .files import write_text
 
 if TYPE_CHECKING:
     import nbformat
@@ -123,9 +124,10 @@ def _minus(text: str) -> str:
 
 
 def _numeric(cells: list[str]) -> bool:
-    """Numbers and what is made of them, such as ``[−0.3, +1.2]`` and ``3 of 12``, align on the right; so do dashes alone."""
+    """Numbers and what is made of them, such as ``[−0.3, +1.2]``, ``<0.001`` and ``3 of 12``, align on the right; so do
+    dashes alone."""
     filled = [text for text in cells if text != "–"]
-    return bool(cells) and all(re.fullmatch(r"[\d\s.,+−±%\[\]()/]+|\d+ of \d+", text) for text in filled)
+    return bool(cells) and all(re.fullmatch(r"[<>]?\s?[\d\s.,+−±%\[\]()/]+|\d+ of \d+", text) for text in filled)
 
 
 def _spaced(name: object) -> str:
@@ -166,6 +168,8 @@ def render(
     title: str | None = None,
     nav: Mapping[str, str] = MappingProxyType({}),
     links: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    notice: str = "",
+    parameters: Mapping[str, object] | None = None,
 ) -> Path:
     """Write an executed notebook as a self-contained page and return its path.
 
@@ -175,6 +179,8 @@ def render(
 
     nav    {name: address} of pages to go to, above all; not printed
     links  {group: {name: address}} of files and pages that belong to it, below all; not printed
+    notice HTML that stands before everything else
+    parameters  to show, default those it ran with, which hold paths of this machine
     """
     import nbformat  # here: every notebook imports this module for show(), and only what renders needs it
 
@@ -183,7 +189,8 @@ def render(
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _worth_reading(output)]
-    return _write(book, Path(page), _about(book, notebook, title), nav, links)
+    about = _about(book, notebook, title, parameters)
+    return _write(book, Path(page), {**about, "notice": notice}, nav, links)
 
 
 def write_page(
@@ -217,9 +224,7 @@ def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, l
     about = {**about, "nav": addresses, "links": links_html(links) if any(links.values()) else ""}
     body, _ = exporter.from_notebook_node(book, resources={"wakd": about})
     page.parent.mkdir(parents=True, exist_ok=True)
-    part = page.with_suffix(".part")
-    part.write_text(body, encoding="utf-8")
-    os.replace(part, page)
+    write_text(page, body)
     return page
 
 
@@ -229,11 +234,13 @@ def _worth_reading(output: nbformat.NotebookNode) -> bool:
     return "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
-def _about(book: nbformat.NotebookNode, notebook: Path | None, title: str | None) -> dict[str, object]:
+def _about(
+    book: nbformat.NotebookNode, notebook: Path | None, title: str | None, parameters: Mapping | None = None
+) -> dict[str, object]:
     """What the template prints besides the cells."""
     headings = [c.source.splitlines()[0].lstrip("# ") for c in book.cells if c.source.startswith("# ")]
     record = book.metadata.get("papermill", {})
-    given = record.get("parameters", {})
+    given = record.get("parameters", {}) if parameters is None else parameters
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
         "title": title or next(iter(headings), "") or notebook.stem,

@@ -8,7 +8,9 @@ installed (``pip install 'wakd_kit[workflow]'``), several at once, here or on a 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +21,9 @@ from pathlib import Path
 import pandas as pd
 
 from . import jobs as job_files
-from .files import Held, holder, locked, recording_folder
-from .jobs import Job, Place, describe, pending, perform, progress, retrained
-from .planning import NOTEBOOKS, REPORTS, Study, StudyProblem, load_study, plan
+from .files import Held, holder, locked, path_of, recording_folder, write_text
+from .jobs import Job, Place, accepted, describe, failure, pending, perform, present, progress, read_json, retrained
+from .planning import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, load_study, plan
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
 
@@ -48,8 +50,9 @@ def run_study(
     engine   "snakemake" or "sequential", default snakemake where it is installed
     out      report folder, default reports/<name>;  runs  recordings, default runs/<name>
     keep_recordings  accept finished recordings that this code or these settings would make otherwise, as they are
-    A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, and then
-    ``StudyProblem`` is raised; so it is when another process runs the same study.
+    A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, the page is made
+    of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
+    same study.
     """
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
@@ -59,6 +62,8 @@ def run_study(
     try:
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
             describe(jobs, place)
+            if file := _file(which):
+                write_text(place.engine / "study.json", json.dumps(_names(file, place)))
             if keep_recordings:
                 _accept(jobs, place)
             waiting = pending(jobs, place)
@@ -68,7 +73,7 @@ def run_study(
                 if job.name not in waiting:
                     job_files.stamp(job, place)
             say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
-            for line in _what_is_retrained(jobs, place):
+            for line in _what_is_known(jobs, place):
                 say(line)
             needed, free, sentence = _space(jobs, waiting, place)
             if needed > free:
@@ -78,35 +83,42 @@ def run_study(
                 )
             if needed:
                 say(sentence)
+            said = ""
             if waiting and engine == "snakemake":
-                _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
+                said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
             elif waiting:
                 _one_by_one(jobs, place, cores or _cores(), say)
+            left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
             f"{study.name} is being run: {other}. Wait for it, look at it with wakd status, or stop it first."
         ) from None
-    left = pending(jobs, place)
     if left:
-        failed = any(place.failed(job).exists() for job in jobs)
+        names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        failed = [f"{job.name}: {failure(job, place)}" for job in jobs if failure(job, place)]
+        why = f"{failed[0]} See wakd status." if failed else f"The engine stopped{said}."
+        page = place.out / "index.html"
+        shown = f" {page} shows what is there." if page.is_file() and failed else ""
         raise StudyProblem(
-            f"{study.name}: {len(left)} of {len(jobs)} notebooks were not executed ({', '.join(left)}). "
-            + (f"See *.failed.ipynb in {place.out / 'notebooks'}" if failed else "The engine stopped: see what it said")
-            + "; what is done is kept."
+            f"{study.name}: {len(left)} of {len(jobs)} notebooks were not executed ({names}). {why} What is done is kept.{shown}"
         )
     say(f"report: {place.out / 'index.html'}")
     return place.out / "index.html"
 
 
 def planned(
-    which: str | os.PathLike | Study, *, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
+    which: str | os.PathLike | Study,
+    *,
+    out: str | os.PathLike | None = None,
+    runs: str | os.PathLike | None = None,
+    keep_recordings: bool = False,
 ) -> list[str]:
     """What ``run_study`` would do, a line per notebook with the reason; nothing is written."""
     study, place, jobs = _planned(which, out, runs)
     waiting = pending(jobs, place)
     lines = [f"{name}: {why}" for name, why in waiting.items()]
-    lines += _what_is_retrained(jobs, place)
-    needed, _, sentence = _space(jobs, waiting, place)
+    lines += _what_is_known(jobs, place, keep_recordings=keep_recordings)
+    needed, _, sentence = _space(jobs, waiting, place, keep_recordings=keep_recordings)
     lines += [sentence] if needed else []
     return [*lines, f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
 
@@ -123,11 +135,9 @@ def status(
     waiting, rows = pending(jobs, place), []
     for job in jobs:
         owner = holder(place.file("locks", job.name))
-        done = job_files.done(job, place)
-        state = "running" if owner else "waiting" if job.name in waiting else "done"
-        if state == "waiting" and place.failed(job).exists():
-            state = "failed"
-        said = owner or waiting.get(job.name, "")
+        done, failed = job_files.done(job, place), failure(job, place)
+        state = "running" if owner else "failed" if failed else "waiting" if job.name in waiting else "done"
+        said = owner or failed or waiting.get(job.name, "")
         rows.append({"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "said": said})
     table = pd.DataFrame(rows)
     counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
@@ -148,26 +158,60 @@ def _left(table: pd.DataFrame) -> str:
 
 
 def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
-    study = which if isinstance(which, Study) else load_study(which)
-    out = Path(out or REPORTS / study.name).resolve()
-    place = Place(out, Path(runs or REPORTS.parent / "runs" / study.name).resolve())
-    return study, place, plan(study, place, listed=out.parent == REPORTS)
+    study, file = which if isinstance(which, Study) else load_study(which), _file(which)
+    folders = [path_of(given or default) for given, default in ((out, REPORTS), (runs, REPORTS.parent / "runs"))]
+    own = [folder if given else folder / study.name for folder, given in zip(folders, (out, runs))]
+    place = Place(*(folder.resolve() for folder in own), file and file.parent)
+    if file and runs is None:
+        _refuse_another(study, file, place)
+    return study, place, plan(study, place, listed=place.out.parent == REPORTS)
 
 
-def _what_is_retrained(jobs: Sequence[Job], place: Place) -> list[str]:
+def _file(which: str | os.PathLike | Study) -> Path | None:
+    return None if isinstance(which, Study) else file_of(which).resolve()
+
+
+def _names(file: Path, place: Place) -> dict[str, str]:
+    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved."""
+    return {"file": str(file), "from_here": os.path.relpath(file, place.engine)}
+
+
+def _refuse_another(study: Study, file: Path, place: Place) -> None:
+    """Two studies of one name do not take over each other's folders."""
+    known = read_json(place.engine / "study.json")
+    other = Path(known.get("file", file))
+    if file not in (other, (place.engine / known.get("from_here", "")).resolve()) and other.is_file():
+        raise StudyProblem(
+            f"{file}: {place.runs} holds the recordings of {other}, which is called {study.name!r} as well. Give one of them "
+            "another name, or pass --runs and --out."
+        )
+
+
+def _what_is_known(jobs: Sequence[Job], place: Place, *, keep_recordings: bool = False) -> list[str]:
+    """Sentences on finished recordings that would be another one now, and on those of which not all is known."""
     why = {job.name: found for job in jobs if (found := retrained(job, place))}
-    if not why:
-        return []
-    first = next(iter(why))
-    return [
-        f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the old "
-        "ones are kept as *.before-*. --keep-recordings accepts them as they are."
-    ]
+    lines = []
+    if why and not keep_recordings:
+        first = next(iter(why))
+        lines.append(
+            f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the "
+            "old ones are kept as *.before-*. --keep-recordings accepts them as they are."
+        )
+    known = [found for job in jobs if job.name not in why and (found := accepted(job, place))]
+    for what in dict.fromkeys(known):
+        of = "before the code of recordings was told as it is now" if what == "code" else f"with {what}"
+        lines.append(
+            f"{known.count(what)} finished recordings were made {of}; all else is the same, and they are kept."
+        )
+    return lines
 
 
-def _space(jobs: Sequence[Job], waiting: Mapping[str, str], place: Place) -> tuple[int, int, str]:
+def _space(
+    jobs: Sequence[Job], waiting: Mapping[str, str], place: Place, *, keep_recordings: bool = False
+) -> tuple[int, int, str]:
     """Bytes that recordings which are not there yet will take at most, bytes that are free, and both in a sentence."""
-    needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records)
+    kept = {job.name for job in jobs if keep_recordings and job.records and job.run.exists()}
+    needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records and job.name not in kept)
     free = shutil.disk_usage(next(folder for folder in (place.runs, *place.runs.parents) if folder.is_dir())).free
     sizes = [f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in (needed, free)]
     return needed, free, f"Recordings take at most {sizes[0]} more, and {place.runs} has {sizes[1]} free."
@@ -189,6 +233,8 @@ def _accept(jobs: Sequence[Job], place: Place) -> None:
 def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[str], None]) -> None:
     failed: set[str] = set()
     for job in jobs:
+        if job.over_all and failed:
+            continue
         lost = next((name for name in job.after if name in failed), None)
         clock = time.time()
         try:
@@ -207,8 +253,41 @@ def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[st
             say(progress(job, place, fresh, time.time() - clock))
 
 
-def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> None:
-    """Run the study's engine. It inherits the study's lock, which therefore ends with the last of the two."""
+def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> list[str]:
+    """Names of what is still to do. Where all of it failed or waits for what did, notebooks over all runs go without it."""
+    left, lost = pending(jobs, place), {}
+    for job in jobs:
+        if job.name in left and not job.over_all:
+            said = _said(job, place)
+            waits = next((f"waits for {name}, which is not there" for name in job.after if name in lost), "")
+            if not (said or waits):
+                return list(left)
+            lost[job.name] = said or waits
+    for job in jobs:
+        if job.over_all and not lost and failure(job, place):  # the engine has tried
+            lost[job.name] = _said(job, place)
+        elif job.over_all and lost and job.name in left:
+            clock = time.time()
+            try:
+                fresh = perform(present(job, lost), place, say=say)
+            except Exception as error:  # the page of the others does not depend on it
+                lost[job.name] = _said(job, place)
+                say(f"FAILED {job.name}: {error}")
+            else:
+                del left[job.name]
+                say(progress(job, place, fresh, time.time() - clock))
+    return list(left)
+
+
+def _said(job: Job, place: Place) -> str:
+    """Why a job failed, as a page may say it: without where on this machine its copy and its recording are."""
+    said = re.sub(r" The copy is .*", "", failure(job, place))
+    return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
+
+
+def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> str:
+    """Run the study's engine; returns the last that it said, if it failed. It inherits the study's lock, which therefore ends
+    with the last of the two."""
     chains = sum(not job.after for job in jobs)
     threads = max(1, cores // max(1, chains))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
@@ -219,10 +298,15 @@ def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile
         shipped = WORKFLOW / "profiles" / profile
         command += ["--profile", str(shipped if shipped.is_dir() else profile), "--quiet", "rules"]
     else:
-        command += ["--cores", str(cores), "--quiet", "all"]
+        command += ["--cores", str(cores)]
         command += ["--resources", f"gpu={gpus}"] if gpus else []
     env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
-    subprocess.run(command, pass_fds=[lock], env=env, check=False)  # Ctrl-C reaches it too, and its jobs
+    said = place.engine / "logs" / "snakemake.log"
+    with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
+        ended = subprocess.run(command, pass_fds=[lock], env=env, check=False, stderr=None if profile else log)
+    lines = said.read_text(encoding="utf-8", errors="replace").split("\n") if ended.returncode and not profile else []
+    lines = [line.strip() for line in lines if line.strip() and not line.startswith(("Shutting down", "Complete log"))]
+    return f", and said: {' '.join(lines[-2:])} (all of it: {said})" if lines else ""
 
 
 def _cores() -> int:
