@@ -19,7 +19,7 @@ import torch
 import wakd_kit as wk
 from wakd_kit.objectives import combine
 from wakd_kit.recording import Checkpoint
-from wakd_kit.training import edges_to_keep
+from wakd_kit.settings import Settings, edges_to_keep
 
 
 def resident_mb() -> float:
@@ -32,9 +32,8 @@ def held_mb() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
-def settings(given) -> dict:
-    declare = [{"name": "wakd", "begin": 0.1}, {"name": "swad"}]
-    return {"declare": declare, "edges": [], "steps": given.steps, "split": {"sources": ["a"]}}
+def settings(given) -> Settings:
+    return Settings(declare=[{"name": "wakd", "begin": 0.1}, {"name": "swad"}], steps=given.steps)
 
 
 def row(step: int, length: int, noise: float) -> dict:
@@ -79,7 +78,8 @@ def main() -> None:
                 rows.append(row(step, recorder.count, float(rng.normal(0, 0.005))))
                 recorder.close(step)
                 if len(segments) > given.most:
-                    segments.shrink(given.most, edges_to_keep(pd.DataFrame(rows), settings(given)))
+                    curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
+                    segments.shrink(given.most, edges_to_keep(curves, settings(given)))
                 checkpoint.save(rows)
                 most_held = max(most_held, held_mb())
                 storing += time.perf_counter() - start

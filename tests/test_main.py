@@ -1,5 +1,6 @@
 """The command line: every command prints what it did, and what a user can mend is one sentence and status 2."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import recording, report, study
-from wakd_kit.__main__ import main
+from wakd_kit.__main__ import LISTS, main
 from wakd_kit.averaging import strategies
+from wakd_kit.files import Held
 from wakd_kit.notebook import NotebookFailed
 from wakd_kit.objectives import objectives
 from wakd_kit.recording import estimate_bytes, read_state
@@ -69,6 +71,15 @@ def test_help_and_data_do_not_wait_for_torch_or_papermill():
         ("notebook 02_distil out.ipynb", "wakd notebook: Unknown notebook '02_distil'. Did you mean '02_distill'?"),
         ("notebook 02_distill out.ipynb -p seed", "wakd notebook: A parameter is written name=value; got 'seed'."),
         (
+            "notebook 02_distill o -p seed=1 -p seed=2",
+            "wakd notebook: seed is given twice; leave one of them out, 'seed=2'",
+        ),
+        ("notebook mine.ipynb out.ipynb", "wakd notebook: No notebook at mine.ipynb."),
+        (
+            "notebook 02_distill o -p target=ink -p teacher=t",
+            "wakd notebook: No teacher at t. One is trained by: wakd notebook 01_train_teacher teacher.ipynb -p benchmark=digits -p target=ink -p seed=0 -p save_to=t",
+        ),
+        (
             "average nowhere --strategy wakd --export f.safetensors",
             "wakd average: No run at nowhere: it has no settings.json.",
         ),
@@ -104,15 +115,85 @@ def test_a_notebook_that_fails_is_a_sentence_and_ctrl_c_a_status(monkeypatch, ca
         raise NotebookFailed("02_distill stopped at In [4], ValueError: too small.")
 
     monkeypatch.setattr("wakd_kit.notebook.execute", fail)
-    assert main(["notebook", "02_distill", "out.ipynb"]) == 2
+    assert main(["notebook", "01_train_teacher", "out.ipynb"]) == 2
     assert capsys.readouterr().err == "wakd notebook: 02_distill stopped at In [4], ValueError: too small.\n"
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("wakd_kit.notebook.execute", interrupt)
-    assert main(["notebook", "02_distill", "out.ipynb"]) == 130
+    assert main(["notebook", "01_train_teacher", "out.ipynb"]) == 130
     assert capsys.readouterr().err == "\nwakd notebook: interrupted; what is recorded is kept.\n"
+
+
+def test_paths_of_a_notebook_are_those_of_where_one_stands_and_values_are_typed_by_their_field(
+    monkeypatch, tmp_path, student
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "settings.json").write_text("{}")
+    asked = []
+    monkeypatch.setattr("wakd_kit.notebook.execute", lambda source, out, given, **_: asked.append(given) or out)
+    monkeypatch.setattr("wakd_kit.report.render", lambda executed, page: page)
+    given = {"target": "2012", "teacher": "teacher", "save_to": "~/run", "benchmark": "folder:images", "steps": "20"}
+    words = [word for item in given.items() for word in ("-p", "=".join(item))]
+    assert main(["notebook", "02_distill", "lr0.01", *words]) == 0
+    assert main(["notebook", "03_compare", "out.ipynb", "-p", "runs=runs"]) == 0
+    assert main(["landscape", str(student), 'others=["other"]', "figures=here"]) == 0
+    assert {name: asked[0][name] for name in given} == {
+        "target": "2012",
+        "teacher": str(tmp_path / "teacher"),
+        "save_to": str(tmp_path / "home" / "run"),
+        "benchmark": f"folder:{tmp_path / 'images'}",
+        "steps": 20,
+    }
+    assert asked[1]["runs"] == str(tmp_path / "runs") and asked[1]["tables"] == "../runs/explore/tables"
+    assert asked[2]["others"] == [str(tmp_path / "other")] and asked[2]["figures"] == str(tmp_path / "here")
+
+
+def test_a_run_that_was_not_evaluated_is_drawn_with_what_it_declared(student, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(student, tmp_path / "fresh")
+    for file in ("choices.json", "scores.csv", "predictions.npz"):
+        (folder / file).unlink()
+    asked = []
+    monkeypatch.setattr("wakd_kit.notebook.execute", lambda source, out, given, **_: asked.append(given) or out)
+    monkeypatch.setattr("wakd_kit.report.render", lambda executed, page: page)
+    assert main(["landscape", str(folder)]) == 0
+    assert [spec["name"] for spec in asked[0]["strategies"]] == ["last", "wakd", "swad"]
+    assert capsys.readouterr().out.startswith("fresh was not evaluated yet: last, wakd, swad are now.")
+
+
+def test_what_a_terminal_cannot_write_is_written_as_its_number(monkeypatch):
+    """An ASCII terminal, and names in no encoding at all."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setitem(LISTS, "domains", lambda: ["café \udce9"])
+    assert main(["list", "domains"]) == 0
+    out.flush()
+    assert out.buffer.getvalue() == b"caf\\xe9 \\udce9\n"
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("deflate64"), RuntimeError("no HOME"), Held("process 7"), OSError("full")]
+)
+def test_what_the_system_and_its_libraries_refuse_is_a_sentence(monkeypatch, capsys, error):
+    def refuse():
+        raise error
+
+    monkeypatch.setitem(LISTS, "domains", refuse)
+    assert main(["list", "domains"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("wakd list: ") and str(error) in said and said.count("\n") == 1
+
+
+def test_without_a_home_and_a_cache_the_setting_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("WAKD_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert main(["train", "save_to=x"]) == 2
+    said = capsys.readouterr().err
+    assert "WAKD_CACHE" in said and said.count("\n") == 1
 
 
 def test_doctor_says_what_a_run_holds_and_takes(student, capsys):
@@ -143,7 +224,7 @@ def test_average_writes_what_run_average_returns(student, tmp_path, capsys, word
 def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_path, monkeypatch, capsys):
     shutil.copytree(student, tmp_path / "student", ignore=shutil.ignore_patterns("landscape"))
     monkeypatch.chdir(tmp_path)
-    settings = ["size=2", "radii=[1.0]", "directions=2", 'strategies=["last", "WAKD"]', "curvature_images=2"]
+    settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"
     assert capsys.readouterr().out == f"{page}\n" and report.offline_problems(page) == []
@@ -157,8 +238,9 @@ def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_pa
 
 def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", benchmark, *TINY, "objectives=ce", "teacher=null", "seed=2"]) == 0
-    takes, summary, folder = capsys.readouterr().out.splitlines()
+    assert main(["train", benchmark, *TINY, "teacher=none", "seed=2"]) == 0
+    alone, takes, summary, folder = capsys.readouterr().out.splitlines()
+    assert alone == "No teacher was given, so it is trained with cross-entropy."
     assert re.fullmatch(
         r"Recording 3 segments, 3 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
     )
@@ -170,7 +252,7 @@ def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, mo
 
 def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, benchmark, tmp_path, monkeypatch, capsys):
     teacher = finished / "runs" / "north-s0" / "teacher"
-    words = [benchmark, *TINY, "target=north", f"teacher={teacher}", f"save_to={tmp_path / 'run'}"]
+    words = [benchmark, TINY[0], "target=north", *TINY[2:], f"teacher={teacher}", f"save_to={tmp_path / 'run'}"]
     monkeypatch.setattr("wakd_kit.recording.Checkpoint.save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     assert main(["train", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "wakd train: disk full"  # below the bar, not in it

@@ -127,20 +127,55 @@ def test_a_missing_value_and_an_unknown_notebook_are_named():
 @pytest.mark.parametrize(
     "declared, sentence",
     [
-        (DECLARED.replace("seed = 0", "seed = 1"), "toy.ipynb has seed=1 by default, Toy 0."),
         (DECLARED.replace("seed = 0", "seed = False"), "seed=False: expected int, got bool."),
-        (
-            DECLARED.replace("limit = None\n", "") + "\nextra = 1",
-            "toy.ipynb and Toy disagree on the parameters extra, limit.",
-        ),
+        (DECLARED + "\nsead = 1", "toy.ipynb never reads 'sead'. Unknown parameter 'sead'. Did you mean 'seed'?"),
         (DECLARED + "\nimport os", "the parameters cell takes 'name = literal' lines, not 'import os'."),
         (DECLARED.replace("seed = 0", "seed = len([])"), "not 'seed = len([])'."),
     ],
 )
-def test_notebook_and_description_cannot_drift_apart(toy, tmp_path, no_kernel, declared, sentence):
+def test_what_a_notebook_declares_is_checked_as_what_it_is_given(toy, tmp_path, no_kernel, declared, sentence):
     with pytest.raises(ParameterError) as error:
         execute(toy(declared=declared), tmp_path / "out.ipynb")
     assert sentence in str(error.value)
+
+
+def test_a_copy_is_described_by_the_name_in_its_second_cell(toy, tmp_path, no_kernel, monkeypatch):
+    """Its own values count, it may declare more, and what it is called does not matter."""
+    started = []
+
+    def start(*_, parameters, **__):
+        started.append(parameters)
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", start)
+    check = 'from wakd_kit.parameters import parameters\np = parameters("toy", globals())'
+    declared = DECLARED.replace("seed = 0", "seed = 3") + "\nmine = 1"
+    copy = toy(check, "print(mine)", declared=declared).rename(tmp_path / "my copy.ipynb")
+    assert notebook.described_by(copy) is Toy
+    with pytest.raises(NotebookFailed, match="a kernel was started"):
+        execute(copy, tmp_path / "out.ipynb", {"rate": 1, "mine": 2})
+    assert started == [{**notebook.plain(Toy(seed=3, rate=1.0)), "mine": 2}]
+    with pytest.raises(ParameterError, match=r"Unknown parameter 'sead'\. Did you mean 'seed'"):
+        execute(copy, tmp_path / "out.ipynb", {"sead": 1})
+    other = toy('p = parameters("toi", globals())').rename(tmp_path / "other.ipynb")
+    with pytest.raises(UnknownName, match=r"Unknown notebook 'toi'\. Did you mean 'toy'"):
+        execute(other, tmp_path / "out.ipynb")
+
+
+def test_any_other_notebook_runs_without_a_description_and_says_so(toy, tmp_path):
+    other = toy("assert (limit, seed) == (7, 0)").rename(tmp_path / "other.ipynb")
+    with pytest.warns(UserWarning, match=r"other\.ipynb names no description.* its parameters are not checked"):
+        out = execute(other, tmp_path / "out.ipynb", {"limit": 7})
+    assert recorded_parameters(out) == {"limit": 7}
+
+
+def test_names_with_dots_keep_all_they_are_called(toy, tmp_path):
+    outs = [execute(toy("pass"), tmp_path / name) for name in ("lr0.01", "lr0.02", "lr0.03.ipynb")]
+    assert [out.name for out in outs] == ["lr0.01.ipynb", "lr0.02.ipynb", "lr0.03.ipynb"]
+    with pytest.raises(NotebookFailed):
+        execute(toy("1 / 0"), tmp_path / "lr0.04")
+    names = {"toy.ipynb", "lr0.01.ipynb", "lr0.02.ipynb", "lr0.03.ipynb", "lr0.04.failed.ipynb"}
+    assert {p.name for p in tmp_path.iterdir()} == names
 
 
 def test_a_notebook_without_parameters_cell_is_refused(toy, tmp_path, no_kernel):
@@ -239,6 +274,7 @@ SHIPPED = sorted(NOTEBOOKS.glob("*.ipynb"))
 def test_shipped_notebooks_declare_what_is_described_and_check_it_again(path, tmp_path, no_kernel, monkeypatch):
     with pytest.raises(notebook.NotebookFailed, match="a kernel was started"):  # so nothing was refused before
         execute(path, tmp_path / "out.ipynb")
+    assert notebook._declared(path) == notebook.plain(notebook.described_by(path)())
     declared, check = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][:2]
     for loads in ("wakd_kit.comparison.collect", "wakd_kit.load_run"):
         monkeypatch.setattr(loads, lambda *_, **__: pytest.fail("went on"))

@@ -13,6 +13,7 @@ coefficient per segment.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors; at run time a name is imported when it is first used
@@ -33,20 +34,16 @@ _DEFINED_IN = {
     "Run": "run",
     "Soup": "soups",
     "Split": "domains",
-    "averaging": "",
     "build_model": "models",
     "choices_table": "fitting",
     "choose": "fitting",
-    "comparison": "",
     "domains_from_arrays": "domains",
     "evaluate": "evaluation",
     "evaluate_model": "evaluation",
     "export": "exporting",
-    "landscape": "",
     "leave_one_out": "domains",
     "load_domains": "domains",
     "load_run": "run",
-    "objectives": "",
     "source_score": "evaluation",
     "train": "training",
     "window_map": "windows",
@@ -80,10 +77,12 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name not in _DEFINED_IN:
+    if name in _DEFINED_IN:
+        value = getattr(importlib.import_module(f".{_DEFINED_IN[name]}", __name__), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        value = importlib.import_module(f".{name}", __name__)  # wk.models, wk.figures, ...
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_DEFINED_IN[name] or name}", __name__)
-    value = getattr(module, name) if _DEFINED_IN[name] else module
     globals()[name] = value
     return value
 

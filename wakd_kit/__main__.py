@@ -17,39 +17,61 @@ wakd data check PATH                   count, read and compare every image; exit
 from __future__ import annotations
 
 import argparse
-import inspect
+import io
 import json
+import os
+import shlex
 import sys
+import traceback
+import warnings
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 from .benchmarks import BENCHMARKS
-from .files import Stopped
-from .parameters import Landscape, Student, make
-from .registry import UnknownName
+from .files import Held, Stopped, path_of
+from .parameters import Landscape, Student, make, parse
+from .registry import UnknownName, did_you_mean
 
 # Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Anything a user can mend is one sentence on stderr and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot write a letter gets its number: caf\\xe9
+            stream.reconfigure(errors="backslashreplace")
+    given = command_line().parse_args(arguments)
+    given.status = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda said, *_: print(f"wakd {given.command}: {said}", file=sys.stderr)
+            given.call(given)
+    except (ValueError, UnknownName, OSError, ImportError, Stopped, Held) as error:
+        print(f"wakd {given.command}: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:  # torch's and the system's: no memory left, no such device
+        print(f"wakd {given.command}: {type(error).__name__}: {error} ({_place(error)})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nwakd {given.command}: interrupted; what is recorded is kept.", file=sys.stderr)
+        return 130
+    return given.status
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Every command with its arguments; what it parses has ``call``, a function of it."""
     parser = argparse.ArgumentParser(
         prog="wakd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, add in COMMANDS.items():
         add(commands.add_parser(name, help=add.__doc__))
-    given = parser.parse_args(arguments)
-    given.status = 0
-    try:
-        given.call(given)
-    except (ValueError, UnknownName, OSError, ImportError, Stopped) as error:
-        print(f"wakd {given.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nwakd {given.command}: interrupted; what is recorded is kept.", file=sys.stderr)
-        return 130
-    return given.status
+    return parser
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +87,8 @@ def _report(parser: argparse.ArgumentParser) -> None:
 
 def _of_a_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="a study's name under reports/, or a YAML file")
-    parser.add_argument("--out", type=Path, help="report folder, default reports/<name>")
-    parser.add_argument("--runs", type=Path, help="where recordings go, default runs/<name>")
+    parser.add_argument("--out", type=path_of, help="report folder, default reports/<name>")
+    parser.add_argument("--runs", type=path_of, help="where recordings go, default runs/<name>")
 
 
 def _run_study(given: argparse.Namespace) -> None:
@@ -74,7 +96,7 @@ def _run_study(given: argparse.Namespace) -> None:
 
     folders = {"out": given.out, "runs": given.runs}
     if given.dry_run:
-        print("\n".join(study.planned(given.study, **folders)))
+        print("\n".join(study.planned(given.study, **folders, keep_recordings=given.keep_recordings)))
         return
     options = {name: getattr(given, name) for name in ("cores", "gpus", "profile", "keep_recordings")}
     study.run_study(given.study, **options, **folders, say=lambda line: print(line, flush=True))
@@ -99,9 +121,14 @@ def _tell_status(given: argparse.Namespace) -> None:
 def _notebook(parser: argparse.ArgumentParser) -> None:
     """execute one notebook with checked parameters and render it"""
     parser.add_argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill")
-    parser.add_argument("out", type=Path, help="the executed copy; its page is written beside it")
+    parser.add_argument("out", type=path_of, help="the executed copy; its page is written beside it")
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="JSON, or plain text"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="JSON, or plain text; paths are those of where you stand",
     )
     parser.set_defaults(call=_execute)
 
@@ -111,21 +138,59 @@ def _execute(given: argparse.Namespace) -> None:
     from .planning import NOTEBOOKS
 
     shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
-    source = shipped if shipped.is_file() else Path(given.notebook)
-    notebook.describe(source)
-    executed = notebook.execute(source, given.out, dict(map(_parameter, given.parameter)), cwd=source.parent)
+    source = shipped if shipped.is_file() else path_of(given.notebook)
+    if not source.is_file() and "." not in source.name:
+        raise UnknownName(did_you_mean("notebook", given.notebook, (file.stem for file in NOTEBOOKS.glob("*.ipynb"))))
+    settings = absolute(_settings(given.parameter, notebook.described_by(source) or object))
+    settings = notebook.complete(source, settings)
+    _refuse_without_teacher(settings, source.parent)
+    executed = notebook.execute(source, given.out, settings, cwd=source.parent, checked=True)
     print(report.render(executed, executed.with_suffix(".html")))
 
 
-def _parameter(text: str) -> tuple[str, object]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise ValueError(f"A parameter is written name=value; got {text!r}.")
-    python = {"None": None, "True": True, "False": False}
-    try:
-        return name, python[value] if value in python else json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+def _refuse_without_teacher(settings: dict, folder: Path) -> None:
+    """Raises ``FileNotFoundError`` with the command that trains the teacher which a notebook would look for in vain."""
+    teacher = settings.get("teacher")
+    if isinstance(teacher, str) and not (folder / path_of(teacher) / "settings.json").is_file():
+        place = os.path.relpath(folder / path_of(teacher))
+        given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
+            "save_to": place
+        }
+        words = " ".join(shlex.join(["-p", f"{name}={value}"]) for name, value in given.items())
+        raise FileNotFoundError(
+            f"No teacher at {place}. One is trained by: wakd notebook 01_train_teacher teacher.ipynb {words}"
+        )
+
+
+PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+
+
+def absolute(settings: dict) -> dict:
+    """Settings whose paths are made whole against the folder one stands in: a kernel works in its notebook's."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(path_of(path))
+
+    kind, colon, path = str(settings.get("benchmark", "")).partition(":")
+    found = {
+        name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
+    }
+    found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
+    return settings | found
+
+
+def _settings(words: list[str], cls: type = object) -> dict[str, object]:
+    """Words name=value as a dictionary: each value typed by the field of ``cls`` that it is for, JSON or text without one."""
+    found = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise ValueError(f"A parameter is written name=value; got {word!r}.")
+        if name in found:
+            raise ValueError(f"{name} is given twice; leave one of them out, {word!r} or the one before.")
+        found[name] = parse(cls, name, value)
+    return found
 
 
 def _landscape(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +200,7 @@ def _landscape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument(
-        "-o", "--out", type=Path, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"
+        "-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"
     )
     parser.set_defaults(call=_draw)
 
@@ -145,8 +210,15 @@ def _draw(given: argparse.Namespace) -> None:
     from .planning import NOTEBOOKS
     from .run import load_run
 
-    folder = load_run(given.run).folder.resolve()  # the notebook runs in a folder of its own
-    settings = {**dict(map(_parameter, given.settings)), "run": str(folder)}
+    run = load_run(given.run)
+    folder = run.folder.resolve()  # the notebook runs in a folder of its own
+    settings = absolute(_settings(given.settings, Landscape)) | {"run": str(folder)}
+    if not (run.choices or settings.get("strategies")):
+        declared = [spec for spec in run.settings["declare"] if spec["name"] != "last"]
+        settings["strategies"] = [{"name": settings.get("baseline", "last")}, *declared]
+        print(
+            f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
+        )
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
     executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
@@ -163,7 +235,7 @@ def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
 def _train(parser: argparse.ArgumentParser) -> None:
     """train one student and record its trajectory"""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _defaults(Student)
+    parser.description = _defaults(Student) + "\nWithout a teacher, objectives are cross-entropy by default."
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.set_defaults(call=_record)
 
@@ -173,10 +245,16 @@ def _record(given: argparse.Namespace) -> None:
     from .models import build_model
     from .training import train
 
-    p = make(Student, dict(map(_parameter, given.settings)))
+    settings = _settings(given.settings, Student)
+    alone = not settings.get("teacher") and "objectives" not in settings
+    if alone:
+        settings["objectives"] = [{"name": "ce"}]
+    p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed)
     student = build_model(p.model, split.classes, **p.student())
+    if alone:
+        print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
     run = train(student, split, teacher=p.teacher, **p.training())
     print(run.summary())
@@ -185,11 +263,9 @@ def _record(given: argparse.Namespace) -> None:
 
 def _what_it_takes(student, p: Student) -> str:
     """One sentence, from the settings alone."""
-    from .training import size_of_recording, train
+    from .training import size_of_recording
 
-    defaults = {name: q.default for name, q in inspect.signature(train).parameters.items()}
-    declare = [{"name": s} if isinstance(s, str) else s for s in p.strategies]
-    size = size_of_recording(student, {**defaults, **p.training(), "declare": declare})
+    size = size_of_recording(student, p.settings())
     return (
         f"Recording {size['segments']} segments, {size['stored']} stored, takes at most {size['disk'] / 1e6:.1f} MB of disk and "
         f"{size['memory'] / 1e6:.1f} MB of memory."
@@ -202,7 +278,7 @@ def _pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", help="class/images: a folder, a tar or a zip")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20")
     parser.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="write weights in half precision and their card there"
+        "--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"
     )
     parser.add_argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card")
     parser.add_argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card")
@@ -212,8 +288,7 @@ def _pretrain(parser: argparse.ArgumentParser) -> None:
 def _make_weights(given: argparse.Namespace) -> None:
     from .pretraining import pretrain, write_weights
 
-    settings = dict(map(_parameter, given.settings))
-    run = pretrain(given.name, given.images, **settings)
+    run = pretrain(given.name, given.images, **_settings(given.settings))
     print(run.summary())
     print(f"{run.folder}: {run.source_curves.val_accuracy[-1]:.1%} of held-out images")
     if given.to:
@@ -226,7 +301,7 @@ def _average(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy", nargs="+", required=True, metavar=("NAME", "SETTING=VALUE"), help="such as: swad n_tolerance=4"
     )
-    parser.add_argument("--export", type=Path, required=True, metavar="FILE", help="a .safetensors or .onnx file")
+    parser.add_argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file")
     parser.add_argument("--no-scores", action="store_true", help="do not evaluate it for the card")
     parser.set_defaults(call=_write_average)
 
@@ -238,7 +313,7 @@ def _write_average(given: argparse.Namespace) -> None:
 
     run = load_run(given.run)
     name, *settings = given.strategy
-    wanted = {"name": name, "label": name, **dict(map(_parameter, settings))}
+    wanted = {"name": name, "label": name, **_settings(settings)}
     (coefficients,) = choose(run, [wanted]).values()
     card = export(run, coefficients, given.export, scores=not given.no_scores)
     print(f"{given.export}: {coefficients.note}\n{card}")
@@ -302,7 +377,7 @@ LISTS = {
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
     """what a run folder holds, what it takes, what can be dropped"""
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=path_of)
     parser.set_defaults(call=lambda g: print("\n".join(examine(g.run))))
 
 
@@ -337,7 +412,7 @@ def examine(folder: Path) -> list[str]:
 
 def _log(parser: argparse.ArgumentParser) -> None:
     """send the curves of recorded runs to TensorBoard or Weights & Biases"""
-    parser.add_argument("runs", type=Path, help="a run's folder, or one that holds runs, finished or not")
+    parser.add_argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not")
     parser.add_argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go")
     parser.add_argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline")
     parser.set_defaults(call=_send)
@@ -357,12 +432,12 @@ def _data(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     get = verbs.add_parser("get", help="fetch, verify, unpack and check a published benchmark")
     get.add_argument("name", help=f"one of {', '.join(BENCHMARKS)}")
-    get.add_argument("--to", type=Path, help="the folder for its domains, default its name in the data folder")
+    get.add_argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder")
     get.set_defaults(call=_get_data)
     check = verbs.add_parser("check", help="count, read and compare every image; exit status 1 if not usable")
     check.add_argument("path", help="a folder of domain/class/images, or a benchmark's name")
     check.add_argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it")
-    check.add_argument("--sheet", type=Path, metavar="FILE", help="a contact sheet as PNG")
+    check.add_argument("--sheet", type=path_of, metavar="FILE", help="a contact sheet as PNG")
     check.set_defaults(call=_check_data)
 
 

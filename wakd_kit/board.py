@@ -13,8 +13,8 @@ import pandas as pd
 
 from . import averaging, geometry, landscape
 from .averaging import Coefficients, NoWindow
-from .evaluation import score_choices, source_score
-from .fitting import source_fit
+from .evaluation import score_choices
+from .fitting import Chooser
 from .run import Run
 from .windows import window_map, window_map_proxy
 
@@ -38,6 +38,7 @@ class Board:
             raise ValueError("The explorer shows an unseen domain beside source validation; this run left none out.")
         self.sources = list(run.settings["split"]["sources"])
         self._measured: dict[tuple, pd.Series] = {}
+        self._choose = Chooser(run)
         self._recorded()
         self._take(run.window_map, exact=True)
 
@@ -79,24 +80,10 @@ class Board:
         A strategy that tries candidates evaluates them on source validation; what was tried once is not tried again.
         """
         try:
-            (choice,) = averaging.choose(
-                self.curves,
-                [wanted],
-                score=lambda c: self._score(c),
-                loss_and_gradient=lambda c: self._fit[0](c),
-                held_out_loss=lambda c: self._fit[1](c),
-            ).values()
+            (choice,) = self._choose([wanted]).values()
         except ValueError as problem:
             return NoWindow(str(problem))
         return choice
-
-    @functools.cached_property
-    def _score(self):
-        return source_score(self.run)
-
-    @functools.cached_property
-    def _fit(self):
-        return source_fit(self.run)
 
     def span(self, choice: Coefficients | NoWindow) -> tuple[int, int] | None:
         """(begin, end) in steps when a choice is the plain mean of all iterates between them; None for any other."""

@@ -14,7 +14,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from string import Template
 
@@ -27,6 +27,7 @@ from .averaging import Coefficients, Curves, NoWindow
 from .averaging.choosing import EVALUATIONS
 from .board import Board
 from .exporting import export
+from .files import path_of
 from .recording import RunProblem
 from .report import table_html
 from .run import Run, load_run
@@ -41,7 +42,7 @@ OWN = "your own window"
 
 def runs_below(folder: str | Path) -> list[Path]:
     """Folders of finished recordings: the folder itself, or those below it. Raises ``RunProblem`` when there is none."""
-    found = sorted(file.parent for file in Path(folder).expanduser().rglob("curves.csv"))
+    found = sorted(file.parent for file in path_of(folder).rglob("curves.csv"))
     found = [place for place in found if (place / "settings.json").is_file() and place.suffix != ".recording"]
     if not found:
         raise RunProblem(f"No recorded run in or below {folder}; train one with 02_distill, or name another folder.")
@@ -69,8 +70,9 @@ class Explorer(widgets.VBox):
     folder  a run's folder, or any folder above runs, such as a study's
     grid    most segments per side of a window map that is computed here, default every stored one
 
-    ``board`` is the run that is open, ``choice`` the coefficients that are shown, or the reason why there are none.
-    Raises ``RunProblem`` when there is no run in the folder.
+    ``board`` is the run that is open, the first that can be, ``choice`` the coefficients that are shown, or the reason why
+    there are none. Both are None, the picture is empty and the controls are off while the run that is picked cannot be opened.
+    Raises ``RunProblem`` when no run in the folder can be opened.
     """
 
     def __init__(self, folder: str | Path = "../runs", *, grid: int | None = None):
@@ -114,9 +116,11 @@ class Explorer(widgets.VBox):
         self.save_average.on_click(self._average_wanted)
         self.save_figures.on_click(self._figures_wanted)
         self._folder_named()
+        if self.board is None:
+            raise RunProblem(unescape(self.message.value))
 
     def _folder_named(self, _=None) -> None:
-        root = Path(self.folder.value).expanduser()
+        root = path_of(self.folder.value)
         try:
             found = runs_below(root)
         except RunProblem as problem:
@@ -124,21 +128,42 @@ class Explorer(widgets.VBox):
             return
         self.run.value = None
         self.run.options = [(str(place.relative_to(root)) if place != root else place.name, place) for place in found]
-        self.run.value = found[0]
+        for self.run.value in found:
+            if self.board is not None:
+                break
 
     def _run_picked(self, _=None) -> None:
-        if self.run.value is None:
-            return
         with self.view.hold_sync():  # the picture and what is picked in it change together
+            self._close()  # first: whatever happens next, nothing here is of another run than the one picked
+            if self.run.value is None:
+                return
             try:
                 self.board = Board(load_run(self.run.value))
                 self._draw()
-            except ValueError as problem:  # the data has moved or changed, or the run is of an older format
+            except Exception as problem:
+                self._close()
+                # the data has moved or changed, a file is damaged, or the run is of an older format; else a fault of the kit's
+                if not isinstance(problem, (ValueError, OSError)):
+                    raise
                 self._say(f"{self.run.label} cannot be opened: {problem}")
                 return
+            for control in self._of_a_run:
+                control.disabled = False
             self._say("")
-            self.strategy.value = OWN
             self.strategy.value = "wakd"
+
+    @property
+    def _of_a_run(self) -> list[widgets.Widget]:
+        return [self.strategy, self.file, self.save_average, self.save_figures]
+
+    def _close(self) -> None:
+        """No run is open: an empty picture, nothing chosen, nothing to press."""
+        self.board = self.choice = None
+        self.strategy.value = OWN
+        self._key, self.about.value, self.exact_map.description = "", "", "Window map"
+        self.view.window, self.view.pick, self.view.data = [], {}, {}
+        for control in (self.exact_map, *self._of_a_run):
+            control.disabled = True
 
     def _draw(self) -> None:
         """What stays while a window moves: drawn for another run, and again when its window map is there."""
@@ -151,7 +176,7 @@ class Explorer(widgets.VBox):
         )
 
     def _strategy_picked(self, _) -> None:
-        name = self.strategy.value
+        name = OWN if self.board is None else self.strategy.value
         self._controls = {} if name == OWN else controls(name, self.board.curves)
         self.settings.children = tuple(self._controls.values())
         self.about.value = "" if name == OWN else escape(_first_line(averaging.strategies.get(name)))
@@ -172,7 +197,7 @@ class Explorer(widgets.VBox):
             self.view.pick = pick(self.board, name, self.choice) | {"key": self._key}
 
     def _window_moved(self, _) -> None:
-        if self.view.window:
+        if self.view.window and self.board is not None:
             begin, end = self.view.window
             self.choice = self.board.window(begin, end)
             self._key = f"{begin}-{end}"
@@ -181,16 +206,19 @@ class Explorer(widgets.VBox):
     def _asked(self, _) -> None:
         """The view has come to rest. Of what it shows it wants the exact scores; without a window map, any map first."""
         place, _, what = self.view.asked.partition("\n")
-        if place != str(self.board.run.folder):
+        if self.board is None or place != str(self.board.run.folder):
             return
-        if what == "map" and self.board.exact is None:
-            self._say("Estimating every window: one forward of each segment …")
-            self.board.look_quickly(self.grid)
-            self._draw()
-            self._say("")
-        elif what == self._key and isinstance(self.choice, Coefficients):
-            accuracy = self.board.measure(self.choice)
-            self.view.answer = {"key": self.view.asked, "accuracy": values_of(accuracy)}
+        try:
+            if what == "map" and self.board.exact is None:
+                self._say("Estimating every window: one forward of each segment …")
+                self.board.look_quickly(self.grid)
+                self._draw()
+                self._say("")
+            elif what == self._key and isinstance(self.choice, Coefficients):
+                accuracy = self.board.measure(self.choice)
+                self.view.answer = {"key": self.view.asked, "accuracy": values_of(accuracy)}
+        except (ValueError, OSError) as problem:  # the images have moved or changed since
+            self._say(f"{self.run.label} cannot be evaluated: {problem}")
 
     def look_exactly(self, *, progress: bool = False) -> None:
         """Compute the window map of the open run, unless it is there as fine as the grid asks for; kept with the run."""
@@ -207,12 +235,22 @@ class Explorer(widgets.VBox):
         if isinstance(self.choice, NoWindow):
             self._say(f"There is nothing to save: {self.choice}")
             return
-        file = Path(self.file.value).with_suffix(".safetensors")
-        self._say(f"Written: {file} and its card {export(self.board.run, self.choice, file)}.")
+        file = Path(f"{self.file.value.removesuffix('.safetensors')}.safetensors")
+        self._save(lambda: f"{file} and its card {export(self.board.run, self.choice, path_of(file))}")
 
     def _figures_wanted(self, _) -> None:
-        written = save_figures(self.board, {self.strategy.value: self.choice}, Path(self.file.value))
-        self._say(f"Written: {', '.join(map(str, written))}.")
+        choices = {self.strategy.value: self.choice}
+        self._save(lambda: ", ".join(map(str, save_figures(self.board, choices, path_of(self.file.value)))))
+
+    def _save(self, write: Callable[[], str]) -> None:
+        """Write something of the run that is open, and say what, or why it could not be written."""
+        if self.board is None:
+            self._say("No run is open, so there is nothing to save.")
+            return
+        try:
+            self._say(f"Written: {write()}.")
+        except (ValueError, OSError) as problem:
+            self._say(f"Not written: {problem}")
 
     def _say(self, sentence: str) -> None:
         self.message.value = escape(sentence)
@@ -308,7 +346,9 @@ def page(run: Run, path: str | Path | None = None, choices: Mapping[str, Coeffic
     fragment = Template(FRAGMENT).substitute(
         style=STYLE,
         view=VIEW,
-        data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        data=json.dumps(data, allow_nan=False).replace(
+            "<", "\\u003c"
+        ),  # no name in it opens or ends a tag or a comment
         table=table_html(table, caption="Accuracy in %, evaluated exactly"),
     )
     if path is not None:

@@ -1,8 +1,8 @@
 """Notebooks as functions: parameters checked against one typed description, executed through papermill.
 
 papermill itself only warns about a name it does not know and checks no type, and a kernel that dies leaves a notebook that
-looks finished. Here a frozen dataclass per notebook says what it accepts; it is checked before a kernel starts and again in
-the notebook's second cell, and an executed notebook gets its final name only if every cell ran.
+looks finished. Here a frozen dataclass says what a notebook accepts; it is checked before a kernel starts and again in the
+notebook's second cell, which names it, and an executed notebook gets its final name only if every cell ran.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import ast
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -25,12 +28,15 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from .files import Stopped
-from .parameters import ParameterError, describe, make, notebook_parameters, parameters, plain
+from .parameters import ParameterError, describe, descriptions, make, notebook_parameters, parameters, plain
+from .registry import did_you_mean
 
 __all__ = [
     "NotebookFailed",
     "ParameterError",
+    "complete",
     "describe",
+    "described_by",
     "execute",
     "kill_running",
     "make",
@@ -56,7 +62,9 @@ def execute(
 ) -> Path:
     """Execute a copy of a notebook with these parameters; returns ``out``, which exists only if every cell ran.
 
-    parameters  checked against the notebook's description before a kernel starts (``ParameterError``)
+    out         gets the ending .ipynb if it has none
+    parameters  checked with the notebook's own values against its description before a kernel starts (``ParameterError``);
+                a notebook that names no description takes any, with a warning
     cwd         folder the kernel starts in, default the notebook's
     env         environment variables for this kernel alone
     checked     the parameters are complete and were checked, by a plan, say; the kernel checks them in any case
@@ -66,22 +74,24 @@ def execute(
     """
     # absolute, because papermill reads and writes relative to a working directory that all threads share
     notebook, out = Path(notebook).absolute(), Path(out).absolute()
+    if out.suffix != ".ipynb":
+        out = out.with_name(f"{out.name}.ipynb")
+    part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
     if not notebook.is_file():
         raise FileNotFoundError(f"No notebook at {notebook}.")
-    cls = describe(notebook)
-    given = dict(parameters or {}) if checked else plain(make(cls, parameters or {}))
-    if not checked:
-        _refuse_drift(notebook, cls)
+    if notebook.resolve() in [file.resolve() for file in (out, part, failed)]:
+        raise ValueError(f"{out} would take the place of {notebook}, which is executed; give the copy another name.")
+    given = dict(parameters or {}) if checked else complete(notebook, parameters or {})
     out.parent.mkdir(parents=True, exist_ok=True)
-    part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
     for old in (out, part, failed):
         old.unlink(missing_ok=True)
     kernel: list[int] = []
     try:
         with tempfile.TemporaryDirectory(prefix="wakd-") as sockets:
             book = papermill.execute_notebook(
-                str(notebook),
-                str(part),
+                *(
+                    str(file).replace("{", "{{").replace("}", "}}") for file in (notebook, part)
+                ),  # papermill formats them
                 parameters=given,
                 progress_bar=False,
                 kernel_name="python3",
@@ -120,17 +130,47 @@ def recorded_parameters(out: str | os.PathLike) -> dict[str, object] | None:
     return json.loads(out.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("parameters")
 
 
-def _refuse_drift(notebook: Path, cls: type) -> None:
-    """The notebook's tagged cell must declare exactly what the dataclass describes, with the same defaults."""
-    declared, described = _declared(notebook), plain(cls())
-    if declared.keys() != described.keys():
-        differing = ", ".join(sorted(declared.keys() ^ described.keys()))
-        raise ParameterError(f"{notebook.name} and {cls.__name__} disagree on the parameters {differing}.")
-    for name, value in declared.items():
-        if plain(make(cls, {name: value}))[name] != described[name]:
-            raise ParameterError(
-                f"{notebook.name} has {name}={value!r} by default, {cls.__name__} {described[name]!r}."
-            )
+def described_by(notebook: str | os.PathLike) -> type | None:
+    """The dataclass that describes a notebook's parameters: ``parameters("NAME", globals())`` in one of its cells names it.
+
+    None when no cell does and it has not the name of a described one. Raises ``FileNotFoundError`` without a notebook,
+    ``UnknownName`` when its cell names what is not described.
+    """
+    notebook = Path(notebook)
+    if not notebook.is_file():
+        raise FileNotFoundError(f"No notebook at {notebook}.")
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        named = re.search(r"\bparameters\(\s*['\"]([^'\"]+)['\"]\s*,\s*globals\(\)", cell.source)
+        if cell.cell_type == "code" and named:
+            return describe(named[1])
+    return descriptions.get(notebook.stem) if notebook.stem in descriptions else None
+
+
+def complete(notebook: str | os.PathLike, given: Mapping[str, object]) -> dict[str, object]:
+    """The parameters that a notebook runs with: its own, and those given in their place, all of them checked.
+
+    A copy may declare parameters that are not described, if a cell reads them; these are not checked.
+    """
+    notebook, cls = Path(notebook), described_by(notebook)
+    if cls is None:
+        warnings.warn(
+            f"{notebook.name} names no description, as parameters('02_distill', globals()) does: its parameters are not "
+            "checked before it runs.",
+            stacklevel=3,
+        )
+        return dict(given)
+    declared, described = _declared(notebook), {f.name for f in fields(cls)}
+    for name in declared.keys() - described:
+        if not _is_read(notebook, name):
+            raise ParameterError(f"{notebook.name} never reads {name!r}. {did_you_mean('parameter', name, described)}")
+    own = {name: value for name, value in {**declared, **given}.items() if name in declared.keys() - described}
+    return own | plain(make(cls, {name: value for name, value in {**declared, **given}.items() if name not in own}))
+
+
+def _is_read(notebook: Path, name: str) -> bool:
+    cells = nbformat.read(notebook, as_version=4).cells
+    others = [c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+    return any(re.search(rf"\b{re.escape(name)}\b", source) for source in others)
 
 
 def _declared(notebook: Path) -> dict[str, object]:

@@ -211,7 +211,9 @@ function render({ model, el }) {
   // ---- drawing what stays
 
   function start() {
-    d = model.get("data");
+    clearTimeout(resting);
+    shown = held = null;
+    d = model.get("data"); // {} when no run is open
     root.innerHTML = d.name ? skeleton(d) : "";
     if (d.name) follow();
     if (d.asks && d.exact === null) ask(`${d.id}\nmap`);
