@@ -18,10 +18,10 @@ from pathlib import Path
 
 import yaml
 
-from wakd_kit import jobs as job_files
-from wakd_kit.jobs import Place
-from wakd_kit.planning import load_study, plan
-from wakd_kit.study import WORKFLOW
+from wakd_kit.study import jobs as job_files
+from wakd_kit.study.jobs import Place
+from wakd_kit.study.plan import load_study, plan
+from wakd_kit.study.run import WORKFLOW
 
 STUDY = {"name": "many", "benchmark": "digits", "targets": "all", "teacher": {}, "students": {"KD": {}}}
 STUDY |= {"landscape": {"students": []}}
@@ -71,7 +71,7 @@ def main() -> None:
             record = {what: getattr(job, what) for what in ("parameters", "training", "analysis", "page")}
             few.file("done", job.name).write_text(json.dumps({**record, "before": {}, "result": "same"}))
         engine[engine.index("--directory") + 1] = str(few.engine)
-        one = [sys.executable, "-m", "wakd_kit.jobs", str(few.file("jobs", done[0].name))]
+        one = [sys.executable, "-m", "wakd_kit.study.jobs", str(few.file("jobs", done[0].name))]
         clock("one of them by itself", one)
         clock("all, by snakemake on 2 cores", [*engine, "--cores", "2", "--quiet", "all"], len(done))
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import wakd_kit as wk
 from tests.lab import browser, lab, run_all
-from wakd_kit.study import NOTEBOOKS
+from wakd_kit.study.run import NOTEBOOKS
 
 RECORD = """() => {
   window.inputs = [];

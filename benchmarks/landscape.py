@@ -17,8 +17,8 @@ import numpy as np
 
 import wakd_kit as wk
 from wakd_kit.averaging import last, swad, wakd
-from wakd_kit.device import cores
-from wakd_kit.sweep import Point, Sweep
+from wakd_kit.evaluation.sweep import Point, Sweep
+from wakd_kit.models.device import cores
 
 
 def record(folder: Path, steps: int) -> wk.Run:

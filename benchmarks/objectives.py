@@ -14,7 +14,7 @@ import time
 import torch
 
 import wakd_kit as wk
-from wakd_kit.models import training_mode
+from wakd_kit.models.build import training_mode
 from wakd_kit.objectives import combine, objectives
 
 CASES = {  # student, teacher, image side: the kit's small student, and the papers' ResNet-18

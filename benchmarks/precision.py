@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import wakd_kit as wk
-from wakd_kit.pretraining import RECIPES
+from wakd_kit.runs.pretrain import RECIPES
 
 BATCH, CLASSES = 128, 199
 

@@ -18,8 +18,8 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.objectives import combine
-from wakd_kit.recording import Checkpoint
-from wakd_kit.settings import Settings, edges_to_keep
+from wakd_kit.runs.record import Checkpoint
+from wakd_kit.runs.settings import Settings, edges_to_keep
 
 
 def resident_mb() -> float:

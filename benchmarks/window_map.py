@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import wakd_kit as wk
-from wakd_kit.device import cores
+from wakd_kit.models.device import cores
 
 
 def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:

@@ -18,7 +18,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
-from wakd_kit.recording import write_state
+from wakd_kit.runs.record import write_state
 
 BEGIN = 0.6  # as in digits_full
 VALLEYS = ("swad", "swad_published", "swad_wakd_repo")

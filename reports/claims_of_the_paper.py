@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import wakd_kit as wk
 from wakd_kit.averaging import choose
-from wakd_kit.comparison import brackets, paired, probability
-from wakd_kit.evaluation import score_choices
+from wakd_kit.results.differences import brackets, paired, probability
+from wakd_kit.evaluation.scores import score_choices
 from wakd_kit.files import read_table
 
 AVERAGES = ("WAKD", "SWAD", "SMA")

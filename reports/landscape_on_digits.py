@@ -15,8 +15,9 @@ import pandas as pd
 import torch
 
 import wakd_kit as wk
-from wakd_kit import landscape, landscape_figures
-from wakd_kit.recording import write_state
+from wakd_kit.landscape import surface as landscape
+from wakd_kit.plots import surface as landscape_figures
+from wakd_kit.runs.record import write_state
 from wakd_kit.statistics import interval
 
 RECIPE = {"segment_length": 30, "learning_rate": 0.01, "resume": True, "progress": False}

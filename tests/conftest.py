@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import wakd_kit as wk
-from wakd_kit.study import run_study
+from wakd_kit.study.run import run_study
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # on shared cores more threads wait for each other
 

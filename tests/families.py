@@ -5,8 +5,8 @@ import functools
 import torch
 from torch import Tensor
 
-from wakd_kit.models import build_model
-from wakd_kit.tap import Tap
+from wakd_kit.models.build import build_model
+from wakd_kit.models.tap import Tap
 
 SIDE, CLASSES = 32, 5
 TINY = {

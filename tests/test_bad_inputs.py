@@ -15,14 +15,14 @@ import yaml
 from PIL import Image
 
 import wakd_kit as wk
-from wakd_kit.__main__ import main
-from wakd_kit.domains import leave_one_out, load_domains
-from wakd_kit.exporting import export
+from wakd_kit.cli import main
+from wakd_kit.data.domains import leave_one_out, load_domains
+from wakd_kit.evaluation.export import export
 from wakd_kit.files import Stopped
-from wakd_kit.jobs import Place
 from wakd_kit.objectives import combine
-from wakd_kit.planning import load_study, plan
-from wakd_kit.recording import RunProblem
+from wakd_kit.runs.record import RunProblem
+from wakd_kit.study.jobs import Place
+from wakd_kit.study.plan import load_study, plan
 
 from .conftest import patterns
 

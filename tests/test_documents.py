@@ -22,8 +22,13 @@ import torch
 from torch import nn
 
 import wakd_kit as wk
-from wakd_kit import benchmarks, domains, notebook, planning, report, training
-from wakd_kit.__main__ import command_line, main
+from wakd_kit.cli import command_line, main
+from wakd_kit.data import catalog as benchmarks
+from wakd_kit.data import domains
+from wakd_kit.reporting import execute as notebook
+from wakd_kit.reporting import render as report
+from wakd_kit.runs import train as training
+from wakd_kit.study import plan as planning
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,7 +54,7 @@ def tiny(tmp_path_factory):
     """Trainings, data and notebooks of this module, tiny."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAKD_CACHE", str(tmp_path_factory.mktemp("tiny")))
-        from wakd_kit import digits
+        from wakd_kit.data import digits
 
         scans = digits.load_digits()
         few = type(scans)(**{**scans, "target": scans.target[::8], "images": scans.images[::8]})
@@ -138,7 +143,7 @@ def _is_understood(words: list[str], command: str) -> None:
 
 
 def test_every_objective_and_command_of_the_command_line_is_in_its_description():
-    described = re.findall(r"^wakd (\w+)", inspect.getdoc(importlib.import_module("wakd_kit.__main__")), re.M)
+    described = re.findall(r"^wakd (\w+)", inspect.getdoc(importlib.import_module("wakd_kit.cli")), re.M)
     (chosen,) = [a for a in command_line()._actions if a.choices]
     assert set(described) == set(chosen.choices)
 
@@ -215,7 +220,7 @@ def test_examples_in_docstrings_give_what_they_say(cast, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     finder, said, shown = doctest.DocTestFinder(exclude_empty=True), [], set()
-    found = finder.find(TRAIN, "wakd_kit.training.train", extraglobs=cast)
+    found = finder.find(TRAIN, "wakd_kit.runs.train.train", extraglobs=cast)
     for name in MODULES:
         found += finder.find(importlib.import_module(name), name, extraglobs=cast)
     for example in (example for example in found if example.examples):

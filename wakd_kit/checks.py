@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 
-from .registry import Bound, ParameterError, closest, did_you_mean, is_whole
+from .names import Bound, ParameterError, closest, did_you_mean, is_whole
 
 
 def hints(cls: type) -> dict[str, object]:

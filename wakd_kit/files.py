@@ -61,6 +61,15 @@ def read_json(file: Path):
         raise ValueError(f"{file} {UNREADABLE}") from error
 
 
+def json_or_nothing(file: Path) -> dict:
+    """What a file says; nothing where there is none, or where it is no JSON of ours: it is then written again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 # of a file that the kit wrote whole
 UNREADABLE = "is cut off or was edited and cannot be read; put it back from a copy, or move it away."
 

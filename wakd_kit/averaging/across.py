@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import one_of, real_number
+from ..names import one_of, real_number
 from .curves import Coefficients, NoWindow, as_curves
 from .search import Score, greedy, scored
 from .spans import over_ends

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..registry import Registry, UnknownName, did_you_mean
+from ..names import Registry, UnknownName, did_you_mean
 from . import schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import did_you_mean
+from ..names import did_you_mean
 
 SERIES = ("train_loss", "val_loss", "val_loss_pooled", "val_accuracy", "val_kd_loss")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import one_of, real_number, whole_number
+from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, as_curves
 from .spans import describe, ending_at, first_after, moved, over_ends, over_iterates, starting_at, step_of
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import one_of, real_number, whole_number
+from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .spans import (
     describe,

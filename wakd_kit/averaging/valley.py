@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import one_of, real_number, whole_number
+from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .schedule import _published_begin
 from .spans import describe, ending_at, over_ends, over_iterates, over_segments

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import not_negative, positive
+from ..names import not_negative, positive
 from .inputs import logit_pair
 from .logits import tempered_kl
 from .registry import objectives

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..deployed import Deployed
-from ..registry import did_you_mean, is_number, unboxed
-from ..tap import Output, Tap
+from ..models.tails import Deployed
+from ..models.tap import Output, Tap
+from ..names import did_you_mean, is_number, unboxed
 from .inputs import detached, each_tensor, raw_logits
 from .registry import objectives
 from .schedules import Schedule

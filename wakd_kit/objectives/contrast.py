@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from ..registry import counted, not_negative, positive
+from ..names import counted, not_negative, positive
 from .inputs import hard, pooled_pair
 from .registry import objectives
 from .transport import sinkhorn

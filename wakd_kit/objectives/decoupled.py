@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import not_negative, positive
+from ..names import not_negative, positive
 from .inputs import hard, logit_pair, others_of, target_of
 from .logits import kl
 from .registry import objectives

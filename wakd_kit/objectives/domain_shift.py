@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..deployed import with_two_heads
-from ..registry import positive
+from ..models.tails import with_two_heads
+from ..names import positive
 from .centres import class_means
 from .inputs import hard, logit_pair, logits_of, widened
 from .logits import tempered_kl

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from ..deployed import with_reused_head
-from ..registry import positive
+from ..models.tails import with_reused_head
+from ..names import positive
 from .inputs import chosen, last_maps, map_pairs, pooled_pair, same_size, widened
 from .registry import objectives
 

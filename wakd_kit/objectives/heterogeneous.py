@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ..registry import positive
+from ..names import positive
 from .inputs import chosen, hard, logit_pair, widened
 from .registry import objectives
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import counted, did_you_mean, positive
+from ..names import counted, did_you_mean, positive
 from .inputs import hard, logit_pair, logits_of, others_of, target_of
 from .registry import objectives
 

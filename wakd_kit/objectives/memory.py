@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import counted, positive
+from ..names import counted, positive
 from .inputs import pooled_pair
 from .registry import objectives
 

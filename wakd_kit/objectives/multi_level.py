@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import positive
+from ..names import positive
 from .inputs import logit_pair
 from .logits import tempered_kl
 from .registry import objectives

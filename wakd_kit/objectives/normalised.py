@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import not_negative, positive
+from ..names import not_negative, positive
 from .decoupled import decoupled_kl
 from .inputs import hard, logit_pair
 from .logits import tempered_kl

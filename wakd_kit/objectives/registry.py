@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..registry import Registry
+from ..names import Registry
 
 
 @dataclass(frozen=True)

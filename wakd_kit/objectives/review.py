@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import counted
+from ..names import counted
 from .inputs import map_pairs, pooled_pair
 from .registry import objectives
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
-from ..registry import did_you_mean, is_number
+from ..names import did_you_mean, is_number
 
 SHAPES = ("linear", "cosine")
 

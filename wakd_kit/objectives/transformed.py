@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import positive
+from ..names import positive
 from .inputs import logit_pair
 from .registry import objectives
 

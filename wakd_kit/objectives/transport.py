@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import counted, positive
+from ..names import counted, positive
 from .inputs import logit_pair, logits_of
 from .registry import objectives
 

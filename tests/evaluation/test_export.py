@@ -1,0 +1,86 @@
+"""An exported average: timm and build_model load it, ONNX computes the same, and the card says what it is."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import wakd_kit as wk
+from wakd_kit.data.augment import to_float
+from wakd_kit.evaluation.scores import predict
+from wakd_kit.runs.record import read_state
+
+
+@pytest.fixture(scope="module")
+def coefficients(run):
+    (chosen,) = wk.choose(run, [{"name": "wakd", "begin": 0.5}]).values()
+    return chosen
+
+
+def test_timm_and_build_model_load_what_is_written(run, split, coefficients, tmp_path):
+    card = wk.export(run, coefficients, tmp_path / "a" / "student.safetensors")
+    assert card == tmp_path / "a" / "student.safetensors.json"
+    images = split.target_for_testing_only.images[:20]
+    expected = predict(run.model(coefficients), images)
+    file = card.with_suffix("")
+    bare = timm.create_model("resnet10t", num_classes=4, channels=(4, 8, 8, 8), stem_width=4)
+    bare.load_state_dict(read_state(file))
+    torch.testing.assert_close(predict(bare, images), expected)  # its weights may lie in another order of dimensions
+    built = wk.build_model("resnet10t", split.classes, weights=file, channels=(4, 8, 8, 8), stem_width=4)
+    torch.testing.assert_close(predict(built, images), expected)
+
+
+def test_the_card_says_what_it_is_and_what_it_scores(run, split, coefficients, tmp_path):
+    before = run.scores
+    card = json.loads(wk.export(run, coefficients, tmp_path / "s.safetensors").read_text())
+    assert card["strategy"] == "wakd" and card["chosen_by"] == "settled before training"
+    assert np.array_equal(card["coefficients"], coefficients) and len(card["segment_ends"]) == len(coefficients)
+    assert card["data"]["target"] == "west" and card["classes"] == ["a", "b", "c", "d"]
+    assert card["input"]["size"] == 16 and card["input"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    table = wk.evaluation.score_choices(run, {"x": coefficients})
+    assert [row["accuracy"] for row in card["scores"]] == table["accuracy"].tolist()
+    assert [row["role"] for row in card["scores"]] == ["source", "source", "source", "target"]
+    assert run.scores.equals(before), "a card is no result of the run"
+    assert (
+        json.loads(wk.export(run, coefficients, tmp_path / "t.safetensors", scores=False).read_text())["scores"] is None
+    )
+
+
+def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coefficients, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    wk.export(run, coefficients, tmp_path / "s.onnx", scores=False)
+    session = runtime.InferenceSession(tmp_path / "s.onnx", providers=["CPUExecutionProvider"])
+    for n in (1, 2, 7):
+        images = split.target_for_testing_only.images[:n]
+        (logits,) = session.run(["logits"], {"images": to_float(torch.as_tensor(images)).contiguous().numpy()})
+        np.testing.assert_allclose(logits, predict(run.model(coefficients), images).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_exported_says_so_and_writes_nothing(run, coefficients, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"exported as \.safetensors or \.onnx; got 's\.pt'"):
+        wk.export(run, coefficients, tmp_path / "s.pt")
+    with pytest.raises(wk.averaging.NoWindow, match="nothing there"):
+        wk.export(run, wk.averaging.NoWindow("nothing there"), tmp_path / "s.safetensors")
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'wakd_kit\[onnx\]'"):
+        wk.export(run, coefficients, tmp_path / "s.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_states_what_the_network_sees(split, tmp_path):
+    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4, input_size=32)
+    run = wk.train(
+        student, split, steps=2, segment_length=1, batch_size=8, save_to=tmp_path / "run", device="cpu", progress=False
+    )
+    last = wk.averaging.last(run.source_curves)
+    card = json.loads(wk.export(run, last, tmp_path / "s.safetensors", split=split, scores=False).read_text())
+    assert card["input"]["size"] == 32
+    bare = timm.create_model("resnet10t", num_classes=4, channels=(4, 8, 8, 8), stem_width=4).eval()
+    bare.load_state_dict(read_state(tmp_path / "s.safetensors"))
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(card["input"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        assert torch.allclose(bare((images - mean) / std), run.model(last)(images).logits, atol=1e-5)

@@ -1,0 +1,120 @@
+"""Averages across runs against averages taken by hand, and the barrier that explains a rejection."""
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.averaging import NoWindow
+from wakd_kit.runs.record import RunProblem
+
+from ..conftest import one_image
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+
+    def domain(shift):
+        labels = np.arange(90) % 3
+        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 40, (90, 16, 16, 3)), 0, 255)
+        return images.astype(np.uint8), labels
+
+    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
+    return wk.leave_one_out(domains, "c", 0)
+
+
+def record(split, folder, start, seed, **settings):
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=start)
+    settings = {"steps": 60, "learning_rate": 1e-3, **settings}
+    return wk.train(
+        model, split, segment_length=20, batch_size=16, declare=[], seed=seed, batchnorm_batches=3,
+        save_to=folder, progress=False, device="cpu", **settings,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alike(split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alike")
+    return [record(split, folder / f"s{seed}", start=0, seed=seed) for seed in (1, 2, 3)]
+
+
+def test_the_soup_is_the_mean_of_its_members(alike):
+    soup = wk.Soup(alike, coefficients=[wk.averaging.last(r.source_curves) for r in alike])
+    state = soup.average([0.5, 0.3, 0.2])
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            ends = [r.segments.read(2, "end")[name].double() for r in alike]
+            torch.testing.assert_close(
+                tensor.double(), 0.5 * ends[0] + 0.3 * ends[1] + 0.2 * ends[2], rtol=1e-6, atol=1e-7
+            )
+
+
+def test_a_member_alone_scores_as_its_own_run_does(alike, split):
+    soup = wk.Soup(alike)
+    for k, run in enumerate(alike):
+        best = wk.averaging.best_val(run.source_curves)
+        table = wk.evaluate(run, {"best": best}, split)
+        own = table[table["role"] == "source"]["accuracy"].mean()
+        assert soup.val_accuracy[k] == pytest.approx(own, abs=one_image(18))
+        assert soup.score(np.eye(3)[k]) == pytest.approx(own, abs=one_image(18))
+
+
+def test_searches_across_runs_never_lose_on_source_validation(alike):
+    soup = wk.Soup(alike)
+    greedy = wk.averaging.greedy_soup(val_accuracy=soup.val_accuracy, score=soup.score)
+    restricted = wk.averaging.diwa(soup.val_accuracy, restrict=True, score=soup.score)
+    assert soup.score(greedy) >= max(soup.val_accuracy) - 1e-12
+    assert soup.score(restricted) >= max(soup.val_accuracy) - 1e-12
+
+
+def test_an_ensemble_scores_mean_probabilities(alike, split):
+    soup = wk.Soup(alike)
+    table = soup.evaluate({"uniform": wk.averaging.uniform_soup(soup.val_accuracy), "ensemble": "probs"})
+    examples = split.target_for_testing_only
+    probs = []
+    for run, state in zip(alike, soup.states):
+        model = run.blank_model()
+        model.load_state_dict(state)
+        probs.append(wk.evaluation.predict(model, examples.images).softmax(1))
+    expected = (torch.stack(probs).mean(0).argmax(1).numpy() == examples.labels).mean()
+    found = table[(table["strategy"] == "ensemble") & (table["role"] == "target")]["accuracy"].item()
+    assert found == pytest.approx(expected, abs=one_image(len(examples)))
+    assert set(table["strategy"]) == {"uniform", "ensemble"} and len(table) == 6
+
+
+def cancelling(state, unit):
+    """The same parameters but for the end: one unit of the last stage is always 1 and cancels the classifier's bias."""
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if ".layer4." in name and tensor.ndim == 1 and name.endswith(("weight", "bias")):
+            tensor.zero_()
+    state["model.layer4.0.bn2.bias"][unit] = 1
+    state["model.fc.weight"].zero_()[0, unit] = 10
+    state["model.fc.bias"].copy_(torch.tensor([-10.0, 0, 0]))
+    return state
+
+
+def test_runs_that_compute_the_same_in_other_units_are_rejected_with_the_losses(alike):
+    """Both have no opinion, log 3; half of each has a bias of -5 left: log(2 + e^-5) and a third of 5."""
+    soup = wk.Soup(alike[:2])
+    start = soup.states[0]
+    soup.states = [cancelling(start, 0), cancelling(start, 1)]
+    barrier = np.log(2 + np.exp(-5)) + 5 / 3 - np.log(3)
+    assert soup.check(allowed=2) == pytest.approx(barrier, rel=1e-4)
+    with pytest.raises(NoWindow, match=r"do not share a start: midpoint loss .* vs"):
+        soup.check()
+    soup = wk.Soup(alike[:2])
+    soup.states = [cancelling(start, 0), cancelling(start, 0)]
+    assert soup.check() == pytest.approx(0, abs=1e-5)
+
+
+def test_soups_refuse_what_cannot_be_averaged(split, alike, tmp_path):
+    wide = wk.build_model("resnet10t", 3, channels=(8, 8, 8, 8), stem_width=4, seed=0)
+    other = wk.train(wide, split, steps=4, segment_length=2, batch_size=8, save_to=tmp_path / "wide", progress=False)
+    with pytest.raises(RunProblem, match="differ in their student"):
+        wk.Soup([alike[0], other])
+    with pytest.raises(RunProblem, match="at least two runs"):
+        wk.Soup(alike[:1])
+    with pytest.raises(ValueError, match="needs as many coefficients"):
+        wk.Soup(alike).average([1.0])

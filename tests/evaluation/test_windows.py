@@ -1,0 +1,74 @@
+"""Window maps: each cell is what evaluate says of that window, and the proxy is close where it claims to be."""
+
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.evaluation.windows import grid_edges
+
+from ..conftest import one_image
+
+
+@pytest.fixture(scope="module", params=["average", "recalibrate", "last"])
+def run(request, tmp_path_factory):
+    rng = np.random.default_rng(0)
+
+    def domain(shift):
+        labels = np.arange(90) % 3
+        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 60, (90, 16, 16, 3)), 0, 255)
+        return images.astype(np.uint8), labels
+
+    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
+    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    split = wk.leave_one_out(domains, "c", 0)
+    return wk.train(
+        model, split, steps=24, segment_length=4, batch_size=8, learning_rate=1e-2, batchnorm=request.param, declare=[],
+        edges=[1], batchnorm_batches=2, save_to=tmp_path_factory.mktemp("windows") / "run", progress=False, device="cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_cell_is_what_evaluate_says(run, workers):
+    table = wk.window_map(run, workers=workers)
+    assert len(table) == 7 * 8 // 2
+    for _, cell in table.iterrows():
+        window = wk.averaging.window(run.source_curves, begin=int(cell["begin"]), end=int(cell["end"]))
+        scores = wk.evaluate(run, {"window": window}).set_index("domain")["accuracy"]
+        one = one_image(18)
+        assert cell["oracle_target_accuracy"] == pytest.approx(scores["c"], abs=one)
+        assert cell["val_accuracy"] == pytest.approx(scores[["a", "b"]].mean(), abs=one)
+        assert [cell["val_accuracy/a"], cell["val_accuracy/b"]] == pytest.approx(scores[["a", "b"]].tolist(), abs=one)
+
+
+def test_the_map_is_kept_with_the_run(run):
+    table = wk.window_map(run, grid=3)
+    assert len(table) == 6 and run.window_map["end"].tolist() == table["end"].tolist()
+
+
+def test_the_proxy_is_exact_for_single_segments_and_writes_nothing(run):
+    exact = wk.window_map(run, workers=1)
+    kept = run.window_map
+    proxy = wk.window_map_proxy(run)
+    assert run.window_map.equals(kept)
+    edges = run.segments.edges
+    single = [i for i, row in enumerate(exact.itertuples()) if ((edges > row.begin) & (edges <= row.end)).sum() == 1]
+    assert len(single) == 7
+    for column in ("val_accuracy", "oracle_target_accuracy", "val_accuracy/a", "val_accuracy/b"):
+        measure, *domain = column.split("/")
+        approximate = "/".join([f"{measure}_proxy", *domain])
+        assert np.allclose(exact[column].iloc[single], proxy[approximate].iloc[single], atol=one_image(18))
+
+
+def test_threads_are_given_back(run):
+    before = torch.get_num_threads()
+    wk.window_map(run, grid=2, workers=2)
+    assert torch.get_num_threads() == before
+
+
+def test_grid_edges_end_with_the_run():
+    edges = np.arange(10, 210, 10)
+    assert grid_edges(edges, None) == list(edges) and grid_edges(edges, 1) == [200]
+    assert grid_edges(edges, 4) == [50, 100, 150, 200] and len(grid_edges(edges, 7)) == 7
+    with pytest.raises(ValueError, match="at least one segment"):
+        grid_edges(edges, 0)

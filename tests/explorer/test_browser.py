@@ -1,0 +1,243 @@
+"""The explorer in a real browser: hands, keys and presets move every picture, and its numbers are evaluate's."""
+
+import itertools
+import re
+
+import nbformat
+import pytest
+
+import wakd_kit as wk
+from wakd_kit.explorer import widget as explorer
+from wakd_kit.explorer.answers import MEAN, Board
+from wakd_kit.reporting import render as report
+from wakd_kit.study.run import NOTEBOOKS
+
+from ..lab import lab, run_all, two_runs
+
+pytestmark = pytest.mark.browser
+PICTURES = (
+    ".wk-curve >> nth=0",
+    ".wk-curve >> nth=1",
+    ".wk-strip",
+    ".wk-accuracy",
+    ".wk-map >> nth=0",
+    ".wk-map >> nth=1",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return two_runs(tmp_path_factory.mktemp("seen"))
+
+
+@pytest.fixture
+def opened(chromium):
+    """Opens an address: the page, and what went wrong in it or was asked for over a network."""
+    pages = []
+
+    def visit(address: str | None = None, **options):
+        page = chromium.new_page(viewport={"width": 1280, "height": 1000}, **options)
+        pages.append(page)
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request",
+            lambda r: (
+                wrong.append(r.url) if not r.url.startswith((address or "http://127", "data:", "blob:")) else None
+            ),
+        )
+        if address:
+            page.goto(address)
+        return page, wrong
+
+    yield visit
+    for page in pages:
+        page.close()
+
+
+def drag(page, start: float, end: float, steps: int) -> None:
+    """Drag on the first curve from one step of training to another."""
+    page.locator(".wk-curve").first.scroll_into_view_if_needed()
+    box = page.locator(".wk-curve").first.bounding_box()
+    xs, y = [box["x"] + box["width"] * at / steps for at in (start, end)], box["y"] + box["height"] / 2
+    page.mouse.move(xs[0], y)
+    page.mouse.down()
+    page.mouse.move(xs[1], y, steps=5)
+    page.mouse.up()
+
+
+def shown(page) -> dict[str, float]:
+    """The accuracies in the table as a reader sees them, in per cent."""
+    cells = page.locator(".wk-accuracy tbody tr").evaluate_all(
+        "rows => rows.map(r => [r.querySelector('th').firstChild.textContent.trim(), r.querySelector('.wk-now').textContent])"
+    )
+    return {name: float(text) for name, text in cells}
+
+
+def expected(run, choice):
+    """The same from evaluate, to the last digit that is shown."""
+    table = wk.evaluate(run, {"it": choice}).set_index("domain")
+    sources = table.loc[table["role"] == "source", "accuracy"]
+    accuracy = {**table["accuracy"], MEAN: sources.mean()}
+    return pytest.approx({name: 100 * value for name, value in accuracy.items()}, abs=0.051)
+
+
+def test_the_explorer_in_jupyterlab(chromium, opened, runs, tmp_path):
+    from playwright.sync_api import expect
+
+    book = nbformat.read(NOTEBOOKS / "10_explore_averaging.ipynb", as_version=4)
+    book.cells = book.cells[:5]
+    book.cells[1].source = f"runs = {str(runs)!r}\nwindow_map_grid = 20"
+    nbformat.write(book, tmp_path / "explore.ipynb")
+    with lab(tmp_path) as address:
+        page, wrong = opened()
+        run_all(page, address, "explore.ipynb")
+        what, source = page.locator(".wk-what"), page.locator(".wk-source")
+        expect(what).to_have_text("wakd: iterates 2 to 12", timeout=60_000)
+        expect(source).to_have_text("exact", timeout=20_000)
+        run = wk.load_run(runs / "east" / "student")
+        before = {name: page.locator(name).screenshot() for name in PICTURES}
+
+        drag(page, 1, 6.2, 12)
+        expect(what).to_have_text("Your window: iterates 7 to 12")
+        expect(source).to_have_text("exact", timeout=20_000)  # evaluated in the kernel, after letting go
+        assert shown(page) == expected(run, wk.averaging.window(run.source_curves, begin=6))
+        assert page.locator(".wk-strategy select").input_value() == explorer.OWN
+        after = {name: page.locator(name).screenshot() for name in PICTURES}
+        assert [name for name in PICTURES if before[name] == after[name]] == []
+
+        page.locator(".wk-end").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(what).to_have_text("Your window: iterates 7 to 10")
+        assert "unseen domain" in page.locator(".wk-end").get_attribute("aria-valuetext")
+
+        page.locator(".wk-strategy select").select_option("ema")
+        expect(what).to_have_text(re.compile("^ema: "))
+        expect(source).to_have_text("exact", timeout=20_000)
+        assert shown(page) == expected(run, wk.averaging.ema(run.source_curves))
+        expect(page.locator(".wk-map .wk-here").first).to_be_hidden()  # no window, no place on the map
+        strip = page.locator(".wk-strip").screenshot()
+        page.locator(".wk-set-decay .noUi-handle").focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowLeft")
+        expect(page.locator(".wk-note")).to_contain_text("decay 0.98")
+        assert page.locator(".wk-strip").screenshot() != strip
+
+        page.locator(".wk-strategy select").select_option("swad")
+        expect(what).to_have_text(re.compile("^swad"))
+
+        page.locator(".wk-run select").select_option("north/student")
+        expect(page.locator(".wk-accuracy th small").locator("..")).to_contain_text("north")
+        expect(page.locator(".wk-map")).to_have_count(2, timeout=20_000)  # by proxy: the run has no window map
+        box = page.locator(".wk-map .wk-box").nth(1)
+        box.scroll_into_view_if_needed()
+        corner = box.bounding_box()
+        page.mouse.move(corner["x"] + 0.95 * corner["width"], corner["y"] + 0.55 * corner["height"])
+        page.mouse.down()
+        expect(what).to_have_text("Your window: iterates 7 to 12")
+        expect(source).to_have_text("quick estimate (proxy)")
+        page.mouse.up()
+        expect(source).to_have_text("exact", timeout=20_000)
+        run = wk.load_run(runs / "north" / "student")
+        assert shown(page) == expected(run, wk.averaging.window(run.source_curves, begin=6))
+        page.locator(".wk-exact-map").click()
+        expect(page.locator(".wk-message")).to_contain_text("kept with the run", timeout=20_000)
+        assert len(wk.load_run(runs / "north" / "student").window_map) == 7 * 8 // 2
+        assert wrong == []
+
+
+@pytest.fixture
+def page_of(copied):
+    """A run with a window map and evaluated strategies, one of which finds no window."""
+    wk.window_map(copied, workers=1)
+    wk.evaluate(
+        copied, wk.choose(copied, ["last", {"name": "wakd", "begin": 8}, "ema", {"name": "swad", "n_converge": 9}])
+    )
+    return copied
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_answers_without_a_kernel(opened, page_of, tmp_path, scheme):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, wrong = opened((tmp_path / "page.html").as_uri(), color_scheme=scheme)
+    assert page.locator(".wk-what").inner_text() == "wakd: iterates 9 to 24"
+    assert shown(page) == expected(page_of, wk.averaging.wakd(page_of.source_curves, begin=8))
+    before = {name: page.locator(name).screenshot() for name in PICTURES}
+    drag(page, 8, 4, 24)
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 5 to 24"
+    assert shown(page) == expected(page_of, wk.averaging.window(page_of.source_curves, begin=4))
+    assert [name for name in PICTURES if page.locator(name).screenshot() == before[name]] == []
+
+    drag(page, 4, 0, 24)
+    page.locator(".wk-end").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 1 to 12"
+    page.locator(".wk-band").focus()
+    page.keyboard.press("End")
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 9 to 24"  # four segments, as before
+    page.keyboard.press("Home")
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 1 to 12"
+
+    page.get_by_role("button", name="swad").click()
+    assert page.locator(".wk-note").inner_text().startswith("swad found no window")
+    assert page.locator(".wk-now").all_inner_texts() == ["–"] * 5
+    page.get_by_role("button", name="ema").press("Enter")
+    assert shown(page) == expected(page_of, page_of.choices["ema"])
+    assert wrong == []
+
+
+def test_every_window_of_a_page_shows_its_own_row(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, _ = opened((tmp_path / "page.html").as_uri())
+    board, found = Board(page_of), {}
+    page.locator(".wk-begin").focus()
+    for begin, end in itertools.combinations(board.edges, 2):
+        corner = page.locator(".wk-map .wk-box").first.bounding_box()
+        x, y = ((e - 0.5) / 24 for e in (end, begin + 1))
+        page.mouse.click(corner["x"] + x * corner["width"], corner["y"] + y * corner["height"])
+        text = page.locator(".wk-what").inner_text()
+        found[begin, end] = (text, shown(page)["west"])
+    for (begin, end), (text, accuracy) in found.items():
+        assert text.endswith(f"iterates {begin + 1} to {end}")
+        row = board.windows.query("begin == @begin and end == @end").iloc[0]
+        assert accuracy == pytest.approx(100 * row["west"], abs=0.051)
+
+
+def test_pictures_have_words_and_fit_every_screen(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, _ = opened((tmp_path / "page.html").as_uri())
+    images = page.locator("[role=img]").evaluate_all("all => all.map(i => i.getAttribute('aria-label'))")
+    assert len(images) == 2 and all(len(words) > 40 for words in images) and "an oracle" in images[1]
+    assert page.locator("svg:not([aria-hidden])").count() == 0
+    sliders = page.locator("[role=slider]").evaluate_all(
+        "all => all.map(s => [s.ariaLabel, s.ariaValueText, s.tabIndex])"
+    )
+    assert len(sliders) == 3 and all(label and value and tab == 0 for label, value, tab in sliders)
+    for width in (1920, 1280, 700, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        clipped = page.locator(".wk-explorer :is(span, b, td, th)").evaluate_all(
+            "all => all.filter(e => { const r = e.getBoundingClientRect(); return r.width && (r.left < 0 || r.right > innerWidth) }).length"
+        )
+        assert clipped == 0
+
+
+def test_a_rendered_notebook_holds_the_explorer(opened, page_of, tmp_path):
+    html = explorer.page(page_of)
+    new = nbformat.v4
+    output = new.new_output("display_data", data={"text/html": html})
+    cell = new.new_code_cell("...", outputs=[output])
+    nbformat.write(new.new_notebook(cells=[new.new_markdown_cell("# Why?"), cell]), tmp_path / "book.ipynb")
+    rendered = report.render(tmp_path / "book.ipynb", tmp_path / "book.html")
+    assert report.offline_problems(rendered) == []
+    page, wrong = opened(rendered.as_uri(), color_scheme="dark")
+    drag(page, 8, 4, 24)
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 5 to 24"
+    assert page.locator(".wk-explorer").bounding_box()["width"] > 900  # wider than the column of text
+    ink, paper = page.evaluate(
+        "[getComputedStyle(document.querySelector('.wk-explorer')).color, getComputedStyle(document.documentElement).backgroundColor]"
+    )
+    assert (ink, paper) == ("rgb(29, 33, 37)", "rgb(255, 255, 255)")  # a report is light, whatever the reader prefers
+    assert wrong == []

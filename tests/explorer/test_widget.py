@@ -1,0 +1,398 @@
+"""The explorer without a browser: its numbers are evaluate's, probing writes nothing, and what it saves can be read again."""
+
+import json
+import re
+import shutil
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.averaging import NoWindow
+from wakd_kit.evaluation import geometry
+from wakd_kit.explorer import widget as explorer
+from wakd_kit.explorer.answers import MEAN, Board
+from wakd_kit.explorer.drawing import pick, scene
+from wakd_kit.landscape import surface as landscape
+from wakd_kit.reporting import render as report
+from wakd_kit.runs.record import RunProblem
+
+from ..conftest import one_image
+from ..lab import two_runs
+
+
+def measured(run, choice) -> dict[str, float]:
+    """Accuracy per domain as score_choices has it, and the mean over source domains."""
+    table = wk.evaluation.score_choices(run, {"it": choice}).set_index("domain")
+    sources = table.loc[table["role"] == "source", "accuracy"]
+    return {**table["accuracy"], MEAN: sources.mean()}
+
+
+def files(folder) -> dict[str, int]:
+    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.fixture
+def mapped(copied):
+    """A run with an exact window map and nothing else measured."""
+    wk.window_map(copied, workers=1)
+    return copied
+
+
+@pytest.fixture
+def planed(mapped):
+    """A run with a loss plane as well, and with averages that were evaluated."""
+    wk.evaluate(mapped, wk.choose(mapped, ["last", {"name": "wakd", "label": "W", "begin": 0.5}, "ema"]))
+    corners = {"initial": "initial", "last": mapped.choices["last"], "W": mapped.choices["W"]}
+    landscape.plane(mapped, corners, size=4, marks={"ema": mapped.choices["ema"]}, workers=1)
+    return mapped
+
+
+def test_every_window_of_the_tables_scores_what_evaluate_says(mapped):
+    board = Board(mapped)
+    data = scene(board)
+    assert board.exact and len(data["windows"]) == 7 * 8 // 2
+    for window in ("0-24", "4-12", "20-24", "0-2"):
+        expected = measured(mapped, board.window(*map(int, window.split("-"))))
+        assert data["windows"][window] == pytest.approx([expected[row] for row in data["rows"]], abs=one_image())
+    assert data["rows"] == ["west", MEAN, "north", "east", "south"]
+    of_last = measured(mapped, wk.averaging.last(board.curves))
+    assert data["last"] == pytest.approx([of_last[r] for r in data["rows"]], abs=one_image())
+
+
+@pytest.mark.parametrize("name", ["last", "wakd", "uniform", "ema", "lawa", "wise_ft"])
+def test_what_a_strategy_picks_is_measured_as_evaluate_would(mapped, name):
+    board = Board(mapped)
+    choice = board.choose({"name": name, "k": 2} if name == "lawa" else name)
+    expected = measured(mapped, choice)
+    before = pick(board, name, choice)
+    assert before["source"] == ("map" if name in ("wakd", "uniform") else "")
+    if before["source"] == "map":
+        assert before["accuracy"] == pytest.approx([expected[row] for row in board.rows], abs=one_image())
+    assert board.measure(choice).to_dict() == pytest.approx(expected, abs=one_image())
+    assert pick(board, name, choice)["source"] == "evaluated"
+    assert max(height for *_, height in before["bars"]) == 1
+
+
+def test_only_the_plain_mean_of_one_window_has_a_place_on_the_map(copied):
+    board = Board(copied)
+    assert board.span(board.choose({"name": "wakd", "begin": 8})) == (8, 24)
+    assert board.span(board.choose("ema")) is None and board.span(board.choose("last")) is None
+    assert board.span(board.choose({"name": "wise_ft", "alpha": 0.0})) is None
+    assert board.span(NoWindow("none")) is None
+
+
+def test_without_a_map_the_proxy_is_looked_at_and_called_one(copied):
+    before, board = files(copied.folder), Board(copied)
+    assert board.exact is None and scene(board)["windows"] == {} and scene(board)["maps"] == []
+    assert board.edges == [0, 2, 4, 8, 12, 16, 20, 24] and board.answers() == []
+    board.look_quickly()
+    data = scene(board)
+    assert data["exact"] is False and "(proxy)" in data["maps"][0]["alt"]
+    proxy = wk.window_map_proxy(copied).set_index(["begin", "end"])
+    assert data["windows"]["4-12"][0] == pytest.approx(
+        proxy.loc[(4, 12), "oracle_target_accuracy_proxy"], abs=one_image()
+    )
+    assert "proxy" in board.answers()[-1]
+    assert files(copied.folder) == before
+
+
+def test_a_coarse_map_restricts_windows_to_its_edges(copied):
+    wk.window_map(copied, grid=3, workers=1)
+    board = Board(copied)
+    assert len(board.edges) == 4 and len(scene(board)["windows"]) == 6
+    cells = scene(board)["maps"][0]["cells"]
+    assert {(left, right) for left, right, *_ in cells} == set(zip(board.edges, board.edges[1:]))
+
+
+def test_maps_mark_the_oracle_and_where_strategies_lie(mapped):
+    board = Board(mapped)
+    source, target = scene(board, {"a": board.window(4, 24), "b": board.window(4, 24), "c": board.choose("last")})[
+        "maps"
+    ]
+    assert [m["oracle"] for m in (source, target)] == [False, True]
+    assert source["marks"] == [{"window": (4, 24), "label": "a, b"}]
+    best = board.windows.loc[board.windows["west"].idxmax()]
+    assert any(
+        "best of the oracle" in m["label"] and m["window"] == (best["begin"], best["end"]) for m in target["marks"]
+    )
+    assert "oracle" in target["alt"] and "oracle" not in source["alt"]
+
+
+def test_places_on_the_plane_are_those_of_the_parameters(planed):
+    board = Board(planed)
+    data = scene(board)
+    corners = board.plane.corners.set_index("label")
+    placed = pick(board, "W", planed.choices["W"])["place"]
+    assert placed == pytest.approx([*corners.loc["W", ["x", "y"]], 0], abs=1e-3 * corners["x"].max())
+    mark = board.plane.marks.iloc[0]
+    expected = [mark["x"], mark["y"], mark["residual"]]
+    assert pick(board, "ema", planed.choices["ema"])["place"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # distances in the plane and beside it are those of the Gram matrix
+    x, y, residual = data["places"]["8-20"]
+    segments = len(board.curves)
+    origin, point = (geometry.vector(c, segments) for c in ("initial", board.window(8, 20)))
+    far = geometry.distance(geometry.gram(planed, of="both"), origin, point)
+    assert np.sqrt(x**2 + y**2 + residual**2) == pytest.approx(far, rel=1e-3)
+    assert len(data["plane"]["panels"]) == 2 and data["plane"]["panels"][1]["oracle"]
+
+
+def test_a_plane_of_other_points_is_drawn_without_a_place_for_averages(mapped):
+    curves = mapped.source_curves
+    corners = {
+        "initial": "initial",
+        "mine": wk.averaging.window(curves, begin=4, end=8),
+        "last": wk.averaging.last(curves),
+    }
+    landscape.plane(mapped, corners, size=3, workers=1)
+    board = Board(mapped)
+    assert board.place([board.window(0, 24)]) is None
+    data = scene(board)
+    assert data["plane"] is not None and not data["plane"]["placed"] and data["places"] == {}
+    # a label of now that stood for other settings then is no corner either
+    wk.evaluate(mapped, {"mine": wk.averaging.window(curves, begin=8)})
+    assert Board(mapped).place([board.window(0, 24)]) is None
+
+
+def test_what_evaluate_measured_is_read_and_not_computed_again(mapped, monkeypatch):
+    choices = wk.choose(mapped, ["last", "ema", "swad"])
+    table = wk.evaluate(mapped, choices)
+    monkeypatch.setattr("wakd_kit.explorer.answers.score_choices", lambda *_: pytest.fail("evaluated again"))
+    listed = Board(mapped).table(choices)
+    assert listed[["strategy", "domain", "role"]].equals(table[["strategy", "domain", "role"]])
+    assert np.allclose(listed["accuracy"], table["accuracy"], equal_nan=True)
+
+
+def test_the_answer_names_what_source_validation_chose(mapped):
+    board = Board(mapped)
+    chosen, best, rank = board.answers()
+    window = board.windows.loc[board.windows[MEAN].idxmax()]
+    assert f"steps {window['begin'] + 1:.0f} to {window['end']:.0f} and scores {window['west']:.1%}" in chosen
+    assert f"{board.windows['west'].max():.1%}: an oracle" in best and "proxy" not in rank
+
+
+# ---- widgets, driven as the browser would
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The runs east/student, which has a window map, and north/student."""
+    return two_runs(tmp_path_factory.mktemp("explored"))
+
+
+@pytest.fixture
+def explored(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return explorer.Explorer(runs)
+
+
+def move(explored, begin: int, end: int) -> None:
+    """What the view sends when a hand has let go of a window."""
+    explored.view.pick = {}
+    explored.view.window = [begin, end]
+    explored.view.asked = f"{explored.view.data['id']}\n{begin}-{end}"
+
+
+def test_a_window_moved_by_hand_is_answered_exactly_and_leaves_no_trace(explored):
+    folder = explored.board.run.folder
+    before = files(folder)
+    begin, end = 4, 10
+    move(explored, begin, end)
+    run = explored.board.run
+    expected = measured(run, wk.averaging.window(run.source_curves, begin=begin, end=end))
+    assert explored.view.answer["key"] == explored.view.asked
+    assert explored.view.answer["accuracy"] == pytest.approx(
+        [expected[r] for r in explored.board.rows], abs=one_image(7)
+    )
+    assert explored.strategy.value == explorer.OWN and explored.settings.children == ()
+    assert files(folder) == before
+
+
+def test_strategies_and_their_settings_pick_what_choose_picks(explored):
+    run = explored.board.run
+    explored.strategy.value = "wakd"
+    (slider,) = explored.settings.children
+    for begin in slider.options:
+        slider.value = begin
+        (expected,) = wk.choose(run, [{"name": "wakd", "begin": begin}]).values()
+        assert np.array_equal(explored.choice, expected) and explored.view.pick["begin"] == begin
+    explored.view.asked = f"{explored.view.data['id']}\n{explored.view.pick['key']}"
+    on_target = measured(run, expected)[explored.board.target]
+    assert explored.view.answer["accuracy"][0] == pytest.approx(on_target, abs=one_image())
+
+
+def test_every_strategy_gives_coefficients_or_a_reason(explored):
+    for name in explored.strategy.options[1:]:
+        explored.strategy.value = name
+        assert explored.view.pick["label"] == name
+        known = isinstance(explored.choice, wk.averaging.Coefficients)
+        assert bool(explored.view.pick.get("problem")) != known
+        assert explored.message.value == ""
+
+
+def test_no_window_is_a_sentence_and_nothing_to_save(explored, tmp_path):
+    explored.strategy.value = "swad"
+    {c.description: c for c in explored.settings.children}["n_converge"].value = 12
+    assert "swad found no window: " in explored.view.pick["problem"]
+    explored.view.asked = f"{explored.view.data['id']}\n{explored.view.pick['key']}"
+    assert explored.view.answer == {}
+    explored.save_average.click()
+    assert "nothing to save: swad found no window" in explored.message.value and not list(tmp_path.iterdir())
+
+
+def test_the_same_window_can_be_taken_again_after_a_strategy(explored):
+    begin, end = explored.board.edges[0], explored.board.edges[-1]
+    move(explored, begin, end)
+    explored.strategy.value = "last"
+    move(explored, begin, end)
+    assert explored.choice.of == "mean" and explored.strategy.value == explorer.OWN
+
+
+def test_another_run_is_another_picture(explored):
+    first = explored.view.data
+    assert [label for label, _ in explored.run.options] == ["east/student", "north/student"]
+    explored.run.value = explored.run.options[1][1]
+    assert explored.view.data["id"] != first["id"] and explored.board.run.folder == explored.run.value
+    assert explored.strategy.value == "wakd" and explored.view.pick["label"] == "wakd"
+    curves = wk.load_run(explored.run.value).source_curves
+    assert explored.view.data["curves"][0]["lines"][0]["points"][-1][1] == pytest.approx(curves.train_loss[-1])
+
+
+def test_a_folder_without_runs_is_a_sentence(explored, tmp_path):
+    with pytest.raises(RunProblem, match="No recorded run in or below"):
+        explorer.Explorer(tmp_path)
+    before = explored.view.data
+    explored.folder.value = str(tmp_path)
+    assert explored.message.value.startswith("No recorded run in or below") and explored.view.data is before
+    explored.folder.value = str(explored.run.options[0][1])  # a run's own folder
+    assert len(explored.run.options) == 1 and explored.message.value == ""
+
+
+def test_a_run_that_cannot_be_opened_leaves_nothing_of_another_to_look_at_or_save(runs, tmp_path, monkeypatch):
+    """A run that left no domain out, as ``wakd pretrain`` records them, one that is damaged, one whose images are gone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs / "north" / "student", tmp_path / "runs" / "b_good")
+    settings = json.loads((tmp_path / "runs" / "b_good" / "settings.json").read_text())
+    moved = {"benchmark": f"folder:{tmp_path}/nowhere"}
+    for name, text in {
+        "a_pretrained": json.dumps(settings | {"split": settings["split"] | {"target": None}}),
+        "c_damaged": "{",
+        "d_moved": json.dumps(settings | {"split": settings["split"] | moved}),
+    }.items():
+        shutil.copytree(tmp_path / "runs" / "b_good", tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "settings.json").write_text(text)
+        with pytest.raises(RunProblem, match=f"{name} cannot be opened: "):
+            explorer.Explorer(tmp_path / "runs" / name)
+    explored = explorer.Explorer(tmp_path / "runs")
+    assert explored.run.label == "b_good" and explored.board.run.name == "b_good"  # the first that can be
+    controls = (explored.strategy, explored.save_average, explored.save_figures, explored.file, explored.exact_map)
+    for label, place in explored.run.options:
+        if label != "b_good":
+            explored.run.value = place
+            assert explored.message.value.startswith(f"{label} cannot be opened: ")
+            assert explored.board is None and explored.choice is None and explored.view.data == {}
+            assert all(control.disabled for control in controls) and explored.settings.children == ()
+            explored.strategy.value = "swad"
+            explored.view.asked = f"{tmp_path}\nmap"
+            explored.view.window = [0, 4]
+            explored.look_exactly()
+            for button in (explored.save_average, explored.save_figures):
+                button.click()
+                assert "No run is open" in explored.message.value
+        else:
+            explored.run.value = place
+            assert explored.board.run.folder == place and not any(control.disabled for control in controls[:4])
+            assert explored.view.data["name"] and explored.strategy.value == "wakd"
+    assert {p.name for p in tmp_path.iterdir()} == {"runs"}
+
+
+def test_what_cannot_be_evaluated_any_more_is_said(explored, monkeypatch):
+    def gone(*_):
+        raise RunProblem("these are other images.")
+
+    monkeypatch.setattr(explored.board, "measure", gone)
+    move(explored, 2, 8)
+    assert explored.message.value.endswith("cannot be evaluated: these are other images.")
+    assert explored.view.answer == {}
+
+
+def test_a_file_that_cannot_be_written_is_said_and_a_name_keeps_its_dots(explored, tmp_path):
+    (tmp_path / "file").write_text("")
+    explored.file.value = str(tmp_path / "file" / "mine")
+    for button in (explored.save_average, explored.save_figures):
+        button.click()
+        assert explored.message.value.startswith("Not written: ")
+    explored.file.value = str(tmp_path / "begin0.5")
+    explored.save_average.click()
+    assert (tmp_path / "begin0.5.safetensors").is_file()
+
+
+def test_the_view_asks_for_a_map_and_the_button_computes_the_exact_one(runs, tmp_path):
+    folder = shutil.copytree(runs / "north" / "student", tmp_path / "run")
+    explored = explorer.Explorer(folder, grid=2)
+    assert explored.view.data["exact"] is None and explored.exact_map.description == "Compute 3 windows exactly"
+    explored.view.asked = f"{folder}\nmap"
+    assert explored.view.data["exact"] is False and not (folder / "window_map.csv").exists()
+    explored.exact_map.click()
+    assert explored.view.data["exact"] is True and len(wk.load_run(folder).window_map) == 3
+    assert explored.exact_map.disabled and "kept with the run" in explored.message.value
+
+
+def test_a_saved_average_is_loaded_by_build_model(explored, tmp_path):
+    explored.strategy.value = "wakd"
+    explored.file.value = str(tmp_path / "new" / "mine")
+    explored.save_average.click()
+    run, file = explored.board.run, tmp_path / "new" / "mine.safetensors"
+    spec = run.settings["student"]
+    model = wk.build_model(spec["name"], spec["classes"], weights=file, **spec["settings"])
+    for name, tensor in run.average(explored.choice).items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    card = next(f for f in file.parent.iterdir() if f.suffix == ".json")
+    assert run.settings["split"]["target"] in card.read_text() and str(file) in explored.message.value
+
+
+def test_figures_are_saved_as_png_and_pdf(explored, tmp_path):
+    explored.file.value = str(tmp_path / "figures" / "it")
+    explored.save_figures.click()
+    written = {f.name for f in (tmp_path / "figures").iterdir()}
+    assert written == {f"it_{name}.{kind}" for name in ("curves", "accuracy", "map") for kind in ("png", "pdf")}
+    assert (tmp_path / "figures" / "it_curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_setting_with_a_control_starts_at_a_value_that_fits(run):
+    for name in wk.averaging.strategies:
+        for setting, control in explorer.controls(name, run.source_curves).items():
+            assert isinstance(control, ipywidgets.ValueWidget) and f"wk-set-{setting}" in control._dom_classes
+
+
+# ---- pages
+
+
+def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
+    fragment = explorer.page(planed, tmp_path / "page.html")
+    assert report.offline_problems(tmp_path / "page.html") == []
+    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', fragment, re.S).group(1))
+    assert data["windows"] == scene(Board(planed))["windows"] and data["asks"] is False
+    assert [p["label"] for p in data["presets"]] == ["last", "W", "ema"]
+    for preset in data["presets"]:
+        expected = measured(planed, planed.choices[preset["label"]])
+        assert preset["accuracy"] == pytest.approx([expected[row] for row in data["rows"]], abs=one_image())
+    assert str(planed.folder) not in fragment
+
+
+def test_a_page_needs_a_map_and_escapes_names(mapped, copied, tmp_path):
+    odd = "</script><!--<script><b>"
+    fragment = explorer.page(mapped, choices={odd: wk.averaging.last(mapped.source_curves)})
+    text = re.search(r'<script type="application/json">(.*?)</script>', fragment, re.S).group(1)
+    assert odd not in fragment and "<" not in text and json.loads(text)["presets"][0]["label"] == odd
+    (mapped.folder / "window_map.csv").unlink()
+    with pytest.raises(RunProblem, match=r"has no window map, .* call window_map\(run\) first"):
+        explorer.page(mapped)
+
+
+def test_a_strategy_without_a_window_is_a_button_with_its_reason(mapped):
+    choices = {"S": NoWindow("swad found no window: too short."), "last": wk.averaging.last(mapped.source_curves)}
+    fragment = explorer.page(mapped, choices=choices)
+    assert '"problem": "swad found no window: too short."' in fragment

@@ -1,0 +1,128 @@
+"""Curvature against planted spectra, closed forms and the dense Hessian."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import nn
+
+import wakd_kit as wk
+from tests.softmax import expansion, trained
+from wakd_kit.averaging import NoWindow, last, uniform
+from wakd_kit.evaluation.sweep import Sweep
+from wakd_kit.landscape.curvature import _batches, _Logits, curvature, spectrum
+from wakd_kit.models.build import batchnorms
+from wakd_kit.runs.record import RunProblem
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("curvature") / "run")
+
+
+def test_a_quadratic_has_the_planted_eigenvalues_and_trace():
+    """The mean of (x w - y)^2 over inputs x_i = sqrt(n h_i / 2) q_i has the Hessian sum of h_i q_i q_i'."""
+    planted = np.array([9.0, 4.0, 2.5, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.0, 0.0])
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    inputs = torch.from_numpy((np.sqrt(12 * planted / 2) * basis).T.copy())
+    data = [(part, torch.zeros(len(part), 1, dtype=torch.float64)) for part in inputs.split(5)]
+    network = nn.Linear(12, 1, bias=False).double()
+    eigenvalues, trace, error = spectrum(network, nn.MSELoss(), data, top=4, probes=100, seed=3)
+    assert eigenvalues == pytest.approx(planted[:4], rel=1e-6)
+    assert abs(trace - planted.sum()) < 4 * error < 0.4 * planted.sum()
+    # of v' H v for random signs v: twice the sum of squares beside the diagonal
+    hessian = basis * planted @ basis.T
+    assert error == pytest.approx(np.sqrt(2 * ((hessian - np.diag(np.diag(hessian))) ** 2).sum() / 100), rel=0.2)
+    assert spectrum(network, nn.MSELoss(), data, top=4, probes=100, seed=3)[1:] == (trace, error)
+
+
+def test_a_linear_classifier_has_the_closed_forms_spectrum_in_every_domain(linear):
+    choices = {"last": last(linear.source_curves), "uniform": uniform(linear.source_curves)}
+    table = curvature(linear, choices, top=3, probes=30)
+    assert len(table) == 2 * 3 * (3 + 1)
+    for (strategy, domain), rows in table.groupby(["strategy", "domain"]):
+        hessian = expansion(linear, choices[strategy], domain)[2]
+        exact = np.linalg.eigvalsh(hessian)[::-1]
+        assert rows["rank"].tolist() == [1, 2, 3, 0] and rows["kind"].tolist() == 3 * ["eigenvalue"] + ["trace"]
+        assert rows["value"].to_numpy()[:3] == pytest.approx(exact[:3], rel=1e-3)
+        (trace,) = rows[rows["kind"] == "trace"].itertuples()
+        assert abs(trace.value - exact.sum()) < 4 * trace.standard_error
+        assert rows["standard_error"][rows["kind"] == "eigenvalue"].isna().all()
+        assert set(rows["n"]) == {30 if domain == "c" else 6}
+        assert set(rows["role"]) == {"target" if domain == "c" else "source"}
+
+
+def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):
+    """Against Lanczos on second derivatives taken twice backwards, in float64: slow and obvious."""
+    sweep = Sweep(run, workers=1)
+    model = sweep.model_at(sweep.locate(uniform(run.source_curves)))
+    ((images, labels),) = _batches(sweep.images["west"], sweep.labels["west"], 8, 1)
+    (largest,), _, _ = spectrum(_Logits(model), nn.CrossEntropyLoss(), [(images, labels)], top=1, probes=2)
+    assert not any(layer.training for layer in batchnorms(model))
+    theta = [*model.double().parameters()]
+    slopes = torch.autograd.grad(F.cross_entropy(model(images.double()).logits, labels), theta, create_graph=True)
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(vector.astype(np.float64)).split([p.numel() for p in theta])
+        along = [part.view_as(p) for part, p in zip(parts, theta)]
+        return torch.cat([p.flatten() for p in torch.autograd.grad(slopes, theta, along, retain_graph=True)]).numpy()
+
+    size = sum(p.numel() for p in theta)
+    hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    (expected,), _ = eigsh(hessian, k=1, which="LA", v0=np.random.default_rng(0).normal(size=size))
+    assert largest == pytest.approx(expected, rel=1e-3)
+
+
+def test_attention_can_be_differentiated_twice():
+    tap = wk.build_model("vit_d64", 3, seed=0, depth=1, embed_dim=16, num_heads=2).eval()
+    network, images = tap.model, torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    data = [(images, torch.tensor([0, 1, 2, 0]))]
+    (eigenvalue,), _, _ = spectrum(network, nn.CrossEntropyLoss(), data, top=1, probes=2)
+    assert eigenvalue > 0
+    twice = [(torch.cat([images, images]), torch.tensor([0, 1, 2, 0] * 2))]
+    assert spectrum(network, nn.CrossEntropyLoss(), twice, top=1, probes=2)[0][0] == pytest.approx(eigenvalue, rel=1e-3)
+
+
+class Once(torch.autograd.Function):
+    """Half, with a derivative that has none."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x / 2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return slope / 2
+
+
+class Halved(nn.Linear):
+    def forward(self, images):
+        return Once.apply(super().forward(images.flatten(1)))
+
+
+def test_what_cannot_be_differentiated_twice_is_said(linear):
+    state = linear.average(last(linear.source_curves))
+    linear = wk.load_run(linear.folder, split=linear.split, template=wk.models.as_tap(Halved(48, 3)))
+    point = {f"model.{name}": state[f"model.1.{name}"] for name in ("weight", "bias")}
+    with pytest.raises(
+        RunProblem, match=r"Hessian of .* cannot be computed: every operation has to be differentiable twice"
+    ):
+        curvature(linear, {"last": point}, name="once")
+
+
+def test_a_choice_without_a_window_has_no_rows_and_a_killed_table_goes_on(linear):
+    choices = {"SWAD": NoWindow("no valley"), "last": last(linear.source_curves)}
+    settings = {"top": 2, "probes": 3, "name": "killed"}
+    whole = curvature(linear, choices, **settings)
+    assert set(whole["strategy"]) == {"last"}
+    file = linear.folder / "landscape" / "killed.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:-2]))
+    assert curvature(linear, choices, **settings).equals(whole)
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"top": 147}, {"probes": 1}, {"max_images": 0}])
+def test_what_makes_no_sense_is_refused(linear, wrong):
+    with pytest.raises(ValueError, match="takes 1 to 146 eigenvalues here, two or more probes and an image or more"):
+        curvature(linear, {"last": last(linear.source_curves)}, **wrong)

@@ -1,0 +1,191 @@
+"""One forward of any timm model, seen alike: families of three and four stages, of one resolution, distilled, resized."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.families import TINY, images, tiny
+from wakd_kit.models.build import LogitsTap, Output, Tap, as_tap, build_model
+from wakd_kit.models.tap import Adapter, fixed_size, shapes_of, stages_of
+from wakd_kit.models.zoo import PAIRS
+
+# families with other than four stages or other classifiers, as small as they come
+ODD = {
+    "levit_128s": 3,
+    "visformer_tiny": 3,
+    "efficientvit_m0": 3,
+    "deit_tiny_distilled_patch16_224": 4,
+    "gmlp_ti16_224": 4,
+    "dla34": 4,
+    "repvit_m0_9": 4,
+    "resnetv2_50": 4,
+}
+
+
+def plain(tap, x):
+    return tap.model((x - tap.mean) / tap.std)
+
+
+@pytest.mark.parametrize("family", TINY)
+@torch.no_grad()
+def test_six_families_give_the_logits_of_the_plain_model_and_four_maps(family):
+    tap = tiny(family).eval()
+    output = tap(images())
+    assert torch.equal(output.logits, plain(tap, images()))
+    assert output.pooled.shape == (6, tap.model.head_hidden_size)
+    assert len(output.maps) == 4 and all(m.ndim == 4 and len(m) == 6 for m in output.maps)
+    sizes = [m.shape[2] for m in output.maps]
+    assert sizes == sorted(sizes, reverse=True), "coarse last"
+    without = tap(images(), maps=False)
+    assert torch.equal(without.logits, output.logits) and without.maps == ()
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_shapes_are_known_without_computing_anything(family):
+    tap, state = tiny(family).train(), torch.random.get_rng_state()
+    before = {n: t.clone() for n, t in tap.state_dict().items()}
+    shapes = shapes_of(tap, 32, images=6)
+    assert tap.training and torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(t, before[n]) for n, t in tap.state_dict().items()), "statistics did not move"
+    real = tap.eval()(images())
+    assert [m.shape for m in shapes.maps] == [m.shape for m in real.maps]
+    assert shapes.pooled.shape == real.pooled.shape and shapes.logits.shape == real.logits.shape
+    assert {t.device.type for t in (shapes.logits, shapes.pooled, *shapes.maps)} == {"meta"}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_families_with_three_stages_or_other_classifiers_are_tapped_too(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=5)
+    tap = Tap(model.eval(), {"name": name})
+    shapes = shapes_of(tap, 224)
+    assert shapes.logits.shape == (2, 5) and shapes.pooled.shape == (2, model.head_hidden_size)
+    assert len(shapes.maps) == ODD[name] and all(m.ndim == 4 for m in shapes.maps)
+
+
+@pytest.mark.parametrize(
+    ("count", "stages"),
+    [
+        (3, [0, 1, 2]),
+        (4, [0, 1, 2, 3]),
+        (5, [1, 2, 3, 4]),
+        (12, [1, 3, 9, 11]),  # OFA-KD's for DeiT and ResMLP
+        (24, [3, 7, 19, 23]),
+        (8, [0, 2, 6, 7]),
+    ],
+)
+def test_stages_of_models_of_one_resolution_follow_swin(count, stages):
+    assert stages_of(count) == stages
+
+
+def test_maps_of_a_deep_vit_are_those_of_the_chosen_blocks():
+    tap = build_model("vit_tiny_patch16_224", 3, img_size=32, patch_size=8, embed_dim=16, depth=12, num_heads=2).eval()
+    with torch.no_grad():
+        every = tap.model.forward_intermediates((images() - tap.mean) / tap.std, intermediates_only=True)
+        maps = tap(images()).maps
+    assert len(every) == 12 and all(torch.equal(m, every[i]) for m, i in zip(maps, (1, 3, 9, 11)))
+
+
+def test_distilled_training_gives_the_mean_of_both_heads():
+    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    tap = build_model("deit_tiny_distilled_patch16_224", 5, seed=0, **settings)
+    expected = tap.eval()(images()).logits
+    tap.model.set_distilled_training(True)
+    assert isinstance(plain(tap.train(), images()), tuple)
+    assert torch.allclose(tap(images()).logits, expected, atol=1e-6)
+
+
+# ---- input size
+
+
+def test_a_model_of_one_input_size_gets_its_images_resized():
+    tap = tiny("vit").eval()
+    assert tap.size == (32, 32)
+    larger = torch.rand(2, 3, 48, 48)
+    smaller = F.interpolate(larger, (32, 32), mode="bilinear", antialias=True)
+    assert torch.equal(tap(larger).logits, plain(tap, smaller))
+    assert not torch.allclose(tap(larger).logits, plain(tap, F.interpolate(larger, (32, 32))), atol=1e-4)
+
+
+def test_a_convolutional_model_takes_images_as_they_come_unless_it_is_told():
+    assert tiny("resnet").size is None
+    tap = build_model("resnet10t", 5, seed=0, input_size=64, channels=(4, 4, 8, 8), stem_width=4).eval()
+    assert tap.size == (64, 64) and tap.spec["settings"]["input_size"] == 64
+    assert tap(images()).maps[-1].shape[2:] == (2, 2)
+    again = build_model(tap.spec["name"], 5, **tap.spec["settings"])
+    assert again.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("mixer_any", {"img_size": 16, "patch_size": 4, "embed_dim": 8, "num_blocks": 2}, (16, 16)),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True, "depth": 1}, None),
+        ("twins_svt_small", {}, (224, 224)),
+        ("convnext_atto", {}, None),
+    ],
+)
+def test_which_models_have_one_size(name, settings, size):
+    with torch.device("meta"):
+        model = timm.create_model(name, **settings)
+    assert fixed_size(model) == size
+
+
+def test_a_teacher_sees_its_own_normalisation_and_size():
+    teacher = build_model(
+        "vit_tiny_patch16_224", 5, img_size=48, patch_size=8, embed_dim=16, depth=1, num_heads=1, seed=0
+    )
+    x = F.interpolate(images(), (48, 48), mode="bilinear", antialias=True)
+    assert torch.equal(teacher.eval()(images()).logits, teacher.model((x - 0.5) / 0.5))
+
+
+# ---- any module
+
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 6, 3, stride=2)
+        self.head = nn.Linear(6, 5)
+
+
+def read(model, x):
+    early = model.early(x)
+    late = model.late(early.relu())
+    return Output(model.head(late.mean((2, 3))), late.mean((2, 3)), (early, late))
+
+
+def test_any_module_is_read_through_three_lines():
+    tap = as_tap(Body(), read, mean=(0.5,) * 3, std=(0.25,) * 3, size=16)
+    assert isinstance(tap, Adapter) and as_tap(tap) is tap
+    x = F.interpolate(images(), (16, 16), mode="bilinear", antialias=True)
+    output, expected = tap(images()), read(tap.model, (x - 0.5) / 0.25)
+    assert torch.equal(output.logits, expected.logits) and [m.shape[1] for m in output.maps] == [4, 6]
+    assert tap(images(), maps=False).maps == ()
+    assert [m.shape[1:] for m in shapes_of(tap, 32).maps] == [m.shape[1:] for m in output.maps]
+
+
+def test_a_module_that_gives_logits_needs_no_lines():
+    assert isinstance(as_tap(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))), LogitsTap)
+
+
+# ---- compiled, and the papers' models
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_tapped_student_is_traced_whole(family):
+    tap = tiny(family).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(tap, fullgraph=True, backend="eager")
+    output, expected = compiled(images()), tap(images())
+    assert torch.allclose(output.logits, expected.logits, atol=1e-6) and len(output.maps) == len(expected.maps)
+
+
+@pytest.mark.parametrize("name", sorted({name for pairs in PAIRS.values() for pair in pairs for name in pair}))
+def test_models_of_the_papers_are_known_to_timm_and_can_be_tapped(name):
+    with torch.device("meta"):
+        tap = Tap(timm.create_model(name, num_classes=7).eval(), {"name": name})
+    shapes = shapes_of(tap, 224)
+    assert shapes.logits.shape == (2, 7) and len(shapes.maps) == 4

@@ -1,0 +1,415 @@
+"""Figures, tested on what they would draw: data, positions and words, not pixels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from wakd_kit import averaging
+from wakd_kit.averaging import Coefficients, Curves, NoWindow
+from wakd_kit.plots import many_runs as study_figures
+from wakd_kit.plots import one_run as figures
+
+SWAD_REASON = NoWindow("validation loss fell to the last segment")
+
+
+@pytest.fixture
+def curves():
+    """Ten segments of 10 iterates."""
+    accuracy = np.linspace(0.5, 0.9, 10)
+    return Curves(
+        iterates=np.full(10, 10),
+        train_loss=np.linspace(2, 0.1, 10),
+        val_loss=np.linspace(2, 0.5, 10),
+        val_accuracy=accuracy,
+        per_domain={"val_accuracy": {"ink": accuracy - 0.1, "art_painting": accuracy + 0.1}},
+    )
+
+
+@pytest.fixture
+def choices(curves):
+    return {
+        "last": averaging.last(curves),
+        "swad": SWAD_REASON,
+        "wakd": averaging.wakd(curves, begin=20),
+        "window": averaging.window(curves, begin=40, end=70),
+        "ema": averaging.ema(curves, decay=0.95),
+    }
+
+
+def lines(axis):
+    """{label: (x, y)} of everything plotted with a label."""
+    return {line.get_label(): line.get_xydata().T for line in axis.lines if not line.get_label().startswith("_")}
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_yticklabels()]
+
+
+# ---- contact sheet
+
+
+def test_contact_sheet_has_an_image_of_every_class_and_domain(domains):
+    figure, alt = figures.contact_sheet(domains)
+    axes = np.array(figure.axes).reshape(4, 4)
+    for row, name in zip(axes, domains):
+        assert row[0].get_ylabel() == name
+        for label, axis in enumerate(row):
+            (image,) = axis.images
+            examples = domains[name]
+            own = examples.images[examples.labels == label]
+            assert (own == image.get_array()).all(axis=(1, 2, 3)).any(), (name, label)
+    assert [axis.get_title() for axis in axes[0]] == ["a", "b", "c", "d"]
+    assert "4 classes" in alt and "south (80 images)" in alt
+
+
+def test_contact_sheet_shows_as_many_classes_as_asked(domains):
+    assert len(figures.contact_sheet(domains, columns=2)[0].axes) == 8
+
+
+# ---- training curves
+
+
+def test_curves_are_drawn_at_the_steps_they_were_measured_at(curves, choices):
+    figure, _ = figures.training_curves(curves, choices)
+    loss, accuracy, _ = figure.axes
+    steps = np.arange(10, 101, 10)
+    assert loss.get_yscale() == "log"
+    for label, values in (("training objective", curves.train_loss), ("validation cross-entropy", curves.val_loss)):
+        np.testing.assert_allclose(lines(loss)[label], [steps, values])
+    assert "validation KL to the teacher" not in lines(loss), "nothing is drawn that was not recorded"
+    shown = lines(accuracy)
+    np.testing.assert_allclose(shown["mean of source domains"], [steps, 100 * curves.val_accuracy])
+    np.testing.assert_allclose(shown["art painting"][1], 100 * curves.per_domain["val_accuracy"]["art_painting"])
+    assert len(shown) == 3
+
+
+def test_bars_cover_the_iterates_that_a_strategy_averages(curves, choices):
+    figure, _ = figures.training_curves(curves, choices)
+    strip = figure.axes[2]
+    assert ticks(strip) == list(choices)
+    bars = {name: [] for name in choices}
+    for bar in strip.patches:
+        bars[list(choices)[round(bar.get_y() - 0.4)]].append((bar.get_x(), bar.get_x() + bar.get_width()))
+    spans = {name: (min(b)[0], max(e for _, e in b)) for name, b in bars.items() if b}
+    assert spans["wakd"] == (20, 100) and spans["window"] == (40, 70) and spans["ema"] == (0, 100)
+    assert spans["last"][1] == 100 and spans["last"][0] >= 90
+    assert bars["swad"] == [] and [t.get_text() for t in strip.texts] == ["no window"]
+    assert strip.texts[0].get_position()[1] == 1, "on the row of the strategy that found none"
+
+
+def test_heights_of_bars_are_coefficients_per_iterate(curves, choices):
+    strip = figures.training_curves(curves, choices)[0].axes[2]
+    heights = [abs(b.get_height()) for b in strip.patches if round(b.get_y() - 0.4) == 4]
+    expected = np.asarray(choices["ema"]) / choices["ema"].max() * 0.8
+    np.testing.assert_allclose(heights, expected)
+
+
+def test_segments_of_unequal_length_weigh_by_their_iterates():
+    curves = Curves(iterates=[2, 8], val_accuracy=[0.1, 0.2])
+    strip = figures.training_curves(curves, {"uniform": averaging.uniform(curves)})[0].axes[2]
+    assert [b.get_width() for b in strip.patches] == [2, 8]
+    assert np.allclose([b.get_height() for b in strip.patches], -0.8), "every iterate counts the same"
+
+
+def test_alt_of_the_curves_has_the_numbers_and_the_picks(curves, choices):
+    _, alt = figures.training_curves(curves, choices)
+    assert "100 steps" in alt and "ends at 90.0%" in alt
+    assert f"wakd picks {choices['wakd'].note}." in alt and "swad found no window." in alt
+
+
+def test_curves_alone_and_with_an_oracle(curves):
+    target = pd.DataFrame({"step": [50, 100], "accuracy": [0.4, 0.6]})
+    figure, _ = figures.training_curves(curves, target=target)
+    assert len(figure.axes) == 2, "no empty strip without choices"
+    np.testing.assert_allclose(lines(figure.axes[1])["unseen domain (oracle)"], [[50, 100], [40, 60]])
+
+
+def test_more_source_domains_than_colours_can_be_drawn():
+    many = {f"domain_{i}": np.full(3, i / 20) for i in range(11)}
+    curves = Curves(iterates=[1, 1, 1], val_accuracy=[0.1, 0.2, 0.3], per_domain={"val_accuracy": many})
+    assert len(lines(figures.training_curves(curves)[0].axes[1])) == 12
+
+
+# ---- accuracy by domain
+
+
+@pytest.fixture
+def table():
+    rows = [
+        ("last", "ink", "source", 0.8),
+        ("last", "neon", "source", 0.7),
+        ("last", "art_painting", "target", 0.5),
+        ("swad", "ink", "source", np.nan),
+        ("swad", "neon", "source", np.nan),
+        ("swad", "art_painting", "target", np.nan),
+        ("wakd", "ink", "source", 0.9),
+        ("wakd", "neon", "source", 0.6),
+        ("wakd", "art_painting", "target", 0.55),
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "domain", "role", "accuracy"])
+
+
+def test_markers_stand_at_accuracies_with_the_unseen_domain_on_top(table):
+    figure, alt = figures.accuracy_by_domain(table)
+    (axis,) = figure.axes
+    assert ticks(axis) == ["art painting (unseen)", "ink", "neon"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "row 0 is the upper one"
+    shown = lines(axis)
+    np.testing.assert_allclose(shown["last"][0], [50, 80, 70])
+    np.testing.assert_allclose(shown["wakd"][0], [55, 90, 60])
+    assert (np.round(shown["wakd"][1]) == [0, 1, 2]).all() and (shown["wakd"][1] != shown["last"][1]).all()
+    assert "last 50.0%" in alt and "wakd 55.0%" in alt and "art_painting" in alt
+
+
+def test_a_strategy_without_a_window_is_named_and_not_drawn(table):
+    figure, alt = figures.accuracy_by_domain(table)
+    assert np.isnan(lines(figure.axes[0])["swad (no window)"][0]).all() and "swad found no window" in alt
+
+
+# ---- window map
+
+
+@pytest.fixture
+def windows():
+    """Five steps of 20; the accuracy of a window is told by its begin and end."""
+    edges = [20, 40, 60, 80, 100]
+    rows = [(b, e, 0.5 + e / 1000, 0.3 + b / 1000 + e / 10_000) for b in [0, *edges[:-1]] for e in edges if e > b]
+    return pd.DataFrame(rows, columns=["begin", "end", "val_accuracy", "oracle_target_accuracy"])
+
+
+def test_cells_of_the_map_lie_at_their_begin_and_end(windows, curves):
+    figure, _ = figures.window_map(windows, curves)
+    for axis, column in zip(figure.axes, ("val_accuracy", "oracle_target_accuracy")):
+        (mesh,) = axis.collections
+        corners = mesh.get_coordinates()
+        assert corners[0, :, 0].tolist() == corners[:, 0, 1].tolist() == [0, 20, 40, 60, 80, 100]
+        values = np.ma.filled(mesh.get_array().reshape(5, 5), np.nan)
+        for _, w in windows.iterrows():
+            row, cell = int(w["begin"]) // 20, int(w["end"]) // 20 - 1
+            assert values[row, cell] == pytest.approx(100 * w[column])
+        assert np.isnan(values[np.tril_indices(5, -1)]).all(), "no window ends before it begins"
+        assert axis.get_ylim() == (100, 0) and axis.get_xlim() == (0, 100)
+    titles = [axis.get_title(loc="left") for axis in figure.axes[:2]]
+    assert "oracle" in titles[1] and "oracle" not in titles[0]
+
+
+def test_picks_are_marked_in_the_cell_of_their_window(windows, curves, choices):
+    figure, alt = figures.window_map(windows, curves, choices)
+    for axis in figure.axes[:2]:
+        marks = {name: (x.item(), y.item()) for name, (x, y) in lines(axis).items() if name in choices}
+        # half a cell of 20 inside the corner: wakd is 20-100, the window 40-70 lies between two cells
+        assert marks == {"wakd": (90, 30), "window": (60, 50)}, "ema and last are no plain means over a window"
+    assert "wakd averages from step 20 to 100." in alt and "window averages from step 40 to 70." in alt
+
+
+def test_picks_of_one_window_stand_side_by_side_in_its_cell(windows, curves):
+    same = {name: averaging.window(curves, begin=40, end=80) for name in ("swad", "sma", "wakd")}
+    shown = lines(figures.window_map(windows, curves, same)[0].axes[0])
+    x = [shown[name][0].item() for name in same]
+    assert len(set(x)) == 3 and min(x) >= 60 and max(x) <= 80
+    assert {shown[name][1].item() for name in same} == {50}
+
+
+def test_the_best_of_the_oracle_is_ringed_there_and_there_only(windows, curves):
+    figure, alt = figures.window_map(windows, curves, images=400)
+    assert "best of the oracle" not in lines(figure.axes[0])
+    np.testing.assert_allclose(lines(figure.axes[1])["best of the oracle"], [[90], [90]])  # from step 80 to 100
+    assert "from step 80 to 100: 39.0%" in alt and "15 windows" in alt
+    assert "± 2.4" in figure.axes[1].get_title(loc="left")  # sqrt(.39 * .61 / 400)
+
+
+def test_a_map_of_a_single_window_can_be_drawn(curves):
+    table = pd.DataFrame([{"begin": 0, "end": 100, "val_accuracy": 0.5, "oracle_target_accuracy": 0.4}])
+    _, alt = figures.window_map(table, curves, {"uniform": averaging.uniform(curves)})
+    assert "Map of 1 windows" in alt
+
+
+# ---- many runs
+
+
+def test_differences_are_dots_with_their_mean_and_interval():
+    table = pd.DataFrame(
+        {
+            "label": ["kd: wakd - last", "kd: swad - last"],
+            "student": "kd",
+            "pairs": [np.array([1.0, 2.0, 6.0]), np.array([])],
+            "mean": [3.0, np.nan],
+            "low": [-3.5, np.nan],
+            "high": [9.5, np.nan],
+            "n": [3, 0],
+        }
+    )
+    figure, alt = study_figures.differences(table, baseline="last")
+    (axis,) = figure.axes
+    dots, interval, mean = (line.get_xydata() for line in axis.lines[:3])
+    assert dots[:, 0].tolist() == [1, 2, 6] and np.abs(dots[:, 1]).max() < 0.5
+    assert interval.tolist() == [[-3.5, 0], [9.5, 0]] and mean.tolist() == [[3, 0]]
+    assert ticks(axis) == list(table["label"]) and axis.lines[-1].get_xdata() == [0, 0], "zero has a line"
+    assert "kd: wakd - last +3.0 [-3.5, +9.5]" in alt and "nan" not in alt
+
+
+def test_students_differ_on_an_axis_of_their_own():
+    rows = [("kd: wakd - last", "kd", 1.0), ("kd last - ce last", "", 40.0), ("ce: wakd - last", "ce", 2.0)]
+    table = pd.DataFrame(rows, columns=["label", "student", "mean"]).assign(n=2)
+    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, pairs=[np.array([m, m]) for m in table["mean"]])
+    figure, alt = study_figures.differences(table, baseline="last")
+    within, between = figure.axes
+    assert ticks(within) == ["kd: wakd - last", "ce: wakd - last"] and ticks(between) == ["kd last - ce last"]
+    assert within.get_xlim()[1] < 10 and between.get_xlim()[1] > 40, "one does not flatten the other"
+    assert all(label in alt for label in table["label"])
+
+
+@pytest.fixture
+def chosen():
+    rows = [
+        ("teacher", "last", 99, 100),
+        ("teacher", "swad", 60, 100),
+        ("teacher", "swad", 30, 90),
+        ("teacher", "swad", np.nan, np.nan),
+        ("student", "swad", np.nan, np.nan),
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "begin", "end"])
+
+
+def test_picks_are_lines_from_begin_to_end_and_single_iterates_are_dots(chosen):
+    (axis,) = study_figures.picks(chosen, steps=100)[0].axes
+    drawn = [line for line in axis.lines if line.get_xydata()[0][0] != 0]
+    dot, first, second = drawn
+    assert dot.get_xydata().tolist() == [[100, 0]] and dot.get_marker() == "o"
+    assert [line.get_xdata().tolist() for line in (first, second)] == [[30, 90], [60, 100]], "sorted by begin"
+    assert 0.5 < first.get_ydata()[0] < second.get_ydata()[0] < 1.5
+    assert ticks(axis) == ["teacher last", "teacher swad (1 without)", "student swad (1 without)"]
+    assert axis.get_xlim() == (0, 100)
+
+
+def test_a_strategy_has_one_colour_for_all_students(chosen):
+    chosen.loc[4, ["begin", "end"]] = 50, 100
+    (axis,) = study_figures.picks(chosen, steps=100)[0].axes
+    colours = {to_hex(line.get_color()) for line in axis.lines if line.get_ydata()[0] > 0.6 and line.get_lw() > 1}
+    assert len(colours) == 1
+
+
+def test_alt_of_the_picks_has_means_and_says_what_is_missing(chosen):
+    _, alt = study_figures.picks(chosen, steps=100)
+    assert "teacher swad: 45 to 95 (1 runs without a window)" in alt
+    assert "student swad: no window" in alt and "nan" not in alt
+
+
+def test_nine_strategies_can_be_told_apart():
+    looks = {(figures._colour(i), figures._marker(i)) for i in range(20)}
+    assert len(looks) == 20
+
+
+def test_coefficients_of_initial_parameters_are_no_window(windows, curves):
+    half = Coefficients(np.full(10, 0.05), initial=0.5)
+    shown = lines(figures.window_map(windows, curves, {"half": half})[0].axes[0])
+    assert "half" not in shown
+
+
+# ---- ranks and reliability
+
+
+@pytest.fixture
+def ranks():
+    """Two students; WAKD and EMA of KD lie within the critical difference, last does not."""
+    rows = [
+        ("KD", "last", 2.9, 8, 0.004, 1.2),
+        ("KD", "WAKD", 1.2, 8, 0.004, 1.2),
+        ("KD", "EMA", 1.9, 8, 0.004, 1.2),
+        ("KD", "SWAD", np.nan, 8, 0.004, 1.2),
+        ("CE", "last", 1.25, 8, 0.00001, 0.7),
+        ("CE", "WAKD", 1.75, 8, 0.00001, 0.7),
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
+
+
+def test_strategies_stand_at_their_mean_ranks_and_bars_join_what_is_alike(ranks):
+    figure, alt = study_figures.critical_difference(ranks)
+    kd, ce = figure.axes
+    dots = sorted(line.get_xdata()[0] for line in kd.lines if line.get_marker() == "o")
+    assert dots == [1.2, 1.9, 2.9]
+    texts = [text.get_text().strip() for text in kd.texts]
+    assert {"WAKD  1.20", "EMA  1.90", "2.90  last", "critical difference 1.20"} <= set(texts)
+    bars = [s[:, 0].tolist() for c in kd.collections for s in c.get_segments() if to_hex(c.get_color()[0]) == "#d55e00"]
+    assert bars == [pytest.approx([1.2 - 0.04, 1.9 + 0.04]), pytest.approx([1.9 - 0.04, 2.9 + 0.04])]
+    scale = next(s for c in kd.collections for s in c.get_segments() if s[0, 1] == s[1, 1] < -1)
+    assert scale[:, 0].tolist() == [1, 2.2], "the critical difference is drawn to scale"
+    assert kd.get_title(loc="left") == "KD: 8 targets x seeds, Friedman p = 0.004; not ranked: SWAD"
+    assert "Friedman p < 0.001" in ce.get_title(loc="left")
+    assert "WAKD 1.2, EMA 1.9, last 2.9; critical difference 1.2; not told apart: WAKD and EMA; EMA and last" in alt
+
+
+def test_strategies_that_all_differ_have_no_bar(ranks):
+    _, alt = study_figures.critical_difference(ranks.assign(difference=0.1))
+    assert alt.count("not told apart: none") == 2
+
+
+def test_nothing_to_rank_is_said(ranks):
+    figure, alt = study_figures.critical_difference(ranks.iloc[:0])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["Too few strategies, targets or seeds to rank."]
+    assert "Nothing to rank" in alt
+
+
+@pytest.fixture
+def bins():
+    rows = [
+        ("KD", "last", "target", 0.6, 0.8, 30, 0.7, 0.5),
+        ("KD", "last", "target", 0.8, 1.0, 10, 0.9, 0.8),
+        ("KD", "WAKD", "source", 0.2, 0.4, 9, 0.3, 0.3),
+        ("KD", "last", "source", 0.8, 1.0, 20, 0.95, 0.95),
+        ("KD", "WAKD", "target", 0.6, 0.8, 40, 0.7, 0.7),
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "role", "low", "high", "n", "confidence", "accuracy"])
+
+
+def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bins):
+    figure, alt = study_figures.reliability(bins, bins=5)
+    unseen, source = figure.axes
+    assert [a.get_title(loc="left") for a in figure.axes] == ["KD, unseen domain", "KD, source validation"]
+    shown = [c.get_offsets().tolist() for c in unseen.collections]
+    assert shown == [pytest.approx(np.array([[70, 50], [90, 80]])), pytest.approx(np.array([[70, 70]]))]
+    first, second = unseen.collections[0].get_sizes()
+    assert first - 4 == pytest.approx(3 * (second - 4)), "area beyond the least goes with the share of images"
+    labels = [text.get_text() for text in unseen.get_legend().get_texts()]
+    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"]  # .75 x .2 + .25 x .1
+    assert [text.get_text() for text in source.get_legend().get_texts()] == ["last: ECE 0.0", "WAKD: ECE 0.0"]
+    joined = [len(line.get_xdata()) for line in source.lines[1:] if line.get_label().startswith("_")]
+    assert joined == [1, 0], "nine images are a dot and no line"
+    assert "5 bins" in alt and "KD last on unseen domain 17.5 %" in alt
+
+
+def test_reliability_of_many_students_has_four_beside_each_other(bins):
+    many = pd.concat([bins.assign(student=f"s{i}") for i in range(6)], ignore_index=True)
+    figure, alt = study_figures.reliability(many)
+    shown = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
+    assert sorted(shown) == sorted(f"s{i}, {role}" for i in range(6) for role in ("unseen domain", "source validation"))
+    places = {axis.get_title(loc="left"): axis.get_subplotspec() for axis in figure.axes if axis.axison}
+    where = {title: (spec.rowspan.start, spec.colspan.start) for title, spec in places.items()}
+    assert where["s3, unseen domain"] == (0, 3) and where["s4, unseen domain"] == (2, 0)
+    assert where["s5, source validation"] == (3, 1) and len(figure.axes) == 16
+    assert all(f"s{i} last on unseen domain" in alt for i in range(6))
+
+
+# ---- all of them
+
+
+def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows, chosen, ranks, bins):
+    gains = pd.DataFrame(
+        {"label": ["a student with a long name: swad_wakd_repo - best_val"], "pairs": [np.arange(3.0)]}
+    )
+    gains = gains.assign(mean=1.0, low=-1.5, high=3.5, n=3, student="")
+    for figure, _ in (
+        figures.contact_sheet(domains),
+        figures.training_curves(curves, choices),
+        figures.accuracy_by_domain(table),
+        figures.window_map(windows, curves, choices, images=900),
+        study_figures.differences(gains, baseline="best_val"),
+        study_figures.picks(chosen, steps=100),
+        study_figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
+        study_figures.reliability(bins),
+    ):
+        figure.draw_without_rendering()
+        inked = figure.get_tightbbox()  # in inches
+        width, height = figure.get_size_inches()
+        assert inked.x0 > -0.02 and inked.y0 > -0.02 and inked.x1 < width + 0.02 and inked.y1 < height + 0.02

@@ -1,0 +1,127 @@
+"""What a step of a study depends on: computed from what code names, the same on every Python, blind to where it stands."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wakd_kit.study import fingerprints as sources
+from wakd_kit.study.plan import NOTEBOOKS
+
+PACKAGE = Path(sources.PACKAGE)
+KD = (("wakd_kit.objectives.logits", "kd"),)
+
+
+def test_every_name_of_the_short_lists_is_there():
+    places = sources.modules()
+    assert {*places, *(place.partition("/")[0] for place in places)} >= sources.NOT_RESULTS
+    defined = set().union(*map(sources._definitions, sources.modules()))
+    assert defined >= sources.NOT_RECORDED
+    with pytest.raises(LookupError, match="wakd_kit does not define no_such in what it exports"):
+        sources.reached([("", "no_such")])
+
+
+def test_what_decides_a_recording_and_what_does_not():
+    code = sources.of_recording(KD)
+    wanted = ("train", "_loop", "augment", "Segments.merge", "Segments._encode", "Segments.shrink", "kd", "Run.average")
+    assert set(wanted) <= code.keys() and {"Training.training", "build_model"} <= code.keys()
+    assert not {"load_domains", "swad", "Run.scores", "estimate_bytes", "dkd", "evaluate", "tqdm"} & code.keys()
+    other = sources.of_recording((("wakd_kit.objectives.decoupled", "dkd"), ("elsewhere.losses", "mine")))
+    assert "dkd" in other and "mine" not in other and other["train"] == code["train"]
+
+
+@pytest.mark.parametrize(
+    "notebook, reached",
+    [
+        ("02_distill", ("choose", "evaluate", "swad", "window_map", "answers", "show_table")),
+        ("03_compare", ("collect", "paired", "interval", "rank_methods", "reliability")),
+        ("04_landscape", ("plane", "interval", "flatness", "walled")),
+        ("06_when_averaging_helps", ("measured", "cells", "interval")),
+    ],
+)
+def test_a_notebook_depends_on_all_that_it_reaches(notebook, reached):
+    code = sources.of_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+    assert set(reached) <= code.keys() and f"{notebook}.ipynb" in code
+    assert not {"run_study", "explorer", "locked"} & code.keys()
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Digests of a copy of the package with an edit, as another process (and another Python) tells them."""
+    numbers = itertools.count()
+
+    def digests(*edits: tuple[str, str, str], move: tuple[str, str] = (), python: str = sys.executable) -> dict:
+        root = tmp_path / str(next(numbers))
+        shutil.copytree(PACKAGE, root / "wakd_kit", ignore=shutil.ignore_patterns("shipped", "__pycache__"))
+        for file, old, new in edits:
+            path = root / "wakd_kit" / file
+            assert old in path.read_text(), f"{file} has no {old}"
+            path.write_text(path.read_text().replace(old, new))
+        if move:
+            (root / "wakd_kit" / move[1]).parent.mkdir()
+            (root / "wakd_kit" / move[0]).rename(root / "wakd_kit" / move[1])
+        script = (
+            "import json, sys, pathlib\nfrom wakd_kit.study import fingerprints as s\n"
+            f"books = sorted(pathlib.Path({str(NOTEBOOKS)!r}).glob('0*.ipynb'))\n"
+            f"print(json.dumps([s.of_recording({KD!r}), *[s.of_notebook(b) for b in books], s.of_page(compares=True)]))"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([python, "-c", script], env=environment, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return dict(zip(["recording", "01", "02", "03", "04", "05", "06", "page"], json.loads(done.stdout)))
+
+    return digests
+
+
+EDITS = [  # what decides a number, and who has to notice
+    ("data/augment.py", "def augment(", "def augment_(", {"recording"}),
+    ("averaging/valley.py", "def swad(", "def swad(unused=0, *, ", {"01", "02"}),
+    ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06"}),
+    ("runs/record.py", "share = self.iterates[position] /", "share = 0.5 * self.iterates[position] /", {"recording"}),
+    ("runs/record.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording"}),
+    ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording"}),
+    ("reporting/templates/wakd/page.css", "main", "main ", {"page"}),
+]
+
+
+def test_an_edit_is_noticed_where_it_counts_and_words_and_places_are_not(edited):
+    before = edited()
+    # all digests are of names: a module in another folder, its docstrings and comments count for nothing
+    words = ("statistics.py", '"""Intervals', '"""More words. Intervals')
+    rooms = [
+        (str(f.relative_to(PACKAGE)), "from ..statistics import", "from ..room.statistics import")
+        for f in PACKAGE.rglob("*.py")
+        if "from ..statistics import" in f.read_text()
+    ]
+    inside = [("statistics.py", "from .", "from ..")] if "from ." in (PACKAGE / "statistics.py").read_text() else []
+    assert edited(words, *inside, *rooms, move=("statistics.py", "room/statistics.py")) == before
+    for file, old, new, wanted in EDITS[2:5]:
+        after = edited((file, old, new))
+        assert {step for step in before if after[step] != before[step]} >= wanted, f"{file}: {new}"
+
+
+def test_digests_are_the_same_on_every_python(edited):
+    found = [shutil.which(f"python3.{minor}") for minor in (11, 12, 13, 14)]
+    pyenv = Path.home().glob(".pyenv/versions/3.1[1-9]*/bin/python")
+    others = []
+    for python in [*filter(None, found), *map(str, pyenv)]:
+        version = subprocess.run(
+            [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+        )
+        ours = repr(sys.version_info[:2])
+        if version.returncode == 0 and version.stdout.strip() not in (ours, *(said for said, _ in others)):
+            others.append((version.stdout.strip(), python))
+    for version, python in others[:1]:
+        assert edited(python=python) == edited(), version
+
+
+def test_what_one_python_calls_empty_and_another_leaves_out_is_no_difference():
+    function = sources.ast.parse("def f(x): return x").body[0]
+    text = sources._dump(function)
+    function.type_params, function.type_comment = [], None
+    assert sources._dump(function) == text and "type_params" not in text

@@ -1,0 +1,649 @@
+"""A study is checked before anything runs, ends in one page, and does nothing twice."""
+
+import os
+import re
+import shutil
+import signal
+import types
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+import wakd_kit as wk
+from wakd_kit.reporting import execute as notebook
+from wakd_kit.reporting import render as report
+from wakd_kit.reporting.execute import NotebookFailed
+from wakd_kit.study import plan as planning
+from wakd_kit.study import run as study
+from wakd_kit.study.jobs import Place
+from wakd_kit.study.run import StudyProblem, load_study, plan, planned, run_study
+
+from ..conftest import patterns
+
+
+@pytest.fixture
+def write(tiny_study, tmp_path):
+    """Writes the tiny study with other settings and returns its file; a setting of None leaves it out."""
+
+    def file(**settings) -> Path:
+        values = {**yaml.safe_load(tiny_study), **settings}
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False))
+        return path
+
+    return file
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Notebooks run in this process instead of a kernel, one by one, and draw nothing; the list says which, in order."""
+    names = []
+    found = study.importlib.util.find_spec
+    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None if name == "snakemake" else found(name))
+    monkeypatch.setattr(report, "show", lambda figure, alt, **_: None)
+
+    def execute(source, out, parameters, *, cwd, env, checked):
+        names.append(out.stem)
+        given = notebook.plain(notebook.make(notebook.describe(source), parameters))
+        book, namespace = nbformat.read(source, as_version=4), {}
+        book.metadata.papermill = {"parameters": given}
+        for old in (out, out.with_suffix(".failed.ipynb")):
+            old.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for cell in (cell for cell in book.cells if cell.cell_type == "code"):
+                exec(cell.source, namespace)
+                if "parameters" in cell.metadata.get("tags", []):
+                    namespace.update(given)
+        except Exception as error:
+            nbformat.write(book, out.with_suffix(".failed.ipynb"))
+            raise NotebookFailed(f"{source.stem} stopped, {type(error).__name__}: {error}") from error
+        nbformat.write(book, out)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    return names
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"sedes": [0]}, "Unknown parameter 'sedes'. Did you mean 'seeds'?"),
+        ({"seeds": None}, "Study needs seeds."),
+        ({"seeds": []}, "a study needs at least one seed."),
+        ({"seeds": ["a"]}, "seeds[0]='a': expected int, got str."),
+        ({"seeds": [0, 1, 0]}, "a seed is listed twice in [0, 1, 0]."),
+        ({"students": {}}, "a study needs at least one student."),
+        ({"students": {"K/D": {}}}, "a student's name is text of letters, digits, + - = _ . and not 'teacher'"),
+        ({"students": {"teacher": {}}}, "got 'teacher'."),
+        ({"students": {"KD": [1]}}, "student 'KD' takes settings (name: value), got [1]."),
+        ({"students": {"KD": {"seed": 3}}}, "KD: seed cannot be set here; the study sets it for all."),
+        ({"strategies": ["wakdd"]}, "Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
+        ({"strategies": [{"name": "wakd", "bgin": 0.5}]}, "Unknown setting of wakd 'bgin'. Did you mean 'begin'?"),
+        ({"strategies": [{"name": "ema", "label": "last"}, "last"]}, "are called 'last'"),
+        ({"baseline": "lst"}, "Unknown baseline 'lst'. Did you mean 'last'?"),
+        ({"window_map": {"gird": 3}}, "Unknown setting of window_map 'gird'. Did you mean 'grid'?"),
+        ({"window_map": {"students": ["KDD"]}}, "window_map: Unknown student 'KDD'. Did you mean 'KD'?"),
+        ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
+        ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
+        ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"also": {"05_objectives": "WAKD"}}, "also: 05_objectives takes settings (name: value), got 'WAKD'."),
+        (
+            {"also": {"05_objectives": {"runs": "x"}}},
+            "also: 05_objectives: runs cannot be set here; the study sets it.",
+        ),
+        ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
+        ({"reference": {"KD": "CEE"}}, "Unknown reference 'CEE'. Known: KD."),
+        ({"landscape": {"run": "x"}}, "landscape: run cannot be set here; the study sets it for all."),
+        ({"window_map": {"seeds": [7]}}, "window_map: the study has no seed 7; it has 0."),
+        ({"landscape": {"seeds": [7]}}, "landscape: the study has no seed 7; it has 0."),
+        ({"name": ""}, "name is that of a folder, of letters, digits, . _ -; got ''."),
+        ({"name": "../../evil"}, "name is that of a folder, of letters, digits, . _ -; got '../../evil'."),
+        ({"name": "/abs"}, "got '/abs'."),
+        ({"name": ".."}, "got '..'."),
+        ({"students": {"KD": {}, "KD.failed": {}}}, "got 'KD.failed'."),
+        ({"students": {"KD.part": {}}}, "got 'KD.part'."),
+        ({"students": {"KD.recording": {}}}, "got 'KD.recording'."),
+        ({"students": {"KD.before-1": {}}}, "got 'KD.before-1'."),
+        ({"students": {"KD ": {}}}, "got 'KD '."),
+        ({"students": {"Teacher": {}}}, "got 'Teacher'."),
+        ({"students": {"KD": {}, "kd": {}}}, "students 'kd' and 'KD' are one folder where capitals do not count"),
+        ({"strategies": ["last", {"name": "ema", "label": "deployed"}]}, "a strategy is called 'deployed'"),
+        ({"strategies": []}, "Unknown baseline 'last'."),
+        ({"strategies": [7]}, "strateg"),
+        ({"strategies": [{"begin": 0.5}]}, "strateg"),
+        ({"targets": []}, "a study needs at least one target."),
+        ({"common": None, "teacher": [1]}, "teacher=[1]: expected dict or None, got list."),
+        ({"landscape": {"strategies": "last"}}, "landscape: strategies is a list; got 'last'."),
+        ({"benchmark": 3}, "benchmark=3: expected str, got int."),
+        ({"also": {"05_objectives": 3}}, "also: 05_objectives takes settings (name: value), got 3."),
+    ],
+)
+def test_a_study_file_that_cannot_be_run_is_a_sentence(write, settings, sentence):
+    with pytest.raises(StudyProblem, match=re.escape(sentence)) as error:
+        load_study(write(**settings))
+    assert "tiny.yaml: " in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("students: {KD: {}, KD: {}}", "line 1, is no YAML: 'KD' comes twice."),
+        ("name: a\nseeds: [0", "line 2, is no YAML"),
+        ("- a", "should hold settings (name: value); it holds list."),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path, text, sentence):
+    (tmp_path / "tiny.yaml").write_text(text)
+    with pytest.raises(StudyProblem, match=re.escape(sentence)):
+        load_study(tmp_path / "tiny.yaml")
+
+
+def test_an_unknown_study_is_named_with_those_there_are():
+    with pytest.raises(StudyProblem, match=r"Unknown study 'quickstrat'\. Did you mean 'quickstart'\?"):
+        load_study("quickstrat")
+    with pytest.raises(StudyProblem, match=r"No study file at nowhere\.yaml"):
+        load_study("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"teacher": None}, "KD: the objectives ['kd'] learn from a teacher, and there is none."),
+        ({"targets": "nroth"}, "Unknown target domain 'nroth'. Did you mean 'north'?"),
+        ({"landscape": {"targets": ["soth"]}}, "Unknown target domain 'soth'. Did you mean 'south'?"),
+        ({"landscape": {"sise": 3}}, "landscape-north-s0-KD: Unknown parameter 'sise'. Did you mean 'size'?"),
+        ({"landscape": {"size": 1}}, "landscape-north-s0-KD: size is at least 2; got 1."),
+        ({"landscape": {"strategies": ["WAKD"]}}, "landscape-north-s0-KD: Unknown label 'last'."),
+        ({"students": {"KD": {}, "CE": {"learning_rat": 1}}}, "CE: Unknown parameter 'learning_rat'"),
+        ({"students": {"KD": {}, "CE": {"learning_rate": "fast"}}}, "CE: learning_rate='fast': expected float, got str."),
+        ({"students": {"KD": {}, "CE": {"objectives": ["cee"]}}}, "CE: Unknown objective 'cee'. Did you mean 'ce'?"),
+        ({"students": {"KD": {}, "CE": {"model": "resnet11"}}}, "CE: Unknown model 'resnet11'."),
+        ({"students": {"KD": {}, "CE": {"weights": "nowhere.pth"}}}, "nowhere.pth."),
+        ({"students": {"KD": {}, "CE": {"steps": 0}}}, "CE: steps is a whole number >= 1; got 0."),
+        ({"students": {"KD": {}, "CE": {"window_map_grid": "x"}}}, "CE: window_map_grid='x': expected int, got str."),
+        ({"also": {"05_objektives": {}}}, "Unknown notebook over all recordings '05_objektives'. Did you mean '05_objectives'?"),
+        ({"also": {"05_objectives": {"averge": "WAKD"}}}, "05_objectives: Unknown parameter 'averge'. Did you mean 'average'?"),
+        ({"also": {"05_objectives": {"average": "WAKDD"}}}, "05_objectives: Unknown average 'WAKDD'. Did you mean 'WAKD'?"),
+        ({"also": {"05_objectives": {"reference": "CE"}}}, "05_objectives: Unknown reference 'CE'."),
+        ({"also": {"05_objectives": {"average": "last"}}}, "average and baseline are two labels; both are 'last'."),
+        ({"also": {"05_objectives": {}}}, "05_objectives compares students over targets and seeds: at least two of each; got 1 on 2."),
+        ({"benchmark": "folder:nowhere"}, "nowhere"),
+        ({"benchmark": "fodler:x"}, "Unknown benchmark 'fodler'. Did you mean 'folder'?"),
+        ({"image_size": 3}, "size is the side of an image in pixels, a whole number from 8 to 1024; got 3."),
+        ({"students": {"KD": {"teacher": "nowhere"}}}, "No run at"),
+        ({"students": {"KD": {"batch_size": 0}}}, "batch_size"),
+        ({"students": {"KD": {"learning_rate": -1}}}, "learning_rate"),
+        ({"students": {"KD": {"learning_rate": float("nan")}}}, "learning_rate"),
+        ({"students": {"KD": {"most_stored": 0}}}, "most_stored"),
+        ({"students": {"KD": {"warmup": -5}}}, "warmup"),
+        ({"seeds": [-1], "window_map": None}, "seed"),
+        ({"window_map": {"grid": -1}}, "window_map_grid"),
+        ({"landscape": {"margin": -1.0}}, "margin"),
+        ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
+        ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
+        ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
+        ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
+        ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
+        ({"strategies": ["last", {"name": "sma", "start": "x"}]}, "sma begins at a step (int) or a fraction of the run"),
+    ],
+)  # fmt: skip
+def test_what_cannot_train_or_average_is_named_before_anything_runs(write, executed, tmp_path, settings, sentence):
+    with pytest.raises(StudyProblem, match=re.escape(sentence)):
+        run_study(write(**settings), out=tmp_path / "report", runs=tmp_path / "runs")
+    assert not executed and [f.name for f in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+HERE = Place(Path("/report"), Path("/runs"))
+
+
+def test_names_in_a_study_file_are_text(tiny_study, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    for name in ("0", "015", "no", "null", "1e3"):
+        shutil.copytree(Path(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2]) / "north", images / name)
+    head, tail = tiny_study.split("targets: [north, east]")
+    text = f"{head}targets: [0, 015, no, null, 1e3]{tail}".replace("students:\n  KD:", "students:\n  007:")
+    text = text.replace("label: WAKD", "label: 0.9").replace("students: [KD]", "students: [007]")
+    (tmp_path / "tiny.yaml").write_text(text.replace("targets: [north]", "targets: [015]"))
+    (tmp_path / "tiny.yaml").write_text(
+        re.sub("benchmark: .*", "benchmark: folder:images", (tmp_path / "tiny.yaml").read_text())
+    )
+    read = load_study(tmp_path / "tiny.yaml")
+    assert read.targets == ["0", "015", "no", "null", "1e3"] and list(read.students) == ["007"]
+    assert read.seeds == [0] and read.strategies[1] == {"name": "wakd", "label": "0.9", "begin": 0.5}
+    names = [job.name for job in plan(read, HERE)]
+    assert {"0-s0-teacher", "null-s0-007", "landscape-015-s0-007"} <= set(names)
+
+
+def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(tiny_study, tmp_path, monkeypatch):
+    values = yaml.safe_load(tiny_study)
+    shutil.copytree(values["benchmark"].partition(":")[2], tmp_path / "a" / "shapes")
+    del values["name"]
+    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}}
+    values["common"] = {**values["common"], "weights": "w.safetensors"}
+    (tmp_path / "a" / "mine.yaml").write_text(yaml.safe_dump(values))
+    student = wk.build_model("resnet10t", 2, seed=0, **values["teacher"]["model_settings"])
+    save_file(student.model.state_dict(), tmp_path / "a" / "w.safetensors")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    read = load_study("../a/mine.yaml")
+    teacher, student = plan(read, HERE)[:2]
+    assert read.name == "mine" and teacher.parameters["benchmark"] == f"folder:{tmp_path / 'a' / 'shapes'}"
+    assert student.parameters["weights"] == str(tmp_path / "a" / "w.safetensors")
+    assert student.given["weights"].startswith("w.safetensors (SHA-256 ") and student.given["images"]
+
+
+def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REPORTS", tmp_path / "kit" / "reports")
+    file = write(targets=["north"], landscape={"students": []})
+    run_study(file)
+    other = tmp_path / "elsewhere" / "tiny.yaml"
+    other.parent.mkdir()
+    shutil.copy(file, other)
+    for refused in (run_study, planned):
+        with pytest.raises(StudyProblem, match=r"holds the recordings of .*tiny\.yaml, which is called 'tiny' as well"):
+            refused(other)
+    assert planned(file)[-1] == "tiny: 0 of 3 notebooks to do"
+    file.unlink()  # it was moved
+    assert planned(other)[-1] == "tiny: 0 of 3 notebooks to do"
+
+
+def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, tiny_study, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2], images)
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    given = {"targets": ["north"], "landscape": {"students": []}}
+    run_study(write(**given, benchmark=f"folder:{images}"), **folders)
+    images = images.rename(tmp_path / "moved")
+    file = write(**given, benchmark=f"folder:{images}")
+    assert planned(file, **folders) == ["tiny: 0 of 3 notebooks to do"]
+    run = tmp_path / "runs" / "north-s0" / "KD"
+    for name in ("window_map.csv", "scores.csv", "choices.json"):
+        kept = (run / name).read_bytes()
+        (run / name).unlink()
+        assert planned(file, **folders)[0] == f"north-s0-KD: its {name} is gone"
+        (run / name).write_bytes(kept)
+    (tmp_path / "report" / "summary.csv").unlink()
+    assert planned(file, **folders) == ["03_compare: its summary.csv is gone", "tiny: 1 of 3 notebooks to do"]
+    shutil.copy(images / "south" / "a" / "0.png", images / "south" / "a" / "new.png")
+    lines = planned(file, **folders)
+    assert lines[0] == "north-s0-teacher: images changed" and "2 finished recordings were made otherwise" in lines[3]
+    assert "made otherwise" not in " ".join(planned(file, **folders, keep_recordings=True))
+
+
+def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": None}
+    run_study(write(**given), **folders)
+    teacher = shutil.copytree(tmp_path / "runs" / "north-s0" / "teacher", tmp_path / "taught")
+    own = {"out": tmp_path / "report2", "runs": tmp_path / "runs2"}
+    settings = {**given, "teacher": None, "students": {"KD": {"teacher": "taught"}}}
+    file = write(**settings)
+    run_study(file, **own)
+    assert planned(file, **own)[-1] == "tiny: 0 of 2 notebooks to do"
+    teacher.rename(tmp_path / "moved")
+    file = write(**{**settings, "students": {"KD": {"teacher": "moved"}}})
+    assert planned(file, **own)[-1] == "tiny: 0 of 2 notebooks to do"
+    run = wk.load_run(tmp_path / "moved")
+    run.deploy(wk.choose(run, ["best_val" if run.deployed.strategy == "last" else "last"])["last"])
+    lines = planned(file, **own)
+    assert lines[0] == "north-s0-KD: teacher changed" and "(teacher)" in lines[2]
+    run_study(file, **own)
+    assert list((tmp_path / "runs2" / "north-s0").glob("KD.before-*"))
+
+
+def test_a_plan_is_every_job_after_those_it_needs_with_complete_parameters(write):
+    students = {"CE": {"objectives": ["ce"], "teacher": None, "learning_rate": 1}, "KD": None}
+    mapped = {"grid": 2, "seeds": [3], "students": ["KD"]}
+    jobs = plan(load_study(write(seeds=[3, 5], targets="all", students=students, window_map=mapped)), HERE)
+    names = [job.name for job in jobs]
+    assert names[:3] == ["east-s3-teacher", "east-s3-CE", "east-s3-KD"] and names[-1] == "03_compare"
+    assert len(jobs) == 6 * 3 + 2  # a landscape of the first seed
+    teacher, ce, kd = jobs[-4:-1]
+    assert (teacher.run, ce.run) == (Path("/runs/south-s5/teacher"), Path("/runs/south-s5/CE"))
+    assert kd.after == (teacher.name,) and not ce.after and kd.parameters["teacher"] == "/runs/south-s5/teacher"
+    assert jobs[-1].after == tuple(names[:-1])
+    assert ce.parameters["learning_rate"] == 1.0 and ce.parameters["steps"] == 6  # its own, and the common
+    assert (ce.parameters["window_map_grid"], kd.parameters["window_map_grid"]) == (0, 0)  # the map is for seed 3
+    for job in jobs:
+        assert job.parameters == notebook.plain(notebook.make(notebook.describe(job.notebook), job.parameters))
+
+
+def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write):
+    file = write(targets="south", teacher=None, students={"CE": {"objectives": "ce"}}, window_map=None, landscape=None)
+    file.write_text(file.read_text().replace("common:", "common:\n  learning_rate: 1e-3"))
+    job = plan(load_study(file), HERE)[0]
+    assert (job.name, job.parameters["learning_rate"], job.parameters["teacher"]) == ("south-s0-CE", 0.001, None)
+
+
+@pytest.mark.parametrize("file", sorted(study.REPORTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_study_can_be_planned(file, monkeypatch):
+    names, classes = {"digits": (["ink", "photo", "sketch", "neon"], 10)}.get(
+        load_study(file).benchmark, (["art_painting", "cartoon", "photo", "sketch"], 7)
+    )
+    side = load_study(file).image_size or 32  # what shipped weights were trained at, so no smaller stand-in
+    some = (np.zeros((2 * classes, side, side, 3), np.uint8), np.arange(2 * classes) % classes)
+    domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
+    monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
+    assert load_study(file).name == file.stem
+    assert plan(load_study(file), HERE)
+
+
+def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished):
+    out = finished / "report"
+    text = (out / "index.html").read_text()
+    assert report.offline_problems(out / "index.html") == []
+    assert "<title>A tiny study</title>" in text and "<p>Made by a test &amp; nothing to learn from.</p>" in text
+    links = re.findall(r'href="([^"#]+)"', text)
+    tables, pages = {f.name for f in out.glob("*.csv")}, [link for link in links if link.startswith("notebooks/")]
+    assert {"summary.csv", "gains.csv", "ranks.csv", "scores.csv", "picks.csv"} <= tables <= set(links)
+    assert [Path(link).stem for link in pages] == [
+        "north-s0-teacher",
+        "north-s0-KD",
+        "landscape-north-s0-KD",
+        "east-s0-teacher",
+        "east-s0-KD",
+    ]
+    assert 'aria-label="landscape of KD, north, seed 0"' in text
+    for link in pages:
+        assert report.offline_problems(out / link) == []
+        assert "resnet10t (" in (out / link).read_text()  # the sentence about the training
+    notebooks = {f.name for f in (out / "notebooks").glob("*.ipynb")}
+    assert notebooks == {Path(link).stem + ".ipynb" for link in pages} | {"03_compare.ipynb"}
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(zip(scores.student, scores.strategy)) == {
+        *((s, n) for s in ("teacher", "KD") for n in ("last", "WAKD", "SWAD")),
+        ("teacher", "deployed"),
+    }
+    summary = pd.read_csv(out / "summary.csv")
+    assert summary.student.iloc[0] == "teacher" and summary.student.iloc[-1] == "KD"
+    for run in (finished / "runs").glob("*-s0/*"):
+        assert wk.load_run(run).complete
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index.html", "notebooks/north-s0-KD.html", "notebooks/landscape-north-s0-KD.html"])
+def test_a_browser_opens_its_pages_offline_and_nothing_sticks_out(finished, look, name):
+    seen = look(finished / "report" / name)
+    assert not seen["asked"] and not seen["errors"] and len(seen["images"]) >= 3
+    assert all(alt and pixels for alt, pixels in seen["images"])
+    assert seen["widths"] == [1920, 1280, 400]
+
+
+def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, write):
+    folders = {"out": finished / "report", "runs": finished / "runs"}
+
+    def dry(**settings) -> tuple[dict[str, str], list[str]]:
+        """{notebook: reason}, and what is said of recordings."""
+        *lines, _ = planned(write(**settings), **folders)
+        named = [line for line in lines if "ecordings" not in line]
+        return dict(line.split(": ", 1) for line in named), [line for line in lines if line not in named]
+
+    def megabytes(lines: list[str]) -> float:
+        (line,) = lines
+        return float(re.search(r"at most ([\d.]+) MB more", line)[1])
+
+    todo, space = dry(seeds=[0, 1])
+    ours = {f"{target}-s1-{who}" for target in ("north", "east") for who in ("teacher", "KD")}
+    assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"}
+    there = sum(f.stat().st_size for f in (finished / "runs").glob("*-s0/**/*") if f.is_file()) / 1e6
+    most = megabytes(space)  # of runs like those that are there, with the checkpoints that a finished one no longer has
+    assert 0.3 < there / most < 1
+
+    strategies = yaml.safe_load(write().read_text())["strategies"]
+    todo, again = dry(strategies=[*strategies, {"name": "sma", "start": 0.5}])
+    assert not again  # evaluated again from the same recordings
+    assert all("strategies changed" in why for name, why in todo.items() if name != "03_compare")
+    assert {"north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD"} < set(todo)
+
+    todo, again = dry(students={"KD": {"objectives": [{"name": "kd", "temperature": 2.0}]}})
+    assert set(todo) == {"north-s0-KD", "east-s0-KD", "landscape-north-s0-KD", "03_compare"}  # and no teacher
+    assert "2 finished recordings were made otherwise" in again[0]
+    assert most / 4 < megabytes(again[1:]) < most  # students alone, whose teachers are there
+
+
+def test_a_study_that_would_fill_the_disk_is_not_begun(write, executed, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("wakd_kit.study.run.shutil.disk_usage", lambda _: types.SimpleNamespace(free=1_000_000))
+    with pytest.raises(
+        StudyProblem, match=r"Recordings take at most [\d.]+ MB more, and .*runs has 1.0 MB free. Pass --runs"
+    ):
+        run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs")
+    assert not executed
+    run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs")  # what is there takes no more
+
+
+def test_a_finished_study_is_not_run_again(finished, executed):
+    folders = {"out": finished / "report", "runs": finished / "runs"}
+    before, lines = {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")}, []
+    run_study(finished / "tiny.yaml", **folders, say=lines.append)
+    assert {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")} == before and not executed
+    assert lines[0] == "tiny: 0 of 6 notebooks to do" and len(lines) == 2
+    assert planned(finished / "tiny.yaml", **folders) == lines[:1]
+
+
+def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    huge = {"objectives": ["ce"], "teacher": None, "learning_rate": 1e30}
+    lines = []
+    said = (
+        r"2 of 8 notebooks were not executed \(north-s0-CE, east-s0-CE\). north-s0-CE: .*Diverged.*shows what is there"
+    )
+    with pytest.raises(StudyProblem, match=said):
+        run_study(write(students={"CE": huge, "KD": {}}), say=lines.append, **folders)
+    assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
+    pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
+    assert {"north-s0-CE.failed.ipynb", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
+    assert not pages & {"north-s0-CE.ipynb", "north-s0-CE.html"}
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Not in this report: 2 notebooks." in page and "Diverged" in page and str(tmp_path) not in page
+    assert "north-s0-CE.html" not in page and "north-s0-KD.html" in page and executed[-1] == "03_compare"
+    assert "2 notebooks are missing" in (tmp_path / "report" / "study.json").read_text()
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").student) == {"teacher", "KD"}
+    table, _ = study.status(tmp_path / "tiny.yaml", **folders)
+    failed = table[table["state"] == "failed"]
+    assert failed["name"].tolist() == ["north-s0-CE", "east-s0-CE"] and failed["said"].str.contains("Diverged").all()
+
+    executed.clear()  # the same ones fail again: what the page shows is made once
+    with pytest.raises(StudyProblem, match="2 of 8 notebooks"):
+        run_study(tmp_path / "tiny.yaml", say=lines.append, **folders)
+    assert executed == ["north-s0-CE", "east-s0-CE"]
+
+    executed.clear()
+    index = run_study(write(students={"CE": {**huge, "learning_rate": 0.01}, "KD": {}}), **folders)
+    assert executed == ["north-s0-CE", "east-s0-CE", "03_compare"] and "Not in this report" not in index.read_text()
+    assert not list((tmp_path / "report").rglob("*.failed.ipynb"))
+    kept = [f for f in (tmp_path / "runs" / "north-s0").iterdir() if f.name.startswith("CE.before-")]
+    assert len(kept) == 1  # the recording that diverged
+
+    executed.clear()  # a new title is rendered, and nothing is executed
+    index = run_study(write(students={"CE": {**huge, "learning_rate": 0.01}, "KD": {}}, title="Renamed"), **folders)
+    assert not executed and "<title>Renamed</title>" in index.read_text()
+
+    executed.clear()  # a student that is no longer listed stays on disk, and off the page
+    run_study(write(students={"KD": {}}), **folders)
+    assert executed == ["03_compare"] and (tmp_path / "runs" / "north-s0" / "CE").is_dir()
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").student) == {"teacher", "KD"}
+
+
+def test_students_of_a_teacher_that_fails_are_not_run_and_the_others_are(write, executed, tiny_study, tmp_path):
+    teacher = {**yaml.safe_load(tiny_study)["teacher"], "learning_rate": 1e30}
+    students = {"KD": {}, "CE": {"objectives": ["ce"], "teacher": None}}
+    lines = []
+    with pytest.raises(StudyProblem, match="3 of 5 notebooks"):
+        file = write(teacher=teacher, students=students, targets=["north"])
+        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert executed == ["north-s0-teacher", "north-s0-CE", "03_compare"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Not in this report: 3 notebooks." in page and "waits for north-s0-teacher, which is not there" in page
+    assert "FAILED north-s0-KD: north-s0-teacher, which it needs, failed." in lines
+
+
+def test_another_strategy_needs_no_training_and_another_teacher_new_students(write, executed, tiny_study, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    run = tmp_path / "runs" / "north-s0" / "KD"
+    run_study(write(targets=["north"]), **folders)
+    recorded = contents(run / "segments")
+    executed.clear()
+    strategies = ["last", {"name": "wakd", "begin": 2}]
+    run_study(write(targets=["north"], strategies=strategies), **folders)
+    names = ["north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+    assert executed == names and contents(run / "segments") == recorded
+    assert set(pd.read_csv(tmp_path / "report" / "scores.csv").strategy) == {"last", "wakd", "deployed"}
+
+    deploy = {**yaml.safe_load(tiny_study)["teacher"], "deploy": {"name": "last"}}
+    file, lines = write(targets=["north"], strategies=strategies, teacher=deploy), []
+    executed.clear()
+    run_study(file, **folders, say=lines.append)
+    assert executed == names and contents(run / "segments") != recorded
+    # the recording that was there is of another teacher; it is not thrown away
+    (kept,) = run.parent.glob("KD.before-*")
+    assert contents(kept / "segments") == recorded
+    assert f"north-s0-KD: KD was recorded otherwise (the teacher); it is kept as {kept.name}" in lines
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_landscape_is_drawn_of_the_first_student_with_a_teacher_unless_others_are_named(write):
+    students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "more": None}
+
+    def drawn(**settings):
+        jobs = plan(load_study(write(seeds=[3, 5], students=students, window_map=None, **settings)), HERE)
+        return [job for job in jobs if job.kind == "04_landscape"]
+
+    north, east = drawn(landscape=None)
+    assert [north.name, east.name] == ["landscape-north-s3-KD", "landscape-east-s3-KD"]
+    assert north.run == Path("/runs/north-s3/KD") and north.parameters["baseline"] == "last"
+    assert north.parameters["strategies"] == ["last", "WAKD", "SWAD"]
+    wanted = {
+        "targets": ["east"],
+        "seeds": [3, 5],
+        "students": ["CE", "more"],
+        "size": 4,
+        "strategies": ["last", "WAKD"],
+    }
+    jobs = drawn(landscape=wanted)
+    assert [job.name for job in jobs] == [f"landscape-east-s{s}-{n}" for s in (3, 5) for n in ("CE", "more")]
+    assert {(job.parameters["size"], *job.parameters["strategies"]) for job in jobs} == {(4, "last", "WAKD")}
+    assert not drawn(landscape={"students": []})
+
+
+def test_a_landscape_follows_the_run_it_is_of(write, executed, tmp_path):
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    run_study(write(targets=["north"]), **folders)
+    assert executed == ["north-s0-teacher", "north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+    kept = tmp_path / "runs" / "north-s0" / "KD" / "landscape"
+    assert {"plane.csv", "flatness.csv"} <= {f.name for f in kept.iterdir()}
+
+    executed.clear()  # another grid needs no training
+    run_study(write(targets=["north"], landscape={"size": 2, "radii": [1.0], "directions": 2}), **folders)
+    assert executed == ["landscape-north-s0-KD", "03_compare"]
+
+    settings = {"targets": ["north"], "landscape": {"size": 2, "radii": [1.0], "directions": 2}}
+    executed.clear()  # its copy is gone: executed again, with the same result, which nothing else waits for
+    (tmp_path / "report" / "notebooks" / "north-s0-KD.ipynb").unlink()
+    assert planned(write(**settings), **folders)[:2] == [
+        "north-s0-KD: its notebook is gone",
+        "landscape-north-s0-KD: after north-s0-KD",
+    ]
+    run_study(write(**settings), **folders)
+    assert executed == ["north-s0-KD"]
+
+    executed.clear()  # another student, under the same name
+    run_study(write(**settings, students={"KD": {"learning_rate": 0.02}}), **folders)
+    assert executed == ["north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+
+
+def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, tmp_path):
+    lines = []
+    with pytest.raises(StudyProblem, match="2 of 4 notebooks"):
+        file = write(targets=["north"], students={"KD": {"learning_rate": 1e30}})
+        run_study(file, out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert executed == ["north-s0-teacher", "north-s0-KD", "03_compare"]
+    assert "FAILED landscape-north-s0-KD: north-s0-KD, which it needs, failed." in lines
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, executed, monkeypatch, tmp_path):
+    begun, lines, killed = [], [], []
+
+    def execute(source, out, *_, **__):
+        begun.append(out.stem)
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while a kernel works
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(notebook, "kill_running", lambda: killed.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
+    assert begun == ["north-s0-teacher"] and killed and not any("FAILED" in line for line in lines)
+
+
+def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, tmp_path):
+    students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": None, "AT": {"objectives": ["ce", "at"]}}
+    given = {"students": students, "window_map": None, "landscape": {"students": []}}
+    file = write(
+        **given,
+        reference="KD",
+        also={
+            "05_objectives": {"average": "SWAD", "reference": "CE"},
+            "06_when_averaging_helps": {"averages": ["WAKD", "SWAD"]},
+        },
+    )
+    index = run_study(file, out=tmp_path / "report", runs=tmp_path / "runs")
+    assert executed[-3:] == ["05_objectives", "06_when_averaging_helps", "03_compare"] and len(executed) == 2 * 4 + 3
+    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    assert set(zip(cells["student"], cells["average"])) == {
+        (s, a) for s in ("CE", "KD", "AT") for a in ("WAKD", "SWAD")
+    }
+    assert cells.loc[cells["average"] == "WAKD", "dip"].notna().all()
+    gains = pd.read_csv(tmp_path / "report" / "gains.csv")["label"]
+    between = [label for label in gains if ": " not in label]
+    assert between == [f"{s} {at} - KD {at}" for s in ("CE", "AT") for at in ("last", "WAKD")]  # not CE with AT
+    against = pd.read_csv(tmp_path / "report" / "against.csv")["label"]
+    assert against.tolist() == ["KD SWAD - CE SWAD", "AT SWAD - CE SWAD"]
+    assert set(pd.read_csv(tmp_path / "report" / "before_after.csv")["student"]) == {"CE", "KD", "AT"}
+    assert 'href="notebooks/05_objectives.html"' in index.read_text()
+    assert (tmp_path / "report" / "notebooks" / "05_objectives.html").is_file()
+
+
+PAPERS = ["pacs_resnet18", "pacs_deit_tiny", "officehome_resnet18", "officehome_deit_tiny"]
+
+
+@pytest.mark.parametrize(
+    "name", [PAPERS[0], *(pytest.param(n, marks=pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")) for n in PAPERS[1:])]
+)  # fmt: skip
+def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
+    """Two steps at 224 px on images and weights made here, everything else as it is shipped."""
+    values = yaml.safe_load((study.REPORTS / f"{name}.yaml").read_text())
+    for i, domain in enumerate(("north", "east")):
+        for n, (image, label) in enumerate(zip(*patterns(i, per_class=5, classes=2))):
+            file = tmp_path / "images" / domain / "ab"[label] / f"{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).resize((224, 224)).save(file)
+    for part in ("teacher", "common"):
+        weights = tmp_path / f"{part}.safetensors"
+        save_file(wk.build_model(values[part]["model"], 1000, seed=0).model.state_dict(), weights)
+        few = {"pretrained": False, "weights": str(weights), "steps": 2, "segment_length": 1, "batch_size": 2}
+        values[part] |= few | ({"deploy": {"name": "last"}} if part == "teacher" else {})
+    values |= {"benchmark": f"folder:{tmp_path / 'images'}", "image_size": 224, "targets": ["north"], "seeds": [0]}
+    values |= {"strategies": ["last", {"name": "wakd", "label": "WAKD", "begin": 1}]}
+    values |= {"window_map": {}, "landscape": {"students": []}}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(values))
+    run_study(tmp_path / "paper.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
+    assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "03_compare"]
+    kd = wk.load_run(tmp_path / "runs" / "north-s0" / "KD")
+    assert (kd.settings["batchnorm"], kd.settings["storage"]) == ("frozen", "float16_difference")

@@ -1,0 +1,483 @@
+"""The command line. Everything it does is a call of the package.
+
+wakd report STUDY                      train what is missing, render every notebook, write the page; --dry-run says what
+wakd status STUDY                      what of it is done, running, failed or waiting, and the time left
+wakd train NAME=VALUE ...              train one student and record its trajectory
+wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
+wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
+wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
+wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
+wakd list strategies|objectives|domains|studies|weights
+wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
+wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
+wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
+wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shlex
+import sys
+import traceback
+import warnings
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from .data.catalog import BENCHMARKS
+from .files import Held, Stopped, path_of
+from .names import UnknownName, did_you_mean
+from .reporting.parameters import Landscape, Student, make, parse
+
+# Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. Anything a user can mend is one sentence on stderr and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot write a letter gets its number: caf\\xe9
+            stream.reconfigure(errors="backslashreplace")
+    given = command_line().parse_args(arguments)
+    given.status = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda said, *_: print(f"wakd {given.command}: {said}", file=sys.stderr)
+            given.call(given)
+    except (ValueError, UnknownName, OSError, ImportError, Stopped, Held) as error:
+        print(f"wakd {given.command}: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:  # torch's and the system's: no memory left, no such device
+        print(f"wakd {given.command}: {type(error).__name__}: {error} ({_place(error)})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nwakd {given.command}: interrupted; what is recorded is kept.", file=sys.stderr)
+        return 130
+    return given.status
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Every command with its arguments; what it parses has ``call``, a function of it."""
+    parser = argparse.ArgumentParser(
+        prog="wakd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, add in COMMANDS.items():
+        add(commands.add_parser(name, help=add.__doc__))
+    return parser
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    """run a study and write its page"""
+    _of_a_study(parser)
+    parser.add_argument("--cores", type=int, metavar="N", help="processor cores to use, default all")
+    parser.add_argument("--gpus", type=int, metavar="N", help="accelerators to use, default all there are")
+    parser.add_argument("--profile", help="a snakemake profile: slurm, or a folder of your own")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing")
+    parser.add_argument("--keep-recordings", action="store_true", help="accept those made by other code or settings")
+    parser.set_defaults(call=_run_study)
+
+
+def _of_a_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="a study's name under reports/, or a YAML file")
+    parser.add_argument("--out", type=path_of, help="report folder, default reports/<name>")
+    parser.add_argument("--runs", type=path_of, help="where recordings go, default runs/<name>")
+
+
+def _run_study(given: argparse.Namespace) -> None:
+    from .study import run as study
+
+    folders = {"out": given.out, "runs": given.runs}
+    if given.dry_run:
+        print("\n".join(study.planned(given.study, **folders, keep_recordings=given.keep_recordings)))
+        return
+    options = {name: getattr(given, name) for name in ("cores", "gpus", "profile", "keep_recordings")}
+    study.run_study(given.study, **options, **folders, say=lambda line: print(line, flush=True))
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    """what of a study is done, running, failed or waiting"""
+    _of_a_study(parser)
+    parser.set_defaults(call=_tell_status)
+
+
+def _tell_status(given: argparse.Namespace) -> None:
+    from .study import run as study
+
+    table, sentence = study.status(given.study, out=given.out, runs=given.runs)
+    for row in table.itertuples():
+        took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
+        print(f"{row.state:9}{row.name:40}{took}")
+    print(sentence)
+
+
+def _notebook(parser: argparse.ArgumentParser) -> None:
+    """execute one notebook with checked parameters and render it"""
+    parser.add_argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill")
+    parser.add_argument("out", type=path_of, help="the executed copy; its page is written beside it")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="JSON, or plain text; paths are those of where you stand",
+    )
+    parser.set_defaults(call=_execute)
+
+
+def _execute(given: argparse.Namespace) -> None:
+    from .reporting import execute as notebook
+    from .reporting import render as report
+    from .study.plan import NOTEBOOKS
+
+    shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
+    source = shipped if shipped.is_file() else path_of(given.notebook)
+    if not source.is_file() and "." not in source.name:
+        raise UnknownName(did_you_mean("notebook", given.notebook, (file.stem for file in NOTEBOOKS.glob("*.ipynb"))))
+    settings = absolute(_settings(given.parameter, notebook.described_by(source) or object))
+    settings = notebook.complete(source, settings)
+    _refuse_without_teacher(settings, source.parent)
+    executed = notebook.execute(source, given.out, settings, cwd=source.parent, checked=True)
+    print(report.render(executed, executed.with_suffix(".html")))
+
+
+def _refuse_without_teacher(settings: dict, folder: Path) -> None:
+    """Raises ``FileNotFoundError`` with the command that trains the teacher which a notebook would look for in vain."""
+    teacher = settings.get("teacher")
+    if isinstance(teacher, str) and not (folder / path_of(teacher) / "settings.json").is_file():
+        place = os.path.relpath(folder / path_of(teacher))
+        given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
+            "save_to": place
+        }
+        words = " ".join(shlex.join(["-p", f"{name}={value}"]) for name, value in given.items())
+        raise FileNotFoundError(
+            f"No teacher at {place}. One is trained by: wakd notebook 01_train_teacher teacher.ipynb {words}"
+        )
+
+
+PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+
+
+def absolute(settings: dict) -> dict:
+    """Settings whose paths are made whole against the folder one stands in: a kernel works in its notebook's."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(path_of(path))
+
+    kind, colon, path = str(settings.get("benchmark", "")).partition(":")
+    found = {
+        name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
+    }
+    found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
+    return settings | found
+
+
+def _settings(words: list[str], cls: type = object) -> dict[str, object]:
+    """Words name=value as a dictionary: each value typed by the field of ``cls`` that it is for, JSON or text without one."""
+    found = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise ValueError(f"A parameter is written name=value; got {word!r}.")
+        if name in found:
+            raise ValueError(f"{name} is given twice; leave one of them out, {word!r} or the one before.")
+        found[name] = parse(cls, name, value)
+    return found
+
+
+def _landscape(parser: argparse.ArgumentParser) -> None:
+    """draw the loss around a recorded run"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _defaults(Landscape, without=("run",))
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument(
+        "-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"
+    )
+    parser.set_defaults(call=_draw)
+
+
+def _draw(given: argparse.Namespace) -> None:
+    from .reporting import execute as notebook
+    from .reporting import render as report
+    from .runs.run import load_run
+    from .study.plan import NOTEBOOKS
+
+    run = load_run(given.run)
+    folder = run.folder.resolve()  # the notebook runs in a folder of its own
+    settings = absolute(_settings(given.settings, Landscape)) | {"run": str(folder)}
+    if not (run.choices or settings.get("strategies")):
+        declared = [spec for spec in run.settings["declare"] if spec["name"] != "last"]
+        settings["strategies"] = [{"name": settings.get("baseline", "last")}, *declared]
+        print(
+            f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
+        )
+    out = given.out or folder / "landscape" / "04_landscape.ipynb"
+    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
+    print(report.render(executed, executed.with_suffix(".html")))
+
+
+def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
+    """The settings of a parameter class, read off it: making one would check objectives, which imports torch."""
+    given = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
+    return "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
+        f"  {name:20}{json.dumps(value)}" for name, value in given.items() if name not in without
+    )
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    """train one student and record its trajectory"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _defaults(Student) + "\nWithout a teacher, objectives are cross-entropy by default."
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.set_defaults(call=_record)
+
+
+def _record(given: argparse.Namespace) -> None:
+    from .data.domains import leave_one_out, load_domains
+    from .models.build import build_model
+    from .runs.train import train
+
+    settings = _settings(given.settings, Student)
+    alone = not settings.get("teacher") and "objectives" not in settings
+    if alone:
+        settings["objectives"] = [{"name": "ce"}]
+    p = make(Student, settings)
+    domains = load_domains(p.benchmark, **p.data())
+    split = leave_one_out(domains, p.target, p.seed)
+    student = build_model(p.model, split.classes, **p.student())
+    if alone:
+        print("No teacher was given, so it is trained with cross-entropy.")
+    print(_what_it_takes(student, p))
+    run = train(student, split, teacher=p.teacher, **p.training())
+    print(run.summary())
+    print(run.folder)
+
+
+def _what_it_takes(student, p: Student) -> str:
+    """One sentence, from the settings alone."""
+    from .runs.train import size_of_recording
+
+    size = size_of_recording(student, p.settings())
+    return (
+        f"Recording {size['segments']} segments, {size['stored']} stored, takes at most {size['disk'] / 1e6:.1f} MB of disk and "
+        f"{size['memory'] / 1e6:.1f} MB of memory."
+    )
+
+
+def _pretrain(parser: argparse.ArgumentParser) -> None:
+    """pretrain a small backbone on a folder or an archive of class folders"""
+    parser.add_argument("name", help="a recipe such as resnet10t_w16.px64: a small model and the size of its images")
+    parser.add_argument("images", help="class/images: a folder, a tar or a zip")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20")
+    parser.add_argument(
+        "--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"
+    )
+    parser.add_argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card")
+    parser.add_argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card")
+    parser.set_defaults(call=_make_weights)
+
+
+def _make_weights(given: argparse.Namespace) -> None:
+    from .runs.pretrain import pretrain, write_weights
+
+    run = pretrain(given.name, given.images, **_settings(given.settings))
+    print(run.summary())
+    print(f"{run.folder}: {run.source_curves.val_accuracy[-1]:.1%} of held-out images")
+    if given.to:
+        print(write_weights(run, given.name, given.to, data=given.data, licence=given.licence)["about"])
+
+
+def _average(parser: argparse.ArgumentParser) -> None:
+    """average a recorded run and write the student for use elsewhere, with a card"""
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument(
+        "--strategy", nargs="+", required=True, metavar=("NAME", "SETTING=VALUE"), help="such as: swad n_tolerance=4"
+    )
+    parser.add_argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file")
+    parser.add_argument("--no-scores", action="store_true", help="do not evaluate it for the card")
+    parser.set_defaults(call=_write_average)
+
+
+def _write_average(given: argparse.Namespace) -> None:
+    from .evaluation.choose import choose
+    from .evaluation.export import export
+    from .runs.run import load_run
+
+    run = load_run(given.run)
+    name, *settings = given.strategy
+    wanted = {"name": name, "label": name, **_settings(settings)}
+    (coefficients,) = choose(run, [wanted]).values()
+    card = export(run, coefficients, given.export, scores=not given.no_scores)
+    print(f"{given.export}: {coefficients.note}\n{card}")
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    """what there is"""
+    parser.add_argument("what", choices=tuple(LISTS))
+    parser.set_defaults(call=lambda given: print("\n".join(LISTS[given.what]())))
+
+
+def _first_line(function) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _strategies() -> list[str]:
+    from .averaging import strategies
+
+    return [f"{name:16}{_first_line(strategies.get(name))}" for name in strategies]
+
+
+def _objectives() -> list[str]:
+    from .objectives import objectives
+
+    found = sorted(((name, objectives.about(name)) for name in objectives), key=lambda pair: pair[1].kind)
+    return [_objective_line(name, about) for name, about in found]
+
+
+def _objective_line(name: str, about) -> str:
+    deploys = "; the student keeps a part of it" if about.tail else ""
+    needs = f"needs {' '.join(sorted(about.needs))}"
+    return f"{name:16}{about.kind:15}{needs:44}weight {about.weight:<8g}{about.source}{deploys}"
+
+
+def _domains() -> list[str]:
+    from .data.domains import benchmarks
+
+    return [f"{name:16}{_first_line(benchmarks.get(name))}" for name in benchmarks]
+
+
+def _studies() -> list[str]:
+    from .study.plan import REPORTS, load_study
+
+    return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
+
+
+def _weights() -> list[str]:
+    from .models.weights import shipped
+
+    return [f"{name:22}{card['about']} ({card['data']['licence']})" for name, card in shipped().items()]
+
+
+LISTS = {
+    "strategies": _strategies,
+    "objectives": _objectives,
+    "domains": _domains,
+    "studies": _studies,
+    "weights": _weights,
+}
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    """what a run folder holds, what it takes, what can be dropped"""
+    parser.add_argument("run", type=path_of)
+    parser.set_defaults(call=lambda g: print("\n".join(examine(g.run))))
+
+
+def examine(folder: Path) -> list[str]:
+    """Lines on a run's folder: state, size by part, and what could go without losing any result."""
+    from .runs.run import load_run
+
+    run = load_run(folder)
+    sizes = {p.name: _bytes(p) for p in sorted(run.folder.iterdir())}
+    lines = [repr(run), f"{len(run.table)} recorded segments, {len(run.segments)} stored ({run.segments.storage})"]
+    lines += [f"  {name:18}{size / 1e6:10.2f} MB" for name, size in sizes.items()]
+    lines.append(f"  {'total':18}{sum(sizes.values()) / 1e6:10.2f} MB")
+    if "checkpoint.pt" in sizes:
+        lines.append("not finished: checkpoint.pt is what train(..., resume=True) continues from.")
+    again = sum(
+        size for name, size in sizes.items() if name in ("window_map.csv", "landscape") or name.startswith("gram_")
+    )
+    if again:
+        lines.append(
+            f"window_map.csv, gram_*.npy and landscape/ ({again / 1e6:.2f} MB) can go: they are computed again when asked for."
+        )
+    each = sizes["segments"] / max(len(run.segments), 1) / 1e6
+    lines.append(
+        f"A stored segment takes {each:.2f} MB. Training with most_stored=N keeps N of them by merging neighbours: declared "
+        "strategies stay exact, other windows move to the nearest edge."
+    )
+    if run.segments.storage == "float32":
+        half = sizes["segments"] / 2e6
+        lines.append(f"storage='float16_difference' would save about {half:.1f} MB in a run of this kind.")
+    return lines
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    """send the curves of recorded runs to TensorBoard or Weights & Biases"""
+    parser.add_argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not")
+    parser.add_argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go")
+    parser.add_argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline")
+    parser.set_defaults(call=_send)
+
+
+def _send(given: argparse.Namespace) -> None:
+    from .runs import loggers
+
+    if not (given.tensorboard or given.wandb):
+        raise ValueError("Say where to: --tensorboard FOLDER, --wandb PROJECT, or both.")
+    for name in loggers.replay_all(given.runs, to_tensorboard=given.tensorboard, to_wandb=given.wandb):
+        print(name)
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    """fetch a published benchmark, or check a folder of images"""
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    get = verbs.add_parser("get", help="fetch, verify, unpack and check a published benchmark")
+    get.add_argument("name", help=f"one of {', '.join(BENCHMARKS)}")
+    get.add_argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder")
+    get.set_defaults(call=_get_data)
+    check = verbs.add_parser("check", help="count, read and compare every image; exit status 1 if not usable")
+    check.add_argument("path", help="a folder of domain/class/images, or a benchmark's name")
+    check.add_argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it")
+    check.add_argument("--sheet", type=path_of, metavar="FILE", help="a contact sheet as PNG")
+    check.set_defaults(call=_check_data)
+
+
+def _get_data(given: argparse.Namespace) -> None:
+    from .data.fetch import get_data
+
+    given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None
+    _check_data(given)
+
+
+def _check_data(given: argparse.Namespace) -> None:
+    from .data.check import check_data
+    from .plots.one_run import write_sheet
+
+    found = check_data(given.path, given.benchmark)
+    print(found)
+    if given.sheet:
+        print(f"{given.sheet}: {write_sheet(found, given.sheet)}")
+    given.status = 0 if found.usable else 1
+
+
+def _bytes(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+
+
+COMMANDS = {
+    "report": _report,
+    "status": _status,
+    "train": _train,
+    "pretrain": _pretrain,
+    "notebook": _notebook,
+    "average": _average,
+    "landscape": _landscape,
+    "list": _list,
+    "doctor": _doctor,
+    "log": _log,
+    "data": _data,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

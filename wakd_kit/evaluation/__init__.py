@@ -1,0 +1,5 @@
+"""What an average is worth: the way from coefficients to a network, and what is measured on it.
+
+network(coefficients) = the student with run.average(coefficients), BatchNorm decided, on its device
+evaluate(run, {label: coefficients}) -> strategy x domain: accuracy, nll, ece
+"""

@@ -1,0 +1,115 @@
+"""An average for use elsewhere: parameters that timm loads, or an ONNX graph, and a card that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..averaging import NoWindow
+from ..data.domains import Split
+from ..files import path_of, write_text, write_with
+from ..models.weights import sha256
+from ..runs.identity import normalisation, seen_according_to
+from ..runs.record import write_state
+from .scores import score_choices
+
+FORMATS = (".safetensors", ".onnx")
+
+
+def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = None, scores: bool = True) -> Path:
+    """Write an averaged student and, beside it, its card ``<file>.json``; returns the card's path.
+
+    file    ``.safetensors``: the bare timm model's parameters, for ``timm.create_model(...).load_state_dict`` or
+            ``build_model(weights=file)``. ``.onnx``: a graph from (n, 3, height, width) images in [0, 1], normalisation
+            included, to (n, classes) logits; needs ``onnxscript``
+    scores  evaluate it on every domain, for the card
+
+    The card holds model, classes, input size and normalisation, strategy and coefficients, the data and split it was
+    trained on, and its scores, target included: they describe, and nothing was chosen by them.
+
+    Raises ``ValueError`` for another ending, ``NoWindow`` when that is what was given and ``ImportError`` without
+    ``onnxscript``, each before anything is computed.
+    """
+    if isinstance(coefficients, NoWindow):
+        raise coefficients
+    file = path_of(file)
+    if file.suffix not in FORMATS:
+        raise ValueError(f"An average is exported as {' or '.join(FORMATS)}; got {file.name!r}.")
+    if file.suffix == ".onnx":
+        _need_onnx()
+    elif "deployed" in run.settings["student"].get("settings", {}):
+        tail = run.settings["student"]["settings"]["deployed"]["tail"]
+        raise ValueError(
+            f"This student deploys a part that is not timm's ({tail}), so timm could not load its weights: export it "
+            "as .onnx, or use run.model(coefficients)."
+        )
+    split = split or run.split
+    model, size = run.model(coefficients, split=split), split.domains.size
+    file.parent.mkdir(parents=True, exist_ok=True)
+    normalised = normalisation(model)
+    if file.suffix == ".onnx":
+        write_with(file, lambda part: _write_onnx(model, size, part))
+    else:
+        write_state(file, getattr(model, "model", model).state_dict())
+        # without its tap the network gets images of its own size
+        size = (normalised.pop("size", None) or [size])[0]
+    table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
+    environment = run.folder / "environment.json"
+    card = {
+        "model": run.settings["student"],
+        "input": {**normalised, "size": size, "range": [0, 1]},
+        "classes": list(split.classes),
+        "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
+        "picked": getattr(coefficients, "note", ""),
+        "chosen_by": getattr(coefficients, "chosen_by", ""),
+        "of": getattr(coefficients, "of", "mean"),
+        "initial": getattr(coefficients, "initial", 0.0),
+        "segment_ends": [int(step) for step in run.table["step"]],
+        "coefficients": np.asarray(coefficients, dtype=np.float64).tolist(),
+        "batchnorm": run.settings["batchnorm"],
+        "data": run.settings["split"],
+        "seen": seen_according_to(run.settings),
+        "objectives": run.settings["objectives"],
+        "scores": None if table is None else table.to_dict("records"),
+        "sha256": sha256(file),
+        "environment": json.loads(environment.read_text()) if environment.exists() else None,
+    }
+    card_file = file.with_name(file.name + ".json")
+    write_text(card_file, json.dumps(card, indent=1))
+    return card_file
+
+
+def _need_onnx() -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ImportError("ONNX export needs onnxscript: pip install 'wakd_kit[onnx]'.") from None
+
+
+class _Logits(nn.Module):
+    """What is exported: images in, logits out."""
+
+    def __init__(self, tap: nn.Module):
+        super().__init__()
+        self.tap = tap
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.tap(images, maps=False).logits
+
+
+def _write_onnx(model: nn.Module, size: int, path: Path) -> None:
+    program = torch.onnx.export(
+        _Logits(model).eval(),
+        (torch.zeros(2, 3, size, size),),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: "n"}},
+        dynamo=True,
+        verbose=False,
+    )
+    program.save(path)

@@ -1,0 +1,139 @@
+"""Scores of models and of averages: accuracy, negative log-likelihood and calibration, per domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from ..averaging import NoWindow
+from ..data.domains import Examples, Split
+from ..files import write_with
+from ..names import did_you_mean
+from ..runs.identity import check_unseen
+from ..runs.network import Network, predict, scored_domains
+from ..runs.record import measuring
+from ..runs.validate import METRICS, scores
+from .predictions import Predicted, keep, predicted
+
+
+def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
+    """One row per domain: ``domain, role, accuracy, nll, ece, n``.
+
+    The role is "source" (its validation part) or "target" (the whole unseen domain). Raises ``ValueError`` for a model that
+    is known to have been trained on that one.
+    """
+    check_unseen(model, split, who="model")
+    return _judged(model, scored_domains(split))[0]
+
+
+def _judged(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> tuple[pd.DataFrame, dict[str, Predicted]]:
+    """The table of ``evaluate_model``, and what the model predicted in each domain."""
+    rows, found = [], {}
+    for domain, role, examples in parts:
+        logits = predict(model, examples.images)
+        rows.append({"domain": domain, "role": role, **scores(logits, examples.labels), "n": len(examples)})
+        found[domain] = predicted(logits, examples.labels, role)
+    return pd.DataFrame(rows), found
+
+
+def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
+    """Score several averages of one run, paired, and keep the scores with the run.
+
+    As ``score_choices``, whose table it returns; the table is also written into the run's folder (scores.csv), newest
+    value per strategy and domain, what was chosen beside it (choices.json), and what was predicted image by image
+    (predictions.npz). Not so when ``batchnorm`` is given: that is a different number by the same name.
+
+    >>> table = wk.evaluate(run, wk.choose(run, ["last", {"name": "wakd", "begin": 0.5}]))
+    >>> table[["strategy", "domain", "role"]].tail(2).to_string(index=False, header=False).split()
+    ['wakd', 'neon', 'source', 'wakd', 'sketch', 'target']
+    """
+    network = _ready(run, choices, split, batchnorm)
+    if batchnorm is not None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
+        return _measured(network, choices)[0]
+    with measuring(run.folder):  # a folder that nothing can be kept in is refused before anything is computed
+        pass
+    table, found = _measured(network, choices)
+    with measuring(run.folder):
+        both = pd.concat([run.scores, table], ignore_index=True)
+        newest = both.drop_duplicates(["strategy", "domain", "role"], keep="last")
+        write_with(run.folder / "scores.csv", lambda path: newest.to_csv(path, index=False))
+        run.remember_choices(choices)
+        keep(run, found)
+    return table
+
+
+def score_choices(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
+    """Score several averages of one run, paired: ``strategy, domain, role, accuracy, nll, ece, n, note``.
+
+    choices    {label: coefficients}; a ``NoWindow`` in place of coefficients gives a row of NaN with its reason as note
+    split      default the run's own
+    batchnorm  policy for this call, default the run's
+    """
+    return _measured(_ready(run, choices, split, batchnorm), choices)[0]
+
+
+def measured(run, choices: Mapping[str, object]) -> dict[str, dict[str, Predicted]]:
+    """What several averages of one run predict: ``{strategy: {domain: Predicted}}``. Nothing is kept."""
+    return _measured(_ready(run, choices), choices)[1]
+
+
+def _ready(run, choices: Mapping[str, object], split: Split | None = None, batchnorm: str | None = None) -> Network:
+    """The network that choices are scored in; whatever cannot be scored is refused here, before the first average is."""
+    network = Network(run, split, batchnorm=batchnorm)
+    if not isinstance(choices, Mapping) or not choices:
+        raise ValueError(f"Give averages to score as {{label: coefficients}}, one or more; got {choices!r}.")
+    for coefficients in choices.values():
+        if not isinstance(coefficients, NoWindow):
+            run.stored_coefficients(coefficients)
+    return network
+
+
+def _measured(network: Network, choices: Mapping[str, object]):
+    """The table of ``score_choices``, and what was predicted."""
+    tables, found = [], {}
+    for label, coefficients in choices.items():
+        if isinstance(coefficients, NoWindow):
+            table = pd.DataFrame([{"domain": d, "role": r, "n": len(e)} for d, r, e in network.parts])
+            table[list(METRICS)] = np.nan
+            note = str(coefficients)
+        else:
+            table, found[label] = _judged(network.take(coefficients), network.parts)
+            note = getattr(coefficients, "note", "")
+        table.insert(0, "strategy", label)
+        tables.append(table.assign(note=note))
+    return pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]], found
+
+
+def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -> Callable[[np.ndarray], float]:
+    """``score(coefficients) -> float`` for strategies that search: the average's mean source-validation score.
+
+    Domains weigh the same. Larger is better: nll is returned negated. Memoised, so searches may ask twice.
+    """
+    if metric not in ("accuracy", "nll"):
+        raise ValueError(did_you_mean("metric", metric, ("accuracy", "nll")))
+    network = Network(run, split, roles=("source",))
+    sign = 1 if metric == "accuracy" else -1
+    known: dict[tuple, float] = {}
+
+    def score(coefficients) -> float:
+        values = np.asarray(coefficients, dtype=np.float64)
+        notes = [
+            getattr(coefficients, n, default) for n, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""))
+        ]
+        # a moving average that training kept is told by its note: what lies within a segment does not show in coefficients
+        notes.append(getattr(coefficients, "note", "") if notes[-1] == "ema" else "")
+        key = (values.tobytes(), *notes)
+        if key not in known:
+            network.take(coefficients)
+            known[key] = sign * source_mean(network.outputs(), network.labels, metric)
+        return known[key]
+
+    return score
+
+
+def source_mean(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], metric: str) -> float:
+    """The mean over source domains, which weigh the same, of a metric of each domain's (n, classes) logits."""
+    return float(np.mean([scores(z, labels[domain])[metric] for domain, z in logits.items()]))

@@ -1,0 +1,271 @@
+"""What the explorer's view draws, as plain JSON values: lines, coloured cells and contours in units of their axes.
+
+Choosing limits, ticks and colours is done here, placing them on a screen in templates/explorer/view.js. Accuracies are
+fractions, loss is nats per example, a window is the pair of steps (begin, end) that holds iterates begin < i <= end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from .. import averaging
+from ..averaging import Coefficients, NoWindow
+from ..plots.one_run import COLOURS
+from .answers import MEAN, Board
+
+DASHES = ("", "6 3", "8 3 2 3", "2 2")
+INK = "var(--wk-ink)"
+BANDS = 13
+
+
+def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = MappingProxyType({})) -> dict:
+    """Everything that stays while a window moves.
+
+    presets  {label: what a strategy picked}: drawn on the maps where they are windows; a page has a button for each
+    """
+    run, settings = board.run, board.run.settings
+    steps = board.curves.steps
+    return {
+        "name": run.name,
+        "about": _about(board),
+        "alt": f"Training of {run.name}, {settings['student']['name']}, over {steps} steps, unseen domain {board.target}",
+        "rows": board.rows,
+        "steps": steps,
+        "ticks": MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps).clip(0, steps).tolist(),
+        "edges": [int(e) for e in board.edges],
+        "segments": np.stack([board.curves.begins - 1, board.curves.ends], axis=1).tolist(),
+        "curves": [_losses(board), _accuracies(board)],
+        "windows": {f"{w.begin}-{w.end}": values_of(w[3:]) for w in board.windows.itertuples()},
+        "exact": board.exact,
+        "places": _places(board),
+        "last": values_of(board.measure(averaging.last(board.curves))),
+        "low": _lowest_shown(board),
+        "maps": [_map(board, row, presets) for row in (MEAN, board.target)] if board.exact is not None else [],
+        "plane": _plane(board),
+        "presets": [],
+        "asks": False,
+    }
+
+
+def _about(board: Board) -> str:
+    name, sources = board.run.settings["student"]["name"], [d.replace("_", " ") for d in board.sources]
+    return (
+        f"{name} was trained for {board.curves.steps} steps on {', '.join(sources[:-1])} and {sources[-1]}, and has never "
+        f"seen {board.target.replace('_', ' ')}. Averaging the parameters of a stretch of that training gives another "
+        "model without further training."
+    )
+
+
+def _losses(board: Board) -> dict:
+    names = {
+        "train_loss": "training objective",
+        "val_loss": "validation cross-entropy",
+        "val_kd_loss": "validation KL to the teacher",
+    }
+    recorded = {label: getattr(board.curves, name) for name, label in names.items()}
+    lines = [
+        _line(board, label, values, COLOURS[i], DASHES[i])
+        for i, (label, values) in enumerate(recorded.items())
+        if values is not None
+    ]
+    values = [v for line in lines for _, v in line["points"] if v > 0]
+    low, high = min(values) / 1.1, max(values) * 1.1
+    ticks = [t for t in LogLocator(subs=(1, 2, 5)).tick_values(low, high) if low <= t <= high]
+    return {
+        "title": "Loss",
+        "unit": "nats per example, logarithmic",
+        "limits": [low, high],
+        "ticks": ticks[:: 1 + len(ticks) // 6],
+        "logarithmic": True,
+        "lines": lines,
+    }
+
+
+def _accuracies(board: Board) -> dict:
+    by_domain = board.curves.per_domain["val_accuracy"]
+    lines = [
+        _line(board, domain, 100 * values, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)])
+        for i, (domain, values) in enumerate(by_domain.items())
+    ]
+    lines.append({**_line(board, "mean", 100 * board.curves.val_accuracy, INK, ""), "wide": True})
+    low = min(v for line in lines for _, v in line["points"])
+    ticks = [t for t in MaxNLocator(4).tick_values(low, 100) if low <= t <= 100]
+    return {
+        "title": "Source validation accuracy",
+        "unit": "% of each single iterate",
+        "limits": [low, 100.5],
+        "ticks": ticks,
+        "logarithmic": False,
+        "lines": lines,
+    }
+
+
+def _line(board: Board, name: str, values: np.ndarray, colour: str, dash: str) -> dict:
+    points = [[int(step), float(v)] for step, v in zip(board.curves.ends, values) if np.isfinite(v)]
+    return {"name": name.replace("_", " "), "colour": colour, "dash": dash, "points": points}
+
+
+def _lowest_shown(board: Board) -> float:
+    """Where the axis of the accuracy table begins, in steps of 5 %: windows of early iterates may lie below it."""
+    if not len(board.windows):
+        return 0.0
+    lowest = board.windows[board.rows].quantile(0.25).min()
+    return float(np.floor(20 * lowest) / 20)
+
+
+def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow]) -> dict:
+    """Window map of one row: a coloured cell per window, end (right) by begin (down)."""
+    oracle = row == board.target
+    values, edges = board.windows[row], board.edges
+    after = dict(zip(edges, edges[1:]))
+    before = dict(zip(edges[1:], edges))
+    # one scale per map, without the lowest quarter: windows of early iterates would flatten the rest
+    norm = Normalize(values.quantile(0.25), values.max())
+    best = board.windows.loc[values.idxmax()]
+    span = [int(best["begin"]), int(best["end"])]
+    proxy = "" if board.exact else " (proxy)"
+    title = f"Unseen domain {board.target}" if oracle else "Source validation, mean of domains"
+    return {
+        "title": title,
+        "oracle": oracle,
+        "cells": [
+            [before[w.end], w.end, w.begin, after[w.begin], colour]
+            for w, colour in zip(board.windows.itertuples(), _colours(norm(values)))
+        ],
+        "scale": _scale(norm, [f"{100 * norm.vmin:.1f}", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
+        "marks": _marks(board, presets, span if oracle else None),
+        "alt": f"Map of {len(values)} windows by where they begin and end, accuracy{proxy} in colour. {title}"
+        f"{', an oracle' if oracle else ''}: the best window averages steps {span[0] + 1} to {span[1]} and scores "
+        f"{values.max():.1%}.",
+    }
+
+
+def _marks(board: Board, presets: Mapping[str, Coefficients | NoWindow], best: list[int] | None) -> list[dict]:
+    """Where strategies' windows lie in a map, those in one place under one label, and the best cell of the oracle."""
+    spans = {label: board.span(choice) for label, choice in presets.items()}
+    if best is not None:
+        spans["best of the oracle"] = tuple(best)
+    places: dict[tuple[int, int], list[str]] = {}
+    for label, span in spans.items():
+        if span is not None:
+            places.setdefault(span, []).append(label)
+    return [{"window": span, "label": ", ".join(labels)} for span, labels in places.items()]
+
+
+def _scale(norm: Normalize, labels: list[str], unit: str) -> dict:
+    return {"colours": _colours(np.linspace(0, 1, 9)), "labels": labels, "unit": unit}
+
+
+def _colours(shares) -> list[str]:
+    return [to_hex(c) for c in matplotlib.colormaps["cividis"](np.asarray(shares, dtype=float))]
+
+
+def _places(board: Board) -> dict[str, list[float]]:
+    """Every window's place on the plane, as for ``Board.place``; empty where that cannot be said."""
+    edges = board.edges
+    spans = [(b, e) for i, b in enumerate(edges) for e in edges[i + 1 :]]
+    found = board.place([board.window(*span) for span in spans])
+    return {} if found is None else {f"{b}-{e}": _rounded(place) for (b, e), place in zip(spans, found)}
+
+
+def _plane(board: Board) -> dict | None:
+    """The loss plane: source validation beside the oracle, in bands at equal ratios, with the trajectory on it."""
+    plane = board.plane
+    if plane is None:
+        return None
+    panels = [_field(board, role, *plane.grid(role, "loss")) for role in ("source", "target")]
+    xs, ys, _ = plane.grid("source", "loss")
+    shape = float(np.ptp(xs) / np.ptp(ys))
+    drawn = float(np.clip(shape, 1, 2.5))
+    spots: dict[tuple[float, float], list[str]] = {}
+    for mark in (*plane.corners.itertuples(), *plane.marks.itertuples()):
+        spots.setdefault((round(mark.x, 4), round(mark.y, 4)), []).append(mark.label)
+    return {
+        "panels": panels,
+        "x": [xs[0], xs[-1]],
+        "y": [ys[0], ys[-1]],
+        "xticks": MaxNLocator(4).tick_values(xs[0], xs[-1])[1:-1].tolist(),
+        "yticks": MaxNLocator(4).tick_values(ys[0], ys[-1])[1:-1].tolist(),
+        "shape": drawn,
+        "axes": "distance in parameter space" + ("" if drawn == shape else "; down and across not to one scale"),
+        "path": plane.path[["x", "y"]].round(4).to_numpy().tolist(),
+        "marks": [{"at": at, "label": ", ".join(dict.fromkeys(labels))} for at, labels in spots.items()],
+        "placed": board.place([averaging.last(board.curves)]) is not None,
+    }
+
+
+def _field(board: Board, role: str, xs: np.ndarray, ys: np.ndarray, losses: np.ndarray) -> dict:
+    # the highest fifth of the plane shares one colour, which leaves the others to the valley
+    low, high = np.nanmin(losses), np.nanquantile(losses, 0.8)
+    levels = np.geomspace(low, max(high, 1.001 * low), BANDS)
+    shares = 1 - np.arange(BANDS) / (BANDS - 1)  # a low loss is as bright as a high accuracy
+    bands = Figure().add_subplot().contourf(xs, ys, losses, levels, extend="max").get_paths()
+    fills = [
+        {"colour": colour, "paths": [np.round(ring, 4).tolist() for ring in band.to_polygons()]}
+        for band, colour in zip(bands, _colours(shares))
+    ]
+    oracle = role == "target"
+    title = f"Loss on the unseen domain {board.target}" if oracle else "Loss on source validation"
+    return {
+        "title": title,
+        "oracle": oracle,
+        "fills": fills,
+        "scale": {"colours": _colours(shares), "labels": [f"{low:.2g}", f"{high:.2g}"], "unit": "nats per example"},
+        "alt": f"{title}{', an oracle,' if oracle else ''} on the plane through {', '.join(board.plane.corners['label'])}, "
+        f"from {low:.2g} nats per example at its lowest, with the trajectory of training on it.",
+    }
+
+
+def _rounded(values) -> list[float]:
+    return [float(f"{v:.5g}") for v in values]
+
+
+def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
+    """One average as the view shows it: what it takes of training, where it lies, and how it scores as far as known."""
+    if isinstance(choice, NoWindow):
+        return {"label": label, "problem": str(choice)}
+    accuracy, source = board.look_up(choice)
+    begin, end = _extent(board, choice)
+    return {
+        "label": label,
+        "note": choice.note,
+        "begin": begin,
+        "end": end,
+        "window": board.span(choice),
+        "place": None if (places := board.place([choice])) is None else _rounded(places[0]),
+        "bars": _bars(board, choice),
+        "accuracy": None if accuracy is None else values_of(accuracy),
+        "source": source,
+    }
+
+
+def _extent(board: Board, choice: Coefficients) -> tuple[int, int]:
+    """First and last step that carry weight, as begin < i <= end; (0, 0) for the initial parameters alone."""
+    used = np.flatnonzero(np.asarray(choice) > 0)
+    if not len(used):
+        return 0, 0
+    begins = board.curves.begins if choice.of == "mean" else board.curves.ends
+    return int(begins[used[0]]) - 1, int(board.curves.ends[used[-1]])
+
+
+def _bars(board: Board, choice: Coefficients) -> list[list[float]]:
+    """(from step, to step, height 0 to 1) per segment in use: the coefficient of each iterate against the largest."""
+    values, means = np.asarray(choice), choice.of == "mean"
+    height = values / (board.curves.iterates if means else 1)
+    ends = board.curves.ends
+    # a last iterate is one step: drawn wide enough to be seen, and ending where it is
+    width = board.curves.iterates if means else np.maximum(0.25 * board.curves.iterates, board.curves.steps / 150)
+    return [
+        [float(ends[k] - width[k]), float(ends[k]), float(height[k] / height.max())] for k in np.flatnonzero(values)
+    ]
+
+
+def values_of(accuracies) -> list[float | None]:
+    return [None if np.isnan(v) else round(float(v), 6) for v in accuracies]

@@ -1,0 +1,363 @@
+"""The averaging explorer: move a window over a recorded run, and see what averaging it does.
+
+    explorer.Explorer("../runs/explore")      in a notebook: widgets, any strategy with its settings, exact scores
+    explorer.page(run, "explorer.html")       the same view as one file, for people without Python
+
+Both draw with templates/explorer/view.js, which answers from tables without asking a kernel. Nothing that is tried here
+is written into a run but the window map, and that only by the button that says so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping
+from html import escape, unescape
+from pathlib import Path
+from string import Template
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from .. import averaging
+from ..averaging import Coefficients, Curves, NoWindow
+from ..averaging.choosing import EVALUATIONS
+from ..evaluation.export import export
+from ..files import path_of
+from ..plots import one_run as figures
+from ..plots import surface as landscape_figures
+from ..reporting.render import table_html
+from ..results import differences as comparison
+from ..runs.record import RunProblem
+from ..runs.run import Run, load_run
+from .answers import Board
+from .drawing import pick, scene, values_of
+
+TEMPLATES = Path(__file__).parent
+VIEW, STYLE, FRAGMENT, SHELL = (
+    (TEMPLATES / name).read_text(encoding="utf-8") for name in ("view.js", "view.css", "fragment.html", "page.html")
+)
+OWN = "your own window"
+
+
+def runs_below(folder: str | Path) -> list[Path]:
+    """Folders of finished recordings: the folder itself, or those below it. Raises ``RunProblem`` when there is none."""
+    found = sorted(file.parent for file in path_of(folder).rglob("curves.csv"))
+    found = [place for place in found if (place / "settings.json").is_file() and place.suffix != ".recording"]
+    if not found:
+        raise RunProblem(f"No recorded run in or below {folder}; train one with 02_distill, or name another folder.")
+    return found
+
+
+class View(anywidget.AnyWidget):
+    """The picture. ``window`` is [begin, end] in steps as a hand or a key chose it, ``pick`` what a strategy picked.
+
+    When nothing has moved for a moment it writes into ``asked`` what it shows, and hopes for exact scores as ``answer``.
+    """
+
+    _esm = VIEW + "\nexport default { render };\n"
+    _css = STYLE
+    data = traitlets.Dict().tag(sync=True)
+    window = traitlets.List().tag(sync=True)
+    pick = traitlets.Dict().tag(sync=True)
+    asked = traitlets.Unicode().tag(sync=True)
+    answer = traitlets.Dict().tag(sync=True)
+
+
+class Explorer(widgets.VBox):
+    """The explorer of all runs in or below a folder: a widget, shown by a notebook cell that ends with it.
+
+    folder  a run's folder, or any folder above runs, such as a study's
+    grid    most segments per side of a window map that is computed here, default every stored one
+
+    ``board`` is the run that is open, the first that can be, ``choice`` the coefficients that are shown, or the reason why
+    there are none. Both are None, the picture is empty and the controls are off while the run that is picked cannot be opened.
+    Raises ``RunProblem`` when no run in the folder can be opened.
+    """
+
+    def __init__(self, folder: str | Path = "../runs", *, grid: int | None = None):
+        runs_below(folder)
+        self.grid = grid
+        self.board: Board | None = None
+        self.choice: Coefficients | NoWindow | None = None
+        self._key = ""
+        self._controls: dict[str, widgets.Widget] = {}
+        wide, fit = widgets.Layout(width="24em"), widgets.Layout(width="auto")
+        self.folder = widgets.Text(str(folder), description="Folder", continuous_update=False, layout=wide)
+        self.run = widgets.Dropdown(description="Run", layout=wide)
+        self.exact_map = widgets.Button(layout=fit)
+        names = [OWN, *(name for name in averaging.strategies if name != "window")]
+        self.strategy = widgets.Dropdown(options=names, value=OWN, description="Average", layout=wide)
+        self.settings = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap", margin="0 0 0 2em"))
+        self.about = widgets.HTML()
+        self.view = View()
+        self.file = widgets.Text("average", description="Save as", layout=wide)
+        self.save_average = widgets.Button(description="Save the average", layout=fit)
+        self.save_figures = widgets.Button(description="Save the figures", layout=fit)
+        self.message = widgets.HTML()
+        super().__init__(
+            [
+                widgets.HBox([self.folder, self.run, self.exact_map]),
+                widgets.HBox([self.strategy, self.settings]),
+                self.about,
+                self.view,
+                widgets.HBox([self.file, self.save_average, self.save_figures]),
+                self.message,
+            ]
+        )
+        for name in _NAMED:
+            getattr(self, name).add_class(f"wk-{name.replace('_', '-')}")
+        self.folder.observe(self._folder_named, "value")
+        self.run.observe(self._run_picked, "value")
+        self.strategy.observe(self._strategy_picked, "value")
+        self.view.observe(self._window_moved, "window")
+        self.view.observe(self._asked, "asked")
+        self.exact_map.on_click(lambda _: self.look_exactly())
+        self.save_average.on_click(self._average_wanted)
+        self.save_figures.on_click(self._figures_wanted)
+        self._folder_named()
+        if self.board is None:
+            raise RunProblem(unescape(self.message.value))
+
+    def _folder_named(self, _=None) -> None:
+        root = path_of(self.folder.value)
+        try:
+            found = runs_below(root)
+        except RunProblem as problem:
+            self._say(str(problem))
+            return
+        self.run.value = None
+        self.run.options = [(str(place.relative_to(root)) if place != root else place.name, place) for place in found]
+        for self.run.value in found:
+            if self.board is not None:
+                break
+
+    def _run_picked(self, _=None) -> None:
+        with self.view.hold_sync():  # the picture and what is picked in it change together
+            self._close()  # first: whatever happens next, nothing here is of another run than the one picked
+            if self.run.value is None:
+                return
+            try:
+                self.board = Board(load_run(self.run.value))
+                self._draw()
+            except Exception as problem:
+                self._close()
+                # the data has moved or changed, a file is damaged, or the run is of an older format; else a fault of the kit's
+                if not isinstance(problem, (ValueError, OSError)):
+                    raise
+                self._say(f"{self.run.label} cannot be opened: {problem}")
+                return
+            for control in self._of_a_run:
+                control.disabled = False
+            self._say("")
+            self.strategy.value = "wakd"
+
+    @property
+    def _of_a_run(self) -> list[widgets.Widget]:
+        return [self.strategy, self.file, self.save_average, self.save_figures]
+
+    def _close(self) -> None:
+        """No run is open: an empty picture, nothing chosen, nothing to press."""
+        self.board = self.choice = None
+        self.strategy.value = OWN
+        self._key, self.about.value, self.exact_map.description = "", "", "Window map"
+        self.view.window, self.view.pick, self.view.data = [], {}, {}
+        for control in (self.exact_map, *self._of_a_run):
+            control.disabled = True
+
+    def _draw(self) -> None:
+        """What stays while a window moves: drawn for another run, and again when its window map is there."""
+        self.view.data = scene(self.board, self.board.presets()) | {"id": str(self.board.run.folder), "asks": True}
+        finest = len(self.board.run.segments)
+        wanted = min(self.grid or finest, finest)
+        self.exact_map.disabled = bool(self.board.exact) and len(self.board.edges) > wanted
+        self.exact_map.description = (
+            "Window map: exact" if self.exact_map.disabled else f"Compute {wanted * (wanted + 1) // 2} windows exactly"
+        )
+
+    def _strategy_picked(self, _) -> None:
+        name = OWN if self.board is None else self.strategy.value
+        self._controls = {} if name == OWN else controls(name, self.board.curves)
+        self.settings.children = tuple(self._controls.values())
+        self.about.value = "" if name == OWN else escape(_first_line(averaging.strategies.get(name)))
+        for control in self._controls.values():
+            control.observe(self._settings_moved, "value")
+        if name != OWN:
+            self._settings_moved()
+
+    def _settings_moved(self, _=None) -> None:
+        name, given = self.strategy.value, {setting: control.value for setting, control in self._controls.items()}
+        searches = inspect.signature(averaging.strategies.get(name)).parameters.keys() & EVALUATIONS.keys()
+        self._say("Trying averages on source validation …" if searches else "")
+        self.choice = self.board.choose({"name": name, **given})
+        self._say("")
+        self._key = f"{name} {given}"
+        with self.view.hold_sync():
+            self.view.window = []  # so that the window a hand last chose can be chosen again
+            self.view.pick = pick(self.board, name, self.choice) | {"key": self._key}
+
+    def _window_moved(self, _) -> None:
+        if self.view.window and self.board is not None:
+            begin, end = self.view.window
+            self.choice = self.board.window(begin, end)
+            self._key = f"{begin}-{end}"
+            self.strategy.value = OWN
+
+    def _asked(self, _) -> None:
+        """The view has come to rest. Of what it shows it wants the exact scores; without a window map, any map first."""
+        place, _, what = self.view.asked.partition("\n")
+        if self.board is None or place != str(self.board.run.folder):
+            return
+        try:
+            if what == "map" and self.board.exact is None:
+                self._say("Estimating every window: one forward of each segment …")
+                self.board.look_quickly(self.grid)
+                self._draw()
+                self._say("")
+            elif what == self._key and isinstance(self.choice, Coefficients):
+                accuracy = self.board.measure(self.choice)
+                self.view.answer = {"key": self.view.asked, "accuracy": values_of(accuracy)}
+        except (ValueError, OSError) as problem:  # the images have moved or changed since
+            self._say(f"{self.run.label} cannot be evaluated: {problem}")
+
+    def look_exactly(self, *, progress: bool = False) -> None:
+        """Compute the window map of the open run, unless it is there as fine as the grid asks for; kept with the run."""
+        if self.exact_map.disabled:
+            return
+        self.exact_map.disabled = True
+        self._say("Averaging and evaluating every window …")
+        start = time.perf_counter()
+        self.board.look_exactly(self.grid, progress=progress)
+        self._draw()
+        self._say(f"{len(self.board.windows)} windows in {time.perf_counter() - start:.0f} s, kept with the run.")
+
+    def _average_wanted(self, _) -> None:
+        if isinstance(self.choice, NoWindow):
+            self._say(f"There is nothing to save: {self.choice}")
+            return
+        file = Path(f"{self.file.value.removesuffix('.safetensors')}.safetensors")
+        self._save(lambda: f"{file} and its card {export(self.board.run, self.choice, path_of(file))}")
+
+    def _figures_wanted(self, _) -> None:
+        choices = {self.strategy.value: self.choice}
+        self._save(lambda: ", ".join(map(str, save_figures(self.board, choices, path_of(self.file.value)))))
+
+    def _save(self, write: Callable[[], str]) -> None:
+        """Write something of the run that is open, and say what, or why it could not be written."""
+        if self.board is None:
+            self._say("No run is open, so there is nothing to save.")
+            return
+        try:
+            self._say(f"Written: {write()}.")
+        except (ValueError, OSError) as problem:
+            self._say(f"Not written: {problem}")
+
+    def _say(self, sentence: str) -> None:
+        self.message.value = escape(sentence)
+
+
+_NAMED = (
+    "folder",
+    "run",
+    "exact_map",
+    "strategy",
+    "settings",
+    "view",
+    "file",
+    "save_average",
+    "save_figures",
+    "message",
+)
+
+
+def _first_line(function: Callable) -> str:
+    return function.__doc__.splitlines()[0].replace("``", "")
+
+
+def controls(strategy: str, curves: Curves) -> dict[str, widgets.Widget]:
+    """A control for each setting of a strategy that has one; the other settings keep their defaults."""
+    made = {n: _control(n, default, curves) for n, default in averaging.settings_of(strategy).items()}
+    return {name: control.add_class(f"wk-set-{name}") for name, control in made.items() if control is not None}
+
+
+def _control(name: str, default: object, curves: Curves) -> widgets.Widget | None:
+    style = {"description": name, "style": {"description_width": "initial"}}
+    if name in ("begin", "start"):
+        steps = [0, *curves.ends[:-1].tolist()]  # whole segments: no moment is moved to the next edge
+        wanted = default * curves.steps if isinstance(default, float) else default
+        return widgets.SelectionSlider(options=steps, value=min(steps, key=lambda s: abs(s - wanted)), **style)
+    if name == "decay":
+        return widgets.SelectionSlider(options=DECAYS, value=default, **style)
+    if name in STEERING:
+        recorded = [n for n in STEERING[name] if getattr(curves, n) is not None]
+        return widgets.Dropdown(options=recorded, value=default, **style)
+    if name in COUNTS:
+        return widgets.IntSlider(min(default, len(curves)), 1, max(COUNTS[name], default), **style)
+    if name in SHARES:
+        return widgets.FloatSlider(default, min=0, max=SHARES[name], step=0.05, **style)
+    return widgets.Checkbox(default, **style) if isinstance(default, bool) else None
+
+
+DECAYS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+LOSSES = ("val_loss", "val_loss_pooled", "val_kd_loss")
+STEERING = {"loss": LOSSES, "by": ("val_accuracy", *LOSSES)}
+COUNTS = {"n_converge": 12, "n_tolerance": 20, "k": 30, "patience": 30}
+SHARES = {"tolerance_ratio": 2.0, "alpha": 1.0}
+
+
+def save_figures(board: Board, choices: Mapping[str, Coefficients | NoWindow], stem: Path) -> list[Path]:
+    """Write figures of these choices as PNG and PDF: curves with coefficients, accuracy per domain, and the window map and
+    the loss plane where they are there.
+
+    Files are ``<stem>_curves.png`` and so on; accuracies are evaluated exactly, and the last iterate stands beside them.
+    """
+    compared = {"last": averaging.last(board.curves), **choices}
+    drawn = {
+        "curves": figures.training_curves(board.curves, choices),
+        "accuracy": figures.accuracy_by_domain(board.table(compared)),
+    }
+    if board.exact:
+        drawn["map"] = figures.window_map(board.run.window_map, board.curves, choices)
+    if board.plane is not None:
+        drawn["plane"] = landscape_figures.plane(board.plane)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = [stem.with_name(f"{stem.name}_{name}{suffix}") for name in drawn for suffix in (".png", ".pdf")]
+    for file in written:
+        drawn[file.stem.removeprefix(f"{stem.name}_")][0].savefig(file, dpi=144, bbox_inches="tight")
+    return written
+
+
+def page(run: Run, path: str | Path | None = None, choices: Mapping[str, Coefficients | NoWindow] | None = None) -> str:
+    """The explorer of one run without a kernel: HTML that answers from tables it carries. Asks no network for anything.
+
+    path     write a page of its own there, for any browser, light or dark as the reader has it; what is returned is the
+             part to embed in another page: ``display(HTML(explorer.page(run)))``
+    choices  {label: coefficients} with a button each; default what was evaluated on the run, else every strategy that
+             reads curves alone. What the run has no scores of is evaluated now, and not written into it
+
+    Raises ``RunProblem`` when the run has no window map: every answer is looked up in it.
+    """
+    board = Board(run)
+    if board.exact is None:
+        raise RunProblem(f"{run.name} has no window map, which a page answers from; call window_map(run) first.")
+    chosen = dict(choices or run.choices or board.presets())
+    table = comparison.one_run(board.table(chosen))  # measures them, for the buttons as well
+    data = scene(board, chosen) | {"presets": [pick(board, label, choice) for label, choice in chosen.items()]}
+    fragment = Template(FRAGMENT).substitute(
+        style=STYLE,
+        view=VIEW,
+        data=json.dumps(data, allow_nan=False).replace(
+            "<", "\\u003c"
+        ),  # no name in it opens or ends a tag or a comment
+        table=table_html(table, caption="Accuracy in %, evaluated exactly"),
+    )
+    if path is not None:
+        title = escape(f"{run.name}: which part of training should be averaged?")
+        version = importlib.metadata.version("wakd_kit")
+        Path(path).write_text(
+            Template(SHELL).substitute(title=title, explorer=fragment, version=version), encoding="utf-8"
+        )
+    return fragment

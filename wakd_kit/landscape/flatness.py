@@ -1,0 +1,130 @@
+"""Flatness: how much the loss rises at a given distance from a point, in random directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..averaging import NoWindow
+from ..data.domains import Split
+from ..evaluation.journal import finished, growing, table_file
+from ..evaluation.sweep import Point, Sweep
+from ..runs.record import fingerprint
+
+_COLUMNS = {"strategy": str, "radius": float, "direction": int, "domain": str, "role": str, "loss": float}
+
+
+def flatness(
+    run,
+    choices: Mapping[str, object],
+    split: Split | None = None,
+    *,
+    radii: Sequence[float],
+    directions: int = 20,
+    seed: int = 0,
+    filter_normalised: bool = False,
+    roles: tuple[str, ...] = ("source", "target"),
+    batchnorm: str | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    name: str = "flatness",
+) -> pd.DataFrame:
+    """Rise of the loss at growing distance from each choice, in random directions that all choices share.
+
+    choices            {label: point}, see ``landscape`` for what is a point; one without a window has no rows
+    radii              distances from the point, in the unit of ``Plane``: try the distance from the last iterate to an
+                       average, halved and doubled
+    directions         how many, drawn evenly over the sphere of all parameters (BatchNorm's scales and shifts too). The
+                       same for every choice and radius, so that choices can be compared direction by direction
+    filter_normalised  scale each filter of a direction to the norm of the point's own filter, and leave biases and
+                       BatchNorm alone: the radius is then a fraction of the filters' norms, and rescaled networks that
+                       compute the same are equally flat. Li et al. 2018, arXiv 1712.09913, section 4
+    roles              on "source" validation, on the unseen "target", or both
+    batchnorm          policy for running statistics, default the run's: ``recalibrate`` at every point, the centre
+                       included; under any other policy the centre's statistics stay as they are
+    name               kept as landscape/<name>.csv in the run's folder; continues, or is computed anew, as ``plane``
+
+    Returns ``strategy, radius, direction, domain, role, loss, increase`` (nats per example): one row per choice, radius,
+    direction and domain; increase is the loss there less the loss at the choice itself. Its mean over directions is the
+    flatness of Cha et al. 2021 (SWAD), arXiv 2102.08604, section 4.4, which takes 100 directions. Near enough to a
+    minimum it is radius^2 trace(H) / (2 parameters), H the Hessian.
+    """
+    radii = [float(r) for r in radii]
+    if not radii or min(radii) <= 0 or directions < 1:
+        raise ValueError(f"Flatness needs radii above 0 and a direction or more; got {radii} and {directions}.")
+    file = table_file(run, name)
+    sweep = Sweep(run, split, roles=roles, batchnorm=batchnorm, workers=workers)
+    found = {n: c for n, c in choices.items() if not isinstance(c, NoWindow)}
+    centres = {label: sweep.locate(point, f"choice {label!r}") for label, point in found.items()}
+    identity = {
+        "kind": "flatness",
+        "choices": {label: fingerprint({"": vector}) for label, vector in centres.items()},
+        "radii": radii,
+        "directions": directions,
+        "seed": seed,
+        "filter_normalised": filter_normalised,
+        "batchnorm": sweep.policy,
+        "split": sweep.split.recipe,
+    }
+    if set(roles) != {"source", "target"}:  # those of both are called as they were
+        identity["roles"] = list(roles)
+    labels, count = list(centres), len(centres) * (1 + directions * len(radii))
+    judged = sweep.roles
+
+    def place(i: int) -> tuple[str, int, float]:
+        """Choice after choice: its centre as direction 0 at radius 0, then every direction at every radius."""
+        choice, i = divmod(i, 1 + directions * len(radii))
+        direction, radius = divmod(i - 1, len(radii))
+        return (labels[choice], 1 + direction, radii[radius]) if i else (labels[choice], 0, 0.0)
+
+    def point(i: int) -> Point:
+        label, direction, radius = place(i)
+        centre = centres[label]
+        if not direction:
+            return Point(centre)
+        step = random_direction(sweep.parameters, seed, direction)
+        if filter_normalised:
+            step = filter_norms(step, centre, [*sweep.shapes.values()])
+        moved = centre.clone()
+        moved[: sweep.parameters] += radius * step
+        return Point(moved)
+
+    with growing(file, identity, _COLUMNS, points=count, rows_per_point=len(judged)) as table:
+        scores = sweep.scores(point(i) for i in range(table.done, count))
+        for found in tqdm(scores, initial=table.done, total=count, unit="point", disable=not progress):
+            strategy, direction, radius = place(table.done)
+            moved = {"strategy": strategy, "radius": radius, "direction": direction}
+            table.append([{**moved, "domain": d, "role": r, "loss": found[d]["loss"]} for d, r in judged.items()])
+    _, rows = finished(file, _COLUMNS)
+    centre = rows[rows["direction"] == 0][["strategy", "domain", "loss"]]
+    rows = rows[rows["direction"] > 0].merge(centre, on=["strategy", "domain"], suffixes=("", "_at_centre"))
+    rows["increase"] = rows["loss"] - rows.pop("loss_at_centre")
+    return rows
+
+
+def random_direction(parameters: int, seed: int, number: int) -> Tensor:
+    """One of a seed's directions, float32 of norm 1, evenly distributed over the sphere."""
+    normal = np.random.default_rng([seed, number]).standard_normal(parameters)
+    return torch.from_numpy(normal / np.linalg.norm(normal)).float()
+
+
+def filter_norms(direction: Tensor, centre: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    """A direction with each filter scaled to the norm of the centre's, and 0 for biases and normalisation layers.
+
+    A filter is what makes one output: a row of a weight of two or more dimensions. ``shapes`` are those of the tensors
+    that the vectors hold one after the other; the direction may end before the centre.
+    """
+    scaled, start = torch.zeros_like(direction), 0
+    for shape in shapes:
+        stop = start + math.prod(shape)
+        if len(shape) > 1 and stop <= len(direction):
+            own, wanted = (vector[start:stop].view(shape[0], -1) for vector in (direction, centre))
+            scaled[start:stop] = (own / own.norm(dim=1, keepdim=True) * wanted.norm(dim=1, keepdim=True)).flatten()
+        start = stop
+    return scaled

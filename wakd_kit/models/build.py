@@ -1,0 +1,204 @@
+"""timm models by name behind one Tap, their weights, and what BatchNorm does when parameters are averaged."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..names import did_you_mean
+from .tails import Deployed
+from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
+from .weights import check_normalisation, find, from_file, provenance_of_file
+from .zoo import SMALL
+
+__all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
+__all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
+
+BATCHNORM_POLICIES = ("frozen", "recalibrate", "average", "last")
+
+
+def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None = None, **settings) -> nn.Module:
+    """A tap as it is; a bare timm model in a ``Tap``; any other module, which should return logits, in a ``LogitsTap``.
+
+    With ``read``, any module in an ``Adapter``, to which ``settings`` go.
+    """
+    if read is not None:
+        tap = Adapter(model, read, **settings)
+    elif settings:
+        raise TypeError(
+            f"{' and '.join(settings)} of a module go with read=, the function that reads its outputs; a timm model brings "
+            "its own. Pass as_tap(model, read, ...)."
+        )
+    elif isinstance(model, TAPS) and "_orig_mod" not in dict(getattr(model, "model", model).named_children()):
+        tap = model
+    elif any(isinstance(part, TAPS) for part in layers(model)):
+        raise TypeError(
+            f"{type(model).__name__} wraps a tap, or its model: parameters would be called otherwise, and a tap's outputs do "
+            "not pass. Hand over the tap itself; to compile it, call tap.compile()."
+        )
+    elif all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
+        tap = Tap(model, {"name": type(model).__name__})
+    else:
+        tap = LogitsTap(model)
+    return tap
+
+
+TAPS = (Tap, LogitsTap, Adapter, Deployed)
+
+
+def build_model(
+    name: str,
+    classes: int | Sequence[str],
+    *,
+    pretrained: bool = False,
+    weights: str | os.PathLike | None = None,
+    seed: int | None = None,
+    deployed: dict | None = None,
+    **settings,
+) -> Tap | Deployed:
+    """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
+
+    classes     number of classes, or their names
+    pretrained  start from weights that ship with the kit (``wakd list weights``), else from a file of this name in the
+                folder ``$WAKD_WEIGHTS``, else from timm's hub; ``spec["started_from"]`` says which
+    weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
+                Every tensor has to fit, but for the classifier: one for another number of classes is replaced
+    seed        initialise from this seed and leave the global random state alone; default: draw from the global state
+    deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.models.tails``
+    settings    go to ``timm.create_model`` as they are, but for ``input_size``, the side in pixels that images are resized
+                to before the model sees them; default is what the model is fixed to, or else as they come
+
+    Raises ``ValueError`` for an unknown name, settings the model does not take or weights that do not fit it,
+    ``FileNotFoundError`` for missing weights, ``ConnectionError`` when the hub cannot be reached: after its retries,
+    nearly a minute, or at once under ``HF_HUB_OFFLINE=1``.
+
+    >>> student = wk.build_model("resnet10t_w16", classes=7, seed=0)
+    >>> student(torch.zeros(2, 3, 32, 32)).logits.shape
+    torch.Size([2, 7])
+    """
+    count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
+    if count < 2:
+        raise ValueError(f"A classifier needs at least two classes; got {count}.")
+    small, _, tag = name.partition(".")
+    timm_name, defaults = SMALL.get(small, (name, {}))
+    if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
+        raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
+    found = from_file(weights) if weights is not None else find(name) if pretrained else None
+    with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(seed)
+        for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
+        model = _create(name, timm_name, count, pretrained, found and found.file, for_timm)
+        spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
+        if weights is not None:
+            spec["weights"] = str(weights)
+        if found or pretrained:
+            spec["started_from"] = found.origin if found else "timm's hub"
+        if found and found.size:
+            spec["pretrained_size"] = found.size
+        tap = Tap(model, spec)
+        if found:
+            check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
+            mark(tap, provenance_of_file(found.file))
+        return tap if deployed is None else Deployed(tap, deployed)
+
+
+def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path | None, settings: dict) -> nn.Module:
+    try:
+        if file is None:
+            return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
+        # built for the classes of the file, so that every tensor of it must find its place; then fitted to ours
+        state = _read_weights(file)
+        stored = _classes_in(state, timm_name)
+        overlay = {"state_dict": state, "num_classes": stored, "label_offset": 0}
+        model = timm.create_model(
+            timm_name, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay, **settings
+        )
+        model.pretrained_cfg.pop("state_dict")
+        if stored != count:
+            model.reset_classifier(count)
+        return model
+    except TypeError as error:
+        raise ValueError(f"{name} does not take these settings {sorted(settings)}: {error}") from error
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}") from error
+    except OSError as error:
+        if not pretrained or file is not None:
+            raise
+        raise ConnectionError(
+            f"Could not fetch pretrained weights of {name} ({type(error).__name__}). Download them on a connected "
+            f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
+        ) from error
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        state = timm.models.load_state_dict(str(file), weights_only=True)
+        tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
+        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}).") from error
+    if not tensors:
+        raise ValueError(f"{file} holds no tensors.")
+    own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
+    return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
+
+
+def _classes_in(state: dict[str, Tensor], timm_name: str) -> int:
+    """How many classes the classifier in these weights has, 0 when there is none."""
+    classifier = timm.models.get_pretrained_cfg(timm_name).classifier
+    first = classifier if isinstance(classifier, str) else next(iter(classifier or ()), "")
+    return len(state[f"{first}.weight"]) if f"{first}.weight" in state else 0
+
+
+def batchnorms(model: nn.Module) -> list[nn.Module]:
+    """Every BatchNorm layer that keeps running statistics (timm's fused variants included)."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kinds) and m.track_running_stats]
+
+
+def training_mode(model: nn.Module, policy: str) -> None:
+    """``model.train()``, with BatchNorm kept in eval when the policy is ``frozen`` (as SWAD and WAKD do)."""
+    model.train()
+    if policy == "frozen":
+        for layer in batchnorms(model):
+            layer.eval()
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Set BatchNorm running statistics to those of the given batches of images, in place; returns the model.
+
+    Averaged parameters see activations that none of the averaged networks saw, so nobody's statistics fit them
+    (Izmailov et al. 2018, section 3.2). The new ones are plain means over the batches of each batch's mean and unbiased
+    variance, so batches weigh alike and the variance between their means is left out. Everything else stays in eval:
+    dropout and stochastic depth do not disturb them. A model without BatchNorm is returned as it came.
+    """
+    layers = batchnorms(model)
+    if not layers:
+        return model
+    momenta = [layer.momentum for layer in layers]
+    seen = 0
+    try:
+        with in_eval(model):
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # torch's word for a cumulative mean
+                layer.train()
+            for images in batches:
+                model(images, maps=False)
+                seen += len(images)
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+    if not seen:
+        raise ValueError("BatchNorm recalibration needs source images; got none.")
+    return model

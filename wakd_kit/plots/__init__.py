@@ -1,0 +1,1 @@
+"""Figures: recorded runs in, (figure, alternative text) out. Nothing is evaluated here."""

@@ -1,0 +1,203 @@
+"""The pages of a study that no notebook makes: one per unseen domain, the PDF, and one page over all studies.
+
+reports/index.html                 all studies that were rendered, newest first
+reports/<study>/index.html         03_compare, rendered, with links to all that belongs to the study
+reports/<study>/index.pdf          the same in print, where there is a Chromium
+reports/<study>/targets/*.html     one per unseen domain
+reports/<study>/study.json         what the page over all studies says of this one
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import quote
+
+from ..files import json_or_nothing, write_text
+from ..plots import many_runs as study_figures
+from ..results import differences as comparison
+from ..results.collect import Recorded, collect
+from . import execute as notebook
+from . import render as report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+RECORD = {"title": str, "about": str, "runs": str, "holds": str, "rendered": str, "pages": dict, "tables": dict}
+
+Notebooks = Mapping[tuple[str, int], Mapping[str, str]]
+
+
+class NoPdf(RuntimeError):
+    """A page that could not be printed; the message says why, and what to do instead."""
+
+
+def publish(
+    executed: Path,
+    out: Path,
+    *,
+    title: str,
+    notebooks: Notebooks,
+    also: Mapping[str, str] = MappingProxyType({}),
+    missing: Mapping[str, str] = MappingProxyType({}),
+    listed: bool = False,
+    parameters: Mapping[str, object] | None = None,
+) -> str:
+    """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
+
+    executed   the 03_compare that was executed for the study, whose parameters name its runs
+    notebooks  {(target, seed): {name: address below out}} of the pages of its other notebooks
+    also       {name: address below out} of those over all runs
+    missing    {name: why} of notebooks that failed, or waited for one that did; the page says so before anything else
+    parameters to show, default those it ran with
+    listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
+    """
+    given = notebook.recorded_parameters(executed)
+    study = collect(given["runs"], only=given["only"], strategies=given["strategies"])
+    targets = {target: f"targets/{target}.html" for target in study.targets}
+    above = {"All studies": "../index.html"} if listed else {}
+    links = {
+        "unseen domains": targets,
+        "tables as csv": {file.stem: file.name for file in sorted(out.glob("*.csv"))},
+        "tables as LaTeX (booktabs)": {file.stem: file.name for file in sorted(out.glob("*.tex"))},
+        **({"over all runs": also} if also else {}),
+        **{f"{target}, seed {seed}": pages for (target, seed), pages in notebooks.items()},
+    }
+    shown = {"title": title, "links": links, "notice": gaps(missing), "parameters": parameters}
+    index = report.render(executed, out / "index.html", nav=above | targets, **shown)
+    try:
+        printed = pdf(index)
+    except NoPdf as problem:
+        files, said = {}, str(problem)
+    else:
+        files, said = {"PDF": printed.name}, f"in print: {printed}"
+        report.render(executed, index, nav=above | files | targets, **shown)
+    for target, address in targets.items():
+        others = {title: "../index.html"} | {other: f"{other}.html" for other in study.targets if other != target}
+        own = {f"seed {s}": {n: f"../{a}" for n, a in p.items()} for (t, s), p in notebooks.items() if t == target}
+        target_page(study, target, out / address, title=title, given=given, nav=others, links=own)
+    record = {
+        "title": title,
+        "about": given["about"],
+        "runs": study.about(),
+        "holds": holds(study, notebooks) + (f" {len(missing)} notebooks are missing." if missing else ""),
+        "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "pages": {"report": "index.html", **files, **targets},
+        "tables": links["tables as csv"],
+    }
+    write_text(out / "study.json", json.dumps(record, ensure_ascii=False, indent=1))
+    return said
+
+
+def gaps(missing: Mapping[str, str]) -> str:
+    """What a page does not show, and why, as HTML: those with the same reason in a line; empty when nothing is missing."""
+    if not missing:
+        return ""
+    why: dict[str, list[str]] = {}
+    for name, said in missing.items():
+        why.setdefault(said, []).append(name)
+    lines = [f"{', '.join(names)}: {said}" for said, names in why.items()]
+    total = f"Not in this report: {len(missing)} notebook{'s' * (len(missing) > 1)}."
+    return report.text_html(total) + report.text_html(*lines)
+
+
+def holds(study: Recorded, notebooks: Notebooks) -> str:
+    """One sentence: which strategies were compared, and what was drawn of how many runs."""
+    strategies = study.scores.loc[~study.scores["deployed"], "strategy"].unique()
+    landscapes = sum(name.startswith("landscape") for pages in notebooks.values() for name in pages)
+    drawn = {"window maps": len(study.mapped()), "landscapes": landscapes}
+    return f"Strategies: {', '.join(strategies)}." + "".join(f" {n} {what}." for what, n in drawn.items() if n)
+
+
+def target_page(
+    study: Recorded, target: str, page: Path, *, title: str, given: Mapping, nav: Mapping, links: Mapping
+) -> Path:
+    """Write what a study shows on one unseen domain: every seed, differences paired by seed, windows, its notebooks."""
+    part = Recorded([run for run in study.runs if run.settings["split"]["target"] == target], study.labels)
+    gains = comparison.paired(part.scores, part.contrasts(given["baseline"], given["reference"]))
+    drawn, alt = study_figures.picks(part.picks(), steps=part.steps)
+    seeds = f"{len(part.seeds)} seed{'s' * (len(part.seeds) > 1)}"
+    parts = [
+        report.text_html(part.about()),
+        report.text_html(
+            "One domain is one data set: what holds on it may not hold on the next. "
+            f"All {len(study.targets)} are judged together in the report."
+        ),
+        "<h2>Every seed</h2>",
+        report.table_html(
+            comparison.by_seed(part.scores),
+            caption=f"Accuracy in % on {target}, the domain left out; mean and sd over {seeds}. ECE: expected calibration "
+            "error there in % (15 bins), mean over seeds. Source: accuracy on source validation, mean over its domains and "
+            f"seeds. A dash: no window was found. {part.selection()}",
+        ),
+    ]
+    if len(gains):
+        differences = comparison.rounded(gains).drop(columns="95 % t, target means")
+        caption = (
+            f"Differences in accuracy on {target} in points, paired by seed, with 95 % intervals (t; bootstrap of seeds); p "
+            f"is of the t test, Holm's correction is for all rows. {comparison.DASH} {part.selection()}"
+        )
+        parts += ["<h2>Paired differences</h2>", report.table_html(differences, caption=caption)]
+    parts += ["<h2>What each strategy picked</h2>", report.figure_html(drawn, alt)]
+    heading = f"{title}{'' if title.endswith(('.', '?', '!')) else ':'} {target} left out"
+    return report.write_page(page, *parts, title=heading, nav=nav, links=links)
+
+
+def overview(folder: str | os.PathLike) -> Path:
+    """Write ``folder/index.html``, over every study below it that was published, newest first; returns the page.
+
+    One whose study.json this version cannot read is named, and nothing else is said of it.
+    """
+    folder, found, unread = Path(folder), {}, []
+    for file in sorted(folder.glob("*/study.json")):
+        record = json_or_nothing(file)
+        if all(isinstance(record.get(key), kind) for key, kind in RECORD.items()):
+            found[file.parent.name] = record
+        else:
+            unread.append(
+                f"{file.relative_to(folder)} is not of this version of wakd_kit: run the study again to list it."
+            )
+    parts = [report.text_html(*unread)] if unread else []
+    for name, study in sorted(found.items(), key=lambda item: item[1]["rendered"], reverse=True):
+        there = {group: {n: f"{name}/{to}" for n, to in study[group].items()} for group in ("pages", "tables")}
+        parts += [
+            f'<h2><a href="{escape(quote(f"{name}/index.html"))}">{escape(study["title"])}</a></h2>',
+            report.text_html(study["about"]) if study["about"] else "",
+            report.text_html(f"{study['runs']} {study['holds']} Rendered {study['rendered']}."),
+            report.links_html(there),
+        ]
+    return report.write_page(folder / "index.html", *parts, title="Studies")
+
+
+def pdf(page: Path) -> Path:
+    """Print a page on A4 beside it, ``<page>.pdf``, by a headless Chromium; returns the PDF.
+
+    Raises ``NoPdf`` where there is no Chromium, or when it prints nothing within two minutes. An older PDF is gone then.
+    """
+    out = page.with_suffix(".pdf")
+    out.unlink(missing_ok=True)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise NoPdf(f"no PDF: no Chromium on this machine. Open {page} in a browser and print it.")
+    flags = ["--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-pdf-header-footer"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        flags.append("--no-sandbox")  # Chromium refuses to start otherwise, for root
+    with tempfile.TemporaryDirectory(prefix="wakd-", ignore_cleanup_errors=True) as profile:  # its children may linger
+        flags += [f"--user-data-dir={profile}", f"--print-to-pdf={out}"]
+        try:
+            done = subprocess.run(
+                [browser, *flags, page.resolve().as_uri()], capture_output=True, text=True, timeout=120
+            )
+        except subprocess.TimeoutExpired:
+            raise NoPdf(f"no PDF: {browser} did not print {page} within two minutes.") from None
+    if not out.is_file():
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise NoPdf(f"no PDF: {browser} printed nothing ({reason}). Open {page} in a browser and print it.")
+    return out

@@ -1,0 +1,251 @@
+"""What each shipped notebook accepts: one frozen dataclass each, and the check of plain values against it.
+
+``execute.execute`` checks names, types and choices before a kernel starts, and the notebook's second cell does the same,
+so a plain ``papermill -p`` or an edited cell is checked as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated
+
+from ..averaging import labels_of
+from ..checks import make, parse
+from ..names import ParameterError, Registry, UnknownName, at_least, did_you_mean, whole
+from ..runs.settings import FITS, NAMES, Settings
+
+__all__ = ["ParameterError", "describe", "make", "notebook_parameters", "parameters", "parse", "plain"]
+
+descriptions = Registry("notebook")
+
+
+def notebook_parameters(stem: str) -> Callable[[type], type]:
+    """Decorator: this dataclass describes the parameters of the notebook called ``stem``. Returns it unchanged."""
+    return descriptions.register(name=stem)
+
+
+def describe(which: str | Path) -> type:
+    """The dataclass that describes a notebook, by its name or file. Raises ``UnknownName`` when nothing does."""
+    return descriptions.get(Path(which).stem)
+
+
+def parameters(which: str | type, namespace: Mapping[str, object]):
+    """The checked parameters of the running notebook: ``p = parameters("02_distill", globals())`` in its second cell."""
+    cls = which if isinstance(which, type) else describe(which)
+    return make(cls, {f.name: namespace[f.name] for f in fields(cls) if f.name in namespace})
+
+
+def plain(instance) -> dict[str, object]:
+    """The fields of a dataclass as JSON values, which is how papermill should get them."""
+    return json.loads(json.dumps(asdict(instance)))
+
+
+@functools.cache  # a plan of a thousand jobs lists the same few
+def _try_objectives(listed: str) -> None:
+    from ..objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
+
+    combine(json.loads(listed))
+
+
+STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What 01 and 02 share: the split, and settings of ``train`` under their own names."""
+
+    benchmark: str = "digits"
+    image_size: Annotated[int, whole(1)] | None = None
+    target: str = "sketch"
+    seed: FITS.seed = 0
+    model: str = "resnet10t_w16"
+    model_settings: dict = field(default_factory=dict)
+    pretrained: bool = False
+    weights: str | None = None
+    objectives: list | str = field(default_factory=lambda: [{"name": "ce"}])
+    steps: FITS.steps = 600
+    segment_length: FITS.segment_length = 30
+    batch_size: FITS.batch_size = Settings.batch_size
+    learning_rate: FITS.learning_rate = 0.01
+    optimiser: FITS.optimiser = Settings.optimiser
+    weight_decay: FITS.weight_decay = Settings.weight_decay
+    schedule: FITS.schedule = Settings.schedule
+    warmup: FITS.warmup = Settings.warmup
+    sampling: FITS.sampling = Settings.sampling
+    batchnorm: FITS.batchnorm = Settings.batchnorm
+    precision: FITS.precision = Settings.precision
+    storage: FITS.storage = Settings.storage
+    most_stored: FITS.most_stored = Settings.most_stored
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
+    save_to: str = "../runs/explore/teacher"
+
+    def __post_init__(self):
+        try:
+            _try_objectives(json.dumps(self.objectives))
+            labels_of(self.strategies)
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(str(error)) from error
+        self.settings()
+
+    def data(self) -> dict:
+        """Keyword arguments of ``load_domains``."""
+        return {} if self.image_size is None else {"size": self.image_size}
+
+    def student(self) -> dict:
+        """Keyword arguments of ``build_model``."""
+        return {"pretrained": self.pretrained, "weights": self.weights, "seed": self.seed, **self.model_settings}
+
+    def settings(self) -> Settings:
+        """What ``train`` will make of them; views are the benchmark's own, and objectives as they are listed here."""
+        listed = self.objectives if isinstance(self.objectives, list) else [self.objectives]
+        return make(Settings, self._named() | {"objectives": listed})
+
+    def training(self) -> dict:
+        """Keyword arguments of ``train``; a killed notebook run again continues its recording."""
+        return self._named() | {"save_to": self.save_to, "resume": True}
+
+    def _named(self) -> dict:
+        return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": self.strategies}
+
+
+@notebook_parameters("01_train_teacher")
+@dataclass(frozen=True)
+class TrainTeacher(Training):
+    """01: trains a teacher on the source domains and deploys one average of it."""
+
+    model: str = "resnet18_w16"
+    deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            labels_of([self.deploy])
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(f"deploy: {error}") from error
+
+
+@dataclass(frozen=True)
+class Student(Training):
+    """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/."""
+
+    objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
+    strategies: list = field(default_factory=lambda: ["wakd", "swad"])
+    teacher: str | None = None
+    save_to: str = ""
+
+
+@notebook_parameters("02_distill")
+@dataclass(frozen=True)
+class Distill(Student):
+    """02: trains one student, averages its trajectory by every strategy, and scores them on every domain."""
+
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
+    teacher: str | None = "../runs/explore/teacher"
+    save_to: str = "../runs/explore/student"
+    window_map_grid: Annotated[int, at_least(0)] = 8
+    baseline: str = "last"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.baseline not in labels_of(self.strategies):
+            raise ParameterError(did_you_mean("baseline", self.baseline, labels_of(self.strategies)))
+
+
+@notebook_parameters("03_compare")
+@dataclass(frozen=True)
+class Compare:
+    """03: everything recorded under one folder, all targets and seeds, in tables with intervals."""
+
+    about: str = ""
+    runs: str = "../runs/explore"
+    only: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    reference: str | dict = ""
+    tables: str = "../runs/explore/tables"
+
+
+@notebook_parameters("05_objectives")
+@dataclass(frozen=True)
+class Objectives:
+    """05: one teacher per split and a student per objective, recorded by ``wakd report objectives``; each student before and
+    after averaging."""
+
+    about: str = ""
+    runs: str = "../runs/objectives"
+    only: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    average: str = "WAKD"
+    reference: str = "KD"
+    tables: str = "../runs/objectives/tables"
+
+    def __post_init__(self):
+        if self.average == self.baseline:
+            raise ParameterError(f"average and baseline are two labels; both are {self.average!r}.")
+
+
+@notebook_parameters("06_when_averaging_helps")
+@dataclass(frozen=True)
+class When:
+    """06: a grid of students, recorded by ``wakd report when_it_helps``: what averaging gains in every cell, and why."""
+
+    about: str = ""
+    runs: str = "../runs/when_it_helps"
+    only: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    averages: list[str] = field(default_factory=lambda: ["WAKD", "SWAD", "EMA"])
+    tables: str = "../runs/when_it_helps/tables"
+
+    def __post_init__(self):
+        if not self.averages or self.baseline in self.averages:
+            raise ParameterError(f"averages are labels other than the baseline {self.baseline!r}; got {self.averages}.")
+
+
+@notebook_parameters("04_landscape")
+@dataclass(frozen=True)
+class Landscape:
+    """04: the loss around one recorded run: a plane, lines, flatness and, where asked for, curvature."""
+
+    run: str = "../runs/explore/student"
+    strategies: list = field(default_factory=list)
+    baseline: str = "last"
+    average: str = ""
+    corners: list = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    size: Annotated[int, at_least(2)] = 25
+    margin: Annotated[float, at_least(0)] = 0.4
+    radii: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    directions: Annotated[int, at_least(2)] = 10
+    filter_normalised: bool = False
+    curvature_images: Annotated[int, at_least(0)] = 0
+    figures: str = ""
+
+    def __post_init__(self):
+        if not self.radii or not all(0 < radius < math.inf for radius in self.radii):
+            raise ParameterError(f"radii are distances above 0, at least one; got {self.radii}.")
+        if len(self.corners) not in (0, 3) or not all(type(corner) in (str, int) for corner in self.corners):
+            raise ParameterError(f"corners are three of labels, steps and 'initial', or none; got {self.corners}.")
+        if len(set(self.corners)) < len(self.corners):
+            raise ParameterError(f"corners are three different points, which span a plane; got {self.corners}.")
+        try:
+            labels = [s for s in self.strategies if isinstance(s, str)]
+            labels += labels_of([s for s in self.strategies if not isinstance(s, str)])
+        except (ValueError, UnknownName) as error:
+            raise ParameterError(str(error)) from error
+        for name in (self.baseline, self.average or self.baseline, *self.corners):
+            if labels and isinstance(name, str) and name not in (*labels, "initial"):
+                raise ParameterError(did_you_mean("label", name, labels))
+
+
+@notebook_parameters("10_explore_averaging")
+@dataclass(frozen=True)
+class ExploreAveraging:
+    """10: any recorded run, to try windows and strategies on by hand."""
+
+    runs: str = "../runs"
+    window_map_grid: Annotated[int, at_least(1)] = 20

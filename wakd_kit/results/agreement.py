@@ -1,0 +1,159 @@
+"""Beyond accuracy: calibration, agreement with the teacher and churn between seeds, from what averages predicted.
+
+    found = predictions(study, ["last", "wakd"])     # evaluates what is not kept yet
+    reliability(found), agreement(found), churn(found)
+
+The unseen domain and source validation are never mixed: every table says ``role``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from ..averaging import Coefficients
+from ..evaluation.predictions import Predicted, keep, kept
+from ..evaluation.scores import measured
+from ..runs.record import RunProblem, measuring
+from ..runs.run import Run
+from .collect import DEPLOYED, Recorded
+from .differences import summary
+
+
+@dataclass(frozen=True)
+class Found:
+    """What averages of one run predicted, ``by_strategy[strategy][domain]``, and what it deploys as a teacher, if it is one."""
+
+    run: Run
+    by_strategy: dict[str, dict[str, Predicted]]
+    deployed: dict[str, Predicted] | None = None
+
+    @property
+    def target(self) -> str:
+        return self.run.settings["split"]["target"]
+
+    @property
+    def seed(self) -> int:
+        return self.run.settings["split"]["seed"]
+
+
+def predictions(study: Recorded, strategies: Sequence[str]) -> list[Found]:
+    """What these strategies' averages predicted in every run of a study, and what teachers deploy.
+
+    Averages whose predictions are not kept yet are evaluated now, once. A strategy that found no window in a run is
+    missing there.
+    """
+    found = []
+    for run in study.runs:
+        teaches = run.name == "teacher"
+        by_strategy = of_run(run, [*strategies, DEPLOYED] if teaches else strategies)
+        deployed = by_strategy.get(DEPLOYED) if teaches else None
+        compared = {label: found_by for label, found_by in by_strategy.items() if label in strategies}
+        found.append(Found(run, compared, deployed))
+    return found
+
+
+def of_run(run: Run, strategies: Sequence[str]) -> dict[str, dict[str, Predicted]]:
+    """``{strategy: {domain: Predicted}}`` of one run, as kept with it; what is missing is evaluated and kept."""
+    known, chosen = kept(run), run.choices
+    missing = [s for s in strategies if s not in known and isinstance(chosen.get(s), Coefficients)]
+    fresh: dict[str, dict[str, Predicted]] = {}
+    if missing:
+        fresh = measured(run, {s: chosen[s] for s in missing})
+        with measuring(run.folder):
+            keep(run, fresh)
+    return {s: by_domain for s, by_domain in (known | fresh).items() if s in strategies}
+
+
+def reliability(found: Sequence[Found], *, bins: int = 15) -> pd.DataFrame:
+    """Confidence and accuracy in equal-width bins of confidence, over all images of all runs of a student and strategy.
+
+    ``student, strategy, role, low, high, n, confidence, accuracy`` (fractions), empty bins left out: what a reliability
+    diagram shows (Guo et al. 2017, arXiv 1706.04599, section 2; bins are (0, 1/15], (1/15, 2/15], ...).
+    """
+    pooled: dict[tuple, list[Predicted]] = {}
+    for one in found:
+        for strategy, by_domain in one.by_strategy.items():
+            for p in by_domain.values():
+                pooled.setdefault((one.run.name, strategy, p.role), []).append(p)
+    rows = []
+    for (student, strategy, role), parts in pooled.items():
+        confidence, correct = (np.concatenate([getattr(p, n) for p in parts]) for n in ("confidence", "correct"))
+        bin_of = np.clip(np.ceil(confidence.astype(float) * bins), 1, bins) - 1
+        for b in np.unique(bin_of):
+            inside = bin_of == b
+            row = {"student": student, "strategy": strategy, "role": role, "low": b / bins, "high": (b + 1) / bins}
+            row |= {"n": int(inside.sum()), "confidence": confidence[inside].mean(), "accuracy": correct[inside].mean()}
+            rows.append(row)
+    columns = ["student", "strategy", "role", "low", "high", "n", "confidence", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agreement(found: Sequence[Found]) -> pd.DataFrame:
+    """How often a student predicts the class that its teacher's deployed average predicts, right or wrong, per domain.
+
+    ``student, strategy, target, seed, domain, role, agreement`` (fraction) and ``n`` images. Average top-1 agreement,
+    which Stanton et al. (2021, arXiv 2106.05945, section 3) call fidelity. A student is compared with the teacher
+    of its target and seed in the study, also where it did not learn from it: that is the level to beat. Empty without one.
+    """
+    teachers = {(one.target, one.seed): one for one in found if one.deployed}
+    rows = []
+    for one in found:
+        teacher = teachers.get((one.target, one.seed))
+        if teacher is None or teacher is one:
+            continue
+        _refuse_other_images(one, teacher, keys=("fingerprint", "validation"))
+        for strategy, by_domain in one.by_strategy.items():
+            for domain, p in by_domain.items():
+                same = p.classes == teacher.deployed[domain].classes
+                row = {"student": one.run.name, "strategy": strategy, "target": one.target, "seed": one.seed}
+                rows.append(row | {"domain": domain, "role": p.role, "agreement": same.mean(), "n": len(same)})
+    columns = ["student", "strategy", "target", "seed", "domain", "role", "agreement", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def churn(found: Sequence[Found]) -> pd.DataFrame:
+    """How often two seeds of one student predict different classes for the same image of the unseen domain.
+
+    ``student, strategy, target, seed, role, churn`` (fraction), a row per pair of seeds ("0 and 1"), and ``n`` images.
+    Milani Fard et al. 2016 (NeurIPS). Seeds validate on different source images, so there is none for source domains.
+    """
+    rows = []
+    for first, second in combinations(found, 2):
+        if first.run.name != second.run.name or first.target != second.target:
+            continue
+        _refuse_other_images(first, second, keys=("fingerprint",))
+        for strategy in [s for s in first.by_strategy if s in second.by_strategy]:
+            differ = np.not_equal(*(one.by_strategy[strategy][one.target].classes for one in (first, second)))
+            row = {"student": first.run.name, "strategy": strategy, "target": first.target, "role": "target"}
+            rows.append(row | {"seed": f"{first.seed} and {second.seed}", "churn": differ.mean(), "n": len(differ)})
+    return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "role", "churn", "n"])
+
+
+def _refuse_other_images(first: Found, second: Found, *, keys: Sequence[str]) -> None:
+    for key in keys:
+        here, there = (one.run.settings["split"][key] for one in (first, second))
+        if here != there:
+            raise RunProblem(
+                f"{second.run.folder} has {'other images' if key == 'fingerprint' else f'{key} {there}'} than "
+                f"{first.run.folder}; compare such runs apart."
+            )
+
+
+def printed(long: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """``agreement``, ``churn`` or a study's ``scores`` (measure "ece") for reading, in per cent.
+
+    ``student, strategy``, a column per unseen domain (mean over seeds), their ``mean``, its ``sd`` over seeds (of churn:
+    over pairs of seeds), ``n`` runs (pairs), and ``source``, the mean over source validation parts where there are any.
+    """
+    if not len(long):
+        return pd.DataFrame(columns=["student", "strategy", "mean", "sd", "n"])
+    wide = summary(long, measure).drop(columns=["se", "missing"])
+    source = long[long["role"] == "source"].groupby(["student", "strategy"])[measure].mean()
+    if len(source):
+        wide["source"] = [100 * source[row.student, row.strategy] for row in wide.itertuples()]
+    return wide

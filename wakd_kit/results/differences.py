@@ -1,0 +1,382 @@
+"""Tables over many runs: means with spread, paired differences with intervals, mean ranks, and what they say in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..statistics import DASH, FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
+from .collect import DEPLOYED, Recorded, collect
+
+__all__ = [
+    "DASH",
+    "DEPLOYED",
+    "Recorded",
+    "answer",
+    "answers",
+    "brackets",
+    "by_seed",
+    "collapsed",
+    "collect",
+    "columns_of",
+    "findings",
+    "grid",
+    "interval",
+    "on_unseen",
+    "one_run",
+    "paired",
+    "probability",
+    "ranks",
+    "rounded",
+    "summary",
+    "verdict",
+]
+
+
+def columns_of(domains: Sequence[str]) -> dict[str, str]:
+    """The column of each domain in a table that has others: its name, or "domain mean" for one that is called ``mean``."""
+    own = r"(domain )*(student|strategy|picked|mean|sd|se|n|missing|source)"
+    return {domain: f"domain {domain}" if re.fullmatch(own, domain) else domain for domain in domains}
+
+
+def grid(scores: pd.DataFrame, role: str = "target") -> float:
+    """The step of the grid that accuracies lie on, in points: 100 / images, at its widest; 0 where ``n`` is not told."""
+    if "n" not in scores:
+        return 0.0
+    runs = scores[scores["role"] == role].groupby(["student", "strategy", "target", "seed"])
+    return 100 / runs["n"].sum().min() if len(runs) else 0.0
+
+
+def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
+    """A fraction measured on unseen domains (``accuracy``, ``ece``, ...) per student and strategy, in per cent.
+
+    scores  long: ``student, strategy, target, seed, role`` and the measure. One column per target (mean over seeds), called
+    as ``columns_of`` says; ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
+    standard error, sd / sqrt(seeds), as in DomainBed's tables (Gulrajani and Lopez-Paz 2021, which divide by n, not n - 1,
+    under the root of sd); ``n`` runs. A strategy that found no window in some run, or was not evaluated on it, has no mean:
+    a mean over the rest would not be comparable. ``missing`` counts the runs of its student without a score.
+    """
+    unseen = on_unseen(scores)
+    rows = []
+    for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
+        by_target = 100 * part.pivot(index="seed", columns="target", values=measure)
+        of_student = unseen[unseen["student"] == student]
+        by_target = by_target.reindex(
+            index=sorted(of_student["seed"].unique()), columns=sorted(unseen["target"].unique())
+        )
+        average = by_target.mean(axis=1, skipna=False)
+        sd = average.std(ddof=1, skipna=False)
+        rows.append(
+            {
+                "student": student,
+                "strategy": strategy,
+                **by_target.mean(skipna=False).rename(columns_of(by_target)).to_dict(),
+                "mean": average.mean(skipna=False),
+                "sd": sd,
+                "se": sd / np.sqrt(len(average)),
+                "n": int(by_target.notna().sum().sum()),
+                "missing": int(by_target.isna().sum().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores on one unseen domain, seed by seed, in per cent: ``student, strategy``, a column per seed, their ``mean`` and
+    ``sd``, ``ece`` there and accuracy on ``source`` validation, both means over seeds. NaN where no window was found."""
+    unseen, rows = on_unseen(scores), []
+    sources = scores[scores["role"] == "source"].groupby(["student", "strategy"])["accuracy"]
+    source = 100 * sources.agg(lambda values: values.mean(skipna=False))
+    for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
+        accuracy = 100 * part.set_index("seed")["accuracy"].reindex(sorted(unseen["seed"].unique()))
+        rows.append(
+            {
+                "student": student,
+                "strategy": strategy,
+                **{f"seed {seed}": value for seed, value in accuracy.items()},
+                "mean": accuracy.mean(skipna=False),
+                "sd": accuracy.std(ddof=1, skipna=False),
+                "ECE": 100 * part["ece"].mean(skipna=False),
+                "source": source[student, strategy],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def on_unseen(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows on the unseen domain. Raises ``ValueError`` when two of them claim the same student, target and seed."""
+    unseen = scores[scores["role"] == "target"]
+    key = ["student", "strategy", "target", "seed"]
+    twice = unseen[unseen.duplicated(key)]
+    if len(twice):
+        first = ", ".join(f"{name} {value}" for name, value in twice[key].iloc[0].items())
+        raise ValueError(f"Two scores of {first}: runs that differ otherwise need student names that tell them apart.")
+    return unseen
+
+
+def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tuple[str, str]]]) -> pd.DataFrame:
+    """Differences in accuracy on the unseen domain, in points, paired by target and seed.
+
+    contrasts  ((student, strategy), (student, strategy)): the first minus the second
+
+    ``label``; ``student`` whose strategies they are, "" between two; ``mean``; ``low, high``: the 95 % t interval over all
+    ``n`` target x seed pairs; ``boot_low, boot_high``: the bootstrap's, targets resampled and seeds within them
+    (``statistics.bootstrap_interval``); ``p`` of the t test over all pairs and ``p_holm`` with Holm's correction over the
+    rows of this table; ``missing``: targets and seeds left out for want of a score on both sides (no window found, say);
+    ``better``: pairs above zero; ``pairs``: all of them. Pairs share targets, so ``target_low, target_high`` is the t
+    interval over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not
+    in the list. Intervals and p are NaN for fewer than ``statistics.FEWEST`` values, and allow for the grid of accuracies.
+    """
+    unseen, step = on_unseen(scores), grid(scores)
+    unseen = unseen.set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
+    known = unseen.index.droplevel(["target", "seed"]).unique()
+    rows = []
+    for first, second in contrasts:
+        for side in (first, second):
+            if side not in known:
+                raise ValueError(f"No scores of {' '.join(side)}; there are {', '.join(' '.join(k) for k in known)}.")
+        both = 100 * (unseen[first] - unseen[second])
+        pairs = both.dropna()
+        targets = [part.to_numpy() for _, part in pairs.groupby("target")]
+        low, high = interval(pairs, step=step)
+        target_low, target_high = interval([part.mean() for part in targets], step=step)
+        boot_low, boot_high = bootstrap_interval(targets)
+        rows.append(
+            {
+                "label": _label(first, second),
+                "student": first[0] if first[0] == second[0] else "",
+                "mean": pairs.mean(),
+                "low": low,
+                "high": high,
+                "boot_low": boot_low,
+                "boot_high": boot_high,
+                "p": p_value(pairs, step=step),
+                "n": len(pairs),
+                "missing": len(both) - len(pairs),
+                "better": int((pairs > 0).sum()),
+                "targets": len(targets),
+                "target_low": target_low,
+                "target_high": target_high,
+                "pairs": pairs.to_numpy(),
+            }
+        )
+    table = pd.DataFrame(rows, columns=list(_DIFFERENCE))
+    return table.assign(p_holm=holm(table["p"]))
+
+
+MANY = 20
+_DIFFERENCE = (
+    *(
+        "label",
+        "student",
+        "mean",
+        "low",
+        "high",
+        "boot_low",
+        "boot_high",
+        "p",
+        "p_holm",
+        "n",
+        "missing",
+        "better",
+        "targets",
+    ),
+    *("target_low", "target_high", "pairs"),
+)
+
+
+def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean ranks of the strategies of each student by accuracy on the unseen domain, 1 is best, with Nemenyi's test.
+
+    ``student, strategy, rank``; ``blocks``: targets x seeds that were ranked; ``p``: Friedman's, of strategies that do
+    not differ; ``difference``: two mean ranks this far apart differ at the 5 % level. See ``statistics.rank_methods``;
+    seeds of one target count as blocks of their own, as data sets do there, so p speaks of these targets. A strategy
+    without a score on every run has no rank. Students with fewer than two ranked strategies or two blocks are left out.
+    """
+    rows = []
+    deployed = scores["deployed"] if "deployed" in scores else scores["strategy"] == DEPLOYED
+    for student, part in on_unseen(scores[~deployed]).groupby("student", sort=False):
+        table = part.pivot(index=["target", "seed"], columns="strategy", values="accuracy")[part["strategy"].unique()]
+        whole = table.dropna(axis="columns")
+        if min(whole.shape) < 2:
+            continue
+        found = rank_methods(whole.to_numpy())
+        rank = dict(zip(whole.columns, found.mean))
+        rows += [
+            {
+                "student": student,
+                "strategy": strategy,
+                "rank": rank.get(strategy, float("nan")),
+                "blocks": found.blocks,
+                "p": found.p,
+                "difference": found.difference,
+            }
+            for strategy in table
+        ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
+
+
+def _label(first: tuple[str, str], second: tuple[str, str]) -> str:
+    if first[0] == second[0]:
+        return f"{first[0]}: {first[1]} - {second[1]}"
+    return f"{' '.join(first)} - {' '.join(second)}"
+
+
+def verdict(row: pd.Series) -> str:
+    """One sentence for a row of ``paired``, from its numbers alone. What leaves out zero by itself and does not hold with
+    Holm's correction for all rows of its table is called suggestive."""
+    left_out = f"; {row['missing']} left out for want of a score on both sides" if row["missing"] else ""
+    if row["n"] == 0:
+        return f"{row['label']}: no pair with a score on both sides; nothing can be said."
+    if row["n"] < FEWEST:
+        few = _PAIRS[row["n"]].lower()
+        return f"{row['label']}: {row['mean']:+.1f} points, {few} only{left_out}; nothing can be said."
+    if np.isnan(row["low"]):
+        return f"{row['label']}: {row['mean']:+.1f} points in each of {row['n']} pairs{left_out}; without a spread, nothing can be said."
+    if row["low"] <= 0 <= row["high"]:
+        finding = "not distinguishable from no difference"
+    else:
+        finding = f"{'higher' if row['low'] > 0 else 'lower'} on these domains"
+        if row["p_holm"] >= 0.05:
+            finding = f"suggestive of {finding} (p {row['p_holm']:.3f} with Holm's correction)"
+    over_targets = ""
+    if row["targets"] >= FEWEST:
+        over_targets = f"; over the {row['targets']} target means {brackets(row['target_low'], row['target_high'])}"
+    return (
+        f"{row['label']}: {row['mean']:+.1f} points {brackets(row['low'], row['high'])}, {finding}; "
+        f"better in {row['better']} of {row['n']} target x seed pairs{left_out}{over_targets}."
+    )
+
+
+_PAIRS = {1: "One pair", 2: "Two pairs"}
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
+    sentence on all that cannot be told from none, one on what could not be compared, how many could be told and which
+    of them hold with Holm's correction. Of more than ``MANY`` differences a reader gets the verdicts that hold, and how
+    many there are of the rest, which the table lists."""
+    looked = (table["n"] >= FEWEST) & table["low"].notna()  # the others could not have left out zero
+    told = looked & ((table["low"] > 0) | (table["high"] < 0))
+    hold = looked & (table["p_holm"] < 0.05)
+    held, even, looks = table.loc[hold, "label"], table[looked & ~told], int(looked.sum())
+    many = looks > MANY
+    sentences = [verdict(row) for _, row in table[told & hold if many else told].iterrows()]
+    listed = [f"{r['label']} ({r['mean']:+.1f} {brackets(r['low'], r['high'])})" for _, r in even.iterrows()]
+    of_n = {n: table.loc[table["n"] == n, "label"] for n in range(FEWEST)}
+    for what, labels in (
+        ("Not distinguishable from no difference", [f"{len(even)} of them"] * bool(len(even)) if many else listed),
+        (
+            "The same in every pair, so without a spread nothing can be said",
+            table.loc[~looked & (table["n"] >= FEWEST), "label"],
+        ),
+        *((f"{few} only, so nothing can be said", of_n[n]) for n, few in reversed(_PAIRS.items())),
+        ("No pair with a score on both sides", of_n[0]),
+    ):
+        if len(labels):
+            sentences.append(f"{what}: {', '.join(labels)}.")
+    if many and (more := int((told & ~hold).sum())):
+        by_themselves = "leaves out zero by itself and does" if more == 1 else "leave out zero by themselves and do"
+        sentences.append(
+            f"{more} more {by_themselves} not hold with Holm's correction for all; of {looks} looks about "
+            f"{0.05 * looks:.0f} would where nothing differs."
+        )
+    if looks > 1:
+        sentences.append(
+            f"{looks} differences were looked at; the 95 % intervals are of each one by itself. With Holm's correction "
+            f"for all of them, {len(held)} keep{'s' * (len(held) == 1)} p < 0.05{': ' * bool(len(held))}{', '.join(held)}."
+        )
+    return sentences
+
+
+def collapsed(scores: pd.DataFrame, baseline: str) -> list[str]:
+    """A sentence on each student with runs whose ``baseline`` has less than half of the student's median accuracy on source
+    validation: a training that fell apart, whose scores swamp a mean. None of them is left out anywhere."""
+    source = scores[(scores["role"] == "source") & (scores["strategy"] == baseline)]
+    accuracy = source.groupby(["student", "target", "seed"], sort=False)["accuracy"].mean()
+    sentences = []
+    for student, runs in accuracy.groupby("student", sort=False):
+        fallen = runs[runs < runs.median() / 2]
+        if len(fallen):
+            which = ", ".join(f"{target} seed {seed}" for _, target, seed in fallen.index)
+            sentences.append(
+                f"{student}: {len(fallen)} of {len(runs)} runs fell apart ({which}): {100 * fallen.max():.0f} % or less on source "
+                f"validation at {baseline}, where half of its runs have {100 * runs.median():.0f} % or more. They are in every mean and interval."
+            )
+    return sentences
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
+
+    return pd.DataFrame(
+        {
+            "difference": table["label"],
+            "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
+            "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
+            "95 % bootstrap": [brackets(*ends) for ends in zip(table["boot_low"], table["boot_high"])],
+            "95 % t, target means": [brackets(*ends) for ends in zip(table["target_low"], table["target_high"])],
+            "better": [f"{better} of {n}" if n else "–" for better, n in zip(table["better"], table["n"])],
+            "p": table["p"].map(probability),
+            "p, Holm": table["p_holm"].map(probability),
+        }
+    )
+
+
+def brackets(low: float, high: float) -> str:
+    """An interval as it is printed; a dash where there is none."""
+    return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
+
+
+def probability(p: float) -> str:
+    """A p value as it is printed; a dash where there is none."""
+    return "–" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def one_run(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of ``evaluate`` for readers: strategies by domains in per cent, the unseen one first, and what was picked."""
+    unseen = list(table.loc[table["role"] == "target", "domain"].unique())  # none where no domain was left out
+    wide = 100 * table.pivot(index="strategy", columns="domain", values="accuracy").loc[table["strategy"].unique()]
+    wide = wide[[*unseen, *(d for d in wide if d not in unseen)]]
+    wide = wide.rename(columns=columns_of(wide) | {d: f"{d} (unseen)" for d in unseen})
+    notes = table.drop_duplicates("strategy").set_index("strategy")["note"]
+    return wide.assign(picked=notes).reset_index()
+
+
+def answer(table: pd.DataFrame, label: str) -> str:
+    """One sentence: what one average scores on the unseen domain and on source validation."""
+    part = table[table["strategy"] == label]
+    source = f"{part.loc[part['role'] == 'source', 'accuracy'].mean():.1%} on source validation (mean over domains)"
+    unseen = [
+        f"{r.accuracy:.1%} on the unseen domain {r.domain} ({r.n} images)"
+        for r in part.itertuples()
+        if r.role == "target"
+    ]
+    return f"{label} ({part['note'].iloc[0]}): {', '.join([*unseen, source])}."
+
+
+def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
+    """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
+    unseen = table[table["role"] == "target"].set_index("strategy")
+    base, sentences = unseen.loc[baseline], []
+    for name, row in unseen.iterrows():
+        if np.isnan(row["accuracy"]):
+            sentences.append(f"{name} found no window: {row['note'].split('found no window: ')[-1]}")
+            sentences += [f"So nothing is compared with {baseline}."] * (name == baseline)
+        elif name != baseline:
+            gain = 100 * (row["accuracy"] - base["accuracy"])
+            against = "" if np.isnan(gain) else f", {gain:+.1f} points against {baseline}"
+            sentences.append(f"{name} scores {row['accuracy']:.1%} on {row['domain']}{against}.")
+    known = unseen.dropna(subset=["accuracy"])
+    if known.empty:
+        return sentences
+    one = base if np.isfinite(base["accuracy"]) else known.iloc[0]
+    error = 100 * np.sqrt(one["accuracy"] * (1 - one["accuracy"]) / one["n"])
+    sentences.append(
+        f"One run on {one['n']:.0f} images: each accuracy has a binomial standard error of about {error:.1f} points, and "
+        "another seed would move it further. Averages over targets and seeds are in the comparison."
+    )
+    return sentences

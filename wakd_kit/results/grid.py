@@ -1,0 +1,275 @@
+"""When does averaging help? Every student of a study is one cell of a grid; its gain beside what should explain it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ..averaging import Coefficients
+from ..landscape.flatness import flatness
+from ..landscape.neighbours import between, has_noise, noise
+from ..runs.record import RunProblem
+from ..runs.run import Run
+from ..statistics import holm, interval, p_value, rank_correlation
+from .collect import Recorded, recipe
+from .differences import DASH, brackets, grid, probability
+from .students import before_after, counted, gains, term
+
+MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
+DIRECTIONS, FEWEST, ALL = 4, 8, "all"
+SAID = {
+    "dip": "dip of the source loss half way between neighbouring iterates, nats",
+    "rise": "rise of the source loss in random directions, as far from the average as iterates are, nats",
+    "relative": "distance of iterates from their average, over its distance from the start",
+    "bounce": "bounce of iterates: 1 draws around a mean, 0 a drift",
+    "spread": "distance of iterates from their average",
+    "drift": "distance from first to last iterate, over that from the average",
+}
+
+
+def factors(run: Run) -> dict[str, object]:
+    """What cells are told apart by in figures, from a run's settings: objective, learning rate, steps, start, schedule.
+
+    Frozen BatchNorm goes with the start: without it averages get new statistics and single iterates keep theirs.
+    """
+    recipe = _recipe(run)
+    told = {name: recipe[name] for name in ("objective", "learning rate", "steps", "start", "schedule")}
+    return told | ({"start": f"{told['start']}, frozen BatchNorm"} if recipe["batchnorm"] == "frozen" else {})
+
+
+def _recipe(run: Run) -> dict[str, object]:
+    """``collect.recipe``, with the objectives in words."""
+    told = recipe(run)
+    return {"objective": " + ".join(map(_objective, told.pop("objectives"))), **told}
+
+
+def _objective(spec: dict) -> str:
+    return term(spec).removeprefix("1 ").replace(spec["name"], spec["name"].upper(), 1)
+
+
+def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.DataFrame:
+    """``student, target, seed`` and what each run's iterates do in the window of this average: see ``noise``.
+
+    ``dip`` is the mean over neighbours and source domains; ``rise`` the flatness of the average at ``spread``, how far
+    iterates are from it, over ``DIRECTIONS`` random directions: how much of the dip is the valley's, and how much the way the
+    noise points. Nothing of the target is read. Kept with each run. Runs that were not evaluated with it, or where it found
+    no window or one of a single segment, have none of it.
+    """
+    if not any(average in run.choices for run in study.runs):
+        raise RunProblem(f"{study.runs[0].folder} was not evaluated with {average}, nor was any other.")
+    rows = []
+    for run in tqdm(study.runs, disable=not progress, unit="run"):
+        split, choice = run.settings["split"], run.choices.get(average)
+        row = {"student": run.name, "target": split["target"], "seed": split["seed"]}
+        if isinstance(choice, Coefficients) and has_noise(run, choice):
+            row |= noise(run, choice) | {"dip": between(run, choice)["dip"].mean()}
+            flat = flatness(
+                run, {average: choice}, radii=[row["spread"]], directions=DIRECTIONS, roles=("source",), name="rise"
+            )
+            row["rise"] = flat["increase"].mean()
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["student", "target", "seed", *MEASURES])
+
+
+def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
+    """A row per student and average: factors, the paired gain over the baseline with its interval, means of the measures.
+
+    ``student, average``, the factors; ``before, after, gain, low, high, n`` on the unseen domain and ``source_gain,
+    source_low, source_high`` on source validation, in per cent and points, as ``alike.before_after``, ``p_holm`` corrected
+    for all rows; ``dip``, ... as
+    ``measured``, means over targets and seeds.
+    """
+    of_student = {run.name: factors(run) for run in reversed(study.runs)}
+    means = measures.groupby("student")[list(MEASURES)].mean()
+    tables = []
+    for average in averages:
+        table = before_after(study.scores, baseline=baseline, average=average)
+        known = pd.DataFrame([of_student[name] for name in table["student"]])
+        tables.append(
+            pd.concat([table[["student"]].assign(average=average), known, table.drop(columns="student")], axis=1)
+        )
+    table = pd.concat(tables, ignore_index=True)
+    table["p_holm"] = holm(table["p"])  # for all cells and averages, not those of one average alone
+    return table.merge(means, left_on="student", right_index=True)
+
+
+def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Rank correlation over cells of the gain on unseen domains with each measure, with a 95 % bootstrap interval over cells.
+
+    table  as ``cells`` returns
+    ``average, start, measure, correlation, low, high, cells``: over all cells, and over those of each start where there are
+    several; no interval below ``FEWEST`` cells, whose bootstrap collapses. Cells share teachers, images and starts: an
+    interval that treats them as independent is on the narrow side.
+    """
+    rng, rows = np.random.default_rng(seed), []
+    several = table["start"].unique() if table["start"].nunique() > 1 else ()
+    for average, all_cells in table.groupby("average", sort=False):
+        for start in (ALL, *several):
+            part = all_cells if start == ALL else all_cells[all_cells["start"] == start]
+            for measure in MEASURES:
+                pairs = part[[measure, "gain"]].dropna().to_numpy()
+                n = len(pairs)
+                drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
+                drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
+                low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
+                row = {
+                    "average": average,
+                    "start": start,
+                    "measure": measure,
+                    "correlation": rank_correlation(*pairs.T),
+                }
+                rows.append(row | {"low": low, "high": high, "cells": n})
+    return pd.DataFrame(rows)
+
+
+def printed_explained(table: pd.DataFrame) -> pd.DataFrame:
+    """``explained`` as it is printed: a row per average and start, a column per measure; starts of two cells are left out."""
+    shown = table[table["correlation"].notna()]
+    text = [
+        f"{r.correlation:+.2f}" + (f" [{r.low:+.2f}, {r.high:+.2f}]" if np.isfinite(r.low) else "")
+        for r in shown.itertuples()
+    ]
+    wide = shown.assign(text=text).pivot(index=["average", "start"], columns="measure", values="text")
+    rows = list(dict.fromkeys(zip(shown["average"], shown["start"])))
+    wide = wide.reindex(index=pd.MultiIndex.from_tuples(rows, names=["average", "start"]), columns=list(MEASURES))
+    cells_of = shown.groupby(["average", "start"])["cells"].max()
+    wide.insert(0, "cells", cells_of.reindex(wide.index))
+    return wide.fillna("–").reset_index().rename_axis(columns=None)
+
+
+def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
+    """Students whose settings differ in one thing alone: what changing it does to the gain on unseen domains.
+
+    ``average, factor, from, to, students``; ``gain_from, gain_to``: means over the ``n`` targets and seeds of both;
+    ``difference``: of the gains, paired by target and seed, with its 95 % t interval ``low, high`` over pairs; points.
+    ``p`` of its t test, ``p_holm`` corrected for all rows.
+    """
+    recipes = {run.name: _recipe(run) for run in reversed(study.runs)}
+    step, rows = grid(study.scores), []
+    for average in averages:
+        table = gains(study.scores, baseline=baseline, average=average)
+        for one, other in combinations(study.students, 2):
+            differ = _differ(recipes[one], recipes[other])
+            if len(differ) != 1:
+                continue
+            factor = differ[0]
+            if not _before(recipes[one][factor], recipes[other][factor]):
+                one, other = other, one
+            both = table[[one, other]].dropna()
+            change = both[other] - both[one]
+            low, high = interval(change, step=step)
+            rows.append(
+                {
+                    "average": average,
+                    "factor": factor,
+                    "from": _text(recipes[one][factor]),
+                    "to": _text(recipes[other][factor]),
+                    "students": f"{one}, {other}",
+                    "gain_from": both[one].mean(),
+                    "gain_to": both[other].mean(),
+                    "difference": change.mean(),
+                    "low": low,
+                    "high": high,
+                    "p": p_value(change, step=step),
+                    "n": len(both),
+                }
+            )
+    table = pd.DataFrame(rows, columns=_CONTRAST)
+    return table.assign(p_holm=holm(table["p"]))
+
+
+_CONTRAST = [
+    *("average", "factor", "from", "to", "students", "gain_from", "gain_to", "difference", "low", "high", "p", "n"),
+]
+
+
+def _differ(first: dict, second: dict) -> list[str]:
+    """Names of what differs. One that has no teacher differs from one that has by its objective."""
+    names = [name for name in first if first[name] != second[name]]
+    if "teacher" in names and None in (first["teacher"], second["teacher"]) and "objective" in names:
+        names.remove("teacher")
+    return names
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _before(a, b) -> bool:
+    return a < b if isinstance(a, (int, float)) else str(a) < str(b)
+
+
+def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) -> list[str]:
+    """What the grid shows, in sentences, from its numbers alone."""
+    sentences = []
+    for average, part in table.groupby("average", sort=False):
+        known = part[part["n"] > 0]
+        if known.empty:
+            sentences.append(f"{average} has no score beside {baseline} in any cell.")
+            continue
+        best, worst = known.loc[known["gain"].idxmax()], known.loc[known["gain"].idxmin()]
+        sentences.append(f"{counted(known, average, baseline, 'cells')} Most: {_cell(best)}; least: {_cell(worst)}.")
+    first = correlations[correlations["average"] == correlations["average"].iloc[0]].dropna(subset=["correlation"])
+    first = first[first["start"] == ALL]
+    if len(first):
+        r = first.loc[first["correlation"].abs().idxmax()]
+        between = f" [{r['low']:+.2f}, {r['high']:+.2f}], bootstrap over cells" if np.isfinite(r["low"]) else ""
+        sentences.append(
+            f"Of {len(first)} measures, over {r['cells']} cells, the gain of {r['average']} goes most with this one: "
+            f"{SAID[r['measure']]} (rank correlation {r['correlation']:+.2f}{between}). Neither the choice of the strongest "
+            "nor that cells share teachers and images is in these numbers."
+        )
+    return sentences
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['student']} {row['gain']:+.1f} {brackets(row['low'], row['high'])} (n = {row['n']:.0f})"
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """``cells`` as it is printed: intervals in brackets, one row per student and average."""
+    return pd.DataFrame(
+        {
+            "student": table["student"],
+            "average": table["average"],
+            "before": table["before"].map(_number),
+            "after": table["after"].map(_number),
+            "gain": [f"{_number(r.gain, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
+            "on source": [
+                f"{_number(r.source_gain, '+.1f')} {brackets(r.source_low, r.source_high)}" for r in table.itertuples()
+            ],
+            "p, Holm": table["p_holm"].map(probability),
+            "n": table["n"],
+            "dip": table["dip"].map(lambda value: _number(value, "+.3f")),
+            "rise": table["rise"].map(lambda value: _number(value, "+.3f")),
+            "relative": table["relative"].map(lambda value: _number(value, ".2f")),
+            "bounce": table["bounce"].map(lambda value: _number(value, ".2f")),
+        }
+    )
+
+
+def _number(value: float, form: str = ".1f") -> str:
+    return format(value, form) if np.isfinite(value) else "–"
+
+
+def caption(study: Recorded, baseline: str) -> str:
+    """What the numbers of ``printed`` are, and what chose the models behind them."""
+    return (
+        f"Accuracy in % on the domain left out, before is {baseline}; gains in points on it and on source validation, paired by "
+        f"target and seed, with 95 % t intervals, n pairs. {SAID['dip'].capitalize()}; {SAID['rise']}; relative: {SAID['relative']}; "
+        f"{SAID['bounce']}; all in the window of the first average. {DASH} {study.selection()}"
+    )
+
+
+def printed_contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """``contrasts`` as it is printed: gains with one decimal, the interval of their difference in brackets."""
+    return table.assign(
+        gain_from=table["gain_from"].map(lambda value: _number(value, "+.1f")),
+        gain_to=table["gain_to"].map(lambda value: _number(value, "+.1f")),
+        difference=[f"{_number(r.difference, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
+        **{"p, Holm": table["p_holm"].map(probability)},
+    ).drop(columns=["low", "high", "p", "p_holm"])

@@ -1,0 +1,386 @@
+"""A run: one recorded training, as a folder. Load it, read its source curves, average its trajectory any way you like.
+
+    runs/demo/
+      settings.json     everything train() was asked for, the split, the teacher, what is declared
+      curves.csv        one row per segment: losses and source-validation curves
+      segments/         initial parameters; per stored segment the mean of its iterates and its last iterate
+      running/          moving averages that were declared, iterate by iterate
+      environment.json  versions, commit, device, seconds
+      deployed.json     the coefficients this run stands for when it serves as a teacher
+      scores.csv        what evaluate() measured, target included; choices.json: of which coefficients;
+                        predictions.npz: class and confidence of every image
+      window_map.csv    the last window map; its target column is called an oracle
+
+While it is being recorded the folder is called ``demo.recording`` and holds a checkpoint and a lock as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..averaging import Coefficients, Curves, NoWindow, last
+from ..data.augment import calibration_views, views_from
+from ..data.domains import Split, leave_one_out, load_domains, other_split
+from ..files import path_of, read_json, read_table, recording_folder, write_text
+from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, build_model
+from ..models.tap import mark
+from .identity import of_recording, seen_according_to
+from .network import Network
+from .record import RunningAverages, RunProblem, Segments, State, measuring
+
+FORMAT = 1
+
+
+class Run:
+    """One recorded training. Made by ``train`` or ``load_run``; reading it never changes it."""
+
+    def __init__(self, folder: Path, *, split: Split | None = None, template: nn.Module | None = None):
+        self.folder = folder
+        self.settings = read_json(folder / "settings.json")
+        self.segments = Segments(folder / "segments", self.settings["storage"])
+        self.table = pd.read_csv(folder / "curves.csv")
+        self._template = None if template is None else structure_of(as_tap(template))
+        if split is not None:
+            self.check_split(split)
+        self._split = split
+
+    def __repr__(self) -> str:
+        s = self.settings
+        return (
+            f"Run({self.folder.name!r}: {s['student']['name']}, target {s['split']['target'] or 'none'}, seed {s['seed']}, "
+            f"{self.steps} steps, {len(self.table)} segments)"
+        )
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps recorded."""
+        return int(self.table["step"].iloc[-1])
+
+    def summary(self) -> str:
+        """One sentence: what was trained, how long and how fast (validation included), and what was recorded of it."""
+        s, seconds = self.settings, float(self.table["seconds"].sum())
+        parameters = sum(p.numel() for p in self.blank_model().parameters())
+        recorded, stored = len(self.table), len(self.segments)
+        kept = "all stored" if stored == recorded else f"stored as {stored}"
+        size = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+        start = s["student"].get("started_from") or s["student"].get("weights")
+        started = f", started from {start}" if start else ""
+        return (
+            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters{started}): {self.steps} steps of "
+            f"{s['batch_size']} images in {seconds:.0f} s, {self.steps * s['batch_size'] / seconds:.0f} images per second "
+            f"with validation; {recorded} segments recorded, {kept}, {size / 1e6:.1f} MB on disk."
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether training reached its last step."""
+        return self.steps >= self.settings["steps"]
+
+    @property
+    def split(self) -> Split:
+        """The split it was trained on, loaded again if need be. Raises ``RunProblem`` when the data has changed."""
+        if self._split is None:
+            recipe = self.settings["split"]
+            if recipe["benchmark"] is None:
+                raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
+            domains = load_domains(recipe["benchmark"], **recipe["options"])
+            split = leave_one_out(domains, recipe["target"], recipe["seed"], validation=recipe["validation"])
+            split = split if split.sources == tuple(recipe["sources"]) else split.only(*recipe["sources"])
+            self.check_split(split)
+            self._split = split
+        return self._split
+
+    def check_split(self, split: Split) -> None:
+        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie."""
+        recorded, given = self.settings["split"], split.recipe
+        key = other_split(recorded, given)
+        if key:
+            what = "images" if key == "fingerprint" else f"{key} {given[key]!r}"
+            wanted = "other images" if key == "fingerprint" else repr(recorded[key])
+            raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
+
+    @property
+    def source_curves(self) -> Curves:
+        """What strategies read: one entry per segment, source domains only. See ``averaging.Curves``."""
+        return curves_from(self.table, self.settings["split"]["sources"])
+
+    def stored_coefficients(self, coefficients) -> tuple[np.ndarray, float]:
+        """Coefficients over stored segments, and how much of them had to move to fit the stored grid.
+
+        Stored segments may cover several recorded ones. Inside one, coefficients can only be spread over its iterates
+        evenly (or sit on its last iterate); the second value is the part, 0 to 1, that this displaced.
+        """
+        values, initial = _summing_to_one(coefficients, getattr(coefficients, "initial", 0.0))
+        of, iterates = getattr(coefficients, "of", "mean"), self.table["iterates"].to_numpy()
+        if values.shape != iterates.shape:
+            raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
+        if not np.all(np.isfinite(values)) or values.min() < 0 or abs(values.sum() + initial - 1) > 1e-9:
+            raise ValueError(f"Coefficients are non-negative and sum to 1; got sum {values.sum() + initial:.6g}.")
+        block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
+        stored = np.bincount(block, weights=values, minlength=len(self.segments))
+        if of == "end":
+            spread = np.where(np.isin(self.table["step"], self.segments.edges), stored[block], 0.0)
+        else:
+            spread = stored[block] * iterates / self.segments.iterates[block]
+        return stored, float(np.abs(spread - values).sum() / 2)
+
+    def average(
+        self,
+        coefficients,
+        *,
+        split: Split | None = None,
+        batchnorm: str | None = None,
+        exact: bool = False,
+    ) -> State:
+        """The averaged student as a ``state_dict``, float32 on the CPU; sums are taken in float64.
+
+        The coefficients of an ema that was declared are answered with the moving average that training kept, exact
+        iterate by iterate; any other ema takes each segment's iterates as their mean.
+
+        coefficients  what a strategy returned, or any array with one per segment (then of segment means)
+        batchnorm     policy for running statistics, default the run's own: ``average`` them like parameters, take
+                      those of the ``last`` iterate used, ``recalibrate`` on source batches. Under ``recalibrate`` a
+                      single raw iterate keeps the statistics it was trained with, unless the policy is given here.
+        exact         raise instead of warn when merged storage cannot represent the coefficients exactly
+
+        >>> state = run.average(wk.averaging.wakd(run.source_curves, begin=0.5))
+        >>> student.load_state_dict(state)
+        <All keys matched successfully>
+        """
+        policy = batchnorm or self.settings["batchnorm"]
+        if policy not in BATCHNORM_POLICIES:
+            raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
+        if split is not None:
+            self.check_split(split)
+        stored, moved = self.stored_coefficients(coefficients)
+        of, initial = getattr(coefficients, "of", "mean"), getattr(coefficients, "initial", 0.0)
+        running = RunningAverages(self.folder / "running").find(coefficients)
+        if moved > 1e-9 and running is None:
+            message = (
+                f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
+                "the nearest of them. Declare the strategy when training, or store more segments, to have it exactly."
+            )
+            if exact:
+                raise RunProblem(message)
+            warnings.warn(message, stacklevel=2)
+        state = self._weighted_sum(stored, of, initial) if running is None else self._counters() | running
+        if policy == "last" and np.count_nonzero(stored):
+            state |= self._buffers(int(np.flatnonzero(stored)[-1]))
+        if policy == "recalibrate" and (batchnorm or not self.is_raw(coefficients)) and batchnorms(self.blank_model()):
+            network = Network(self, split, roles=(), batchnorm=policy)
+            state = {name: tensor.cpu() for name, tensor in network.load(state).state_dict().items()}
+        return state
+
+    def is_raw(self, coefficients) -> bool:
+        """Whether coefficients stand for one iterate as it was trained, with BatchNorm statistics of its own."""
+        stored, _ = self.stored_coefficients(coefficients)
+        one = np.count_nonzero(stored) == 1 and not getattr(coefficients, "initial", 0.0)
+        return bool(
+            one and (getattr(coefficients, "of", "mean") == "end" or self.segments.iterates[stored.argmax()] == 1)
+        )
+
+    def _counters(self) -> State:
+        """Integer buffers such as num_batches_tracked, of the last iterate."""
+        return {n: t for n, t in self.segments.read(-1, "end").items() if not t.is_floating_point()}
+
+    def _weighted_sum(self, stored: np.ndarray, of: str, initial: float) -> State:
+        total: dict[str, Tensor] = {}
+        used = np.flatnonzero(stored)
+        for position in used:
+            for name, tensor in self.segments.read(position, of).items():
+                if tensor.is_floating_point():
+                    total.setdefault(name, torch.zeros(tensor.shape, dtype=torch.float64))
+                    total[name].add_(tensor, alpha=stored[position])
+        if initial:
+            for name, tensor in self.segments.initial.items():
+                if tensor.is_floating_point():
+                    total[name] = total.get(name, 0) + initial * tensor.double()
+        # counters such as num_batches_tracked cannot be averaged: those of the last iterate used stand
+        ends = self.segments.read(int(used[-1]), "end") if len(used) else self.segments.initial
+        return {name: total[name].float() if name in total else tensor for name, tensor in ends.items()}
+
+    def _buffers(self, position: int) -> State:
+        buffers = {name for name, _ in self.blank_model().named_buffers()}
+        return {n: t for n, t in self.segments.read(position, "end").items() if n in buffers}
+
+    def calibration_batches(self, split: Split, device: torch.device | str = "cpu") -> list[Tensor]:
+        """The source training images that BatchNorm is recalibrated on: the same views at every call."""
+        self.check_split(split)
+        s = self.settings
+        return calibration_views(
+            split, views_from(s["views"]), s["batchnorm_batches"], s["batch_size"], seed=s["seed"], device=device
+        )
+
+    def blank_model(self) -> nn.Module:
+        """The student's architecture on the CPU in eval mode, parameters to be loaded."""
+        if self._template is None:
+            spec = self.settings["student"]
+            if "classes" not in spec:
+                raise RunProblem(
+                    f"{self.name} was trained on a model of your own ({spec['name']}): call load_run({str(self.folder)!r}, "
+                    "template=model) with one built the same way. Its model(...).model is yours, averaged."
+                )
+            # a seed leaves the global random state alone
+            self._template = structure_of(build_model(spec["name"], spec["classes"], seed=0, **spec["settings"]))
+        blank = {id(p): _parameter(p, "cpu") for p in self._template.parameters()}
+        return copy.deepcopy(self._template, blank).eval().to(memory_format=torch.channels_last)
+
+    def model(self, coefficients=None, **options) -> nn.Module:
+        """The student with averaged parameters, in eval mode; default what was deployed, else the last iterate."""
+        if coefficients is None:
+            coefficients = self.deployed
+        model = self.blank_model()
+        model.load_state_dict(self.average(coefficients, **options))
+        return mark(
+            model,
+            {
+                "run": self.name,
+                "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
+                "note": getattr(coefficients, "note", ""),
+                "split": self.settings["split"],
+                "seen": seen_according_to(self.settings),
+            },
+        )
+
+    def deploy(self, coefficients: Coefficients) -> None:
+        """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
+        if isinstance(coefficients, NoWindow):
+            raise coefficients
+        self.stored_coefficients(coefficients)
+        with measuring(self.folder):
+            write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
+
+    @property
+    def deployed(self) -> Coefficients:
+        """The coefficients chosen with ``deploy``; the last iterate when nothing was chosen."""
+        file = self.folder / "deployed.json"
+        return _recorded(read_json(file)) if file.exists() else last(self.source_curves)
+
+    def remember_choices(self, choices: Mapping[str, object]) -> None:
+        """Keep what strategies chose, by label, beside what was chosen before."""
+        file = self.folder / "choices.json"
+        with measuring(self.folder):
+            known = read_json(file) if file.exists() else {}
+            write_text(file, json.dumps(known | {label: _record(choice) for label, choice in choices.items()}))
+
+    @property
+    def choices(self) -> dict[str, Coefficients | NoWindow]:
+        """What strategies chose when this run was evaluated: ``{label: coefficients}``, or the reason for none."""
+        file = self.folder / "choices.json"
+        records = read_json(file) if file.exists() else {}
+        return {label: _recorded(record) for label, record in records.items()}
+
+    @property
+    def window_map(self) -> pd.DataFrame:
+        """The table of the last ``window_map`` of this recording; empty when there was none."""
+        file, about = self.folder / "window_map.csv", self.folder / "window_map.json"
+        if about.exists() and read_json(about)["recording"] != of_recording(self):
+            return pd.DataFrame()
+        return read_table(file) if file.exists() else pd.DataFrame()
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """What ``evaluate`` has measured on this run so far; empty when nothing."""
+        file = self.folder / "scores.csv"
+        return read_table(file) if file.exists() else pd.DataFrame()
+
+
+def curves_from(table: pd.DataFrame, sources: Sequence[str]) -> Curves:
+    """``Curves`` from the rows a recording writes, one per segment."""
+    per_domain = {n: {d: table[f"{n}/{d}"].to_numpy() for d in sources} for n in ("val_loss", "val_accuracy")}
+    return Curves(
+        iterates=table["iterates"].to_numpy(),
+        train_loss=table["train_loss"].to_numpy(),
+        val_loss=np.mean([*per_domain["val_loss"].values()], axis=0),
+        val_loss_pooled=table["val_loss_pooled"].to_numpy(),
+        val_accuracy=np.mean([*per_domain["val_accuracy"].values()], axis=0),
+        val_kd_loss=table["val_kd_loss"].to_numpy() if "val_kd_loss" in table else None,
+        per_domain=per_domain,
+    )
+
+
+def _record(choice) -> dict:
+    """Plain values of coefficients, or of the reason why there are none."""
+    if isinstance(choice, NoWindow):
+        return {"no_window": str(choice)}
+    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **getattr(choice, "notes", {})}
+
+
+def _recorded(record: dict) -> Coefficients | NoWindow:
+    """What ``_record`` wrote."""
+    if "no_window" in record:
+        return NoWindow(record["no_window"])
+    notes = {key: value for key, value in record.items() if key != "values"}
+    values, initial = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), slack=1e-3)
+    return Coefficients(values, **{**notes, "initial": initial})
+
+
+def _summing_to_one(coefficients, initial: float, *, slack: float = 1e-6) -> tuple[np.ndarray, float]:
+    """Coefficients (n,) and the initial parameters' in float64, whose sum is 1 where it was 1 in the precision they came in."""
+    given = np.asarray(coefficients)
+    if given.ndim != 1 or given.dtype.kind not in "fiu":
+        got = repr(coefficients) if given.ndim == 0 else f"{given.shape} {given.dtype}"
+        raise ValueError(f"Coefficients are what a strategy returned, or one number per segment; got {got}.")
+    values = given.astype(np.float64)
+    total = float(values.sum()) + initial
+    slack = max(slack, float(np.finfo(given.dtype).eps)) if given.dtype.kind == "f" else slack
+    return (values / total, initial / total) if 1e-12 < abs(total - 1) <= slack else (values, initial)
+
+
+def structure_of(student: nn.Module) -> nn.Module:
+    """A copy of a student without its parameters, which are on the meta device: it shares nothing with it and weighs little.
+
+    What is done to the student afterwards, training included, does not reach the copy.
+    """
+    memo = {id(p): _parameter(p, "meta") for p in student.parameters()}
+    return copy.deepcopy(student, memo | {id(b): b.detach().cpu().clone() for b in student.buffers()})
+
+
+def _parameter(like: nn.Parameter, device: str) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(like, device=device), requires_grad=like.requires_grad)
+
+
+def load_run(path: str | os.PathLike, *, split: Split | None = None, template: nn.Module | None = None) -> Run:
+    """The run recorded in a folder; a folder that ends in ``.recording`` gives what an unfinished run has so far.
+
+    split     the split it was trained on, if it is in memory already
+    template  the student's module, for students that are no timm model
+    Raises ``FileNotFoundError`` for no run there, ``RunProblem`` for an unfinished run or one of another format.
+    """
+    folder = path_of(path)
+    if not (folder / "settings.json").is_file():
+        partial = recording_folder(folder)
+        if (partial / "settings.json").is_file():
+            raise RunProblem(
+                f"{folder} is not finished. Call train(..., save_to={str(folder)!r}, resume=True) to continue it, or "
+                f"load_run({str(partial)!r}) for what was recorded so far."
+            )
+        raise FileNotFoundError(f"No run at {folder}: it has no settings.json.")
+    settings = read_json(folder / "settings.json")
+    if settings.get("format") != FORMAT:
+        raise RunProblem(
+            f"{folder} was recorded in format {settings.get('format')}, this kit reads format {FORMAT}. Nothing was "
+            "changed; its environment.json names the version of wakd_kit that reads it."
+        )
+    if not (folder / "curves.csv").is_file():
+        raise RunProblem(f"{folder} stopped before its first segment was complete; train again with resume=True.")
+    run = Run(folder, split=split, template=template)
+    if not len(run.segments):
+        raise RunProblem(
+            f"{folder} has lost its segments: put the folder segments/ back from a copy, or train it again."
+        )
+    return run

@@ -1,0 +1,210 @@
+"""What a training is: every setting once, with its type, its default, what fits and a sentence; and what follows from them.
+
+``train``'s signature, its docstring, ``settings.json``, the notebooks' parameters and the plan of a study are held to
+this. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Literal
+
+import numpy as np
+
+from ..averaging import Curves, Recurrence, choose, ema_recurrence, settings_of, strategies
+from ..checks import hints
+from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole
+
+# settings of strategies that are a step (int) or a fraction of the run (float), as they are said
+VERBS = {"begin": "begins", "start": "begins", "end": "ends"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a training, checked. Those that name objects (views, objectives) are in their complete, plain form.
+
+    Made by ``checks.make``; ``ParameterError`` in one sentence where one does not fit, or two do not fit together.
+    """
+
+    objectives: Annotated[list, 'a list of {"name", "weight", settings}; there is no hidden cross-entropy'] = field(
+        default_factory=lambda: [{"name": "ce"}]
+    )
+    steps: Annotated[
+        int,
+        whole(1),
+        "optimiser steps, counted from 1; a segment ends every ``segment_length`` of them, at every step in ``edges``, "
+        "where a declared strategy begins or ends, and at the last step",
+    ] = 2000
+    segment_length: Annotated[int, whole(1), "iterates in a segment: what is averaged is chosen segment by segment"] = (
+        50
+    )
+    batch_size: Annotated[int, whole(1), "images of a step, of all source domains together"] = 64
+    learning_rate: Annotated[
+        float,
+        POSITIVE,
+        "constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that keep "
+        "moving",
+    ] = 1e-3
+    optimiser: Annotated[Literal["adam", "adamw", "sgd"], "torch's, with its defaults but for what is set here"] = (
+        "adam"
+    )
+    momentum: Annotated[float, NOT_NEGATIVE, "of sgd"] = 0.9
+    weight_decay: Annotated[float, NOT_NEGATIVE, "as the optimiser has it: decoupled in adamw alone"] = 0.0
+    schedule: Annotated[Literal["constant", "cosine"], '"cosine" decays the learning rate to zero over the run'] = (
+        "constant"
+    )
+    warmup: Annotated[
+        int, whole(0), "steps over which the learning rate first rises to its value, in a line; transformers need some"
+    ] = 0
+    sampling: Annotated[
+        Literal["pooled", "balanced", "classes"],
+        '"pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain in every '
+        'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED)',
+    ] = "pooled"
+    views: Annotated[
+        dict | None,
+        "augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own",
+    ] = None
+    batchnorm: Annotated[
+        Literal["frozen", "recalibrate", "average", "last"],
+        '"frozen" (eval during training, for pretrained students), or what happens to running statistics when iterates '
+        'are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"',
+    ] = "recalibrate"
+    batchnorm_batches: Annotated[int, whole(1), "source batches that BatchNorm is recalibrated on"] = 10
+    precision: Annotated[Literal["float32", "bfloat16"], "of both forwards; losses are in float32 or better"] = (
+        "float32"
+    )
+    declare: Annotated[
+        tuple,
+        "strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and an ema "
+        "iterate by iterate, at one more parameter vector in memory each",
+    ] = ("wakd", "swad")
+    edges: Annotated[tuple[int, ...], "steps at which a segment ends as well, never merged away"] = ()
+    most_stored: Annotated[int, whole(2), "segments on disk; neighbours are merged beyond that"] = 64
+    storage: Annotated[
+        Literal["float32", "float16_difference"],
+        "of segments: as it is, or the difference to the start in half the disk",
+    ] = "float32"
+    seed: Annotated[int, whole(0), "of batches, views, dropout and what objectives initialise"] = 0
+
+    def __post_init__(self):
+        listed = [{"name": spec} if isinstance(spec, str) else spec for spec in self.declare]
+        for spec in listed:
+            if not isinstance(spec, Mapping) or "name" not in spec:
+                raise ParameterError(f"declare lists strategies, each a name or a dictionary with one; got {spec!r}.")
+        declare = [{key: unboxed(value) for key, value in spec.items()} for spec in listed]
+        object.__setattr__(self, "declare", declare)
+        object.__setattr__(self, "edges", sorted(self.edges))
+        if self.warmup >= self.steps:
+            raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")
+        if any(not 0 < edge < self.steps for edge in self.edges):
+            raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
+
+
+NAMES = tuple(f.name for f in fields(Settings))
+FITS = types.SimpleNamespace(**hints(Settings))  # ``steps: FITS.steps`` is a field with the same bounds
+DEFAULTS = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(Settings)}
+
+
+def described(width: int = 120) -> str:
+    """The settings as a table for a docstring: each name and its sentence."""
+    lines = []
+    for name, fits in vars(FITS).items():
+        sentence = next(note for note in typing.get_args(fits) if isinstance(note, str))
+        lines += textwrap.wrap(sentence, width - 4, initial_indent=f"{name:20}", subsequent_indent=" " * 20)
+    return "\n    ".join(lines)
+
+
+def segment_ends(settings: Settings) -> frozenset[int]:
+    """The steps at which a segment ends: see ``Settings.steps``."""
+    steps, length = settings.steps, settings.segment_length
+    declared = {step for spec in settings.declare for step in moments(spec, steps).values() if 0 < step < steps}
+    return frozenset([*range(length, steps, length), *settings.edges, *declared, steps])
+
+
+def recurrences(settings: Settings) -> list[Recurrence]:
+    """The moving averages that are declared: all that edges cannot keep exact."""
+    steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] == "ema"]
+    return [ema_recurrence(steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
+
+
+def named(spec: Mapping) -> dict:
+    """The settings of a declared strategy."""
+    return {key: value for key, value in spec.items() if key not in ("name", "label")}
+
+
+def moments(spec: Mapping, steps: int) -> dict[str, int]:
+    """The moments of a declared strategy as steps of a whole run: ``{"begin": 120}``. A float is a fraction of the run."""
+    known = {**settings_of(spec["name"]), **named(spec)}
+    found = {name: known[name] for name in VERBS if known.get(name) is not None}
+    for name, value in found.items():
+        if not is_number(value):
+            at = f"{spec['name']} {VERBS[name]} at a step (int) or a fraction of the run (float)"
+            raise ValueError(f"{at}; got {value!r}.")
+    return {n: int(v) if is_whole(v) else math.floor(v * steps + 1e-9) for n, v in found.items()}
+
+
+def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
+    """Steps at which stored segments must keep an edge so that declared strategies stay exact, from curves until now.
+
+    A strategy that reads curves may still move its window back over recent segments, so those all keep their edges;
+    further back, an edge is kept where the coefficient per iterate changes, or where an end iterate is used.
+    """
+    keep, recent = {*settings.edges}, 16
+    for spec in settings.declare:
+        strategy, at = strategies.get(spec["name"]), moments(spec, settings.steps)
+        keep.update(at.values())
+        known = {**settings_of(spec["name"]), **spec}
+        recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))
+        # a search is not settled by curves, and a moving average is kept itself: only their moments need an edge
+        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] == "ema":
+            continue
+        try:
+            coefficients = strategy(curves, **{**named(spec), **at})
+        except ValueError:  # no window yet, or its begin or end is still to come
+            continue
+        density = np.asarray(coefficients) / curves.iterates
+        changes = density != 0 if coefficients.of == "end" else np.diff(density, append=density[-1]) != 0
+        keep.update(int(step) for step in curves.ends[changes])
+    return keep | {int(step) for step in curves.ends[-recent:]}
+
+
+EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
+
+
+def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teacher: bool) -> None:
+    """Raises what averaging would raise later for a strategy or a setting of one that cannot be, on curves of this length.
+
+    wanted   strategies, with settings, beside those declared: what a notebook or a study will ask for
+    teacher  whether there is one, and so a distillation curve
+    ``ValueError`` or ``UnknownName`` in one sentence. A strategy that finds no window on these curves may find one later.
+    """
+    for spec in [{"name": spec} if isinstance(spec, str) else spec for spec in (*settings.declare, *wanted)]:
+        for moment, step in moments(spec, settings.steps).items():
+            if step > settings.steps - (moment != "end"):
+                raise ValueError(
+                    f"A strategy {VERBS[moment]} beyond the {settings.steps} steps of the run: {dict(spec)} {VERBS[moment]} at "
+                    f"step {step}, but the run has {settings.steps} steps."
+                )
+    ends = np.array(sorted(segment_ends(settings)))
+    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy", *["val_kd_loss"] * teacher]
+    curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
+    for spec in (*settings.declare, *wanted):
+        try:
+            choose(curves, [spec], score=_searching, loss_and_gradient=_searching, held_out_loss=_searching)
+        except _Searching:
+            continue
+
+
+class _Searching(Exception):
+    """A strategy got as far as trying averages, so its settings are in order."""
+
+
+def _searching(*_) -> float:
+    raise _Searching

@@ -1,0 +1,354 @@
+"""The one training loop. It records a trajectory and knows nothing of averaging strategies beyond what to keep exact."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import datetime
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..averaging import ema
+from ..checks import make
+from ..data.augment import augment, to_float, views_from
+from ..data.batches import SourceBatches, seed_step
+from ..data.domains import Split
+from ..files import Stopped, path_of, recording_folder
+from ..models.build import as_tap, in_eval, training_mode
+from ..models.device import device as device_of
+from ..models.mixture import choose_mixture
+from ..models.tap import mark
+from ..objectives import Combined, combine
+from ..objectives.inputs import each_tensor
+from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
+from .prepare import outputs, prepare, source_features
+from .record import (
+    Checkpoint,
+    RunningAverages,
+    check_recordable,
+    estimate_bytes,
+    recording,
+    refuse_other_settings,
+    settle,
+)
+from .run import FORMAT, Run, curves_from, load_run
+from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
+from .validate import SourceValidation
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class Diverged(Stopped):
+    """The training loss stopped being a number; everything recorded before stays where it is."""
+
+
+def train(
+    student: nn.Module,
+    split: Split,
+    *,
+    objectives: str | dict | Sequence[str | dict] = ({"name": "ce"},),
+    teacher: Run | str | os.PathLike | nn.Module | None = None,
+    steps: int = 2000,
+    segment_length: int = 50,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    optimiser: str = "adam",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    warmup: int = 0,
+    sampling: str = "pooled",
+    views: str | dict | None = None,
+    batchnorm: str = "recalibrate",
+    batchnorm_batches: int = 10,
+    precision: str = "float32",
+    declare: Sequence[str | dict] = ("wakd", "swad"),
+    edges: Sequence[int] = (),
+    most_stored: int = 64,
+    storage: str = "float32",
+    seed: int = 0,
+    device: str | None = None,
+    save_to: str | os.PathLike | None = None,
+    resume: bool = False,
+    sink: Callable[[Mapping[str, float]], None] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a student on the source domains of a split, recording its trajectory; returns the finished ``Run``.
+
+    {settings}
+
+    teacher             a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and
+                        fed the student's views, normalised its own way; a module is given back as it came
+    save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
+                        complete
+    resume              continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
+    sink                called with each row of curves.csv once it is recorded, such as those of ``loggers``
+
+    At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
+    and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
+    Raises before the first batch, in one sentence, for anything that cannot work; ``Diverged`` when the loss or a
+    parameter is no number.
+
+    >>> run = wk.train(student, split, objectives="ce", steps=600, save_to="runs/example")
+    >>> run.complete
+    True
+    """
+    given = {name: value for name, value in locals().items() if name in NAMES}
+    if not isinstance(student, nn.Module) or not isinstance(split, Split):
+        got = f"{type(student).__name__} and {type(split).__name__}"
+        raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
+    device, combined = device_of(device), combine(objectives)
+    views = views_from(views or split.domains.views)
+    settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
+    rehearse(settings, teacher=teacher is not None)
+    teacher = _teacher_module(teacher, split)
+    student = combined.extended(as_tap(student), teacher, seed=seed)
+    _check(settings, student, teacher, split, combined)
+    recorded = dataclasses.asdict(settings) | {
+        "format": FORMAT,
+        "student": student.spec,
+        "identity": of_student(student),
+        "teacher": None if teacher is None else of_teacher(teacher),
+        "code": of_objectives(combined),
+        "split": split.recipe,
+        "seen": seen_in_training(split, teacher, student),
+    }
+    folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
+    finished = _finished(folder, recorded, split, student, resume)
+    if finished is not None:
+        return finished
+    data = SourceBatches(split, settings.batch_size, settings.sampling, settings.seed, device)
+    with (
+        recording(folder, recorded, resume=resume) as partial,
+        torch.random.fork_rng(),
+        _lent(teacher, device),
+        tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
+    ):
+        student.to(device, memory_format=torch.channels_last)
+        mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
+        _loop(student, teacher, split, data, combined.to(device), settings, views, partial, bar, sink)
+    return load_run(folder, split=split, template=student)
+
+
+train.__doc__ = train.__doc__.replace("{settings}", described())
+
+
+def _loop(student, teacher, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
+    """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
+    combined.learn_examples(data.labels)
+    optimiser = _optimiser(student, combined, settings)
+    validation = SourceValidation(split, teacher, combined)
+    checkpoint = Checkpoint(folder, student, optimiser, combined)
+    recorder, rows = checkpoint.restore(settings.storage, recurrences(settings))
+    segments = recorder.segments
+    started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
+    generator = torch.Generator(data.device)
+    autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
+    if combined.needs("centres") and not rows:
+        combined.learn_centres(*source_features(teacher, split))
+    totals, clock = {}, time.perf_counter()
+
+    bar.initial = bar.n = started * settings.batch_size
+    for step in range(started + 1, settings.steps + 1):
+        seed_step(generator, settings.seed, step)
+        index = data.index(step)
+        images, labels = data.images[index], data.labels[index]
+        x = augment(images, views, generator)
+        training_mode(student, settings.batchnorm)
+        with autocast:
+            student_output = student(x, maps=maps["student"])
+            with torch.no_grad():
+                teacher_output = None if teacher is None else teacher(x, maps=maps["teacher"])
+        loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
+        set_learning_rate(optimiser, settings, step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        recorder.add()
+        for name, value in {"train_loss": loss.detach(), **{f"train/{n}": v for n, v in terms.items()}}.items():
+            totals[name] = totals.get(name, 0) + value
+        bar.update(settings.batch_size)
+        if step not in ends:
+            continue
+
+        row = {"step": step, "iterates": recorder.count}
+        row |= {name: float(total) / recorder.count for name, total in totals.items()}
+        if not math.isfinite(row["train_loss"]) or not all(p.isfinite().all() for p in student.parameters()):
+            raise Diverged(_diverged(row, settings, folder))
+        for name, before in (choose_mixture(student, split.val.values()) or {}).items():
+            recorder.revise(name, before)
+        row |= validation(student)
+        row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.perf_counter() - clock}
+        rows.append(row)
+        recorder.close(step)
+        if len(segments) > settings.most_stored:
+            keep = edges_to_keep(curves_from(pd.DataFrame(rows), split.sources), settings)
+            segments.shrink(settings.most_stored, keep)
+        checkpoint.save(rows, recorder.running)
+        if sink is not None:
+            sink(row)
+        bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
+        totals, clock = {}, time.perf_counter()
+    curves = curves_from(pd.DataFrame(rows), split.sources)
+    kept = [ema(curves, **named(spec)) for spec in settings.declare if spec["name"] == "ema"]
+    if kept:
+        RunningAverages(folder / "running").write(zip(kept, recorder.running))
+
+
+def _diverged(row: dict, settings: Settings, folder: Path) -> str:
+    first, finite = row["step"] - row["iterates"] + 1, math.isfinite(row["train_loss"])
+    what = "A parameter became no number" if finite else f"The training loss became {row['train_loss']}"
+    return (
+        f"{what} between steps {first} and {row['step']} of {settings.steps}. "
+        f"Lower learning_rate (now {settings.learning_rate:g}); what was recorded until then is in {folder}."
+    )
+
+
+def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
+    """``{"segments", "stored", "disk", "memory"}``: how many of them, and at most how many bytes, from the settings alone."""
+    segments = len(segment_ends(settings))
+    stored, running = min(segments, settings.most_stored), len(recurrences(settings))
+    return {"segments": segments, "stored": stored} | estimate_bytes(model, stored, settings.storage, running)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
+    """Constant, or half a cosine from the learning rate to zero over the run; times a rising line during warm-up."""
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
+    if step <= settings.warmup:
+        rate *= step / settings.warmup
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _optimiser(student: nn.Module, combined: Combined, settings: Settings) -> torch.optim.Optimizer:
+    # the student's come first, so a checkpoint of objectives without parameters stays what it was
+    trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
+    extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
+    kind = OPTIMISERS[settings.optimiser]
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True, **extra)
+
+
+@contextlib.contextmanager
+def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """The teacher on the device and in eval mode; afterwards it is where and what it was."""
+    if teacher is None:
+        yield
+        return
+    home = next((parameter.device for parameter in teacher.parameters()), device)
+    with in_eval(teacher):
+        teacher.to(device, memory_format=torch.channels_last)
+        try:
+            yield
+        finally:
+            teacher.to(home)
+
+
+def _teacher_module(teacher, split: Split) -> nn.Module | None:
+    if teacher is None:
+        return None
+    if isinstance(teacher, (str, os.PathLike)):
+        teacher = load_run(teacher)
+    if isinstance(teacher, Run):
+        teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
+    if not isinstance(teacher, nn.Module):
+        raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
+    return as_tap(teacher)
+
+
+def _check(settings: Settings, student, teacher, split: Split, combined: Combined) -> None:
+    """What is known to fail only with both models and the data at hand is said here, before the first batch."""
+    available = sum(len(e) for e in split.train.values())
+    if settings.batch_size > available:
+        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
+    if combined.needs("teacher") and teacher is None:
+        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError(
+            "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."
+        )
+    ours, theirs = (
+        {p.untyped_storage().data_ptr() for p in ([] if model is None else model.parameters())}
+        for model in (student, teacher)
+    )
+    if ours & theirs - {0}:
+        raise ValueError(
+            "Teacher and student share parameters, so the teacher would be trained; pass a copy.deepcopy of it."
+        )
+    check_recordable(student)
+    try:
+        prepare(combined, student, teacher, split, steps=settings.steps, seed=settings.seed)
+    except RuntimeError as error:
+        who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
+        side, said = split.domains.size, str(error).splitlines()[0]
+        raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
+    if settings.batch_size == 1:
+        _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
+
+
+def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchnorm: str) -> None:
+    """BatchNorm and some objectives take no batch of one, which a step alone says: copies take one here.
+
+    Raises ``ValueError`` where one image fails and two do not.
+    """
+    images = torch.as_tensor(next(iter(split.train.values())).images[:2])
+    labels = torch.cat([torch.as_tensor(e.labels) for e in split.train.values()])
+
+    def problem(count: int) -> str:
+        model, terms = copy.deepcopy((student, combined))
+        training_mode(model.cpu(), batchnorm)
+        terms.train().learn_examples(labels)
+        taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
+        try:
+            terms(model(to_float(images[:count])), taught, labels[:count], step=1, index=torch.arange(count))
+        except (ValueError, RuntimeError) as error:
+            return str(error).splitlines()[0]
+        return ""
+
+    with torch.random.fork_rng(devices=[]):
+        said = problem(1)
+        if said and not problem(2):
+            raise ValueError(
+                f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
+            )
+
+
+def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{now}-{student.spec['name']}-{split.target or 'all'}-s{seed}"
+    names = (
+        folder.with_name(folder.name + more) for more in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    )
+    return next(name for name in names if not name.exists() and not recording_folder(name).exists())
+
+
+def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
+    """The finished run at this place, if resuming is asked for and it is the same training."""
+    settle(folder)
+    if not (folder / "settings.json").is_file():
+        return None
+    if not resume:
+        raise FileExistsError(
+            f"{folder} already holds a run; load_run({str(folder)!r}) reads it, resume=True accepts it, "
+            "another save_to keeps both."
+        )
+    run = load_run(folder, split=split, template=student)
+    # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
+    stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
+    # settings that objectives have gained since then had their defaults
+    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
+    refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
+    return run

@@ -1,0 +1,522 @@
+"""One step of a study: a notebook with complete parameters, what it waits for, and whether it is done.
+
+    python -m wakd_kit.study.jobs runs/quickstart/engine/jobs/sketch-s0-KD.json
+
+is what an engine calls, on this machine or another that sees the same folders. A job is done when its notebook was executed
+with these parameters, by this code, on these images and these results of the jobs before it, and what it wrote is there. It
+holds a lock while it works, so one that outlives a killed engine is waited for, and never written beside.
+
+    runs/<study>/engine/jobs/*.json      what each job is; written by ``wakd report``, read by everything here
+    runs/<study>/engine/done/*.json      what each was when it was done, its result and its seconds
+    runs/<study>/engine/began/*.json     what the recording at its place was started with
+    runs/<study>/engine/failed/*.json    why it failed, of those that did and were not mended
+    runs/<study>/engine/stamps/          for the engine: a file per job that is done, which it may delete
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
+from . import fingerprints as sources
+
+# parameters that no recorded number depends on; strategies only decide which segment edges are kept
+NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies"}
+# and those that are known by what is there, wherever it lies: ``Job.given``, or what the teacher of the study deployed
+BY_CONTENT = {"benchmark": "images", "image_size": "images", "weights": "weights", "teacher": "teacher"}
+RENDERED = "its page"  # how reasons begin for which a notebook is not executed again
+KINDS = ("jobs", "done", "began", "failed", "stamps", "locks", "logs")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute: ``name`` is its file below the report's folder, without suffix.
+
+    after      names of the jobs whose results it reads; a student's teacher comes first
+    training   digests of the code that decides what it records; empty if it records nothing
+    analysis   digests of the code behind everything else in it, and versions of libraries
+    given      what it records from, by content: "images", and where there are such "weights" and a "teacher" of another study
+    rendering  digests of the code that makes a page of it
+    page       of the comparison: what its page links to
+    disk       bytes that what it records takes at most
+    missing    {job: why} of those that it does without; see ``present``
+    """
+
+    name: str
+    notebook: Path
+    parameters: dict
+    after: tuple[str, ...] = ()
+    training: dict[str, str] = field(default_factory=dict)
+    analysis: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    rendering: dict[str, str] = field(default_factory=dict)
+    page: dict = field(default_factory=dict)
+    disk: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def records(self) -> bool:
+        """Whether it trains, and does not only look at what was recorded."""
+        return "save_to" in self.parameters
+
+    @property
+    def over_all(self) -> bool:
+        """Whether it looks at many runs: then it goes on with those that are there when others failed."""
+        return "only" in self.parameters
+
+    @property
+    def run(self) -> Path | None:
+        """The folder it records into, or looks at; None for one that looks at many."""
+        place = self.parameters.get("save_to") or self.parameters.get("run")
+        return Path(place) if place else None
+
+    @property
+    def kind(self) -> str:
+        return self.notebook.stem
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study keeps things. ``out`` is the report's folder, ``runs`` that of its recordings, ``home`` its file's."""
+
+    out: Path
+    runs: Path
+    home: Path | None = None
+
+    @property
+    def engine(self) -> Path:
+        return self.runs / "engine"
+
+    def file(self, kind: str, job: str) -> Path:
+        name = for_engine(job)
+        return self.engine / kind / (name if kind in ("stamps", "locks") else f"{name}.json")
+
+    def executed(self, job: Job) -> Path:
+        return self.out / "notebooks" / f"{job.name}.ipynb"
+
+    def rendered(self, job: Job) -> Path:
+        return self.out / "index.html" if job.page else self.executed(job).with_name(f"{job.name}.html")
+
+    def failed(self, job: Job) -> Path:
+        return self.executed(job).with_name(f"{job.name}.failed.ipynb")
+
+    def prepare(self) -> None:
+        for kind in KINDS:
+            (self.engine / kind).mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def relative(self, value: object) -> object:
+        """A parameter without where this study happens to lie: paths in it are relative to its folders."""
+        if isinstance(value, Mapping):
+            return {name: self.relative(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.relative(item) for item in value]
+        kind, _, path = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        here = {"<runs>": self.runs, "<report>": self.out, "<study>": self.home, "~": os.path.expanduser("~")}
+        for name, folder in here.items():
+            if folder is not None and f"{path}{os.sep}".startswith(f"{folder}{os.sep}"):
+                return f"{kind}{kind and ':'}{name}{path[len(str(folder)) :]}"
+        return value
+
+
+def for_engine(job: str) -> str:
+    """A job's name without the characters that snakemake reads as wildcards."""
+    return re.sub(r"[{}<>\x00-\x1f\x7f]|%(?=[0-9A-Fa-f]{2})", lambda found: f"%{ord(found.group()):02X}", job)
+
+
+def describe(jobs: Iterable[Job], place: Place) -> None:
+    """Write what every job is, touching only files whose content changes; files of jobs that are no more are removed."""
+    place.prepare()
+    named = set()
+    where = {name: folder and str(folder) for name, folder in vars(place).items()}
+    for job in jobs:
+        stamps = [for_engine(name) for name in job.after]
+        text = json.dumps({**vars(job), "notebook": str(job.notebook), "stamps": stamps, "place": where})
+        file = place.file("jobs", job.name)
+        named.add(file.stem)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+    for kind in ("jobs", "stamps", "failed"):
+        for file in (place.engine / kind).iterdir():
+            if file.name.removesuffix(".json") not in named:
+                file.unlink()
+
+
+def read(file: str | os.PathLike) -> tuple[Job, Place]:
+    """A job as ``describe`` wrote it, and where it works."""
+    values = json.loads(Path(file).read_text(encoding="utf-8"))
+    place = Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
+    values = {f.name: values[f.name] for f in fields(Job)}
+    return Job(**{**values, "notebook": Path(values["notebook"]), "after": tuple(values["after"])}), place
+
+
+def reason(job: Job, place: Place) -> str | None:
+    """Why a job has to be done, in a few words; None when it is done."""
+    then = done(job, place)
+    if failure(job, place):
+        return "failed before"
+    if not then:
+        return "was done by another version" if place.file("done", job.name).exists() else "new"
+    if not place.executed(job).is_file():
+        return "its notebook is gone"
+    if job.records and not (job.run / "settings.json").is_file():
+        return "its recording is gone"
+    files = _files(job, place)
+    for name, digest in then["files"].items():
+        if files.get(name) != digest:
+            return f"its {name} {'changed' if name in files else 'is gone'}"
+    if job.missing.keys() != then["missing"].keys():
+        return f"{len(then['missing'])} runs were missing"
+    for what in ("parameters", "training", "given", "analysis"):
+        if differ := _differs(_what(job, place)[what], then[what]):
+            return f"{_SAID.get(what, '')}{differ} changed"
+    before = _before(job, place)
+    if differ := [name for name, result in before.items() if result and then["before"].get(name) != result]:
+        return f"result of {', '.join(differ[:3])} changed"
+    if not place.rendered(job).is_file():
+        return f"{RENDERED} is gone"
+    differ = _differs({**job.rendering, **job.page}, {**then["rendering"], **then["page"]})
+    return f"{RENDERED}'s {differ} changed" if differ else None
+
+
+_SAID = {"training": "code of ", "analysis": "code of "}
+
+
+def done(job: Job, place: Place) -> dict:
+    """What a job was when it was done, with its ``result`` and ``seconds``; empty if it was not, or that is not known."""
+    then = json_or_nothing(place.file("done", job.name))
+    return then if then.get("scheme") == sources.SCHEME else {}
+
+
+def failure(job: Job, place: Place) -> str:
+    """Why a job failed when it was tried last; empty when it did not."""
+    copy = place.failed(job)
+    return json_or_nothing(place.file("failed", job.name)).get("said") or (f"see {copy.name}" if copy.exists() else "")
+
+
+def present(job: Job, missing: Mapping[str, str]) -> Job:
+    """A job over many runs with those that are there. ``missing``, {job: why it is not}, is what its page says of itself."""
+    gone = {name: why for name, why in missing.items() if name in job.after}
+    only = [run for run in job.parameters["only"] if "-".join(Path(run).parts) not in gone]
+    after, page = tuple(name for name in job.after if name not in gone), dict(job.page)
+    if page:
+        pages = {f"notebooks/{name}.html" for name in gone}
+        page["notebooks"] = [
+            [target, seed, {n: to for n, to in named.items() if to not in pages}]
+            for target, seed, named in page["notebooks"]
+        ]
+        page["also"] = {n: to for n, to in page["also"].items() if to not in pages}
+    return replace(job, parameters={**job.parameters, "only": only}, after=after, page=page, missing=gone)
+
+
+def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
+    """``{name: why}`` of every job that has to be done, or looked at again because one before it has to."""
+    found: dict[str, str] = {}
+    for job in jobs:
+        why = reason(job, place) or next((f"after {name}" for name in job.after if name in found), None)
+        if why:
+            found[job.name] = why
+    return found
+
+
+def retrained(job: Job, place: Place) -> str:
+    """What makes the finished recording of a job another one than it would record now; empty when it can stay."""
+    began = _began(job, place)
+    return _otherwise(job, place, began) if job.records and began and job.run.exists() else ""
+
+
+def accepted(job: Job, place: Place) -> str:
+    """What is not known of a finished recording that can stay, or was another library then; empty when nothing is."""
+    began = _began(job, place)
+    if not (job.records and began and job.run.exists()):
+        return ""
+    if began.get("scheme") != sources.SCHEME:
+        return "code"
+    then = began["libraries"]
+    return ", ".join(
+        f"{name} {then[name]}" for name, now in sources.of_libraries().items() if then.get(name, now) != now
+    )
+
+
+def perform(
+    job: Job, place: Place, *, env: Mapping[str, str] | None = None, say: Callable[[str], None] = print
+) -> bool:
+    """Execute and render a notebook unless it is done; returns whether it had to.
+
+    One whose page alone is out of date is only rendered. A notebook that fails is kept as *.failed.ipynb and raises
+    ``NotebookFailed``; a recording that its settings or its code could no longer make is kept under another name. Waits for
+    another process that is at the same job.
+    """
+
+    def waits(who: str) -> None:
+        say(f"waiting for {job.name}: {who}")
+
+    with locked(place.file("locks", job.name), wait=waits):
+        why = reason(job, place)
+        if why is None:
+            stamp(job, place)
+            return False
+        place.file("failed", job.name).unlink(missing_ok=True)
+        try:
+            _do(job, place, why, env, say, waits)
+        except Exception as error:
+            write_text(place.file("failed", job.name), json.dumps({"said": str(error), "at": _now()}))
+            raise
+        stamp(job, place)
+    return True
+
+
+def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, waits: Callable) -> None:
+    from ..reporting import execute as notebook  # papermill and matplotlib, which a job that is done does not wait for
+    from ..reporting import render as report
+
+    clock, then, before = time.time(), json_or_nothing(place.file("done", job.name)), _before(job, place)
+    executed, rendered = place.executed(job), place.rendered(job)
+    formerly = then.get("formerly", [])
+    rendered.unlink(missing_ok=True)
+    if job.over_all and not job.parameters["only"]:
+        raise ValueError("none of the runs that it looks at is there.")
+    if not why.startswith(RENDERED):
+        taught = teaches(job)
+        if job.records:
+            _wait_for_recording(job, waits)
+            _make_way(job, place, say)
+        settings = {"cwd": job.notebook.parent, "env": {**(env or {}), "TQDM_DISABLE": "1"}, "checked": True}
+        notebook.execute(job.notebook, executed, job.parameters, **settings)
+        same = taught and taught == teaches(job)  # what it teaches may have been told otherwise before
+        formerly = sorted({*formerly, then.get("teaches", "")} - {"", taught}) if same else []
+    if job.page:
+        _publish(job, place, say)
+    else:
+        report.render(executed, rendered, parameters=place.relative(job.parameters))
+    seconds = then["seconds"] if why.startswith(RENDERED) else round(time.time() - clock, 1)
+    record = {"scheme": sources.SCHEME, **_what(job, place), "before": before, "files": _files(job, place)}
+    record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly}
+    record |= {"why": why, "seconds": seconds, "at": _now()}
+    write_text(place.file("done", job.name), json.dumps(record))
+
+
+def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
+    from ..reporting import pages
+
+    notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
+    named = {name: job.page[name] for name in ("title", "also", "listed")}
+    named |= {"notebooks": notebooks, "missing": job.missing, "parameters": place.relative(job.parameters)}
+    said = pages.publish(place.executed(job), place.out, **named)
+    if named["listed"]:
+        pages.overview(place.out.parent)
+    say(said)
+
+
+def stamp(job: Job, place: Place) -> None:
+    """Tell the engine that a job is done; a stamp that says so already is left alone."""
+    file, result = place.file("stamps", job.name), done(job, place)["result"]
+    if not file.exists() or file.read_text() != result:
+        write_text(file, result)
+
+
+def _wait_for_recording(job: Job, waits: Callable[[str], None]) -> None:
+    """A kernel whose engine was killed goes on for a moment."""
+    lock = recording_folder(job.run) / "lock"
+    with contextlib.suppress(FileNotFoundError):  # it may finish meanwhile
+        if holder(lock):
+            with locked(lock, wait=waits):
+                pass
+
+
+def _make_way(job: Job, place: Place, say: Callable[[str], None]) -> None:
+    """A recording that this job would not make, or could not continue, is kept under another name."""
+    began = _began(job, place)
+    partial = recording_folder(job.run)
+    other = began and _otherwise(job, place, began)
+    # edges follow from strategies: a finished recording serves others, an unfinished one cannot be continued with them
+    edges = began and _differs({"s": job.parameters.get("strategies")}, {"s": began["strategies"]})
+    for folder, why in ((job.run, other), (partial, other or (edges and "strategies"))):
+        if folder.exists() and why:
+            aside = job.run.with_name(f"{job.run.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+            aside = recording_folder(aside) if folder == partial else aside
+            os.replace(folder, aside)
+            say(f"{job.name}: {folder.name} was recorded otherwise ({why}); it is kept as {aside.name}")
+    begin(job, place)
+
+
+def begin(job: Job, place: Place) -> None:
+    """Write what the recording at a job's place is: made with these settings, by this code, from this teacher."""
+    began = _began(job, place)
+    there = began.get("libraries") if job.run.exists() else None  # those that a finished one was made with
+    now = {
+        "scheme": sources.SCHEME,
+        "recording": _recording(job, place),
+        "strategies": job.parameters.get("strategies"),
+    }
+    write_text(place.file("began", job.name), json.dumps({**now, "libraries": there or sources.of_libraries()}))
+
+
+def _began(job: Job, place: Place) -> dict:
+    """What the recording at a job's place was begun with; empty where there is none, or that is not known."""
+    began = json_or_nothing(place.file("began", job.name))
+    return began if began.keys() >= {"recording", "strategies"} else {}
+
+
+def _recording(job: Job, place: Place) -> dict:
+    """What decides a recording: settings, code, what it is made from, and what its teacher deployed."""
+    taught = [json_or_nothing(place.file("done", name)).get("teaches") for name in job.after]
+    parameters = {n: v for n, v in job.parameters.items() if n not in NOT_RECORDED | BY_CONTENT.keys()}
+    code = {f"code of {n}": digest for n, digest in job.training.items()}
+    return {**place.relative(parameters), **code, **job.given, "the teacher": taught}
+
+
+def _otherwise(job: Job, place: Place, began: dict) -> str:
+    """In what a recording differs from the one that a job would make, as far as what it was begun with can tell."""
+    now, then = _recording(job, place), dict(began["recording"])
+    code = {name for name in now.keys() | then.keys() if name.startswith("code of ")}
+    unknown = set()
+    if began.get("scheme") != sources.SCHEME:  # its code was told otherwise, so it cannot be compared
+        then |= _images(job) | ({"weights": then["code of weights"]} if "code of weights" in then else {})
+        unknown = code | (job.given.keys() - then.keys())
+    unknown |= then.keys() - now.keys() - code  # settings that there are no longer
+    if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
+        unknown.add("the teacher")
+    elif then.get("the teacher") in [[name] for name in _formerly(job, place)]:
+        then["the teacher"] = now["the teacher"]
+    if now.keys() - then.keys() - code - unknown:  # a setting that is new since then had its default
+        then = {n: v for n, v in _defaults(job.kind).items() if n in now} | then
+    return _differs(*({n: v for n, v in what.items() if n not in unknown} for what in (now, then)))
+
+
+def _formerly(job: Job, place: Place) -> list[str]:
+    """What records of before called what a job's teacher still deploys."""
+    return [name for before in job.after for name in json_or_nothing(place.file("done", before)).get("formerly", [])]
+
+
+def _images(job: Job) -> dict[str, str]:
+    """Which images a finished or an unfinished recording was made of, by its own word."""
+    folder = job.run if job.run.exists() else recording_folder(job.run)
+    found = json_or_nothing(folder / "settings.json").get("split", {}).get("fingerprint")
+    return {"images": found} if found else {}
+
+
+@functools.cache
+def _defaults(notebook: str) -> dict:
+    from ..reporting.parameters import describe, plain
+
+    return plain(describe(notebook)())
+
+
+def _what(job: Job, place: Place) -> dict[str, dict]:
+    """What a job is, as far as it decides whether it is done; paths are relative, and data are known by content."""
+    parameters = {n: v for n, v in job.parameters.items() if BY_CONTENT.get(n) not in job.given}
+    what = {name: getattr(job, name) for name in ("training", "given", "analysis", "rendering", "page", "missing")}
+    return {"parameters": place.relative(parameters), **what}
+
+
+def _before(job: Job, place: Place) -> dict[str, str | None]:
+    return {name: json_or_nothing(place.file("done", name)).get("result") for name in job.after}
+
+
+def _differs(now: dict, then: dict) -> str:
+    if now == then:
+        return ""
+    now = json.loads(json.dumps(now))
+    differ = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+
+
+def teaches(job: Job) -> str:
+    """``taught_by`` the recording at a job's place; empty for a job that records nothing."""
+    return taught_by(job.run) if job.records else ""
+
+
+def taught_by(run: Path) -> str:
+    """What a recording stands for as a teacher: its settings, its last segment, and which average it deployed.
+
+    Empty where there is none.
+    """
+    segments, deployed = run / "segments", json_or_nothing(run / "deployed.json")
+    if not (segments / "index.json").is_file():
+        return ""
+    last = json.loads((segments / "index.json").read_text(encoding="utf-8"))[-1]["file"]
+    average = {name: deployed.get(name) for name in ("values", "of", "initial")} if deployed else None
+    return _digest(run / "settings.json", segments / last, said=json.dumps(average))
+
+
+def _result(job: Job) -> str:
+    """What later jobs may read of this one."""
+    return _digest(*(job.run / name for name in _written(job)), said=teaches(job))
+
+
+def _written(job: Job) -> tuple[str, ...]:
+    """The small files that a job leaves in the folder of its run, for others to read."""
+    if job.run is None:
+        return ()
+    return (
+        ("choices.json", "scores.csv", "window_map.csv", "deployed.json") if job.records else ("landscape/plane.csv",)
+    )
+
+
+def _files(job: Job, place: Place) -> dict[str, str]:
+    """Digests of what a job left to be read: ``{name: digest}``, of a comparison's tables that they are there."""
+    if job.page:
+        return {file.name: "there" for kind in ("csv", "tex") for file in place.out.glob(f"*.{kind}")}
+    return {name: _digest(job.run / name) for name in _written(job) if (job.run / name).is_file()}
+
+
+def _digest(*files: Path, said: str = "") -> str:
+    found = hashlib.sha256(said.encode())
+    for file in files:
+        found.update(file.read_bytes() if file.exists() else b"-")
+    return found.hexdigest()[:16]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+@contextlib.contextmanager
+def one_gpu(place: Place, job: Job):
+    """Environment with one of ``WAKD_GPUS`` devices that no other job of the study uses; none where that is not set."""
+    for device in range(int(os.environ.get("WAKD_GPUS") or 0) if job.records else 0):
+        with contextlib.suppress(Held), locked(place.engine / f"gpu-{device}", owner=job.name):
+            yield {"CUDA_VISIBLE_DEVICES": str(device)}
+            return
+    yield {}
+
+
+def main(arguments: list[str]) -> int:
+    """Perform the job of a file; one line on stdout when it is done or failed."""
+    job, place = read(arguments[0])
+    clock = time.time()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        with one_gpu(place, job) as device:
+            fresh = perform(job, place, env=device, say=say)
+    except Exception as error:  # whatever it was: the engine goes on with what does not depend on it
+        say(f"FAILED {job.name}: {error}")
+        return 1
+    say(progress(job, place, fresh, time.time() - clock))
+    return 0
+
+
+def progress(job: Job, place: Place, fresh: bool, seconds: float) -> str:
+    """How far the study is, now that a job is done."""
+    ready, total = (len(list((place.engine / kind).iterdir())) for kind in ("stamps", "jobs"))
+    return f"[{ready}/{total}] {job.name} ({f'{seconds:.0f} s' if fresh else 'done before'})"
+
+
+if __name__ == "__main__":
+    # jsonschema, which nbformat imports, would build a grammar for internationalised addresses: 1.5 s for nothing
+    sys.modules.setdefault("rfc3987_syntax", None)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,458 @@
+"""What a study is and what it takes: one small YAML file, checked, as jobs, which are notebooks with complete parameters.
+
+    name: quickstart                                  # of its folders; default the file's
+    benchmark: digits                                 # paths, also of weights and teachers, are relative to this file
+    targets: all
+    seeds: [0, 1, 2]
+    teacher: {model: resnet18_w16, steps: 600}        # parameters of 01_train_teacher
+    common: {model: resnet10t_w16, steps: 600}        # parameters of 02_distill, for every student
+    students:                                         # label: what differs
+      CE: {objectives: [{name: ce}], teacher: null}
+      KD: {objectives: [{name: kd, temperature: 5.0}]}
+    strategies: [last, wakd, swad]
+    window_map: {grid: 10, seeds: [0], students: [KD]}
+    landscape: {targets: [sketch], size: 15}          # of which runs (by default one of each target), and 04's parameters
+
+``study.run_study`` runs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import yaml
+
+from ..averaging import labels_of
+from ..data.domains import Domains, load_domains
+from ..files import path_of
+from ..models.build import build_model
+from ..models.weights import check_size, find, from_file, sha256
+from ..names import UnknownName, did_you_mean
+from ..objectives import combine, objectives
+from ..reporting.parameters import (
+    STRATEGIES,
+    Compare,
+    Distill,
+    Landscape,
+    Objectives,
+    ParameterError,
+    Training,
+    TrainTeacher,
+    When,
+    describe,
+    make,
+    plain,
+)
+from ..runs.identity import of_objectives
+from ..runs.settings import Settings, rehearse
+from ..runs.train import size_of_recording
+from . import fingerprints as sources
+from .jobs import Job, Place, taught_by
+
+NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
+REPORTS = Path(__file__).parent.parent.parent / "reports"
+
+
+class StudyProblem(ValueError):
+    """A study file that cannot be run; the message says what came, what fits and what to do."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked. ``title`` and ``about`` are shown on its page.
+
+    reference  the student that others are compared with, or {student: its own}; by default every two of them are
+    also       notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
+    """
+
+    name: str
+    seeds: list[int]
+    students: dict
+    benchmark: str = "digits"
+    image_size: int | None = None
+    targets: str | list[str] = "all"
+    teacher: dict | None = None
+    common: dict = field(default_factory=dict)
+    strategies: list = field(default_factory=lambda: list(STRATEGIES))
+    window_map: dict = field(default_factory=dict)
+    landscape: dict = field(default_factory=dict)
+    baseline: str = "last"
+    reference: str | dict = ""
+    also: dict = field(default_factory=dict)
+    title: str = ""
+    about: str = ""
+
+    def problem(self) -> str | None:
+        """What cannot be run as it is written, in one sentence; None when nothing is known to be wrong."""
+        for what, values in (("seed", self.seeds), ("student", self.students), ("target", self.targets)):
+            if not values:
+                return f"a study needs at least one {what}."
+            if isinstance(values, list) and len(set(values)) < len(values):
+                return f"a {what} is listed twice in {values}."
+        for label, own in self.students.items():
+            if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label.casefold() == "teacher":
+                return f"a student's name is text of letters, digits, + - = _ . and not 'teacher'; got {label!r}."
+            if re.search(r"(\.(failed|part|recording)|[ .])$|\.before-", label):
+                return f"a student's name ends in no space or dot, and not in what marks a copy that is kept (.failed, .part, .recording, .before-...); got {label!r}."
+            if twin := next(
+                (other for other in self.students if other != label and other.casefold() == label.casefold()), None
+            ):
+                return f"students {twin!r} and {label!r} are one folder where capitals do not count; rename one."
+            if not isinstance(own, dict | None):
+                return f"student {label!r} takes settings (name: value), got {own!r}."
+        if not re.fullmatch(r"\w([\w. -]*[\w-])?", self.name):
+            return f"name is that of a folder, of letters, digits, . _ -; got {self.name!r}."
+        blocks = {"teacher": self.teacher, "common": self.common, "landscape": self.landscape}
+        for where, given in {**blocks, **self.students}.items():
+            fixed = SET_BY_STUDY & (given or {}).keys() - ({"strategies"} if where == "landscape" else set())
+            if fixed:
+                return f"{where}: {', '.join(sorted(fixed))} cannot be set here; the study sets it for all."
+        for name, own in self.also.items():
+            if not isinstance(own, dict | None):
+                return f"also: {name} takes settings (name: value), got {own!r}."
+            fixed = {"about", "runs", "only", "tables"} & (own or {}).keys()
+            if fixed:
+                return f"also: {name}: {', '.join(sorted(fixed))} cannot be set here; the study sets it."
+        for key in self.window_map:
+            if key not in ("grid", "seeds", "students"):
+                return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
+        for block, wanted in (("window_map", self.window_map), ("landscape", self.landscape)):
+            for key in ("targets", "seeds", "students", "strategies"):
+                if not isinstance(wanted.get(key, []), list):
+                    return f"{block}: {key} is a list; got {wanted[key]!r}."
+            for label in wanted.get("students", []):
+                if label not in self.students:
+                    return f"{block}: {did_you_mean('student', label, self.students)}"
+            for seed in wanted.get("seeds", []):
+                if seed not in self.seeds:
+                    return f"{block}: the study has no seed {seed!r}; it has {', '.join(map(str, self.seeds))}."
+        try:
+            labels = labels_of(self.strategies)
+        except (ValueError, UnknownName) as error:
+            return str(error)
+        if "deployed" in labels:
+            return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
+        named = [*self.reference, *self.reference.values()] if isinstance(self.reference, dict) else [self.reference]
+        for label in filter(None, named):
+            if label not in self.students:
+                return did_you_mean("reference", label, self.students)
+        for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
+            if label not in labels:
+                return did_you_mean(what, label, labels)
+        return None
+
+
+SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
+
+
+def file_of(which: str | os.PathLike) -> Path:
+    """The file of a study, given as such or by the name of one shipped under reports/."""
+    path = path_of(which)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
+        if str(which) not in shipped:
+            raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
+        path = shipped[str(which)]
+    if not path.is_file():
+        raise StudyProblem(f"No study file at {path}.")
+    return path.absolute()
+
+
+def load_study(which: str | os.PathLike) -> Study:
+    """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence.
+
+    Names in it are text, whatever they look like; paths are relative to the file's folder.
+    """
+    path = file_of(which)
+    try:
+        values = _read(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
+    except yaml.YAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(values, dict):
+        raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
+    try:
+        study = make(Study, {"name": path.stem, **values})
+    except ParameterError as error:
+        raise StudyProblem(f"{path}: {error}") from error
+    if problem := study.problem():
+        raise StudyProblem(f"{path}: {problem}")
+    return _beside(study, path.parent)
+
+
+def _beside(study: Study, folder: Path) -> Study:
+    """The study with paths that are relative to a folder made whole."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(folder / path_of(path))
+
+    def resolved(block: dict | None) -> dict | None:
+        own = {n: whole(v) for n, v in (block or {}).items() if n in ("weights", "teacher") and isinstance(v, str)}
+        if isinstance((block or {}).get("others"), list):
+            own["others"] = [whole(other) for other in block["others"]]
+        return block and {**block, **own}
+
+    kind, _, path = study.benchmark.partition(":")
+    blocks = {name: resolved(getattr(study, name)) for name in ("teacher", "common", "landscape")}
+    students = {label: resolved(own) for label, own in study.students.items()}
+    return replace(study, benchmark=f"{kind}:{whole(path)}" if path else kind, students=students, **blocks)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name, (key, _) in zip(names, node.value):
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+NAMES = ("name", "targets", "baseline", "reference", "label", "title", "about")  # settings whose values are names
+
+
+def _read(text: str) -> object:
+    """What a YAML file says; names of domains, students and strategies are the text that stands there: 0, 007, no, null."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            _name(root)
+        return None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _name(node: yaml.Node, named: bool = False) -> None:
+    if isinstance(node, yaml.ScalarNode) and named and node.value not in ("", "~"):
+        node.tag = "tag:yaml.org,2002:str"
+    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _name(item, named)
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        _name(key, named)
+        if key.value == "students" and isinstance(value, yaml.MappingNode):
+            for student, own in value.value:
+                _name(student, True)
+                _name(own)
+        else:
+            _name(value, named or key.value in (*NAMES, "students"))
+
+
+def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
+    """Every job of a study, each after those it needs: per seed and target the teacher, the students, their landscapes;
+    then notebooks over all of them, the comparison last.
+
+    listed  there is a page over all studies beside the report's folder
+    Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
+    each run will have, and that every model can be built. Raises ``StudyProblem`` naming the student.
+    """
+    options = {} if study.image_size is None else {"size": study.image_size}
+    try:
+        domains = load_domains(study.benchmark, **options)
+    except (ValueError, UnknownName, OSError) as error:
+        raise StudyProblem(f"{study.name}: {error}") from error
+    targets = study.targets if isinstance(study.targets, list) else [study.targets]
+    targets = list(domains) if study.targets == "all" else targets
+    for target in [*targets, *study.landscape.get("targets", [])]:
+        if target not in domains:
+            raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
+    splits = [(target, seed) for seed in study.seeds for target in targets]
+    chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
+    disk, unsaid = {}, {}
+    for job in (job for job in chains[splits[0]] if job.records):
+        cls = describe(job.notebook)
+        try:
+            settings, disk[job.run.name] = _rehearse(cls(**job.parameters), domains)
+        except (ValueError, TypeError, UnknownName, OSError) as error:
+            raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
+        # those that a notebook does not ask for, as they are by default
+        unsaid[job.run.name] = {
+            n: v for n, v in plain(settings).items() if n not in {*job.parameters, "declare", "edges"}
+        }
+        unsaid[job.run.name]["views"] = domains.views
+    own = {str(job.run) for chain in chains.values() for job in chain if job.records}
+    for other in study.landscape.get("others", []):
+        if other not in own and not (Path(other) / "settings.json").is_file():
+            raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
+    given = {"images": domains.fingerprint}
+    known: dict[tuple, dict[str, str]] = {}  # what lies at a path is read once
+    for split, chain in chains.items():
+        for i, job in enumerate(chain):
+            if job.records:
+                elsewhere = job.parameters.get("teacher") if job.parameters.get("teacher") not in own else None
+                asked = (job.parameters["weights"], job.parameters["pretrained"], job.parameters["model"], elsewhere)
+                asked += (json.dumps(job.parameters["objectives"]),)
+                if asked not in known:
+                    known[asked] = _given(study, job, elsewhere)
+                made = given | unsaid[job.run.name] | known[asked]
+                chains[split][i] = replace(job, disk=disk[job.run.name], given=made)
+    jobs = [job for chain in chains.values() for job in chain]
+    jobs += _over_all(study, chains, place, listed)
+    names = [job.name.casefold() for job in jobs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
+    return jobs
+
+
+def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
+    """What a recording is made from beside the images, by what it is: weights, another study's teacher, own objectives."""
+    p, given = job.parameters, {}
+    try:
+        found = from_file(p["weights"]) if p["weights"] else find(p["model"]) if p["pretrained"] else None
+        if found:
+            given["weights"] = found.origin
+        if teacher is not None:
+            given["teacher"] = sha256(Path(teacher)) if Path(teacher).is_file() else taught_by(Path(teacher))
+            if not given["teacher"]:
+                raise FileNotFoundError(f"No run at {teacher}, which should be the teacher.")
+    except (ValueError, FileNotFoundError) as error:
+        raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
+    return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
+
+
+def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
+    """The notebooks over all runs: those the study asks for, and the comparison, which is its page."""
+    jobs = [job for chain in chains.values() for job in chain]
+    recording = [job for job in jobs if job.records]
+    given = {
+        "about": study.about,
+        "runs": str(place.runs),
+        "only": [job.run.relative_to(place.runs).as_posix() for job in recording],
+        "strategies": labels_of(study.strategies),
+        "baseline": study.baseline,
+        "reference": study.reference,
+        "tables": str(place.out),
+    }
+    also = [_also(study, name, own or {}, given, [job.name for job in recording]) for name, own in study.also.items()]
+    yield from also
+    notebooks = []
+    for (target, seed), chain in chains.items():
+        named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
+        notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
+    page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
+    page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
+    job = job_of(study, Compare, "03_compare", given, after=[job.name for job in (*jobs, *also)])
+    yield replace(job, page=page)
+
+
+def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
+    classes, labels = {NOTEBOOK_OF[cls]: cls for cls in ALSO}, given["strategies"]
+    if name not in classes:
+        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, classes)}")
+    # what the study leaves empty keeps the notebook's default
+    shared = {f.name: given[f.name] for f in fields(classes[name]) if given.get(f.name)}
+    if isinstance(shared.get("reference"), dict):  # these ask about one
+        del shared["reference"]
+    job = job_of(study, classes[name], name, {**shared, **own}, after=after)
+    names = {"reference": study.students, "baseline": labels, "average": labels, "averages": labels}
+    for setting, known in names.items():
+        asked = job.parameters.get(setting, [])
+        for value in [asked] if isinstance(asked, str) else asked:
+            if value not in known:
+                raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, value, known)}")
+    runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
+    if min(runs, len(study.students)) < 2:
+        raise StudyProblem(
+            f"{study.name}, {name} compares students over targets and seeds: at least two of each; got {len(study.students)} "
+            f"on {runs}."
+        )
+    return job
+
+
+def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
+    shared = {
+        "benchmark": study.benchmark,
+        "image_size": study.image_size,
+        "target": target,
+        "seed": seed,
+        "strategies": study.strategies,
+    }
+    name, teacher = f"{target}-s{seed}", None
+    if study.teacher is not None:
+        teacher = str(runs / "teacher")
+        yield job_of(study, TrainTeacher, f"{name}-teacher", {**shared, **study.teacher, "save_to": teacher})
+    for label, own in study.students.items():
+        given = {**shared, "teacher": teacher, **study.common, **(own or {})}
+        given |= {"save_to": str(runs / label), "baseline": study.baseline}
+        given.setdefault("window_map_grid", _map_grid(study, seed, label))
+        taught = teacher is not None and given["teacher"] == teacher
+        yield job_of(study, Distill, f"{name}-{label}", given, after=[f"{name}-teacher"] * taught)
+    for label in _looked_at(study, target, seed):
+        given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
+        given.setdefault("strategies", labels_of(study.strategies))
+        given |= {"run": str(runs / label), "baseline": study.baseline}
+        yield job_of(study, Landscape, f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
+
+
+def _map_grid(study: Study, seed: int, student: str) -> int:
+    wanted = study.window_map
+    seeds, students = wanted.get("seeds", study.seeds), wanted.get("students", list(study.students))
+    return wanted.get("grid", 10) if wanted and seed in seeds and student in students else 0
+
+
+def _looked_at(study: Study, target: str, seed: int) -> list[str]:
+    """The students of one split whose landscapes are drawn; by default one, of the study's first seed."""
+    wanted, students = study.landscape, study.students
+    if target not in wanted.get("targets", [target]) or seed not in wanted.get("seeds", study.seeds[:1]):
+        return []
+    taught = [n for n, own in students.items() if {"teacher": study.teacher, **study.common, **(own or {})}["teacher"]]
+    return wanted.get("students", (taught or list(students))[:1])
+
+
+NOTEBOOK_OF = {
+    TrainTeacher: "01_train_teacher",
+    Distill: "02_distill",
+    Compare: "03_compare",
+    Landscape: "04_landscape",
+    Objectives: "05_objectives",
+    When: "06_when_averaging_helps",
+}
+ALSO = (Objectives, When)
+
+
+def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
+    try:
+        complete = make(cls, given)
+    except ParameterError as error:
+        raise StudyProblem(f"{study.name}, {name}: {error}") from error
+    file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
+    training = {}
+    if issubclass(cls, Training):
+        training = sources.of_recording(_defined_in(json.dumps(complete.objectives)))
+    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
+    rendering = sources.of_page(compares=cls is Compare)
+    code = {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
+    return Job(name, file, plain(complete), tuple(after), **code)
+
+
+@functools.cache
+def _defined_in(listed: str) -> tuple[tuple[str, str], ...]:
+    """(module, name) of the objectives of a list, given as JSON."""
+    made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+    return tuple((objective.__module__, objective.__qualname__) for objective in made)
+
+
+def _rehearse(p: Training, domains: Domains) -> tuple[Settings, int]:
+    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
+
+    Returns the settings of the training, and how many bytes its recording will take at most.
+    """
+    objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
+    if objectives.needs("teacher") and teacher is None:
+        raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
+    student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
+    found = find(p.model) if p.pretrained and p.weights is None else None
+    check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
+    settings = p.settings()
+    rehearse(settings, [p.deploy] if isinstance(p, TrainTeacher) else [], teacher=teacher is not None)
+    return settings, size_of_recording(student, settings)["disk"]

@@ -1,0 +1,323 @@
+"""A study: targets x seeds x students, described by one small YAML file, run through notebooks, ending in one page.
+
+What is done already is not done again: a notebook that was executed with the same parameters, by the same code, on the same
+results before it is kept, and a killed training continues from its last segment. Jobs are run by snakemake where it is
+installed (``pip install 'wakd_kit[workflow]'``), several at once, here or on a cluster; else one after the other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..files import Held, holder, json_or_nothing, locked, path_of, recording_folder, write_text
+from . import jobs as job_files
+from .jobs import Job, Place, accepted, describe, failure, pending, perform, present, progress, retrained
+from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, load_study, plan
+
+__all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
+
+WORKFLOW = Path(__file__).parent
+
+
+def run_study(
+    which: str | os.PathLike | Study,
+    *,
+    cores: int | None = None,
+    gpus: int | None = None,
+    profile: str | None = None,
+    engine: str | None = None,
+    out: str | os.PathLike | None = None,
+    runs: str | os.PathLike | None = None,
+    keep_recordings: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Train what is missing, execute and render every notebook, and return the page, ``<out>/index.html``.
+
+    cores    processor cores to use, default all; several notebooks run side by side where snakemake is installed
+    gpus     accelerators to use, one notebook that trains on each at a time; default all that torch sees
+    profile  a snakemake profile: "slurm", which is shipped, or a folder with a config.yaml of your own
+    engine   "snakemake" or "sequential", default snakemake where it is installed
+    out      report folder, default reports/<name>;  runs  recordings, default runs/<name>
+    keep_recordings  accept finished recordings that this code or these settings would make otherwise, as they are
+    A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, the page is made
+    of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
+    same study.
+    """
+    engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
+    if engine not in ("snakemake", "sequential"):
+        raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
+    study, place, jobs = _planned(which, out, runs)
+    place.prepare()
+    try:
+        with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
+            describe(jobs, place)
+            if file := _file(which):
+                write_text(place.engine / "study.json", json.dumps(_names(file, place)))
+            if keep_recordings:
+                _accept(jobs, place)
+            waiting = pending(jobs, place)
+            for name in waiting:
+                place.file("stamps", name).unlink(missing_ok=True)
+            for job in jobs:
+                if job.name not in waiting:
+                    job_files.stamp(job, place)
+            say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
+            for line in _what_is_known(jobs, place):
+                say(line)
+            needed, free, sentence = _space(jobs, waiting, place)
+            if needed > free:
+                raise StudyProblem(
+                    f"{study.name}: {sentence} Pass --runs with a folder on a larger disk, set storage: float16_difference or "
+                    "a smaller most_stored for the teacher and in common, or ask for fewer seeds."
+                )
+            if needed:
+                say(sentence)
+            said = ""
+            if waiting and engine == "snakemake":
+                said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
+            elif waiting:
+                _one_by_one(jobs, place, cores or _cores(), say)
+            left = _with_what_is_there(jobs, place, say)
+    except Held as other:
+        raise StudyProblem(
+            f"{study.name} is being run: {other}. Wait for it, look at it with wakd status, or stop it first."
+        ) from None
+    if left:
+        names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        failed = [f"{job.name}: {failure(job, place)}" for job in jobs if failure(job, place)]
+        why = f"{failed[0]} See wakd status." if failed else f"The engine stopped{said}."
+        page = place.out / "index.html"
+        shown = f" {page} shows what is there." if page.is_file() and failed else ""
+        raise StudyProblem(
+            f"{study.name}: {len(left)} of {len(jobs)} notebooks were not executed ({names}). {why} What is done is kept.{shown}"
+        )
+    say(f"report: {place.out / 'index.html'}")
+    return place.out / "index.html"
+
+
+def planned(
+    which: str | os.PathLike | Study,
+    *,
+    out: str | os.PathLike | None = None,
+    runs: str | os.PathLike | None = None,
+    keep_recordings: bool = False,
+) -> list[str]:
+    """What ``run_study`` would do, a line per notebook with the reason; nothing is written."""
+    study, place, jobs = _planned(which, out, runs)
+    waiting = pending(jobs, place)
+    lines = [f"{name}: {why}" for name, why in waiting.items()]
+    lines += _what_is_known(jobs, place, keep_recordings=keep_recordings)
+    needed, _, sentence = _space(jobs, waiting, place, keep_recordings=keep_recordings)
+    lines += [sentence] if needed else []
+    return [*lines, f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
+
+
+def status(
+    which: str | os.PathLike | Study, *, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Every notebook of a study: ``name, kind, state, seconds, said``, and a sentence with what is left of it.
+
+    state    done, running, failed or waiting;  seconds  it took, of those that are done
+    The time left is what notebooks of each kind took on average, over as many as are running, at least one.
+    """
+    study, place, jobs = _planned(which, out, runs)
+    waiting, rows = pending(jobs, place), []
+    for job in jobs:
+        owner = holder(place.file("locks", job.name))
+        done, failed = job_files.done(job, place), failure(job, place)
+        state = "running" if owner else "failed" if failed else "waiting" if job.name in waiting else "done"
+        said = owner or failed or waiting.get(job.name, "")
+        rows.append({"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "said": said})
+    table = pd.DataFrame(rows)
+    counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
+    engine = holder(place.engine / "lock")
+    return table, f"{study.name}: {counts}. {_left(table)} {f'Run by {engine}.' if engine else 'Nobody runs it.'}"
+
+
+def _left(table: pd.DataFrame) -> str:
+    left = table[table["state"] != "done"]
+    if not len(left):
+        return "Nothing is left."
+    each = table.groupby("kind")["seconds"].mean()
+    seconds = left["kind"].map(each)
+    if seconds.isna().any():
+        return "Time left is not known yet."
+    minutes = seconds.sum() / max(1, (table["state"] == "running").sum()) / 60
+    return f"About {minutes:.0f} minutes are left." if minutes >= 1.5 else "About a minute is left."
+
+
+def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
+    study, file = which if isinstance(which, Study) else load_study(which), _file(which)
+    folders = [path_of(given or default) for given, default in ((out, REPORTS), (runs, REPORTS.parent / "runs"))]
+    own = [folder if given else folder / study.name for folder, given in zip(folders, (out, runs))]
+    place = Place(*(folder.resolve() for folder in own), file and file.parent)
+    if file and runs is None:
+        _refuse_another(study, file, place)
+    return study, place, plan(study, place, listed=place.out.parent == REPORTS)
+
+
+def _file(which: str | os.PathLike | Study) -> Path | None:
+    return None if isinstance(which, Study) else file_of(which).resolve()
+
+
+def _names(file: Path, place: Place) -> dict[str, str]:
+    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved."""
+    return {"file": str(file), "from_here": os.path.relpath(file, place.engine)}
+
+
+def _refuse_another(study: Study, file: Path, place: Place) -> None:
+    """Two studies of one name do not take over each other's folders."""
+    known = json_or_nothing(place.engine / "study.json")
+    other = Path(known.get("file", file))
+    if file not in (other, (place.engine / known.get("from_here", "")).resolve()) and other.is_file():
+        raise StudyProblem(
+            f"{file}: {place.runs} holds the recordings of {other}, which is called {study.name!r} as well. Give one of them "
+            "another name, or pass --runs and --out."
+        )
+
+
+def _what_is_known(jobs: Sequence[Job], place: Place, *, keep_recordings: bool = False) -> list[str]:
+    """Sentences on finished recordings that would be another one now, and on those of which not all is known."""
+    why = {job.name: found for job in jobs if (found := retrained(job, place))}
+    lines = []
+    if why and not keep_recordings:
+        first = next(iter(why))
+        lines.append(
+            f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the "
+            "old ones are kept as *.before-*. --keep-recordings accepts them as they are."
+        )
+    known = [found for job in jobs if job.name not in why and (found := accepted(job, place))]
+    for what in dict.fromkeys(known):
+        of = "before the code of recordings was told as it is now" if what == "code" else f"with {what}"
+        lines.append(
+            f"{known.count(what)} finished recordings were made {of}; all else is the same, and they are kept."
+        )
+    return lines
+
+
+def _space(
+    jobs: Sequence[Job], waiting: Mapping[str, str], place: Place, *, keep_recordings: bool = False
+) -> tuple[int, int, str]:
+    """Bytes that recordings which are not there yet will take at most, bytes that are free, and both in a sentence."""
+    kept = {job.name for job in jobs if keep_recordings and job.records and job.run.exists()}
+    needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records and job.name not in kept)
+    free = shutil.disk_usage(next(folder for folder in (place.runs, *place.runs.parents) if folder.is_dir())).free
+    sizes = [f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in (needed, free)]
+    return needed, free, f"Recordings take at most {sizes[0]} more, and {place.runs} has {sizes[1]} free."
+
+
+def _missing(job: Job, place: Place) -> int:
+    if job.run.exists():
+        return job.disk if retrained(job, place) else 0
+    begun = recording_folder(job.run).rglob("*")
+    return max(0, job.disk - sum(file.stat().st_size for file in begun if file.is_file()))
+
+
+def _accept(jobs: Sequence[Job], place: Place) -> None:
+    for job in jobs:
+        if retrained(job, place):
+            job_files.begin(job, place)
+
+
+def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[str], None]) -> None:
+    failed: set[str] = set()
+    for job in jobs:
+        if job.over_all and failed:
+            continue
+        lost = next((name for name in job.after if name in failed), None)
+        clock = time.time()
+        try:
+            if lost:
+                raise StudyProblem(f"{lost}, which it needs, failed.")
+            fresh = perform(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
+        except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
+            from ..reporting import (
+                execute as notebook,  # imported by the job that is running; a dry run does not wait for papermill
+            )
+
+            notebook.kill_running()
+            raise
+        except Exception as error:  # other jobs do not depend on it; all that is left is named at the end
+            failed.add(job.name)
+            say(f"FAILED {job.name}: {error}")
+        else:
+            say(progress(job, place, fresh, time.time() - clock))
+
+
+def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> list[str]:
+    """Names of what is still to do. Where all of it failed or waits for what did, notebooks over all runs go without it."""
+    left, lost = pending(jobs, place), {}
+    for job in jobs:
+        if job.name in left and not job.over_all:
+            said = _said(job, place)
+            waits = next((f"waits for {name}, which is not there" for name in job.after if name in lost), "")
+            if not (said or waits):
+                return list(left)
+            lost[job.name] = said or waits
+    for job in jobs:
+        if job.over_all and not lost and failure(job, place):  # the engine has tried
+            lost[job.name] = _said(job, place)
+        elif job.over_all and lost and job.name in left:
+            clock = time.time()
+            try:
+                fresh = perform(present(job, lost), place, say=say)
+            except Exception as error:  # the page of the others does not depend on it
+                lost[job.name] = _said(job, place)
+                say(f"FAILED {job.name}: {error}")
+            else:
+                del left[job.name]
+                say(progress(job, place, fresh, time.time() - clock))
+    return list(left)
+
+
+def _said(job: Job, place: Place) -> str:
+    """Why a job failed, as a page may say it: without where on this machine its copy and its recording are."""
+    said = re.sub(r" The copy is .*", "", failure(job, place))
+    return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
+
+
+def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> str:
+    """Run the study's engine; returns the last that it said, if it failed. It inherits the study's lock, which therefore ends
+    with the last of the two."""
+    chains = sum(not job.after for job in jobs)
+    threads = max(1, cores // max(1, chains))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
+    command += ["--directory", str(place.engine), "--config", f"threads={threads}", "--rerun-triggers", "mtime"]
+    # the lock of the study is held; snakemake's own would have to be broken by hand after a kill
+    command += ["--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+    if profile:
+        shipped = WORKFLOW / "profiles" / profile
+        command += ["--profile", str(shipped if shipped.is_dir() else profile), "--quiet", "rules"]
+    else:
+        command += ["--cores", str(cores)]
+        command += ["--resources", f"gpu={gpus}"] if gpus else []
+    env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
+    said = place.engine / "logs" / "snakemake.log"
+    with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
+        ended = subprocess.run(command, pass_fds=[lock], env=env, check=False, stderr=None if profile else log)
+    lines = said.read_text(encoding="utf-8", errors="replace").split("\n") if ended.returncode and not profile else []
+    lines = [line.strip() for line in lines if line.strip() and not line.startswith(("Shutting down", "Complete log"))]
+    return f", and said: {' '.join(lines[-2:])} (all of it: {said})" if lines else ""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus(given: int | None) -> int:
+    if given is not None:
+        return given
+    import torch
+
+    return torch.cuda.device_count()
