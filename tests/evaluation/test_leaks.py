@@ -36,9 +36,19 @@ WANTED = [{"name": name, **SETTINGS.get(name, {})} for name in strategies]
 
 # public callables that take a split and nothing of a run: they make runs, or are what a run and its split go through
 WITHOUT_A_RUN = {
-    *("batches.SourceBatches", "evaluation.SourceValidation", "network.scored_domains", "preparing.prepare"),
-    *("preparing.source_features", "views.calibration_views", "training.train", "evaluation.evaluate_model"),
-    *("identity.seen_in_training", "identity.check_unseen"),
+    *(
+        "data.batches.SourceBatches",
+        "runs.validate.SourceValidation",
+        "runs.network.scored_domains",
+        "runs.prepare.prepare",
+    ),
+    *(
+        "runs.prepare.source_features",
+        "data.augment.calibration_views",
+        "runs.train.train",
+        "evaluation.scores.evaluate_model",
+    ),
+    *("runs.identity.seen_in_training", "runs.identity.check_unseen"),
 }
 
 
@@ -141,7 +151,10 @@ def files(folder):
 
 def test_every_callable_with_a_split_is_known_to_meet_a_run_or_not():
     assert public().keys() >= WITHOUT_A_RUN, "a name here that is no more"
-    assert {"evaluation.evaluate", "fitting.choose", "soups.Soup", "landscape.plane", "run.Run"} <= CALLABLES.keys()
+    assert {"evaluation.scores.evaluate", "evaluation.choose.choose", "runs.run.Run"} | {
+        "evaluation.soups.Soup",
+        "landscape.surface.plane",
+    } <= CALLABLES.keys()
     meets = {"run", "runs", "self", "folder", "path"}
     unknown = [name for name, call in CALLABLES.items() if not meets & _parameters(call).keys()]
     assert not unknown, f"{unknown} take a split: of which run, or are they WITHOUT_A_RUN?"

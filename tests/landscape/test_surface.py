@@ -216,4 +216,4 @@ def test_a_line_that_makes_no_sense_is_refused(run, wrong):
 
 
 def test_landscape_is_part_of_the_package():
-    assert wk.landscape is landscape
+    assert wk.landscape.plane is landscape.plane

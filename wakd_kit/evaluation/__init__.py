@@ -3,3 +3,8 @@
 network(coefficients) = the student with run.average(coefficients), BatchNorm decided, on its device
 evaluate(run, {label: coefficients}) -> strategy x domain: accuracy, nll, ece
 """
+
+from ..runs.network import predict
+from .scores import evaluate, evaluate_model, score_choices, source_score
+
+__all__ = ["evaluate", "evaluate_model", "predict", "score_choices", "source_score"]
