@@ -394,13 +394,9 @@ def examine(folder: Path) -> list[str]:
     lines.append(f"  {'total':18}{sum(sizes.values()) / 1e6:10.2f} MB")
     if "checkpoint.pt" in sizes:
         lines.append("not finished: checkpoint.pt is what train(..., resume=True) continues from.")
-    again = sum(
-        size for name, size in sizes.items() if name in ("window_map.csv", "landscape") or name.startswith("gram_")
-    )
+    again = sum(size for name, size in sizes.items() if name.startswith("gram_"))
     if again:
-        lines.append(
-            f"window_map.csv, gram_*.npy and landscape/ ({again / 1e6:.2f} MB) can go: they are computed again when asked for."
-        )
+        lines.append(f"gram_*.npy ({again / 1e6:.2f} MB) can go: they are computed again when asked for.")
     each = sizes["segments"] / max(len(run.segments), 1) / 1e6
     lines.append(
         f"A stored segment takes {each:.2f} MB. Training with most_stored=N keeps N of them by merging neighbours: declared "

@@ -31,6 +31,7 @@ from ..plots import one_run as figures
 from ..plots import surface as landscape_figures
 from ..reporting.render import table_html
 from ..results import differences as comparison
+from ..results.collect import run_folders
 from ..runs.record import RunProblem
 from ..runs.run import Run, load_run
 from .answers import Board
@@ -45,8 +46,7 @@ OWN = "your own window"
 
 def runs_below(folder: str | Path) -> list[Path]:
     """Folders of finished recordings: the folder itself, or those below it. Raises ``RunProblem`` when there is none."""
-    found = sorted(file.parent for file in path_of(folder).rglob("curves.csv"))
-    found = [place for place in found if (place / "settings.json").is_file() and place.suffix != ".recording"]
+    found = [place for place in run_folders(folder) if (place / "curves.csv").is_file()]
     if not found:
         raise RunProblem(f"No recorded run in or below {folder}; train one with 02_distill, or name another folder.")
     return found

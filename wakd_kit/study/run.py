@@ -305,7 +305,13 @@ def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile
     env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
     said = place.engine / "logs" / "snakemake.log"
     with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
-        ended = subprocess.run(command, pass_fds=[lock], env=env, check=False, stderr=None if profile else log)
+        ended = subprocess.run(
+            command,
+            pass_fds=[lock] if os.name == "posix" else [],
+            env=env,
+            check=False,
+            stderr=None if profile else log,
+        )
     lines = said.read_text(encoding="utf-8", errors="replace").split("\n") if ended.returncode and not profile else []
     lines = [line.strip() for line in lines if line.strip() and not line.startswith(("Shutting down", "Complete log"))]
     return f", and said: {' '.join(lines[-2:])} (all of it: {said})" if lines else ""
