@@ -250,7 +250,7 @@ def test_measuring_killed_at_random_moments(tmp_path, kills):
     print(kill_measuring(tmp_path, kills, seed := time.time_ns() % 10_000), f"(seed {seed})")
 
 
-@pytest.mark.parametrize("kills", [pytest.param(LONG // 6, marks=SLOW)])  # the short form is in test_study_killed
+@pytest.mark.parametrize("kills", [pytest.param(LONG // 6, marks=SLOW)])  # the short form is tests/study/test_killed.py
 def test_a_study_killed_at_random_moments(tmp_path, kills, tiny_study):
     pytest.importorskip("snakemake", reason="snakemake is not installed")
     print(kill_study(tmp_path, kills, seed := time.time_ns() % 10_000, tiny_study), f"(seed {seed})")
