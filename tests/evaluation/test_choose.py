@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 def test_halves_are_disjoint_by_original_and_stratified():
     labels = np.repeat(np.arange(3), 20)
-    examples = wk.domains.Examples(np.zeros((60, 8, 8, 3), np.uint8), labels, np.arange(60) // 2)
+    examples = wk.data.domains.Examples(np.zeros((60, 8, 8, 3), np.uint8), labels, np.arange(60) // 2)
     first, second = halves(examples, seed=1)
     assert not set(first.originals) & set(second.originals) and len(first) + len(second) == 60
     assert all(abs((first.labels == k).sum() - 10) <= 2 for k in range(3))
