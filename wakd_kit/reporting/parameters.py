@@ -57,7 +57,18 @@ STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
 @dataclass(frozen=True)
 class Training:
-    """What 01 and 02 share: the split, and settings of ``train`` under their own names."""
+    """What 01 and 02 share: the split, and settings of ``train`` under their own names.
+
+    benchmark       what ``load_domains`` takes
+    image_size      side in pixels; by default the benchmark's own
+    target          the domain that is left out
+    model           any timm name, or one of the kit's small ones
+    model_settings  keyword arguments of the model
+    pretrained      whether it starts from weights: shipped ones, those in ``$WAKD_WEIGHTS``, timm's
+    weights         a file to start from in their place
+    strategies      what is averaged: names, or {name, label, settings}
+    save_to         the run's folder
+    """
 
     benchmark: str = "digits"
     image_size: Annotated[int, whole(1)] | None = None
@@ -116,7 +127,10 @@ class Training:
 @notebook_parameters("01_train_teacher")
 @dataclass(frozen=True)
 class TrainTeacher(Training):
-    """01: trains a teacher on the source domains and deploys one average of it."""
+    """01: trains a teacher on the source domains and deploys one average of it.
+
+    deploy  the strategy whose average teaches
+    """
 
     model: str = "resnet18_w16"
     deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
@@ -131,7 +145,10 @@ class TrainTeacher(Training):
 
 @dataclass(frozen=True)
 class Student(Training):
-    """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/."""
+    """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/.
+
+    teacher  a run's folder or an exported file; none where nothing is distilled
+    """
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     strategies: list = field(default_factory=lambda: ["wakd", "swad"])
@@ -142,7 +159,11 @@ class Student(Training):
 @notebook_parameters("02_distill")
 @dataclass(frozen=True)
 class Distill(Student):
-    """02: trains one student, averages its trajectory by every strategy, and scores them on every domain."""
+    """02: trains one student, averages its trajectory by every strategy, and scores them on every domain.
+
+    window_map_grid  every window of a grid with so many points a side is scored; 0 for none
+    baseline         the label that the others are compared with
+    """
 
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     teacher: str | None = "../runs/explore/teacher"
@@ -159,7 +180,16 @@ class Distill(Student):
 @notebook_parameters("03_compare")
 @dataclass(frozen=True)
 class Compare:
-    """03: everything recorded under one folder, all targets and seeds, in tables with intervals."""
+    """03: everything recorded under one folder, all targets and seeds, in tables with intervals.
+
+    about       a paragraph below the title
+    runs        the folder of the recordings
+    only        those of them that are compared, by path below it; all by default
+    strategies  labels, in this order; all that were evaluated by default
+    baseline    the label that the others are compared with
+    reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    tables      the folder for tables as csv and LaTeX
+    """
 
     about: str = ""
     runs: str = "../runs/explore"
@@ -174,7 +204,12 @@ class Compare:
 @dataclass(frozen=True)
 class Objectives:
     """05: one teacher per split and a student per objective, recorded by ``wakd report objectives``; each student before and
-    after averaging."""
+    after averaging.
+
+    average    the label after
+    baseline   the label before
+    reference  the student that the others are compared with
+    """
 
     about: str = ""
     runs: str = "../runs/objectives"
@@ -192,7 +227,11 @@ class Objectives:
 @notebook_parameters("06_when_averaging_helps")
 @dataclass(frozen=True)
 class When:
-    """06: a grid of students, recorded by ``wakd report when_it_helps``: what averaging gains in every cell, and why."""
+    """06: a grid of students, recorded by ``wakd report when_it_helps``: what averaging gains in every cell, and why.
+
+    averages  the labels whose gains are explained
+    baseline  the label that they gain over
+    """
 
     about: str = ""
     runs: str = "../runs/when_it_helps"
@@ -209,7 +248,22 @@ class When:
 @notebook_parameters("04_landscape")
 @dataclass(frozen=True)
 class Landscape:
-    """04: the loss around one recorded run: a plane, lines, flatness and, where asked for, curvature."""
+    """04: the loss around one recorded run: a plane, lines, flatness and, where asked for, curvature.
+
+    run                the run's folder
+    strategies         labels it was evaluated under, or strategies; all it was evaluated under by default
+    baseline           what the average is compared with
+    average            the average's label; by default the first strategy that averages
+    corners            of the plane: three labels, steps or "initial"; by default baseline, average and where that begins
+    others             folders of other runs: lines from this run's average to theirs
+    size               points along each side of the plane, and along each line
+    margin             how far the plane reaches beyond its corners
+    radii              for flatness, times the distance between the plane's first two corners
+    directions         random directions for flatness
+    filter_normalised  whether directions are scaled to the norm of each filter; radii are then fractions of these norms
+    curvature_images   images of a domain for Hessian eigenvalues and trace, 0 for none
+    figures            the folder for figures as PDF; by default landscape/ in the run's folder
+    """
 
     run: str = "../runs/explore/student"
     strategies: list = field(default_factory=list)
@@ -245,7 +299,11 @@ class Landscape:
 @notebook_parameters("10_explore_averaging")
 @dataclass(frozen=True)
 class ExploreAveraging:
-    """10: any recorded run, to try windows and strategies on by hand."""
+    """10: any recorded run, to try windows and strategies on by hand.
+
+    runs             a run's folder, or any folder above runs
+    window_map_grid  at most so many segments a side of a window map that is computed
+    """
 
     runs: str = "../runs"
     window_map_grid: Annotated[int, at_least(1)] = 20

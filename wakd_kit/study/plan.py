@@ -65,10 +65,25 @@ class StudyProblem(ValueError):
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, checked. ``title`` and ``about`` are shown on its page.
+    """A study file, checked.
 
-    reference  the student that others are compared with, or {student: its own}; by default every two of them are
-    also       notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
+    name        of its folders under reports/ and runs/; by default the file's
+    seeds       each is one of the split, the initialisation and the batches; every target is trained with each
+    students    {label: what differs from ``common``}, parameters of 02_distill; the label names the folder
+    benchmark   what ``load_domains`` takes: digits, pacs, pacs:PATH, folder:PATH; the path is relative to the file
+    image_size  side in pixels; by default the benchmark's own
+    targets     the domains that are left out, each in turn; all of them by default
+    teacher     parameters of 01_train_teacher, trained once for each target and seed; none by default
+    common      parameters of 02_distill for every student
+    strategies  what is averaged: names, or {name, label, settings}
+    window_map  {grid, seeds, students}: runs of which every window of a grid is scored, by default none; grid is 10
+    landscape   parameters of 04_landscape, and the targets, seeds and students whose loss is looked at: by default one
+                student of each target, of the first seed
+    baseline    the label that the others are compared with
+    reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
+    title       of its page; by default the name
+    about       a paragraph below the title
     """
 
     name: str
