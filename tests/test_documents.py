@@ -31,7 +31,7 @@ from wakd_kit.runs import train as training
 from wakd_kit.study import plan as planning
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = ["wakd_kit", *(m.name for m in pkgutil.walk_packages(wk.__path__, "wakd_kit.") if "__main__" not in m.name)]
 TRAIN = training.train  # its example; in its place stands one that takes fewer steps
 TINY = {
