@@ -1,0 +1,98 @@
+"""Pages that the code writes are as it would write them today, and nothing is left out of them or of the site."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wakd_kit.averaging import strategies
+from wakd_kit.objectives import objectives
+from wakd_kit.study.plan import load_study
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def tool(name: str):
+    """A module of docs/tools, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def generate():
+    before = [*sys.path]
+    yield tool("generate")
+    sys.path[:] = before
+
+
+@pytest.mark.parametrize("name", ["study-files.md", "objectives.md"])
+def test_a_generated_page_is_up_to_date(name, generate):
+    assert (DOCS / name).read_text() == generate.page(name), "python docs/tools/generate.py writes it again"
+
+
+def test_a_key_without_a_sentence_is_named(generate, monkeypatch):
+    monkeypatch.setattr(generate.plan.Study, "__doc__", "A study file.")
+    with pytest.raises(LookupError, match=r"Study\.\w+ has no sentence: add a row to the docstring"):
+        generate.study_keys()
+
+
+@pytest.mark.parametrize("page, names", [("objectives.md", objectives), ("study-files.md", strategies)])
+def test_everything_registered_is_listed(page, names):
+    listed = re.findall(r"^- \**`(\w+)`", (DOCS / page).read_text(), re.M)
+    assert sorted(listed) == sorted(names)
+
+
+def test_study_files_that_are_shown_load(tmp_path):
+    shown = [
+        block
+        for page in DOCS.glob("*.md")
+        for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    ]
+    assert shown
+    for i, block in enumerate(shown):
+        (tmp_path / f"shown-{i}.yaml").write_text(block)
+        assert load_study(tmp_path / f"shown-{i}.yaml").students
+
+
+def test_every_page_is_in_the_navigation_and_links_lead_somewhere():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [next(iter(entry.values())) if isinstance(entry, dict) else entry for entry in nav]
+    assert {path.name for path in DOCS.glob("*.md")} == {*pages} - {"index.md", "contributing.md", "changelog.md"}
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+STYLE = """Scores averages.
+
+    table = score(run)
+
+size  side in pixels; it may be
+      None for the benchmark's own
+overlong_name the next one
+
+>>> 1 + 1
+2
+
+run = score(a)     a table
+gain = a - b       points
+"""
+
+
+def test_docstrings_of_the_house_become_markdown():
+    docstrings = tool("docstrings")
+    assert docstrings.described(STYLE) == {
+        "size": "side in pixels; it may be None for the benchmark's own",
+        "overlong_name": "the next one",
+    }
+    assert docstrings.markdown(STYLE) == (
+        "Scores averages.\n\n```\ntable = score(run)\n```\n\n"
+        "- **`size`**: side in pixels; it may be None for the benchmark's own\n- **`overlong_name`**: the next one\n\n"
+        "```pycon\n>>> 1 + 1\n2\n```\n\n```\nrun = score(a)     a table\ngain = a - b       points\n```"
+    )
