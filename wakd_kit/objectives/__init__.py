@@ -16,21 +16,21 @@ from.
 from __future__ import annotations
 
 from .adaptive import CTKD, TAID
+from .batchwise import mlkd, mlkd_repo
 from .centres import KDpp, proto_kd
 from .combining import Combined, Pair, combine
 from .contrast import CRD, WCoRDInBatch
 from .decoupled import dkd, nkd, wsld
-from .domain_shift import dho, xded
 from .features import VID, FitNet, FitNetRaw, VkD, at, simkd
 from .heterogeneous import OFA, adaptive_target
 from .logits import bckd, ce, kd, margin_mse, mse, rs_kd
 from .memory import CRDMemory
-from .multi_level import mlkd, mlkd_repo
 from .normalised import dist, ls_dkd, ls_kd
 from .registry import Objective, get, objectives
 from .relations import CC, cc_paper, nst, pkt, rkd, sp
 from .review import ReviewKD
 from .schedules import Schedule
+from .shift import dho, xded
 from .transformed import ttm, wttm
 from .transport import sinkd, uld
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import not_negative, positive
-from .inputs import logit_pair
+from .base import logit_pair
 from .logits import tempered_kl
 from .registry import objectives
 

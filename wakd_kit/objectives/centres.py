@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inputs import hard, pooled_pair
+from .base import hard, pooled_pair
 from .registry import objectives
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..models.tails import Deployed
 from ..models.tap import Output, Tap
 from ..names import did_you_mean, is_number, unboxed
-from .inputs import detached, each_tensor, raw_logits
+from .base import detached, each_tensor, raw_logits
 from .registry import objectives
 from .schedules import Schedule
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..names import counted, not_negative, positive
-from .inputs import hard, pooled_pair
+from .base import hard, pooled_pair
 from .registry import objectives
 from .transport import sinkhorn
 

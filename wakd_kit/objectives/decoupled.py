@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..names import not_negative, positive
-from .inputs import hard, logit_pair, others_of, target_of
+from .base import hard, logit_pair, others_of, target_of
 from .logits import kl
 from .registry import objectives
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 
 from ..models.tails import with_reused_head
 from ..names import positive
-from .inputs import chosen, last_maps, map_pairs, pooled_pair, same_size, widened
+from .base import chosen, last_maps, map_pairs, pooled_pair, same_size, widened
 from .registry import objectives
 
 

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ..names import positive
-from .inputs import chosen, hard, logit_pair, widened
+from .base import chosen, hard, logit_pair, widened
 from .registry import objectives
 
 

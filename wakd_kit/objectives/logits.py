@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..names import counted, did_you_mean, positive
-from .inputs import hard, logit_pair, logits_of, others_of, target_of
+from .base import hard, logit_pair, logits_of, others_of, target_of
 from .registry import objectives
 
 KINDS = ("forward", "reverse", "jeffreys", "js")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import counted, positive
-from .inputs import pooled_pair
+from .base import pooled_pair
 from .registry import objectives
 
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..names import not_negative, positive
+from .base import hard, logit_pair
 from .decoupled import decoupled_kl
-from .inputs import hard, logit_pair
 from .logits import tempered_kl
 from .registry import objectives
 

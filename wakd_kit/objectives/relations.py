@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import counted, did_you_mean, not_negative, positive
-from .inputs import last_maps, map_pairs, pooled_pair, same_size
-from .multi_level import gram
+from .base import last_maps, map_pairs, pooled_pair, same_size
+from .batchwise import gram
 from .registry import objectives
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import counted
-from .inputs import map_pairs, pooled_pair
+from .base import map_pairs, pooled_pair
 from .registry import objectives
 
 POOLS = (4, 2, 1)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..names import counted, positive
-from .inputs import logit_pair, logits_of
+from .base import logit_pair, logits_of
 from .registry import objectives
 
 

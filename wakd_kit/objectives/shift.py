@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..models.tails import with_two_heads
 from ..names import positive
+from .base import hard, logit_pair, logits_of, widened
 from .centres import class_means
-from .inputs import hard, logit_pair, logits_of, widened
 from .logits import tempered_kl
 from .registry import objectives
 
