@@ -18,13 +18,7 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
 
 @objectives.declare(kind="logits", needs="teacher", source="DIST, Huang et al. 2022, arXiv 2205.10536", weight=2.0)
 def dist(
-    student,
-    teacher,
-    labels: Tensor | None = None,
-    *,
-    temperature: float = 1.0,
-    beta: float = 1.0,
-    gamma: float = 1.0,
+    student, teacher, labels: Tensor | None = None, *, temperature: float = 1.0, beta: float = 1.0, gamma: float = 1.0
 ) -> Tensor:
     """``T^2 [beta (1 - r over classes) + gamma (1 - r over examples)]``: mean Pearson correlations of probabilities.
 

@@ -134,13 +134,7 @@ class CRDMemory(nn.Module):
     """
 
     def __init__(
-        self,
-        pair,
-        *,
-        dimensions: int = 128,
-        negatives: int = 16384,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
+        self, pair, *, dimensions: int = 128, negatives: int = 16384, temperature: float = 0.07, momentum: float = 0.5
     ):
         super().__init__()
         counted(dimensions=dimensions, negatives=negatives)

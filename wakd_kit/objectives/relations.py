@@ -104,13 +104,7 @@ def correlation(features: Tensor, kernel: str, gamma: float, order: int) -> Tens
 
 @objectives.declare(kind="relations", needs="teacher pooled", source="CC, Peng et al. 2019, arXiv 1904.01802")
 def cc_paper(
-    student,
-    teacher,
-    labels: Tensor | None = None,
-    *,
-    kernel: str = "gaussian",
-    gamma: float = 0.4,
-    order: int = 2,
+    student, teacher, labels: Tensor | None = None, *, kernel: str = "gaussian", gamma: float = 0.4, order: int = 2
 ) -> Tensor:
     """Squared difference of the kernel matrices of both models' pooled features, over n^2, as the paper writes it.
 
@@ -179,9 +173,7 @@ def prototype_cosines(features: Tensor, labels: Tensor, classes: int) -> tuple[T
 
 
 @objectives.declare(
-    kind="relations",
-    needs="labels teacher pooled",
-    source="ProtoKD, Wang et al. 2023, arXiv 2303.09830",
+    kind="relations", needs="labels teacher pooled", source="ProtoKD, Wang et al. 2023, arXiv 2303.09830"
 )
 def proto_kd(student, teacher, labels: Tensor) -> Tensor:
     """Mean squared difference of the cosines between examples and class means, over examples and classes of the batch.
