@@ -26,6 +26,12 @@ def batches(split, sampling, size=8, seed=0):
     return SourceBatches(split, size, sampling, seed, torch.device("cpu"))
 
 
+def batch_of(data, step):
+    """Images and labels of a step."""
+    index = data.index(step)
+    return data.images[index], data.labels[index]
+
+
 def serials(images):
     return images[:, 0, 0, 0].tolist()
 
@@ -36,7 +42,7 @@ def epochs(sequence, length):
 
 def test_pooled_sampling_shows_every_example_once_per_epoch(split):
     data = batches(split, "pooled", size=7)  # does not divide the 72 images: epochs end inside batches
-    seen = [s for step in range(1, 43) for s in serials(data.batch(step)[0])]
+    seen = [s for step in range(1, 43) for s in serials(batch_of(data, step)[0])]
     everything = sorted(s for e in split.train.values() for s in serials(e.images))
     assert len(everything) == 72 and epochs(seen, 72) == [everything] * 4
     assert seen[:72] != seen[72:144], "each epoch has an order of its own"
@@ -46,7 +52,7 @@ def test_balanced_sampling_shows_each_domain_in_equal_shares(split):
     data = batches(split, "balanced")
     seen = {name: [] for name in split.sources}
     for step in range(1, 61):
-        images, _ = data.batch(step)
+        images, _ = batch_of(data, step)
         of = {s: name for name, e in split.train.items() for s in serials(e.images)}
         shares = {name: [s for s in serials(images) if of[s] == name] for name in seen}
         assert [len(part) for part in shares.values()] == [[3, 3, 2], [3, 2, 3], [2, 3, 3]][(step - 1) % 3]
@@ -60,7 +66,7 @@ def test_balanced_sampling_shows_each_domain_in_equal_shares(split):
 @pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
 def test_labels_stay_with_their_images(split, sampling):
     label_of = {s: y for e in split.train.values() for s, y in zip(serials(e.images), e.labels)}
-    images, labels = batches(split, sampling).batch(11)
+    images, labels = batch_of(batches(split, sampling), 11)
     assert [label_of[s] for s in serials(images)] == labels.tolist()
 
 
@@ -68,11 +74,11 @@ def test_labels_stay_with_their_images(split, sampling):
 def test_a_batch_is_a_function_of_seed_and_step(split, sampling):
     used = batches(split, sampling)
     for step in range(1, 40):
-        used.batch(step)
-    fresh = batches(split, sampling).batch(23)[0]
-    assert serials(used.batch(23)[0]) == serials(fresh), "history and order of calls play no part"
-    assert serials(fresh) != serials(batches(split, sampling).batch(24)[0])
-    assert serials(fresh) != serials(batches(split, sampling, seed=1).batch(23)[0])
+        batch_of(used, step)
+    fresh = batch_of(batches(split, sampling), 23)[0]
+    assert serials(batch_of(used, 23)[0]) == serials(fresh), "history and order of calls play no part"
+    assert serials(fresh) != serials(batch_of(batches(split, sampling), 24)[0])
+    assert serials(fresh) != serials(batch_of(batches(split, sampling, seed=1), 23)[0])
 
 
 def test_balanced_batches_smaller_than_the_number_of_domains_are_refused(split):
@@ -111,7 +117,7 @@ def classes():
 def test_sampling_by_classes_spreads_each_class_over_its_domains(classes):
     data, shown = batches(classes, "classes", size=32), []
     for step in range(1, 41):
-        images, labels = data.batch(step)
+        images, labels = batch_of(data, step)
         here, counts = labels.unique(return_counts=True)
         assert counts.tolist() in ([16, 16], [32])  # one class twice, where an epoch of classes ends
         for label in here.tolist():
@@ -126,7 +132,7 @@ def test_sampling_by_classes_spreads_each_class_over_its_domains(classes):
 def test_sampling_by_classes_shows_every_image_of_a_class_in_a_domain_once_per_epoch(classes):
     data, seen = batches(classes, "classes", size=32), []
     for step in range(1, 41):
-        images, labels = data.batch(step)
+        images, labels = batch_of(data, step)
         seen += serials(images[(labels == 1) & (images[:, 1, 1, 0] == 0)])
     own = sorted(serials(classes.train["a"].images[classes.train["a"].labels == 1]))
     assert len(epochs(seen, 12)) >= 7 and all(epoch == own for epoch in epochs(seen, 12))
@@ -138,7 +144,7 @@ def test_what_does_not_divide_goes_to_each_domain_and_class_in_turn(classes, sam
     """At every step of a run each domain has a third of the images, and no image is passed over."""
     data, domains, of_class, seen = batches(classes, sampling, size=size), np.zeros(3, int), np.zeros(5, int), []
     for step in range(1, 121):
-        images, labels = data.batch(step)
+        images, labels = batch_of(data, step)
         assert len(images) == size
         domains += np.bincount(images[:, 1, 1, 0], minlength=3)
         of_class += np.bincount(labels, minlength=5)
@@ -180,7 +186,7 @@ def test_images_on_disk_stay_there(tmp_path):
         assert np.shares_memory(part.array, mapped)
     whole = np.concatenate([np.asarray(e.images) for e in split.train.values()])
     for step in (1, 2, 30):
-        images, _ = data.batch(step)
+        images, _ = batch_of(data, step)
         np.testing.assert_array_equal(images, whole[data.index(step)])
 
 
@@ -201,5 +207,5 @@ def test_rows_are_read_like_the_array_they_stand_for():
 
 @pytest.mark.parametrize(("size", "counts"), [(64, [16] * 4), (9, [5, 4]), (70, [18, 18, 17, 17]), (200, [40] * 5)])
 def test_sampling_by_classes_fills_the_batch(classes, size, counts):
-    images, labels = batches(classes, "classes", size=size).batch(1)
+    images, labels = batch_of(batches(classes, "classes", size=size), 1)
     assert len(images) == size and sorted(labels.unique(return_counts=True)[1].tolist(), reverse=True) == counts

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from wakd_kit.cli import main
-from wakd_kit.data.catalog import PACS, DataProblem
+from wakd_kit.data.catalog import BENCHMARKS, DataProblem
 from wakd_kit.data.check import WHEN_LOADED, balance, check_data
 from wakd_kit.data.domains import load_domains
 from wakd_kit.plots.one_run import write_sheet
 
+PACS = BENCHMARKS["pacs"]
 SIGNED = TiffImagePlugin.ImageFileDirectory_v2()
 SIGNED[339] = 2
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wakd_kit.data import domains as domains_module
 from wakd_kit.data import folders as module
-from wakd_kit.data.catalog import BENCHMARKS, PACS
+from wakd_kit.data.catalog import BENCHMARKS
 from wakd_kit.data.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains, other_split
 from wakd_kit.names import UnknownName
+
+PACS = BENCHMARKS["pacs"]
 
 
 def colour(domain: int, label: int) -> tuple[int, int, int]:
@@ -348,7 +349,7 @@ def no_data_folder(monkeypatch, tmp_path):
 def test_a_published_benchmark_is_found_by_its_name(name, tmp_path, monkeypatch, no_data_folder):
     real = BENCHMARKS[name]
     small = replace(real, classes=real.classes[:2], counts=dict.fromkeys(real.counts, 6))
-    monkeypatch.setattr(domains_module, {"officehome": "OFFICE_HOME"}.get(name, name.upper()), small)
+    monkeypatch.setitem(BENCHMARKS, name, small)
     with pytest.raises(DataProblem, match=f"Where is {real.title}.*set WAKD_DATA.*wakd data get {name}"):
         load_domains(name, size=16)
     monkeypatch.setenv("WAKD_DATA", str(tmp_path))
@@ -365,7 +366,7 @@ def test_a_published_benchmark_is_found_by_its_name(name, tmp_path, monkeypatch,
 def test_both_forms_of_terra_are_accepted_and_no_third(tmp_path, monkeypatch):
     real = BENCHMARKS["terra"]
     small = replace(real, counts=dict.fromkeys(real.counts, 20), other_counts=(dict.fromkeys(real.counts, 30),))
-    monkeypatch.setattr(domains_module, "TERRA", small)
+    monkeypatch.setitem(BENCHMARKS, "terra", small)
     for each in (2, 3):
         root = lay_out(tmp_path / str(each), domains=real.counts, classes=real.classes, each=each)
         assert len(load_domains(f"terra:{root}", size=16)["location_38"]) == 10 * each

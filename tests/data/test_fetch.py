@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from wakd_kit.cli import main
-from wakd_kit.data import domains as domains_module
 from wakd_kit.data import fetch as module
 from wakd_kit.data import unpack as unpacking
 from wakd_kit.data.catalog import BENCHMARKS, DataProblem, Download, Hub
@@ -219,7 +218,6 @@ def offer(server, monkeypatch):
             files=tuple(offered(server, data, file, **settings) for file, data in files.items()),
         )
         monkeypatch.setitem(BENCHMARKS, name, small)
-        monkeypatch.setattr(domains_module, {"officehome": "OFFICE_HOME"}.get(name, name.upper()), small)
         return small
 
     monkeypatch.delenv("WAKD_DATA", raising=False)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from wakd_kit.objectives import (
     CTKD,
     TAID,
+    batchwise,
     ce,
     dist,
     dkd,
@@ -19,7 +20,6 @@ from wakd_kit.objectives import (
     ls_dkd,
     ls_kd,
     mlkd_repo,
-    multi_level,
     nkd,
     sinkd,
     ttm,
@@ -37,7 +37,7 @@ def teacher_entropy(z_t, temperature):
 
 def mlkd_of_two_views(x, h):
     """The authors' whole loss: cross-entropy of both views, and their three terms."""
-    released = multi_level.as_released((x.logits_s, x.logits_t), (x.logits_s2, x.logits_t2), temperature=h["T"])
+    released = batchwise.as_released((x.logits_s, x.logits_t), (x.logits_s2, x.logits_t2), temperature=h["T"])
     return h["CE_WEIGHT"] * (ce(x.logits_s, None, x.labels) + ce(x.logits_s2, None, x.labels)) + (
         h["KD_WEIGHT"] * sum(released)
     )
@@ -80,8 +80,8 @@ PUBLISHED = {
     "td_dist": lambda x, h: dist(*x.batch, temperature=h["tau"]),
     "ttm_l0.1": lambda x, h: ttm(*x.batch, gamma=h["l"]),
     "wttm_l0.1": lambda x, h: wttm(*x.batch, gamma=h["l"]),
-    "mlkd_cc_T4": lambda x, h: multi_level.class_level(x.logits_s, x.logits_t, h["T"]),
-    "mlkd_bc_T4": lambda x, h: multi_level.batch_level(x.logits_s, x.logits_t, h["T"]),
+    "mlkd_cc_T4": lambda x, h: batchwise.class_level(x.logits_s, x.logits_t, h["T"]),
+    "mlkd_bc_T4": lambda x, h: batchwise.batch_level(x.logits_s, x.logits_t, h["T"]),
     "mlkd_full": mlkd_of_two_views,
     "ctkd_globalT": lambda x, h: CTKD(lowest=h["t_start"], span=h["t_end"]).double()(*x.batch),
     "taid_t0.4": lambda x, h: TAID(start=h["t_start"], end=h["t_end"], alpha=h["alpha"], beta=h["beta"])(
@@ -131,10 +131,10 @@ def test_loss_and_gradients_equal_published_code(golden, inputs, case):
 
 def test_terms_of_the_released_mlkd_equal_its_own_log(golden, inputs):
     weak, strong = (inputs.logits_s, inputs.logits_t), (inputs.logits_s2, inputs.logits_t2)
-    terms = multi_level.as_released(weak, strong, temperature=4.0)
+    terms = batchwise.as_released(weak, strong, temperature=4.0)
     for name, ours in zip(("loss_kd", "loss_cc", "loss_bc"), terms):
         assert abs(0.9 * ours.item() - golden[f"case/mlkd_full/{name}"]) < 1e-10
-    assert mlkd_repo(*weak).item() == pytest.approx(sum(multi_level.as_released(weak, weak, temperature=4.0)).item())
+    assert mlkd_repo(*weak).item() == pytest.approx(sum(batchwise.as_released(weak, weak, temperature=4.0)).item())
 
 
 def test_temperature_of_ctkd_and_its_reversed_gradient_equal_published_code(golden, inputs):

@@ -13,12 +13,10 @@ from wakd_kit import objectives
 from wakd_kit.models.tails import ReusedHead
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import CRDMemory, VkD, adaptive_target, at, cc_paper, nst, pkt, rkd, sp, xded
-from wakd_kit.objectives.centres import norm_and_direction
-from wakd_kit.objectives.domain_shift import two_heads
-from wakd_kit.objectives.features import VariationalStage
+from wakd_kit.objectives.features import Fusion, VariationalStage, hierarchical_mse, norm_and_direction
 from wakd_kit.objectives.logits import tempered_kl
 from wakd_kit.objectives.relations import neighbours, similarities
-from wakd_kit.objectives.review import Fusion, hierarchical_mse
+from wakd_kit.objectives.shift import two_heads
 
 
 @pytest.fixture(scope="module")

@@ -73,3 +73,11 @@ def test_a_real_step_reaches_the_parameters_of_every_family(student_family):
         reached = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert len(reached) > 3, spec
         assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+
+def test_an_objective_stands_in_the_file_of_its_kind():
+    files = {"labels": {"logits"}, "logits": {"logits", "batchwise"}, "domain shift": {"shift"}}
+    for name in REGISTRY:
+        package, _, file = REGISTRY.get(name).__module__.rpartition(".")
+        kind = REGISTRY.about(name).kind
+        assert package != "wakd_kit.objectives" or file in files.get(kind, {kind}), f"{name}, of {kind}, is in {file}"

@@ -31,7 +31,7 @@ def test_what_decides_a_recording_and_what_does_not():
     wanted = ("train", "_loop", "augment", "Segments.merge", "Segments._encode", "Segments.shrink", "kd", "Run.average")
     assert set(wanted) <= code.keys() and {"Training.training", "build_model"} <= code.keys()
     assert not {"load_domains", "swad", "Run.scores", "estimate_bytes", "dkd", "evaluate", "tqdm"} & code.keys()
-    other = sources.of_recording((("wakd_kit.objectives.decoupled", "dkd"), ("elsewhere.losses", "mine")))
+    other = sources.of_recording((("wakd_kit.objectives.logits", "dkd"), ("elsewhere.losses", "mine")))
     assert "dkd" in other and "mine" not in other and other["train"] == code["train"]
 
 

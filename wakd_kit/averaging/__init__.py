@@ -1,4 +1,7 @@
-"""Averaging strategies: recorded source curves in, one coefficient per segment out. numpy only.
+"""From source curves to an average: ``theta = initial theta_0 + sum_k coefficients[k] theta_k``, over segments k. numpy only.
+
+coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, non-negative, summing to 1
+theta_k = mean or last iterate of segment k       coefficients.of; ``initial`` is 0 for nearly every strategy
 
 schedule.py   last, uniform, window, wakd, ema, swa, lawa, wise_ft           settled before training
 valley.py     best_val, swad, swad_published, swad_wakd_repo, eoa_wakd_repo  read a source-validation curve
@@ -6,6 +9,7 @@ search.py     sma, iidmax, greedy_soup, learned                              try
 across.py     uniform_soup, diwa, ensemble, check_barrier                    several runs
 choosing.py   strategies (the registry), choose(curves, wanted)              several strategies on one run
 curves.py     Curves, Coefficients, NoWindow                                 what goes in and what comes out
+spans.py      first_after, over_iterates, describe, ...                      what the strategies share
 """
 
 from .across import check_barrier, diwa, ensemble, uniform_soup
@@ -15,36 +19,19 @@ from .schedule import Recurrence, ema, ema_recurrence, last, lawa, swa, uniform,
 from .search import greedy_soup, iidmax, learned, sma
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
-__all__ = [
-    "Coefficients",
-    "Curves",
-    "NoWindow",
-    "Recurrence",
-    "as_curves",
+__all__ = ["Coefficients", "Curves", "NoWindow", "Recurrence", "as_curves", "choose", "ema_recurrence", "labels_of"]
+__all__ += [
     "best_val",
-    "check_barrier",
-    "choose",
-    "diwa",
     "ema",
-    "ema_recurrence",
-    "ensemble",
-    "eoa_wakd_repo",
-    "greedy_soup",
-    "iidmax",
-    "labels_of",
     "last",
     "lawa",
-    "learned",
     "settings_of",
-    "sma",
     "strategies",
     "swa",
-    "swad",
-    "swad_published",
-    "swad_wakd_repo",
     "uniform",
-    "uniform_soup",
     "wakd",
     "window",
     "wise_ft",
 ]
+__all__ += ["eoa_wakd_repo", "greedy_soup", "iidmax", "learned", "sma", "swad", "swad_published", "swad_wakd_repo"]
+__all__ += ["check_barrier", "diwa", "ensemble", "uniform_soup"]

@@ -101,13 +101,8 @@ def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
     """The labels that ``choose`` would return; raises as it does, before there is a run, for what can be known without."""
     entries = _entries(wanted)
     for name, _, settings in entries:
-        _complete(name, settings, dict.fromkeys(EVALUATIONS, _no_evaluation))
+        _complete(name, settings, dict.fromkeys(EVALUATIONS, choose))  # any function: only names are checked
     return _labels(entries)
-
-
-def _no_evaluation(*_) -> float:
-    """Stands in for an evaluation while only names are checked."""
-    raise NotImplementedError
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -117,25 +112,22 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:
-    return [_entry(item) for item in ([wanted] if isinstance(wanted, str | Mapping) else wanted)]
-
-
-def _entry(item: str | Mapping[str, Any]) -> tuple[str, str | None, dict[str, Any]]:
-    """Name, label if given, settings."""
-    if isinstance(item, str):
-        return item, None, {}
-    if not isinstance(item, Mapping) or "name" not in item:
-        raise ValueError(f"A wanted strategy is a name or a dict with a 'name'; got {item!r}.")
-    settings = {key: value for key, value in item.items() if key not in ("name", "label")}
-    return item["name"], item.get("label"), settings
+    """Name, label if given, settings of each."""
+    found = []
+    for item in [wanted] if isinstance(wanted, str | Mapping) else wanted:
+        settings = {"name": item} if isinstance(item, str) else item
+        if not isinstance(settings, Mapping) or "name" not in settings:
+            raise ValueError(f"A wanted strategy is a name or a dict with a 'name'; got {item!r}.")
+        settings = dict(settings)
+        found.append((settings.pop("name"), settings.pop("label", None), settings))
+    return found
 
 
 def _complete(name: str, settings: dict[str, Any], evaluations: dict[str, Callable | None]) -> dict[str, Any]:
     """The settings, checked by name, with the evaluations that this strategy asks for."""
-    parameters = inspect.signature(strategies.get(name)).parameters
+    parameters, known = inspect.signature(strategies.get(name)).parameters, settings_of(name)
     for setting in settings:
-        if setting not in settings_of(name) and setting not in (EVALUATIONS.keys() & parameters.keys()):
-            known = settings_of(name)
+        if setting not in known and setting not in (EVALUATIONS.keys() & parameters.keys()):
             if not known:
                 raise UnknownName(f"{name} has no settings; got {setting!r}.")
             raise UnknownName(did_you_mean(f"setting of {name}", setting, known))

@@ -29,6 +29,7 @@ VALIDATION = {
     "val_kd_loss": "validation distillation loss",
     "val_accuracy": "validation accuracy",
 }
+TOLERATED = "how far above the valley's loss is tolerated (0.3)"
 
 
 def best_val(curves: Curves | None = None, *, by: str = "val_accuracy", **series: Any) -> Coefficients:
@@ -72,10 +73,8 @@ def swad(
     'segments 3-5, iterates 3-5, threshold 0.52'
     """
     curves = as_curves(curves, **series)
-    n_converge, n_tolerance = _patience(n_converge, n_tolerance)
-    real_number("tolerance_ratio", tolerance_ratio, 0, meaning="how far above the valley's loss is tolerated (0.3)")
-    losses = _losses(curves, loss)
-    start, threshold = _valley_start("swad", curves, losses, n_converge, 1 + tolerance_ratio, loss)
+    real_number("tolerance_ratio", tolerance_ratio, 0, meaning=TOLERATED)
+    losses, start, threshold = _valley("swad", curves, loss, n_converge, n_tolerance, 1 + tolerance_ratio)
     threshold = max(threshold, losses[start])  # the mean of equal losses can round to less than each of them
 
     end = len(losses) - 1
@@ -115,10 +114,8 @@ def swad_published(
     Raises ``NoWindow`` when no valley starts; the published code logs an error and returns the last segment's mean.
     """
     curves = as_curves(curves, **series)
-    n_converge, n_tolerance = _patience(n_converge, n_tolerance)
-    real_number("tolerance_ratio", tolerance_ratio, 0, meaning="how far above the valley's loss is tolerated (0.3)")
-    losses = _losses(curves, loss)
-    start, threshold = _valley_start("swad_published", curves, losses, n_converge, 1 + tolerance_ratio, loss)
+    real_number("tolerance_ratio", tolerance_ratio, 0, meaning=TOLERATED)
+    losses, start, threshold = _valley("swad_published", curves, loss, n_converge, n_tolerance, 1 + tolerance_ratio)
     detected = start + n_converge - 1
 
     joined = _joined_at_detection(losses, detected, n_converge, n_tolerance, threshold)
@@ -169,12 +166,11 @@ def swad_wakd_repo(
     its "EoA" (``eoa_wakd_repo``) if our_swad_begin is set, else the iterate with the best validation accuracy.
     """
     curves = as_curves(curves, **series)
-    n_converge, n_tolerance = _patience(n_converge, n_tolerance)
-    real_number(
-        "tolerance_ratio", tolerance_ratio, 1, meaning="the multiplier of the valley's loss, 1.3 for swad's 0.3"
+    multiplier = "the multiplier of the valley's loss, 1.3 for swad's 0.3"
+    real_number("tolerance_ratio", tolerance_ratio, 1, meaning=multiplier)
+    losses, lowest, threshold = _valley(
+        "swad_wakd_repo", curves, loss, n_converge, n_tolerance, tolerance_ratio, skip=1
     )
-    losses = _losses(curves, loss)
-    lowest, threshold = _valley_start("swad_wakd_repo", curves, losses, n_converge, tolerance_ratio, loss, skip=1)
     start, detected = lowest - 1, lowest + n_converge - 1
 
     end = len(losses) - 1
@@ -218,14 +214,19 @@ def eoa_wakd_repo(
     return over_iterates(curves, first, best, "eoa_wakd_repo", f", best raw accuracy {accuracy.max():.4g}")
 
 
-def _valley_start(
-    strategy: str, curves: Curves, losses: np.ndarray, n_converge: int, multiplier: float, loss: str, skip: int = 0
-) -> tuple[int, float]:
-    """First segment, from ``skip`` on, that is the lowest of n_converge (ties to it), and the threshold it sets."""
+def _valley(
+    strategy: str, curves: Curves, loss: str, n_converge: int, n_tolerance: int, multiplier: float, skip: int = 0
+) -> tuple[np.ndarray, int, float]:
+    """A loss of raw iterates on source validation until training diverged; the first segment, from ``skip`` on, that is the
+    lowest of n_converge there (ties to it); and the threshold it sets. Other, unrecorded and target names say so."""
+    whole_number("n_converge", n_converge, 1, "segments until the loss has converged")
+    whole_number("n_tolerance", n_tolerance, 1, "segments over the threshold that end the valley")
+    losses = curves.until_diverged(loss)
+    one_of("loss", loss, tuple(VALIDATION)[:3])
     for start in range(skip, len(losses) - n_converge + 1):
         ahead = losses[start : start + n_converge]
         if ahead[0] == ahead.min():
-            return start, float(np.mean(ahead) * multiplier)
+            return losses, start, float(np.mean(ahead) * multiplier)
     curves.series(loss)  # raises where training diverged before a valley
     if len(losses) < n_converge + skip:
         raise NoWindow(
@@ -260,17 +261,3 @@ def _joined_at_detection(
     over = [position for position, segment in enumerate(queued) if losses[segment] > threshold]
     admissible = over[-1] + 1 if over else 0
     return queued[admissible + 1 :]  # the first admissible one is skipped
-
-
-def _patience(n_converge: int, n_tolerance: int) -> tuple[int, int]:
-    return (
-        whole_number("n_converge", n_converge, 1, "segments until the loss has converged"),
-        whole_number("n_tolerance", n_tolerance, 1, "segments over the threshold that end the valley"),
-    )
-
-
-def _losses(curves: Curves, name: str) -> np.ndarray:
-    """A loss of raw iterates on source validation until training diverged; other, unrecorded and target names say so."""
-    values = curves.until_diverged(name)
-    one_of("loss", name, tuple(VALIDATION)[:3])
-    return values

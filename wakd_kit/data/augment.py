@@ -61,6 +61,7 @@ class Views:
                 raise ValueError(f"{name} is a number from 0 to {most}; got {value!r}.")
 
     def settings(self) -> dict:
+        """Plain values: ``views_from(settings)`` is the same again."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 

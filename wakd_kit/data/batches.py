@@ -62,11 +62,6 @@ class SourceBatches:
         self.pools = [*cells, np.arange(len(classes))]
         self._more = (0, np.zeros(len(classes), dtype=int))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (n, H, W, 3) uint8 and labels (n,) of a step, on the device."""
-        index = self.index(step)
-        return self.images[index], self.labels[index]
-
     def index(self, step: int) -> Tensor:
         """Which of all source training images a step sees, (n,), on the device."""
         if self.sampling == "classes":

@@ -69,6 +69,7 @@ class DataReport:
 
     @property
     def usable(self) -> bool:
+        """Whether nothing was found that keeps the folder from being loaded."""
         return not self.problems
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..files import path_of
 from ..names import Registry, UnknownName, did_you_mean
-from .catalog import DOMAINNET, OFFICE_HOME, PACS, TERRA, VLCS, Benchmark, DataProblem, locate
+from .catalog import BENCHMARKS, Benchmark, DataProblem, locate
 from .folders import keep, no_cache, read_images, save
 
 __all__ = ["DataProblem", "Domains", "Examples", "Split", "domains_from_arrays", "leave_one_out", "load_domains"]
@@ -82,6 +82,7 @@ class Examples:
         return f"Examples({len(self)} images of {self.images.shape[1]} px)"
 
     def take(self, index: np.ndarray) -> Examples:
+        """Those at these places, in this order; their images are read when they are asked for."""
         return Examples(Rows(self.images, index), self.labels[index], self.originals[index])
 
 
@@ -174,10 +175,12 @@ class Split:
 
     @property
     def sources(self) -> tuple[str, ...]:
+        """Names of the source domains."""
         return tuple(self.train)
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes; a label is a place among them."""
         return self.domains.classes
 
     @property
@@ -380,34 +383,16 @@ def folder(path: str, *, cache: Path, size: int = 224) -> Domains:
     return _folder_of_images("folder", path, cache, size)
 
 
-@benchmarks.register
-def pacs(path: str, *, cache: Path, size: int = 224) -> Domains:
-    """PACS (Li et al., ICCV 2017): 9,991 images in 4 domains and 7 classes; names and counts are verified."""
-    return _folder_of_images("pacs", path, cache, size, PACS)
+def _register_published(name: str) -> None:
+    def load(path: str, *, cache: Path, size: int = 224) -> Domains:
+        return _folder_of_images(name, path, cache, size, BENCHMARKS[name])
+
+    load.__doc__ = BENCHMARKS[name].summary
+    benchmarks.register(load, name=name)
 
 
-@benchmarks.register
-def vlcs(path: str, *, cache: Path, size: int = 224) -> Domains:
-    """VLCS (Fang et al., ICCV 2013): 10,729 images in 4 domains and 5 classes; names and counts are verified."""
-    return _folder_of_images("vlcs", path, cache, size, VLCS)
-
-
-@benchmarks.register
-def officehome(path: str, *, cache: Path, size: int = 224) -> Domains:
-    """Office-Home (Venkateswara et al., CVPR 2017): 15,588 images in 4 domains and 65 classes; verified as above."""
-    return _folder_of_images("officehome", path, cache, size, OFFICE_HOME)
-
-
-@benchmarks.register
-def terra(path: str, *, cache: Path, size: int = 224) -> Domains:
-    """TerraIncognita (Beery et al., ECCV 2018): 24,330 or 24,788 images of 4 camera traps in 10 classes; verified."""
-    return _folder_of_images("terra", path, cache, size, TERRA)
-
-
-@benchmarks.register
-def domainnet(path: str, *, cache: Path, size: int = 224) -> Domains:
-    """DomainNet, cleaned (Peng et al., ICCV 2019): 586,575 images in 6 domains and 345 classes; verified as above."""
-    return _folder_of_images("domainnet", path, cache, size, DOMAINNET)
+for _name in BENCHMARKS:
+    _register_published(_name)
 
 
 @benchmarks.register

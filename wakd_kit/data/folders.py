@@ -93,6 +93,7 @@ def printable(path: str | os.PathLike) -> str:
 
 
 def classes_of(files: Files, benchmark: Benchmark | None) -> tuple[str, ...]:
+    """The classes that a benchmark has, or else all that a folder has, sorted."""
     return benchmark.classes if benchmark else tuple(sorted(set().union(*files.values())))
 
 
@@ -242,6 +243,7 @@ def keep(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def no_cache(folder: str | os.PathLike) -> str:
+    """The beginning of the sentence for a cache that cannot be written to."""
     return f"Decoded images cannot be kept in {folder}: set WAKD_CACHE, or cache=, to a folder that you may write to"
 
 
@@ -349,6 +351,7 @@ def content(file: Path) -> int:
 
 
 def report(headline: str, problems: list[str], advice: str = "", most: int = 20) -> str:
+    """Problems under a headline, the first ``most`` of them, and what to do."""
     shown = [f"  - {problem}" for problem in problems[:most]]
     more = [f"  ... and {len(problems) - most} more"] if len(problems) > most else []
     return "\n".join([f"{headline}: {len(problems)} problem(s).", *shown, *more, *([advice] if advice else [])])

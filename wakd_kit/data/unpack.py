@@ -73,10 +73,15 @@ def _unpack(archive: Path, into: Path, places: Places) -> int:
     return count
 
 
+def _visible_image(member: str) -> tuple[str, ...]:
+    """The last three parts of a member's path, or fewer, where it is an image and no part is hidden; else none."""
+    path = PurePosixPath(member)
+    hidden = any(part.startswith((".", "__")) for part in path.parts)
+    return path.parts[-3:] if path.suffix.lower() in IMAGE_SUFFIXES and not hidden else ()
+
+
 def _in_class(member: str) -> list[str]:
-    *above, name, image = ("", *PurePosixPath(member).parts)
-    hidden = any(part.startswith((".", "__")) for part in (*above, name, image))
-    return [f"{name}/{image}"] if name and not hidden and PurePosixPath(image).suffix.lower() in IMAGE_SUFFIXES else []
+    return ["/".join(parts[-2:])] if len(parts := _visible_image(member)) > 1 else []
 
 
 def _write(file: Path, source: IO[bytes]) -> None:
@@ -114,11 +119,9 @@ def _in_domain_and_class(benchmark: Benchmark, files: Files) -> tuple[list[Path]
     """Whatever is called .../domain/class/image: PACS, VLCS, Office-Home."""
 
     def places(member: str) -> list[str]:
-        *above, domain, name, image = ("", "", *PurePosixPath(member).parts)
-        hidden = any(part.startswith((".", "__")) for part in (*above, image))
-        is_image = PurePosixPath(image).suffix.lower() in IMAGE_SUFFIXES
-        fits = domain in benchmark.counts and name in benchmark.classes
-        return [f"{domain}/{name}/{image}"] if fits and is_image and not hidden else []
+        parts = _visible_image(member)
+        fits = len(parts) == 3 and parts[0] in benchmark.counts and parts[1] in benchmark.classes
+        return ["/".join(parts)] if fits else []
 
     return list(files.values()), places
 
@@ -127,9 +130,8 @@ def _listed(benchmark: Benchmark, files: Files) -> tuple[list[Path], Places]:
     """DomainNet, cleaned: of each zip only what its two lists name, one ``domain/class/image label`` a line."""
     lists = [path for name, path in files.items() if name.endswith(".txt")]
     kept = {line.rpartition(" ")[0] for path in lists for line in path.read_text().splitlines()}
-    return [
-        path for name, path in files.items() if name.endswith(".zip")
-    ], lambda member: [member] if member in kept else []
+    archives = [path for name, path in files.items() if name.endswith(".zip")]
+    return archives, lambda member: [member] if member in kept else []
 
 
 def _annotated(benchmark: Benchmark, files: Files) -> tuple[list[Path], Places]:

@@ -1,90 +1,43 @@
-"""Training objectives: ``(student, teacher, labels, *, settings) -> scalar``, summed by explicit weight.
+"""What is taught: ``loss = sum_i weight_i objective_i(student, teacher, labels)``. Filed by kind, as ``wakd list objectives`` has it.
+
+base.py           what objectives read, safely; schedules; the registry, ``declare`` and ``get``
+combining.py      combine([{"name", "weight", "schedule", settings...}]) -> Combined: the sum, its terms, its state
+logits.py         ce, kd, mse, margin_mse, bckd, rs_kd, dkd, nkd, wsld, ls_kd, ls_dkd, ttm, wttm, uld, ctkd, taid
+batchwise.py      logits over the batch: dist, mlkd, mlkd_repo
+features.py       fitnet, fitnet_raw, at, vid, vkd, simkd, reviewkd, kdpp
+relations.py      rkd, sp, cc, cc_paper, pkt, nst, proto_kd, sinkd
+contrast.py       crd, crd_memory, wcord_in_batch
+heterogeneous.py  ofa
+shift.py          made for unseen domains: xded, dho
 
 ``student`` and ``teacher`` are a Tap's ``Output``, or bare logits (n, classes). Losses are means over the batch in nats
 per example where a docstring says no other. ``combine`` computes them in float32 or better whatever precision the
-models ran in; called one by one, call them outside autocast.
+models ran in; called one by one, call them outside autocast. No cross-entropy is hidden: what is listed is trained.
 
     total = combine([{"name": "ce"}, {"name": "dkd", "weight": 0.5, "schedule": {"end": 0.1}}])
     total.prepare(student(images), teacher(images), steps=600)  # builds what depends on the models
     loss, terms = total(student(images), teacher(images), labels, step=1)
 
-There is no hidden cross-entropy: what is listed is what is trained. Most objectives are plain functions; those with
-parameters or state are modules with the same call. ``wakd list objectives`` prints what each needs and where it is
-from.
+Most objectives are plain functions; those with parameters or state are modules with the same call.
 """
 
 from __future__ import annotations
 
-from .adaptive import CTKD, TAID
-from .centres import KDpp, proto_kd
+from .base import Objective, Schedule, get, objectives
+from .batchwise import dist, mlkd, mlkd_repo
 from .combining import Combined, Pair, combine
-from .contrast import CRD, WCoRDInBatch
-from .decoupled import dkd, nkd, wsld
-from .domain_shift import dho, xded
-from .features import VID, FitNet, FitNetRaw, VkD, at, simkd
+from .contrast import CRD, CRDMemory, WCoRDInBatch
+from .features import VID, FitNet, FitNetRaw, KDpp, ReviewKD, VkD, at, simkd
 from .heterogeneous import OFA, adaptive_target
-from .logits import bckd, ce, kd, margin_mse, mse, rs_kd
-from .memory import CRDMemory
-from .multi_level import mlkd, mlkd_repo
-from .normalised import dist, ls_dkd, ls_kd
-from .registry import Objective, get, objectives
-from .relations import CC, cc_paper, nst, pkt, rkd, sp
-from .review import ReviewKD
-from .schedules import Schedule
-from .transformed import ttm, wttm
-from .transport import sinkd, uld
+from .logits import CTKD, TAID, bckd, ce, dkd, kd, ls_dkd, ls_kd, margin_mse, mse, nkd, rs_kd, ttm, uld, wsld, wttm
+from .relations import CC, cc_paper, nst, pkt, proto_kd, rkd, sinkd, sp
+from .shift import dho, xded
 
 declare = objectives.declare
 
-__all__ = [
-    "CC",
-    "CRD",
-    "CTKD",
-    "OFA",
-    "TAID",
-    "VID",
-    "CRDMemory",
-    "Combined",
-    "FitNet",
-    "FitNetRaw",
-    "KDpp",
-    "Objective",
-    "Pair",
-    "ReviewKD",
-    "Schedule",
-    "VkD",
-    "WCoRDInBatch",
-    "adaptive_target",
-    "at",
-    "bckd",
-    "cc_paper",
-    "ce",
-    "combine",
-    "declare",
-    "dho",
-    "dist",
-    "dkd",
-    "get",
-    "kd",
-    "ls_dkd",
-    "ls_kd",
-    "margin_mse",
-    "mlkd",
-    "mlkd_repo",
-    "mse",
-    "nkd",
-    "nst",
-    "objectives",
-    "pkt",
-    "proto_kd",
-    "rkd",
-    "rs_kd",
-    "simkd",
-    "sinkd",
-    "sp",
-    "ttm",
-    "uld",
-    "wsld",
-    "wttm",
-    "xded",
-]
+__all__ = ["Combined", "Objective", "Pair", "Schedule", "combine", "declare", "get", "objectives"]
+__all__ += ["CTKD", "TAID", "bckd", "ce", "dkd", "kd", "ls_dkd", "ls_kd", "margin_mse", "mse", "nkd", "rs_kd", "ttm"]
+__all__ += ["dist", "mlkd", "mlkd_repo", "uld", "wsld", "wttm"]
+__all__ += ["VID", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
+__all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "proto_kd", "rkd", "sinkd", "sp"]
+__all__ += ["OFA", "adaptive_target", "dho", "xded"]

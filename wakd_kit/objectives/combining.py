@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from ..models.tails import Deployed
 from ..models.tap import Output, Tap
 from ..names import did_you_mean, is_number, unboxed
-from .inputs import detached, each_tensor, raw_logits
-from .registry import objectives
-from .schedules import Schedule
+from .base import Schedule, detached, each_tensor, objectives, raw_logits
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Pair:
 
     @property
     def classes(self) -> int:
+        """How many the student tells apart."""
         return raw_logits(self.student).shape[1]
 
 

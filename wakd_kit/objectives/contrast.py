@@ -1,4 +1,4 @@
-"""Objectives that tell an example's own teacher feature from those of other examples."""
+"""Objectives that tell an example's own teacher feature from those of others: in the batch, or in a memory of all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..names import counted, not_negative, positive
-from .inputs import hard, pooled_pair
-from .registry import objectives
-from .transport import sinkhorn
+from .base import hard, objectives, pooled_pair
+from .relations import sinkhorn
 
 
 def others(labels: Tensor) -> Tensor:
@@ -105,3 +104,92 @@ def critic_gap(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean of (n, n) scores over pairs of other classes, minus that of the diagonal."""
     negative = others(labels).to(scores.dtype)
     return (scores * negative).sum() / negative.sum().clamp(min=1) - scores.diagonal().mean()
+
+
+def noise_contrast(likelihood: Tensor, examples: int) -> Tensor:
+    """``-log D(own) - sum log(1 - D(other))``, mean over the batch, D = P / (P + m / n + 1e-7); own is the first column.
+
+    likelihood  P, (batch, 1 + m) and not normalised over the n ``examples`` of the training set
+    """
+    noise = (likelihood.shape[1] - 1) / examples
+    own, other = likelihood[:, :1], likelihood[:, 1:]
+    log_own, log_other = (own / (own + noise + 1e-7)).log(), (noise / (other + noise + 1e-7)).log()
+    return -(log_own.sum() + log_other.sum()) / len(likelihood)
+
+
+@objectives.declare(
+    name="crd_memory",
+    kind="contrast",
+    needs="teacher pooled index",
+    source="CRD, Tian et al. 2020, arXiv 1910.10699",
+    weight=0.8,
+)
+class CRDMemory(nn.Module):
+    """``crd`` as published: each feature against a memory of the other model's embeddings of the whole training set.
+
+    ``negatives`` of them, of other classes, drawn with replacement at every step, by noise-contrastive estimation; the
+    constants that turn cosines into likelihoods are those of the first batch. The memory follows with ``momentum`` as
+    examples are shown. It is of the source training images of one split: three tensors that a checkpoint holds and a
+    resumed run continues from. Draws come from torch's global generator, which the training loop seeds at every step.
+    """
+
+    def __init__(
+        self, pair, *, dimensions: int = 128, negatives: int = 16384, temperature: float = 0.07, momentum: float = 0.5
+    ):
+        super().__init__()
+        counted(dimensions=dimensions, negatives=negatives)
+        positive(temperature=temperature)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum of crd_memory is from 0 up to, not including, 1; got {momentum}.")
+        self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
+        self.ours = nn.Linear(pair.student.pooled.shape[1], dimensions)
+        self.theirs = nn.Linear(pair.teacher.pooled.shape[1], dimensions)
+        self.register_buffer("constants", torch.full((2,), torch.nan))  # of the first batch, until there was one
+        self.learn_examples(torch.tensor([0, 1]))
+
+    def learn_examples(self, labels: Tensor) -> None:
+        """Begin a memory of training examples with these labels (n,); ``index`` counts them from 0."""
+        bound = (3 / self.ours.out_features) ** 0.5
+        for name in ("memory_ours", "memory_theirs"):
+            start = torch.empty(len(labels), self.ours.out_features, dtype=self.ours.weight.dtype)
+            self.register_buffer(name, start.uniform_(-bound, bound).to(self.ours.weight.device))
+        labels = labels.to(self.ours.weight.device)
+        counts = labels.bincount()
+        if (counts > 0).sum() < 2:
+            raise ValueError("crd_memory draws negatives of other classes, and all training images are of one class.")
+        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("by_class", labels.argsort(stable=True), persistent=False)
+        self.register_buffer("counts", counts, persistent=False)
+
+    def forward(self, student, teacher, labels: Tensor | None = None, *, index: Tensor) -> Tensor:
+        """In nats, summed over both directions, mean over the batch; the memory moves in training mode alone."""
+        drawn = torch.cat([index[:, None], self._of_other_classes(self.labels[index])], dim=1)
+        return self.contrast(student, teacher, index, drawn)
+
+    def _of_other_classes(self, labels: Tensor) -> Tensor:
+        """Places (batch, negatives) of training examples of other classes, each as likely."""
+        counts, ends = self.counts[labels, None], self.counts.cumsum(0)[labels, None]
+        share = torch.rand(len(labels), self.negatives, device=labels.device, dtype=torch.float64)
+        place = (share * (len(self.labels) - counts)).long()
+        return self.by_class[place + counts * (place >= ends - counts)]
+
+    def contrast(self, student, teacher, index: Tensor, drawn: Tensor) -> Tensor:
+        """The loss against the memory at ``drawn``, (batch, 1 + negatives), whose first column is ``index``."""
+        f_s, f_t = pooled_pair(student, teacher)
+        embeddings = F.normalize(self.ours(f_s), dim=1), F.normalize(self.theirs(f_t), dim=1)
+        memories = self.memory_theirs.clone(), self.memory_ours.clone()  # they move before the backward pass
+        likelihoods = [
+            (e @ m.T / self.temperature).exp().gather(1, drawn) for e, m in zip(embeddings, memories, strict=True)
+        ]
+        if self.training:
+            self._follow(likelihoods, embeddings, index)
+        constants = torch.where(self.constants.isnan(), torch.ones_like(self.constants), self.constants)
+        return sum(noise_contrast(p / z, len(self.labels)) for p, z in zip(likelihoods, constants))
+
+    @torch.no_grad()
+    def _follow(self, likelihoods: list[Tensor], embeddings: tuple[Tensor, Tensor], index: Tensor) -> None:
+        first = torch.stack([p.mean() * len(self.labels) for p in likelihoods])
+        self.constants.copy_(torch.where(self.constants.isnan(), first, self.constants))
+        for memory, embedding in zip((self.memory_ours, self.memory_theirs), embeddings):
+            moved = self.momentum * memory[index] + (1 - self.momentum) * embedding
+            memory[index] = F.normalize(moved, dim=1)

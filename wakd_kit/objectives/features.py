@@ -1,4 +1,4 @@
-"""Objectives that match stage maps or pooled features one to one."""
+"""Objectives that match stage maps or pooled features one to one, or with the teacher's class centres."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..models.tails import with_reused_head
-from ..names import positive
-from .inputs import chosen, last_maps, map_pairs, pooled_pair, same_size, widened
-from .registry import objectives
+from ..names import counted, positive
+from .base import chosen, class_means, hard, last_maps, map_pairs, objectives, pooled_pair, same_size, widened
 
 
 def channels_normalised(values: Tensor) -> Tensor:
@@ -182,3 +181,118 @@ def simkd(student, teacher, labels: Tensor | None = None) -> Tensor:
     (projected,) = student.parts
     ours, theirs = same_size(widened(projected), last_maps(teacher, teacher)[1])
     return F.mse_loss(ours, theirs)
+
+
+POOLS = (4, 2, 1)
+
+
+def hierarchical_mse(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared difference of two maps at full size and averaged to 4, 2 and 1; weights 1, 1/2, 1/4, 1/8, normalised.
+
+    Sizes that are no smaller than the map are left out.
+    """
+    losses = [F.mse_loss(ours, theirs)]
+    for side in POOLS:
+        if side < theirs.shape[2]:
+            losses.append(F.mse_loss(F.adaptive_avg_pool2d(ours, side), F.adaptive_avg_pool2d(theirs, side)))
+    weights = [2.0**-i for i in range(len(losses))]
+    return sum(w * loss for w, loss in zip(weights, losses)) / sum(weights)
+
+
+class Fusion(nn.Module):
+    """One level: its map and what came from the deeper ones, mixed by learned attention, as the teacher's channels."""
+
+    def __init__(self, channels: int, between: int, out: int, *, first: bool):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(channels, between, 1, bias=False), nn.BatchNorm2d(between))
+        self.attention = None if first else nn.Sequential(nn.Conv2d(2 * between, 2, 1), nn.Sigmoid())
+        self.expand = nn.Sequential(nn.Conv2d(between, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, ours: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The level at ``size`` in the teacher's channels, and what goes on to the next, shallower level."""
+        fused = self.reduce(ours)
+        if self.attention is not None:
+            deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
+            share = self.attention(torch.cat([fused, deeper], dim=1))
+            fused = fused * share[:, :1] + deeper * share[:, 1:]
+        if fused.shape[-2:] != size:
+            fused = F.interpolate(fused, size, mode="nearest")
+        return self.expand(fused), fused
+
+
+def levels(student, teacher) -> list[tuple[Tensor, Tensor]]:
+    """(student, teacher) of every level, deep first: the pooled feature as a map of one position, then stage maps."""
+    pooled = tuple(feature[:, :, None, None] for feature in pooled_pair(student, teacher))
+    return [pooled, *reversed(map_pairs(student, teacher))]
+
+
+@objectives.declare(
+    name="reviewkd",
+    kind="features",
+    needs="teacher pooled maps",
+    source="ReviewKD, Chen et al. 2021, arXiv 2104.09044",
+    weight=5.0,
+    schedule={"end": 20 / 240},
+)
+class ReviewKD(nn.Module):
+    """Pooled feature and maps, deep to shallow: each fused with the deeper ones and compared at several sizes; summed.
+
+    Weight and warm-up are those for CIFAR-100 (20 of 240 epochs, the default schedule); ImageNet has weight 1 to 8. Fused
+    maps have ``width`` channels, or as many as the student's pooled feature if that is fewer. Published code reads maps
+    before their last ReLU, of networks it lists by name; here it is the stages' output, of any family.
+    """
+
+    def __init__(self, pair, *, width: int = 512):
+        super().__init__()
+        counted(width=width)
+        between = min(width, pair.student.pooled.shape[1])
+        self.fusions = nn.ModuleList(
+            Fusion(s.shape[1], between, t.shape[1], first=i == 0)
+            for i, (s, t) in enumerate(levels(pair.student, pair.teacher))
+        )
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Summed over levels, mean over everything else."""
+        total, passed = 0.0, None
+        for fusion, (ours, theirs) in zip(self.fusions, levels(student, teacher)):
+            projected, passed = fusion(ours, passed, theirs.shape[-2:])
+            total = total + hierarchical_mse(projected, theirs)
+        return total
+
+
+def norm_and_direction(ours: Tensor, theirs: Tensor, centres: Tensor) -> Tensor:
+    """``1 - s . e / max(|s|, |t|)``, mean over the batch; e is the direction of the class centre of each example."""
+    along = (ours * F.normalize(centres, dim=1)).sum(1)
+    longer = torch.maximum(ours.norm(dim=1), theirs.norm(dim=1)).clamp(min=1e-12)
+    return (1 - along / longer).mean()
+
+
+@objectives.declare(
+    name="kdpp",
+    kind="features",
+    needs="labels teacher pooled centres",
+    source="KD++, Wang et al. 2023, arXiv 2305.17007",
+)
+class KDpp(nn.Module):
+    """Norm and direction: pooled features as long as the teacher's, and towards the teacher's centre of their class.
+
+    Zero where a projected feature points along the centre and is at least as long as the teacher's. The
+    projector is linear. The centres are the teacher's means over the source training images without augmentation,
+    taken once before the first batch: no image of validation or of the target is in them. Published beside ``kd``, with
+    weights of 1 to 4 that rise over 20 epochs, as a ``schedule`` can; here there is none by default.
+    """
+
+    def __init__(self, pair):
+        super().__init__()
+        ours, theirs = pair.student.pooled.shape[1], pair.teacher.pooled.shape[1]
+        self.projector = nn.Linear(ours, theirs)
+        self.register_buffer("centres", torch.full((pair.classes, theirs), torch.nan))  # until they are learned
+
+    def learn_centres(self, features: Tensor, labels: Tensor) -> None:
+        """Takes the teacher's pooled features (n, features) of all source training images."""
+        self.centres.copy_(class_means(features, labels, len(self.centres))[0])
+
+    def forward(self, student, teacher, labels: Tensor) -> Tensor:
+        """From 0 to 2."""
+        f_s, f_t = pooled_pair(student, teacher)
+        return norm_and_direction(self.projector(f_s), f_t, self.centres[hard(labels)])

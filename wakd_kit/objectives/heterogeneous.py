@@ -9,8 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ..names import positive
-from .inputs import chosen, hard, logit_pair, widened
-from .registry import objectives
+from .base import chosen, hard, logit_pair, objectives, widened
 
 
 def adaptive_target(
@@ -49,6 +48,7 @@ class ConvolutionalHead(nn.Module):
         self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(n, channels, height, width) to (n, classes)."""
         return self.classifier(self.down(features).mean((2, 3)))
 
 
@@ -63,6 +63,7 @@ class TokenHead(nn.Module):
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(n, channels, height, width) to (n, classes); every position is a token."""
         tokens = features.flatten(2).mT
         return self.classifier(self.norm(self.block(tokens)).mean(1))
 

@@ -1,4 +1,4 @@
-"""Objectives that match logits or probabilities class by class."""
+"""Objectives that match logits or probabilities of one example: class by class, split at the label, up to scale, over time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..names import counted, did_you_mean, positive
-from .inputs import hard, logit_pair, logits_of, others_of, target_of
-from .registry import objectives
+from ..names import counted, did_you_mean, not_negative, positive
+from .base import hard, logit_pair, logits_of, objectives, others_of, target_of
 
 KINDS = ("forward", "reverse", "jeffreys", "js")
 
@@ -123,3 +122,235 @@ def rs_kd(
     # a ratio of far-away temperatures overflows before it is normalised, so it is normalised in log space
     drawn = F.softmax(counts.log() + F.log_softmax(z_t, dim=1) - log_q, dim=1)
     return F.kl_div(F.log_softmax(z_s, dim=1), drawn, reduction="batchmean")
+
+
+def decoupled_kl(z_s: Tensor, z_t: Tensor, labels: Tensor, *, temperature: float, alpha: float, beta: float) -> Tensor:
+    """``T^2 [alpha KL(b_t || b_s) + beta KL(o_t || o_s)]``: b is (label, not label), o the other classes."""
+    label_or_not, others = [], []
+    for z in (z_s / temperature, z_t / temperature):
+        rest = others_of(z, labels)
+        # both probabilities from logits, never log(1 - p): p rounds to one for a confident model
+        whole, not_label = z.logsumexp(1), rest.logsumexp(1)
+        label_or_not.append(torch.stack([target_of(z, labels) - whole, not_label - whole], dim=1))
+        others.append(F.log_softmax(rest, dim=1))
+    (b_s, b_t), (o_s, o_t) = label_or_not, others
+    return temperature**2 * (alpha * kl(b_t, b_s) + beta * kl(o_t, o_s))
+
+
+@objectives.declare(kind="logits", needs="labels teacher", source="DKD, Zhao et al. 2022, arXiv 2203.08679, equation 7")
+def dkd(student, teacher, labels: Tensor, *, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> Tensor:
+    """Decoupled KD: ``alpha`` times the KL of (label, not label), ``beta`` times that among the other classes, in nats.
+
+    Plain ``kd`` weighs the second by the teacher's doubt, ``1 - p_t(label)``. Defaults are those for CIFAR-100; beta is
+    0.5 to 8 by pair there, ImageNet and OFA-KD use T = 1 with beta 0.5 to 2. The published trainer warms the weight up
+    over 20 of 240 epochs, which here is ``"schedule": {"end": 20 / 240}``. Published code takes the logarithm of
+    rounded probabilities, which is infinite for a confident student at T = 1. With two classes only the first part is
+    left.
+    """
+    positive(temperature=temperature)
+    not_negative(alpha=alpha, beta=beta)
+    z_s, z_t = logit_pair(student, teacher)
+    return decoupled_kl(z_s, z_t, hard(labels), temperature=temperature, alpha=alpha, beta=beta)
+
+
+@objectives.declare(kind="logits", needs="labels teacher", source="NKD, Yang et al. 2023, arXiv 2303.13005")
+def nkd(student, teacher, labels: Tensor, *, temperature: float = 1.0, gamma: float = 1.5) -> Tensor:
+    """Normalised KD: ``-p_t(y) log p_s(y) - gamma T^2 sum_c o_t(c) log o_s(c)``, mean over the batch, in nats.
+
+    y is the label, o the softmax over the other classes, so that both sum to one. The first part is always at T = 1.
+    Cross entropies, not divergences: it is not zero, and its first part not least, at the teacher. Published next to
+    ``ce``.
+    """
+    positive(temperature=temperature)
+    not_negative(gamma=gamma)
+    z_s, z_t = logit_pair(student, teacher)
+    labels = hard(labels)
+    target = -target_of(z_t.softmax(1), labels) * target_of(F.log_softmax(z_s, dim=1), labels)
+    o_t = F.softmax(others_of(z_t, labels) / temperature, dim=1)
+    log_o_s = F.log_softmax(others_of(z_s, labels) / temperature, dim=1)
+    return (target - gamma * temperature**2 * (o_t * log_o_s).sum(1)).mean()
+
+
+@objectives.declare(
+    kind="logits", needs="labels teacher", source="WSLD, Zhou et al. 2021, arXiv 2102.00650", weight=2.25
+)
+def wsld(student, teacher, labels: Tensor, *, temperature: float = 4.0) -> Tensor:
+    """Soft labels weighed per example: ``T^2 w CE(softmax(teacher / T), softmax(student / T))``, mean, in nats.
+
+    ``w = 1 - exp(-L_s / L_t)``, with L the cross-entropy of student and teacher with the label, not differentiated:
+    what the student knows as well as the teacher already, counts little. Published next to ``ce``, with the default
+    weight.
+    """
+    positive(temperature=temperature)
+    z_s, z_t = logit_pair(student, teacher)
+    labels = hard(labels)
+    loss_s, loss_t = (F.cross_entropy(z.detach(), labels, reduction="none") for z in (z_s, z_t))
+    share = 1 - torch.exp(-loss_s / (loss_t + 1e-7))  # the published guard against a teacher that is certain
+    soft = -(F.softmax(z_t / temperature, dim=1) * F.log_softmax(z_s / temperature, dim=1)).sum(1)
+    return temperature**2 * (share * soft).mean()
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Each row of logits minus its mean, over its standard deviation (unbiased, as published)."""
+    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+
+@objectives.declare(kind="logits", needs="teacher", source="Sun et al. 2024, arXiv 2403.01427", weight=9.0)
+def ls_kd(student, teacher, labels: Tensor | None = None, *, temperature: float = 2.0) -> Tensor:
+    """``kd`` on standardised logits: order and relative distances count, the scale of the student's logits is free.
+
+    So its probabilities mean nothing by themselves: judge calibration after rescaling. Published with the default
+    weight next to 0.1 ``ce``; temperature 2 or 3 and weights of 1 to 18 by pair.
+    """
+    positive(temperature=temperature)
+    z_s, z_t = logit_pair(student, teacher)
+    return tempered_kl(standardised(z_s), standardised(z_t), temperature)
+
+
+@objectives.declare(kind="logits", needs="labels teacher", source="Sun et al. 2024, arXiv 2403.01427", weight=9.0)
+def ls_dkd(
+    student, teacher, labels: Tensor, *, temperature: float = 2.0, alpha: float = 1.0, beta: float = 8.0
+) -> Tensor:
+    """``dkd`` on standardised logits, as in ``ls_kd``."""
+    positive(temperature=temperature)
+    not_negative(alpha=alpha, beta=beta)
+    z_s, z_t = (standardised(z) for z in logit_pair(student, teacher))
+    return decoupled_kl(z_s, z_t, hard(labels), temperature=temperature, alpha=alpha, beta=beta)
+
+
+def transformed_kl(z_s: Tensor, z_t: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """``KL(softmax(gamma z_t) || softmax(z_s))`` per example, (n,), and the log of ``sum_c p_t(c)^gamma``, (n,)."""
+    log_powers = gamma * F.log_softmax(z_t, dim=1)
+    log_sum = log_powers.logsumexp(1)
+    target = log_powers - log_sum[:, None]
+    return F.kl_div(F.log_softmax(z_s, dim=1), target, reduction="none", log_target=True).sum(1), log_sum
+
+
+@objectives.declare(
+    kind="logits", needs="teacher", source="TTM, Zheng and Yang 2024, arXiv 2402.11148, equation 2", weight=45.0
+)
+def ttm(student, teacher, labels: Tensor | None = None, *, gamma: float = 0.1) -> Tensor:
+    """``KL(p_t^gamma, normalised || softmax(student))``, mean over the batch, in nats: the student is not tempered.
+
+    ``gamma`` is one over the teacher's temperature. No T^2; zero where the student's logits are gamma times the
+    teacher's. Published next to ``ce``; gamma 0.1 and weight 45 are the authors' example.
+    """
+    positive(gamma=gamma)
+    return transformed_kl(*logit_pair(student, teacher), gamma)[0].mean()
+
+
+@objectives.declare(
+    kind="logits", needs="teacher", source="WTTM, Zheng and Yang 2024, arXiv 2402.11148, section 4", weight=4.0
+)
+def wttm(student, teacher, labels: Tensor | None = None, *, gamma: float = 0.2) -> Tensor:
+    """``ttm`` with each example weighed by ``sum_c p_t(c)^gamma``: more where the teacher is less certain, in nats.
+
+    Gamma 0.2 and weight 4 are the authors' example, beside CRD.
+    """
+    positive(gamma=gamma)
+    divergence, log_sum = transformed_kl(*logit_pair(student, teacher), gamma)
+    return (log_sum.exp() * divergence).mean()
+
+
+@objectives.declare(kind="logits", needs="teacher", source="ULD, Boizard et al. 2024, arXiv 2402.12030", weight=1.5)
+def uld(student, teacher, labels: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
+    """L1 distance between the sorted probabilities of both, summed over classes, mean over the batch; from 0 to 2.
+
+    Made for two vocabularies that share no names: which class is which is not compared, and the smaller of two class
+    counts is filled up with zeros. So it transfers how certain to be, not of what; give it a ``ce`` beside it.
+    """
+    positive(temperature=temperature)
+    p_s, p_t = (F.softmax(logits_of(o) / temperature, dim=1) for o in (student, teacher))
+    p_s, p_t = (p.sort(dim=1, descending=True).values for p in (p_s, p_t.detach()))
+    most = max(p_s.shape[1], p_t.shape[1])
+    p_s, p_t = (F.pad(p, (0, most - p.shape[1])) for p in (p_s, p_t))
+    return (p_s - p_t).abs().sum(1).mean()
+
+
+@objectives.declare(
+    name="ctkd",
+    kind="logits",
+    needs="teacher",
+    source="CTKD, Li et al. 2023, arXiv 2211.16231",
+    weight=0.9,
+    schedule={"of": "reversal", "end": 10 / 240, "shape": "cosine"},
+)
+class CTKD(nn.Module):
+    """``kd`` at a learned temperature, ``T = lowest + span sigmoid(theta)``, which is trained to make the loss larger.
+
+    One temperature for all examples ("Global-T"); T^2 is the learned one too. The optimiser of the student trains
+    theta on the reversed gradient, ``reversal`` times; the curriculum raises that from 0 to 1 over the first 10 of 240
+    epochs, which is the default schedule. As published theta begins at 1, so T at 15.6, and the weight is for 0.1
+    ``ce`` beside it.
+    """
+
+    watched = ("temperature",)
+
+    def __init__(self, *, lowest: float = 1.0, span: float = 20.0):
+        super().__init__()
+        positive(lowest=lowest, span=span)
+        self.lowest, self.span = lowest, span
+        self.theta = nn.Parameter(torch.ones(()))
+
+    @property
+    def temperature(self) -> Tensor:
+        """The learned one, detached."""
+        return self._at(self.theta.detach())
+
+    def _at(self, theta: Tensor) -> Tensor:
+        return self.lowest + self.span * theta.sigmoid()
+
+    def forward(self, student, teacher, labels: Tensor | None = None, *, reversal: float = 1.0) -> Tensor:
+        """``T^2 KL(teacher || student)`` at the learned temperature, mean over the batch, in nats."""
+        not_negative(reversal=reversal)
+        fixed = self.theta.detach()
+        theta = fixed - reversal * (self.theta - fixed)  # the same value; its gradient is turned round
+        return tempered_kl(*logit_pair(student, teacher), self._at(theta))
+
+
+@objectives.declare(
+    name="taid", kind="logits", needs="progress teacher", source="TAID, Shing et al. 2025, arXiv 2501.16937"
+)
+class TAID(nn.Module):
+    """Cross-entropy with ``softmax((1 - t) student + t teacher)``, the student detached there; t grows over the run.
+
+    t goes from ``start`` to ``end`` in a straight line, and ahead of it by ``alpha sigmoid(m) (1 - t)`` a step, where
+    m is the moving average, with ``beta``, of the relative fall of the loss. The first step only remembers its loss.
+    In nats, mean over the batch. As published it is a cross-entropy, whose value moves with t; the paper writes a
+    divergence, with the same gradient. Theirs counts steps from 0, so its line is one step behind. t moves in training
+    mode alone.
+    """
+
+    watched = ("t",)
+
+    def __init__(self, *, start: float = 0.4, end: float = 1.0, alpha: float = 5e-4, beta: float = 0.99):
+        super().__init__()
+        if not 0 <= start < end <= 1:
+            raise ValueError(f"taid goes from start to a larger end within 0 and 1; got {start} and {end}.")
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} of taid is from 0 to 1; got {value}.")
+        self.start, self.end, self.alpha, self.beta = start, end, alpha, beta
+        self.register_buffer("t", torch.tensor(start, dtype=torch.float32))
+        self.register_buffer("previous_loss", torch.tensor(torch.inf))
+        self.register_buffer("momentum", torch.tensor(0.0))
+
+    def forward(self, student, teacher, labels: Tensor | None = None, *, progress: float) -> Tensor:
+        """The cross-entropy at the present t, which then moves on."""
+        z_s, z_t = logit_pair(student, teacher)
+        target = F.softmax((1 - self.t) * z_s.detach() + self.t * z_t, dim=1)
+        loss = -(target * F.log_softmax(z_s, dim=1)).sum(1).mean()
+        if self.training:
+            self._advance(loss.detach(), progress)
+        return loss
+
+    def _advance(self, loss: Tensor, progress: float) -> None:
+        known = self.previous_loss.isfinite()
+        fall = (self.previous_loss - loss) / (self.previous_loss + 1e-15)
+        momentum = self.beta * self.momentum + (1 - self.beta) * fall
+        line = self.start + (self.end - self.start) * progress
+        ahead = self.t + self.alpha * momentum.sigmoid() * (1 - self.t)
+        # where(), not if: a branch on a value would make the device wait for it at every step
+        self.t.copy_(torch.where(known, ahead.clamp(min=line).clamp(max=self.end), self.t))
+        self.momentum.copy_(torch.where(known, momentum, self.momentum))
+        self.previous_loss.copy_(loss)

@@ -30,7 +30,7 @@ from ..models.device import device as device_of
 from ..models.mixture import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
-from ..objectives.inputs import each_tensor
+from ..objectives.base import each_tensor
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .prepare import outputs, prepare, source_features
 from .record import (

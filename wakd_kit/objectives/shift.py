@@ -7,10 +7,8 @@ from torch import Tensor
 
 from ..models.tails import with_two_heads
 from ..names import positive
-from .centres import class_means
-from .inputs import hard, logit_pair, logits_of, widened
+from .base import class_means, hard, logit_pair, logits_of, objectives, widened
 from .logits import tempered_kl
-from .registry import objectives
 
 
 @objectives.declare(kind="domain shift", needs="labels", source="XDED, Lee et al. 2022, arXiv 2211.14058", weight=5.0)
