@@ -55,14 +55,21 @@ def study_keys() -> str:
 def objective_list() -> str:
     """Every objective by kind: its equation or what it is, what it needs, settings and where it is from."""
     kinds: dict[str, list[str]] = {}
-    for name in objectives:
+    for name in sorted(objectives):
         about, documented = objectives.about(name), inspect.getdoc(objectives.get(name))
         first = " ".join(documented.split("\n\n")[0].split())
         first = first.replace("``", "`")
         needs = "" if about.needs == {"labels"} else f" Needs {spoken(about.needs - {'labels'})}."
         weight = f" Weight {about.weight:g}." * (about.weight != 1)
         kinds.setdefault(about.kind, []).append(f"- **`{name}`**: {first}{needs}{weight} *{about.source}*")
-    return "\n\n".join("\n".join([f"## {kind.capitalize()}\n", *lines]) for kind, lines in kinds.items())
+    return "\n\n".join(
+        "\n".join([f"## {kind.capitalize()}\n", *lines]) for kind, lines in sorted(kinds.items(), key=_by_kind)
+    )
+
+
+def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:
+    kind = item[0]
+    return kind != "labels", kind != "logits", kind  # what everybody looks for first; the order of imports says nothing
 
 
 def table(
