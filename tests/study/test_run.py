@@ -125,6 +125,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"common": None, "teacher": [1]}, "teacher=[1]: expected dict or None, got list."),
         ({"landscape": {"strategies": "last"}}, "landscape: strategies is a list; got 'last'."),
         ({"benchmark": 3}, "benchmark=3: expected str, got int."),
+        ({"published": {"kd": {"WAKD": 86.6}}}, "published: Unknown student 'kd'."),
+        ({"published": {"KD": {"last": "much"}}}, "published: KD takes numbers in per cent (strategy: number)"),
+        ({"published": {"KD": {"WKD": 86.6}}}, "published: Unknown label 'WKD'."),
         ({"also": {"05_objectives": 3}}, "also: 05_objectives takes settings (name: value), got 3."),
     ],
 )

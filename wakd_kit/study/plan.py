@@ -68,6 +68,7 @@ class Study:
     """A study file, checked. ``title`` and ``about`` are shown on its page.
 
     reference  the student that others are compared with, or {student: its own}; by default every two of them are
+    published  {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     also       notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     """
 
@@ -84,6 +85,7 @@ class Study:
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
     reference: str | dict = ""
+    published: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
     title: str = ""
     about: str = ""
@@ -145,6 +147,14 @@ class Study:
         for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
             if label not in labels:
                 return did_you_mean(what, label, labels)
+        for student, numbers in self.published.items():
+            if student not in self.students:
+                return f"published: {did_you_mean('student', student, self.students)}"
+            if not isinstance(numbers, dict) or not all(isinstance(n, int | float) for n in numbers.values()):
+                return f"published: {student} takes numbers in per cent (strategy: number); got {numbers!r}."
+            for label in numbers:
+                if label not in labels:
+                    return f"published: {did_you_mean('label', label, labels)}"
         return None
 
 
@@ -240,10 +250,12 @@ def _name(node: yaml.Node, named: bool = False) -> None:
         _name(item, named)
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         _name(key, named)
-        if key.value == "students" and isinstance(value, yaml.MappingNode):
+        if key.value in ("students", "published") and isinstance(value, yaml.MappingNode):
             for student, own in value.value:
                 _name(student, True)
                 _name(own)
+                for label, _ in own.value if key.value == "published" and isinstance(own, yaml.MappingNode) else ():
+                    _name(label, True)
         else:
             _name(value, named or key.value in (*NAMES, "students"))
 
@@ -331,6 +343,7 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
         "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
         "reference": study.reference,
+        "published": study.published,
         "tables": str(place.out),
     }
     also = [_also(study, name, own or {}, given, [job.name for job in recording]) for name, own in study.also.items()]
