@@ -14,8 +14,8 @@ import pytest
 import wakd_kit as wk
 from wakd_kit.runs.run import Run
 from wakd_kit.study.jobs import accepted, retrained
-from wakd_kit.study.run import planned, run_study, status
 from wakd_kit.study.run import _planned as planned_of
+from wakd_kit.study.run import planned, run_study, status
 
 # SHA-256 of every name and array of run.average(..., batchnorm="average"), computed by that commit
 AVERAGES = {

@@ -14,8 +14,9 @@ from wakd_kit.objectives import objectives
 from wakd_kit.reporting.parameters import describe
 from wakd_kit.study.run import NOTEBOOKS, load_study
 
-PUBLIC = """Domains Run Soup Split averaging build_model choices_table choose comparison domains_from_arrays evaluate evaluate_model
-export landscape leave_one_out load_domains load_run objectives source_score train window_map window_map_proxy""".split()
+words = str.split
+PUBLIC = words("""Domains Run Soup Split averaging build_model choices_table choose comparison domains_from_arrays evaluate evaluate_model
+export landscape leave_one_out load_domains load_run objectives source_score train window_map window_map_proxy""")
 COMMANDS = {
     "report": "study --out --runs --cores --gpus --profile --dry-run --keep-recordings",
     "status": "study --out --runs",
@@ -31,17 +32,19 @@ COMMANDS = {
     "data get": "name --to",
     "data check": "path --benchmark --sheet",
 }
-STRATEGIES = """last best_val uniform window wakd ema swa lawa wise_ft swad swad_published swad_wakd_repo eoa_wakd_repo sma iidmax
-greedy_soup learned""".split()
-AVERAGING = """Coefficients Curves NoWindow Recurrence as_curves check_barrier choose diwa ema_recurrence ensemble labels_of settings_of
-uniform_soup""".split()
-OBJECTIVES = """crd wcord_in_batch crd_memory xded dho kdpp fitnet fitnet_raw at vid vkd simkd reviewkd ofa ce kd mse margin_mse bckd rs_kd
-ctkd taid uld dkd nkd wsld mlkd mlkd_repo ls_kd ls_dkd dist ttm wttm proto_kd sinkd rkd sp cc cc_paper pkt nst""".split()
-DOMAINS = "digits folder pacs vlcs officehome terra domainnet images".split()
-WEIGHTS = "resnet10t_w16.px32 resnet10t_w16.px64 resnet18_w16.px32 resnet18_w24.px64 vit_conv_d64.px32".split()
-STUDIES = """digits_full digits_pretrained heterogeneous_cnn heterogeneous_mixer heterogeneous_vit objectives officehome_deit_tiny
-officehome_resnet18 pacs64 pacs64_pretrained pacs_deit_tiny pacs_resnet18 quickstart when_it_helps""".split()
-BOOKS = """01_train_teacher 02_distill 03_compare 04_landscape 05_objectives 06_when_averaging_helps 10_explore_averaging""".split()
+STRATEGIES = words("""last best_val uniform window wakd ema swa lawa wise_ft swad swad_published swad_wakd_repo eoa_wakd_repo sma iidmax
+greedy_soup learned""")
+AVERAGING = words("""Coefficients Curves NoWindow Recurrence as_curves check_barrier choose diwa ema_recurrence ensemble labels_of settings_of
+uniform_soup""")
+OBJECTIVES = words("""crd wcord_in_batch crd_memory xded dho kdpp fitnet fitnet_raw at vid vkd simkd reviewkd ofa ce kd mse margin_mse bckd rs_kd
+ctkd taid uld dkd nkd wsld mlkd mlkd_repo ls_kd ls_dkd dist ttm wttm proto_kd sinkd rkd sp cc cc_paper pkt nst""")
+DOMAINS = words("digits folder pacs vlcs officehome terra domainnet images")
+WEIGHTS = words("resnet10t_w16.px32 resnet10t_w16.px64 resnet18_w16.px32 resnet18_w24.px64 vit_conv_d64.px32")
+STUDIES = words("""digits_full digits_pretrained heterogeneous_cnn heterogeneous_mixer heterogeneous_vit objectives officehome_deit_tiny
+officehome_resnet18 pacs64 pacs64_pretrained pacs_deit_tiny pacs_resnet18 quickstart when_it_helps""")
+BOOKS = words(
+    """01_train_teacher 02_distill 03_compare 04_landscape 05_objectives 06_when_averaging_helps 10_explore_averaging"""
+)
 
 
 def test_public_names_answer():
