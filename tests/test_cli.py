@@ -14,11 +14,12 @@ from wakd_kit.averaging import strategies
 from wakd_kit.cli import LISTS, main
 from wakd_kit.files import Held
 from wakd_kit.objectives import objectives
-from wakd_kit.reporting import render as report
 from wakd_kit.reporting.execute import NotebookFailed
 from wakd_kit.runs import record as recording
 from wakd_kit.runs.record import estimate_bytes, read_state
 from wakd_kit.study import run as study
+
+from .offline import offline_problems
 
 TINY = [
     "image_size=16",
@@ -233,7 +234,7 @@ def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_pa
     settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"
-    assert capsys.readouterr().out == f"{page}\n" and report.offline_problems(page) == []
+    assert capsys.readouterr().out == f"{page}\n" and offline_problems(page) == []
     text = page.read_text()
     assert "Hessian" in text and "So in this run WAKD is " in text and text.count("<figure>") == 6
     figures = {"along_training", "plane_loss", "plane_accuracy", "lines", "flatness", "eigenvalues"}

@@ -24,6 +24,7 @@ import shlex
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -60,170 +61,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Every command with its arguments; what it parses has ``call``, a function of it."""
-    parser = argparse.ArgumentParser(
-        prog="wakd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, add in COMMANDS.items():
-        add(commands.add_parser(name, help=add.__doc__))
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="wakd", description=__doc__, formatter_class=raw)
+    rooms = {"": parser.add_subparsers(dest="command", required=True)}
+    for name, (call, arguments, about) in COMMANDS.items():
+        group, _, verb = name.rpartition(" ")
+        if group not in rooms:
+            above = rooms[""].add_parser(group, help=GROUPS[group])
+            rooms[group] = above.add_subparsers(dest="verb", required=True)
+        own = rooms[group].add_parser(verb, help=call.__doc__, description=about, formatter_class=raw)
+        for names, settings in arguments:
+            own.add_argument(*names, **settings)
+        own.set_defaults(call=call)
     return parser
+
+
+COMMANDS: dict[str, tuple] = {}  # {name: (function of what was parsed, arguments, description)}
+GROUPS = {"data": "fetch a published benchmark, or check a folder of images"}
+
+
+def command(name: str, *arguments: tuple, about: str | None = None) -> Callable:
+    """Decorator: the command ``name`` calls this function, whose docstring is its help. Returns it unchanged."""
+
+    def register(call: Callable) -> Callable:
+        COMMANDS[name] = call, arguments, about
+        return call
+
+    return register
+
+
+def argument(*names: str, **settings) -> tuple:
+    """An argument of a command, as argparse takes it."""
+    return names, settings
 
 
 def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
-
-
-def _report(parser: argparse.ArgumentParser) -> None:
-    """run a study and write its page"""
-    _of_a_study(parser)
-    parser.add_argument("--cores", type=int, metavar="N", help="processor cores to use, default all")
-    parser.add_argument("--gpus", type=int, metavar="N", help="accelerators to use, default all there are")
-    parser.add_argument("--profile", help="a snakemake profile: slurm, or a folder of your own")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing")
-    parser.add_argument("--keep-recordings", action="store_true", help="accept those made by other code or settings")
-    parser.set_defaults(call=_run_study)
-
-
-def _of_a_study(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", help="a study's name under reports/, or a YAML file")
-    parser.add_argument("--out", type=path_of, help="report folder, default reports/<name>")
-    parser.add_argument("--runs", type=path_of, help="where recordings go, default runs/<name>")
-
-
-def _run_study(given: argparse.Namespace) -> None:
-    from .study import run as study
-
-    folders = {"out": given.out, "runs": given.runs}
-    if given.dry_run:
-        print("\n".join(study.planned(given.study, **folders, keep_recordings=given.keep_recordings)))
-        return
-    options = {name: getattr(given, name) for name in ("cores", "gpus", "profile", "keep_recordings")}
-    study.run_study(given.study, **options, **folders, say=lambda line: print(line, flush=True))
-
-
-def _status(parser: argparse.ArgumentParser) -> None:
-    """what of a study is done, running, failed or waiting"""
-    _of_a_study(parser)
-    parser.set_defaults(call=_tell_status)
-
-
-def _tell_status(given: argparse.Namespace) -> None:
-    from .study import run as study
-
-    table, sentence = study.status(given.study, out=given.out, runs=given.runs)
-    for row in table.itertuples():
-        took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
-        print(f"{row.state:9}{row.name:40}{took}")
-    print(sentence)
-
-
-def _notebook(parser: argparse.ArgumentParser) -> None:
-    """execute one notebook with checked parameters and render it"""
-    parser.add_argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill")
-    parser.add_argument("out", type=path_of, help="the executed copy; its page is written beside it")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="JSON, or plain text; paths are those of where you stand",
-    )
-    parser.set_defaults(call=_execute)
-
-
-def _execute(given: argparse.Namespace) -> None:
-    from .reporting import execute as notebook
-    from .reporting import render as report
-    from .study.plan import NOTEBOOKS
-
-    shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
-    source = shipped if shipped.is_file() else path_of(given.notebook)
-    if not source.is_file() and "." not in source.name:
-        raise UnknownName(did_you_mean("notebook", given.notebook, (file.stem for file in NOTEBOOKS.glob("*.ipynb"))))
-    settings = absolute(_settings(given.parameter, notebook.described_by(source) or object))
-    settings = notebook.complete(source, settings)
-    _refuse_without_teacher(settings, source.parent)
-    executed = notebook.execute(source, given.out, settings, cwd=source.parent, checked=True)
-    print(report.render(executed, executed.with_suffix(".html")))
-
-
-def _refuse_without_teacher(settings: dict, folder: Path) -> None:
-    """Raises ``FileNotFoundError`` with the command that trains the teacher which a notebook would look for in vain."""
-    teacher = settings.get("teacher")
-    if isinstance(teacher, str) and not (folder / path_of(teacher) / "settings.json").is_file():
-        place = os.path.relpath(folder / path_of(teacher))
-        given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
-            "save_to": place
-        }
-        words = " ".join(shlex.join(["-p", f"{name}={value}"]) for name, value in given.items())
-        raise FileNotFoundError(
-            f"No teacher at {place}. One is trained by: wakd notebook 01_train_teacher teacher.ipynb {words}"
-        )
-
-
-PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
-
-
-def absolute(settings: dict) -> dict:
-    """Settings whose paths are made whole against the folder one stands in: a kernel works in its notebook's."""
-
-    def whole(path: str) -> str:
-        return os.path.abspath(path_of(path))
-
-    kind, colon, path = str(settings.get("benchmark", "")).partition(":")
-    found = {
-        name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
-    }
-    found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
-    found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
-    return settings | found
-
-
-def _settings(words: list[str], cls: type = object) -> dict[str, object]:
-    """Words name=value as a dictionary: each value typed by the field of ``cls`` that it is for, JSON or text without one."""
-    found = {}
-    for word in words:
-        name, separator, value = word.partition("=")
-        if not separator:
-            raise ValueError(f"A parameter is written name=value; got {word!r}.")
-        if name in found:
-            raise ValueError(f"{name} is given twice; leave one of them out, {word!r} or the one before.")
-        found[name] = parse(cls, name, value)
-    return found
-
-
-def _landscape(parser: argparse.ArgumentParser) -> None:
-    """draw the loss around a recorded run"""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _defaults(Landscape, without=("run",))
-    parser.add_argument("run", help="a run's folder")
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
-    parser.add_argument(
-        "-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"
-    )
-    parser.set_defaults(call=_draw)
-
-
-def _draw(given: argparse.Namespace) -> None:
-    from .reporting import execute as notebook
-    from .reporting import render as report
-    from .runs.run import load_run
-    from .study.plan import NOTEBOOKS
-
-    run = load_run(given.run)
-    folder = run.folder.resolve()  # the notebook runs in a folder of its own
-    settings = absolute(_settings(given.settings, Landscape)) | {"run": str(folder)}
-    if not (run.choices or settings.get("strategies")):
-        declared = [spec for spec in run.settings["declare"] if spec["name"] != "last"]
-        settings["strategies"] = [{"name": settings.get("baseline", "last")}, *declared]
-        print(
-            f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
-        )
-    out = given.out or folder / "landscape" / "04_landscape.ipynb"
-    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
-    print(report.render(executed, executed.with_suffix(".html")))
 
 
 def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
@@ -234,15 +108,51 @@ def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
     )
 
 
-def _train(parser: argparse.ArgumentParser) -> None:
+OF_A_STUDY = (
+    argument("study", help="a study's name under reports/, or a YAML file"),
+    argument("--out", type=path_of, help="report folder, default reports/<name>"),
+    argument("--runs", type=path_of, help="where recordings go, default runs/<name>"),
+)
+RUN = argument("run", type=path_of, help="a run's folder")
+SETTINGS = argument("settings", nargs="*", metavar="NAME=VALUE")
+
+
+@command(
+    "report",
+    *OF_A_STUDY,
+    argument("--cores", type=int, metavar="N", help="processor cores to use, default all"),
+    argument("--gpus", type=int, metavar="N", help="accelerators to use, default all there are"),
+    argument("--profile", help="a snakemake profile: slurm, or a folder of your own"),
+    argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing"),
+    argument("--keep-recordings", action="store_true", help="accept those made by other code or settings"),
+)
+def _report(given: argparse.Namespace) -> None:
+    """run a study and write its page"""
+    from .study import run as study
+
+    options = {"out": given.out, "runs": given.runs, "keep_recordings": given.keep_recordings}
+    if given.dry_run:
+        print("\n".join(study.planned(given.study, **options)))
+        return
+    options |= {name: getattr(given, name) for name in ("cores", "gpus", "profile")}
+    study.run_study(given.study, **options, say=lambda line: print(line, flush=True))
+
+
+@command("status", *OF_A_STUDY)
+def _status(given: argparse.Namespace) -> None:
+    """what of a study is done, running, failed or waiting"""
+    from .study import run as study
+
+    table, sentence = study.status(given.study, out=given.out, runs=given.runs)
+    for row in table.itertuples():
+        took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
+        print(f"{row.state:9}{row.name:40}{took}")
+    print(sentence)
+
+
+@command("train", SETTINGS, about=f"{_defaults(Student)}\nWithout a teacher, objectives are cross-entropy by default.")
+def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _defaults(Student) + "\nWithout a teacher, objectives are cross-entropy by default."
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
-    parser.set_defaults(call=_record)
-
-
-def _record(given: argparse.Namespace) -> None:
     from .data.domains import leave_one_out, load_domains
     from .models.build import build_model
     from .runs.train import train
@@ -274,20 +184,17 @@ def _what_it_takes(student, p: Student) -> str:
     )
 
 
-def _pretrain(parser: argparse.ArgumentParser) -> None:
+@command(
+    "pretrain",
+    argument("name", help="a recipe such as resnet10t_w16.px64: a small model and the size of its images"),
+    argument("images", help="class/images: a folder, a tar or a zip"),
+    argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20"),
+    argument("--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"),
+    argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card"),
+    argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card"),
+)
+def _pretrain(given: argparse.Namespace) -> None:
     """pretrain a small backbone on a folder or an archive of class folders"""
-    parser.add_argument("name", help="a recipe such as resnet10t_w16.px64: a small model and the size of its images")
-    parser.add_argument("images", help="class/images: a folder, a tar or a zip")
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20")
-    parser.add_argument(
-        "--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"
-    )
-    parser.add_argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card")
-    parser.add_argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card")
-    parser.set_defaults(call=_make_weights)
-
-
-def _make_weights(given: argparse.Namespace) -> None:
     from .runs.pretrain import pretrain, write_weights
 
     run = pretrain(given.name, given.images, **_settings(given.settings))
@@ -297,18 +204,94 @@ def _make_weights(given: argparse.Namespace) -> None:
         print(write_weights(run, given.name, given.to, data=given.data, licence=given.licence)["about"])
 
 
-def _average(parser: argparse.ArgumentParser) -> None:
-    """average a recorded run and write the student for use elsewhere, with a card"""
-    parser.add_argument("run", help="a run's folder")
-    parser.add_argument(
+@command(
+    "notebook",
+    argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill"),
+    argument("out", type=path_of, help="the executed copy; its page is written beside it"),
+    argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="JSON, or plain text; paths are those of where you stand",
+    ),
+)
+def _notebook(given: argparse.Namespace) -> None:
+    """execute one notebook with checked parameters and render it"""
+    from .reporting import execute as notebook
+    from .reporting import render as report
+    from .study.plan import INSTALLED, NOTEBOOKS, home
+
+    shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
+    source = shipped if shipped.is_file() else path_of(given.notebook)
+    if not source.is_file() and "." not in source.name:
+        raise UnknownName(did_you_mean("notebook", given.notebook, (file.stem for file in NOTEBOOKS.glob("*.ipynb"))))
+    settings = absolute(_settings(given.parameter, notebook.described_by(source) or object))
+    settings = notebook.complete(source, settings)
+    if INSTALLED and source == shipped:  # whose own paths are meant from notebooks/ beside reports/ and runs/
+        settings = absolute(settings, home() / "notebooks")
+    _refuse_without_teacher(settings, source.parent)
+    executed = notebook.execute(source, given.out, settings, cwd=source.parent, checked=True)
+    print(report.render(executed, executed.with_suffix(".html")))
+
+
+def _refuse_without_teacher(settings: dict, folder: Path) -> None:
+    """Raises ``FileNotFoundError`` with the command that trains the teacher which a notebook would look for in vain."""
+    teacher = settings.get("teacher")
+    if isinstance(teacher, str) and not (folder / path_of(teacher) / "settings.json").is_file():
+        place = os.path.relpath(folder / path_of(teacher))
+        given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
+            "save_to": place
+        }
+        words = " ".join(shlex.join(["-p", f"{name}={value}"]) for name, value in given.items())
+        raise FileNotFoundError(
+            f"No teacher at {place}. One is trained by: wakd notebook 01_train_teacher teacher.ipynb {words}"
+        )
+
+
+PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+
+
+def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
+    """Settings whose paths are made whole, by default against where one stands: a kernel works in its notebook's folder."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(folder / path_of(path))
+
+    kind, colon, path = str(settings.get("benchmark", "")).partition(":")
+    found = {
+        name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
+    }
+    found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
+    return settings | found
+
+
+def _settings(words: list[str], cls: type = object) -> dict[str, object]:
+    """Words name=value as a dictionary: each value typed by the field of ``cls`` that it is for, JSON or text without one."""
+    found = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise ValueError(f"A parameter is written name=value; got {word!r}.")
+        if name in found:
+            raise ValueError(f"{name} is given twice; leave one of them out, {word!r} or the one before.")
+        found[name] = parse(cls, name, value)
+    return found
+
+
+@command(
+    "average",
+    RUN,
+    argument(
         "--strategy", nargs="+", required=True, metavar=("NAME", "SETTING=VALUE"), help="such as: swad n_tolerance=4"
-    )
-    parser.add_argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file")
-    parser.add_argument("--no-scores", action="store_true", help="do not evaluate it for the card")
-    parser.set_defaults(call=_write_average)
-
-
-def _write_average(given: argparse.Namespace) -> None:
+    ),
+    argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file"),
+    argument("--no-scores", action="store_true", help="do not evaluate it for the card"),
+)
+def _average(given: argparse.Namespace) -> None:
+    """average a recorded run and write the student for use elsewhere, with a card"""
     from .evaluation.choose import choose
     from .evaluation.export import export
     from .runs.run import load_run
@@ -321,20 +304,42 @@ def _write_average(given: argparse.Namespace) -> None:
     print(f"{given.export}: {coefficients.note}\n{card}")
 
 
-def _list(parser: argparse.ArgumentParser) -> None:
-    """what there is"""
-    parser.add_argument("what", choices=tuple(LISTS))
-    parser.set_defaults(call=lambda given: print("\n".join(LISTS[given.what]())))
+@command(
+    "landscape",
+    RUN,
+    SETTINGS,
+    argument("-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"),
+    about=_defaults(Landscape, without=("run",)),
+)
+def _landscape(given: argparse.Namespace) -> None:
+    """draw the loss around a recorded run"""
+    from .reporting import execute as notebook
+    from .reporting import render as report
+    from .runs.run import load_run
+    from .study.plan import NOTEBOOKS
+
+    run = load_run(given.run)
+    folder = run.folder.resolve()  # the notebook runs in a folder of its own
+    settings = absolute(_settings(given.settings, Landscape)) | {"run": str(folder)}
+    if not (run.choices or settings.get("strategies")):
+        declared = [spec for spec in run.settings["declare"] if spec["name"] != "last"]
+        settings["strategies"] = [{"name": settings.get("baseline", "last")}, *declared]
+        print(
+            f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
+        )
+    out = given.out or folder / "landscape" / "04_landscape.ipynb"
+    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
+    print(report.render(executed, executed.with_suffix(".html")))
 
 
-def _first_line(function) -> str:
-    return (function.__doc__ or "").strip().splitlines()[0]
+def _phrases(registry) -> list[str]:
+    return [f"{name:16}{(registry.get(name).__doc__ or '').strip().splitlines()[0]}" for name in registry]
 
 
 def _strategies() -> list[str]:
     from .averaging import strategies
 
-    return [f"{name:16}{_first_line(strategies.get(name))}" for name in strategies]
+    return _phrases(strategies)
 
 
 def _objectives() -> list[str]:
@@ -353,7 +358,7 @@ def _objective_line(name: str, about) -> str:
 def _domains() -> list[str]:
     from .data.domains import benchmarks
 
-    return [f"{name:16}{_first_line(benchmarks.get(name))}" for name in benchmarks]
+    return _phrases(benchmarks)
 
 
 def _studies() -> list[str]:
@@ -377,10 +382,16 @@ LISTS = {
 }
 
 
-def _doctor(parser: argparse.ArgumentParser) -> None:
+@command("list", argument("what", choices=tuple(LISTS)))
+def _list(given: argparse.Namespace) -> None:
+    """what there is"""
+    print("\n".join(LISTS[given.what]()))
+
+
+@command("doctor", RUN)
+def _doctor(given: argparse.Namespace) -> None:
     """what a run folder holds, what it takes, what can be dropped"""
-    parser.add_argument("run", type=path_of)
-    parser.set_defaults(call=lambda g: print("\n".join(examine(g.run))))
+    print("\n".join(examine(given.run)))
 
 
 def examine(folder: Path) -> list[str]:
@@ -408,15 +419,18 @@ def examine(folder: Path) -> list[str]:
     return lines
 
 
-def _log(parser: argparse.ArgumentParser) -> None:
+def _bytes(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+
+
+@command(
+    "log",
+    argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not"),
+    argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go"),
+    argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline"),
+)
+def _log(given: argparse.Namespace) -> None:
     """send the curves of recorded runs to TensorBoard or Weights & Biases"""
-    parser.add_argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not")
-    parser.add_argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go")
-    parser.add_argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline")
-    parser.set_defaults(call=_send)
-
-
-def _send(given: argparse.Namespace) -> None:
     from .runs import loggers
 
     if not (given.tensorboard or given.wandb):
@@ -425,28 +439,27 @@ def _send(given: argparse.Namespace) -> None:
         print(name)
 
 
-def _data(parser: argparse.ArgumentParser) -> None:
-    """fetch a published benchmark, or check a folder of images"""
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    get = verbs.add_parser("get", help="fetch, verify, unpack and check a published benchmark")
-    get.add_argument("name", help=f"one of {', '.join(BENCHMARKS)}")
-    get.add_argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder")
-    get.set_defaults(call=_get_data)
-    check = verbs.add_parser("check", help="count, read and compare every image; exit status 1 if not usable")
-    check.add_argument("path", help="a folder of domain/class/images, or a benchmark's name")
-    check.add_argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it")
-    check.add_argument("--sheet", type=path_of, metavar="FILE", help="a contact sheet as PNG")
-    check.set_defaults(call=_check_data)
-
-
+@command(
+    "data get",
+    argument("name", help=f"one of {', '.join(BENCHMARKS)}"),
+    argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
+)
 def _get_data(given: argparse.Namespace) -> None:
+    """fetch, verify, unpack and check a published benchmark"""
     from .data.fetch import get_data
 
     given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None
     _check_data(given)
 
 
+@command(
+    "data check",
+    argument("path", help="a folder of domain/class/images, or a benchmark's name"),
+    argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it"),
+    argument("--sheet", type=path_of, metavar="FILE", help="a contact sheet as PNG"),
+)
 def _check_data(given: argparse.Namespace) -> None:
+    """count, read and compare every image; exit status 1 if not usable"""
     from .data.check import check_data
     from .plots.one_run import write_sheet
 
@@ -456,24 +469,6 @@ def _check_data(given: argparse.Namespace) -> None:
         print(f"{given.sheet}: {write_sheet(found, given.sheet)}")
     given.status = 0 if found.usable else 1
 
-
-def _bytes(path: Path) -> int:
-    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
-
-
-COMMANDS = {
-    "report": _report,
-    "status": _status,
-    "train": _train,
-    "pretrain": _pretrain,
-    "notebook": _notebook,
-    "average": _average,
-    "landscape": _landscape,
-    "list": _list,
-    "doctor": _doctor,
-    "log": _log,
-    "data": _data,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from wakd_kit.reporting import render as report
 from wakd_kit.study.run import NOTEBOOKS
 
 from ..lab import lab, run_all, two_runs
+from ..offline import offline_problems
 
 pytestmark = pytest.mark.browser
 PICTURES = (
@@ -231,7 +232,7 @@ def test_a_rendered_notebook_holds_the_explorer(opened, page_of, tmp_path):
     cell = new.new_code_cell("...", outputs=[output])
     nbformat.write(new.new_notebook(cells=[new.new_markdown_cell("# Why?"), cell]), tmp_path / "book.ipynb")
     rendered = report.render(tmp_path / "book.ipynb", tmp_path / "book.html")
-    assert report.offline_problems(rendered) == []
+    assert offline_problems(rendered) == []
     page, wrong = opened(rendered.as_uri(), color_scheme="dark")
     drag(page, 8, 4, 24)
     assert page.locator(".wk-what").inner_text() == "Your window: iterates 5 to 24"

@@ -16,11 +16,11 @@ from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board
 from wakd_kit.explorer.drawing import pick, scene
 from wakd_kit.landscape import surface as landscape
-from wakd_kit.reporting import render as report
 from wakd_kit.runs.record import RunProblem
 
 from ..conftest import one_image
 from ..lab import two_runs
+from ..offline import offline_problems
 
 
 def measured(run, choice) -> dict[str, float]:
@@ -372,7 +372,7 @@ def test_every_setting_with_a_control_starts_at_a_value_that_fits(run):
 
 def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
     fragment = explorer.page(planed, tmp_path / "page.html")
-    assert report.offline_problems(tmp_path / "page.html") == []
+    assert offline_problems(tmp_path / "page.html") == []
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', fragment, re.S).group(1))
     assert data["windows"] == scene(Board(planed))["windows"] and data["asks"] is False
     assert [p["label"] for p in data["presets"]] == ["last", "W", "ema"]

@@ -13,11 +13,12 @@ import pytest
 
 from wakd_kit.names import UnknownName
 from wakd_kit.reporting import execute as notebook
-from wakd_kit.reporting.execute import NotebookFailed, ParameterError, execute, make, parameters, recorded_parameters
+from wakd_kit.reporting.execute import NotebookFailed, execute, recorded_parameters
+from wakd_kit.reporting.parameters import ParameterError, make, notebook_parameters, parameters
 from wakd_kit.study.run import NOTEBOOKS
 
 
-@notebook.notebook_parameters("toy")
+@notebook_parameters("toy")
 @dataclass(frozen=True)
 class Toy:
     seed: int = 0

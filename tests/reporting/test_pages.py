@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from wakd_kit.reporting import pages
-from wakd_kit.reporting import render as report
 from wakd_kit.reporting.pages import NoPdf
+
+from ..offline import offline_problems
 
 A4 = (166, 261)  # mm inside the margins of page.css
 
@@ -46,7 +47,7 @@ def test_every_link_of_every_page_leads_somewhere(finished):
     for page in every:
         for to in links(page):
             assert to.is_file(), f"{page.name} links to {to}"
-        assert report.offline_problems(page) == []
+        assert offline_problems(page) == []
 
 
 def test_the_report_links_to_all_that_belongs_to_it(finished):
@@ -87,7 +88,7 @@ def test_one_page_lists_all_studies_the_newest_first(finished, tmp_path):
     (tmp_path / "no study").mkdir()
     page = pages.overview(tmp_path)
     text = page.read_text()
-    assert page == tmp_path / "index.html" and report.offline_problems(page) == []
+    assert page == tmp_path / "index.html" and offline_problems(page) == []
     assert text.index("Study &lt;second one&gt;") < text.index("Study &lt;first&gt;")
     for said in ("4 recorded runs: teacher (resnet10t), KD (resnet10t)", "Strategies: last, WAKD, SWAD.", "landscapes"):
         assert said in text

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from wakd_kit.reporting import render as report
 
+from ..offline import offline_problems
+
 ALT = 'Loss falls from "2.3" to <0.4 in 10 steps'
 PARAMETERS = {"seed": 3, "name": "<b>last</b>", "objectives": [{"name": "kd", "temperature": 5.0}]}
 
@@ -103,7 +105,7 @@ def test_a_page_says_what_it_was_made_from(page):
 
 
 def test_a_page_is_complete_in_itself(page):
-    assert report.offline_problems(page) == []
+    assert offline_problems(page) == []
     assert page.stat().st_size < 200_000
 
 
@@ -212,7 +214,7 @@ def test_a_page_can_be_written_without_a_notebook(tmp_path):
     parts = [report.text_html("a < b"), report.table_html(TABLE), report.figure_html(line_figure(), ALT)]
     page = report.write_page(tmp_path / "new" / "page.html", *parts, title="Studies & more", nav={"up": "index.html"})
     text = page.read_text(encoding="utf-8")
-    assert report.offline_problems(page) == [] and parts[0] in text
+    assert offline_problems(page) == [] and parts[0] in text
     assert text.count("<figure>") == text.count('<div class="table">') == 1 and "KD &amp; &lt;co&gt;" in text
     assert (
         text.count("<h1>") == 1
@@ -246,7 +248,7 @@ def test_sentences_are_a_paragraph_or_a_list_and_empty_ones_nothing(shown):
 )
 def test_what_a_page_would_fetch_is_named(tmp_path, html, problem):
     (tmp_path / "page.html").write_text(f"<a href='https://x.org'>fine: url(https://x.org)</a>{html}")
-    assert report.offline_problems(tmp_path / "page.html") == [problem]
+    assert offline_problems(tmp_path / "page.html") == [problem]
 
 
 @pytest.mark.browser

@@ -67,6 +67,18 @@ def test_summary_is_the_mean_over_seeds_then_over_targets(scores):
     assert (row["n"], row["missing"]) == (4, 0)
 
 
+def test_published_numbers_stand_beside_ours_where_every_domain_was_left_out(scores):
+    split = {"target": "ink", "sources": ["neon"]}
+    study = SimpleNamespace(runs=[SimpleNamespace(settings={"split": split})], scores=scores, targets=["ink", "neon"])
+    table = comparison.beside(study, {"kd": {"wakd": 86.6, "never evaluated": 1.0}, "another": {"wakd": 2.0}})
+    (row,) = table.to_dict("records")
+    assert (row["student"], row["strategy"], row["published"]) == ("kd", "wakd", 86.6)
+    assert row["ours"] == pytest.approx(67.5) and row["sd"] == pytest.approx(np.sqrt(0.5)) and row["n"] == 4
+    assert not len(comparison.beside(study, {}))
+    split["sources"].append("pencil")  # which was never left out: not the mean that is published
+    assert not len(comparison.beside(study, {"kd": {"wakd": 86.6}}))
+
+
 @pytest.mark.parametrize("lost", [lambda s: s.assign(accuracy=s["accuracy"].mask(s.index == 6)), lambda s: s.drop(6)])
 def test_a_strategy_without_a_score_on_every_run_has_no_mean(lost):
     """Row 6 is wakd on neon, seed 0: no window found, or never evaluated."""

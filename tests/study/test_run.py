@@ -1,5 +1,6 @@
 """A study is checked before anything runs, ends in one page, and does nothing twice."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from wakd_kit.study.jobs import Place
 from wakd_kit.study.run import StudyProblem, load_study, plan, planned, run_study
 
 from ..conftest import patterns
+from ..offline import offline_problems
 
 
 @pytest.fixture
@@ -125,6 +127,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"common": None, "teacher": [1]}, "teacher=[1]: expected dict or None, got list."),
         ({"landscape": {"strategies": "last"}}, "landscape: strategies is a list; got 'last'."),
         ({"benchmark": 3}, "benchmark=3: expected str, got int."),
+        ({"published": {"kd": {"WAKD": 86.6}}}, "published: Unknown student 'kd'."),
+        ({"published": {"KD": {"last": "much"}}}, "published: KD takes numbers in per cent (strategy: number)"),
+        ({"published": {"KD": {"WKD": 86.6}}}, "published: Unknown label 'WKD'."),
         ({"also": {"05_objectives": 3}}, "also: 05_objectives takes settings (name: value), got 3."),
     ],
 )
@@ -243,7 +248,7 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
 
 
 def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "REPORTS", tmp_path / "kit" / "reports")
+    monkeypatch.setattr(study, "home", lambda: tmp_path / "kit")
     file = write(targets=["north"], landscape={"students": []})
     run_study(file)
     other = tmp_path / "elsewhere" / "tiny.yaml"
@@ -341,7 +346,7 @@ def test_every_shipped_study_can_be_planned(file, monkeypatch):
 def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished):
     out = finished / "report"
     text = (out / "index.html").read_text()
-    assert report.offline_problems(out / "index.html") == []
+    assert offline_problems(out / "index.html") == []
     assert "<title>A tiny study</title>" in text and "<p>Made by a test &amp; nothing to learn from.</p>" in text
     links = re.findall(r'href="([^"#]+)"', text)
     tables, pages = {f.name for f in out.glob("*.csv")}, [link for link in links if link.startswith("notebooks/")]
@@ -355,7 +360,7 @@ def test_a_finished_study_is_one_page_with_tables_and_links_that_exist(finished)
     ]
     assert 'aria-label="landscape of KD, north, seed 0"' in text
     for link in pages:
-        assert report.offline_problems(out / link) == []
+        assert offline_problems(out / link) == []
         assert "resnet10t (" in (out / link).read_text()  # the sentence about the training
     notebooks = {f.name for f in (out / "notebooks").glob("*.ipynb")}
     assert notebooks == {Path(link).stem + ".ipynb" for link in pages} | {"03_compare.ipynb"}
@@ -628,7 +633,7 @@ PAPERS = ["pacs_resnet18", "pacs_deit_tiny", "officehome_resnet18", "officehome_
 )  # fmt: skip
 def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
     """Two steps at 224 px on images and weights made here, everything else as it is shipped."""
-    values = yaml.safe_load((study.REPORTS / f"{name}.yaml").read_text())
+    values = dataclasses.asdict(load_study(name))
     for i, domain in enumerate(("north", "east")):
         for n, (image, label) in enumerate(zip(*patterns(i, per_class=5, classes=2))):
             file = tmp_path / "images" / domain / "ab"[label] / f"{n}.png"

@@ -29,22 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from ..files import Stopped
 from ..names import did_you_mean
-from .parameters import ParameterError, describe, descriptions, make, notebook_parameters, parameters, plain
-
-__all__ = [
-    "NotebookFailed",
-    "ParameterError",
-    "complete",
-    "describe",
-    "described_by",
-    "execute",
-    "kill_running",
-    "make",
-    "notebook_parameters",
-    "parameters",
-    "plain",
-    "recorded_parameters",
-]
+from .parameters import ParameterError, describe, descriptions, make, plain
 
 
 class NotebookFailed(Stopped):
@@ -139,10 +124,9 @@ def described_by(notebook: str | os.PathLike) -> type | None:
     notebook = Path(notebook)
     if not notebook.is_file():
         raise FileNotFoundError(f"No notebook at {notebook}.")
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        named = re.search(r"\bparameters\(\s*['\"]([^'\"]+)['\"]\s*,\s*globals\(\)", cell.source)
-        if cell.cell_type == "code" and named:
-            return describe(named[1])
+    code = "\n".join(source for _, source in _code(notebook))
+    if named := re.search(r"\bparameters\(\s*['\"]([^'\"]+)['\"]\s*,\s*globals\(\)", code):
+        return describe(named[1])
     return descriptions.get(notebook.stem) if notebook.stem in descriptions else None
 
 
@@ -167,20 +151,23 @@ def complete(notebook: str | os.PathLike, given: Mapping[str, object]) -> dict[s
     return own | plain(make(cls, {name: value for name, value in {**declared, **given}.items() if name not in own}))
 
 
+def _code(notebook: Path) -> list[tuple[bool, str]]:
+    """The code cells of a notebook: whether each is the one of its parameters, and what it says."""
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    return [("parameters" in cell.metadata.get("tags", []), cell.source) for cell in cells]
+
+
 def _is_read(notebook: Path, name: str) -> bool:
-    cells = nbformat.read(notebook, as_version=4).cells
-    others = [c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
-    return any(re.search(rf"\b{re.escape(name)}\b", source) for source in others)
+    return any(re.search(rf"\b{re.escape(name)}\b", source) for tagged, source in _code(notebook) if not tagged)
 
 
 def _declared(notebook: Path) -> dict[str, object]:
     """What the tagged cell assigns, as Python reads it: papermill's own reader skips lines it cannot parse."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    cell = next((c for c in cells if "parameters" in c.metadata.get("tags", [])), None)
-    if cell is None:
+    source = next((source for tagged, source in _code(notebook) if tagged), None)
+    if source is None:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'.")
     declared = {}
-    for line in ast.parse(cell.source).body:
+    for line in ast.parse(source).body:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
         try:
             declared[target.id] = ast.literal_eval(line.value)

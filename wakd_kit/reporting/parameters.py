@@ -197,6 +197,7 @@ class Compare:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     reference: str | dict = ""
+    published: dict = field(default_factory=dict)
     tables: str = "../runs/explore/tables"
 
 

@@ -132,7 +132,7 @@ class Recorded:
             "intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target means. p is of the t "
             f"test over all pairs; Holm's correction is for all rows. {DASH}",
             "published": "Accuracy in %: a number that the paper published, which is not ours, beside what was measured "
-            "here in the same setting; mean over targets and seeds, sd over seeds, n runs.",
+            "here; mean over targets and seeds, sd over seeds, n runs.",
             "calibration": "Expected calibration error in % (15 bins) on the domain left out, of each run by itself, where the figure pools "
             "the images of all: mean over seeds per target; "
             f"mean and sd are of the average over targets, over {seeds}; source: mean over source validation parts.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ __all__ = [
     "Recorded",
     "answer",
     "answers",
+    "beside",
     "brackets",
     "by_seed",
     "collapsed",
@@ -82,6 +83,33 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def beside(study: Recorded, published: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Published numbers with ours: ``student, strategy, published, ours, sd, n``, in per cent.
+
+    published  {student: {strategy: mean over the unseen domains}}, of the setting that these runs repeat, as a study's file
+               says. What is not compared here has no row; nothing has one unless every domain was left out in turn
+
+    ``ours`` is the mean over targets, ``sd`` its spread over seeds, ``n`` runs, as in ``summary``.
+    """
+    split = study.runs[0].settings["split"]
+    ours = summary(study.scores).set_index(["student", "strategy"])
+    rows = [
+        {
+            "student": student,
+            "strategy": strategy,
+            "published": number,
+            "ours": own["mean"],
+            "sd": own["sd"],
+            "n": own["n"],
+        }
+        for student, numbers in published.items()
+        for strategy, number in numbers.items()
+        if (student, strategy) in ours.index and {*study.targets} == {split["target"], *split["sources"]}
+        for own in [ours.loc[(student, strategy)].to_dict()]
+    ]
+    return pd.DataFrame(rows, columns=["student", "strategy", "published", "ours", "sd", "n"])
 
 
 def by_seed(scores: pd.DataFrame) -> pd.DataFrame:

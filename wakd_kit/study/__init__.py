@@ -1,5 +1,13 @@
-"""A study: one YAML file -> jobs (notebooks with complete parameters) -> what is done stays done -> a report.
+"""A study: one small YAML file -> every training, measurement and page that it asks for, each made once.
 
-jobs = plan(load_study("quickstart"), place)
-done(job) = same parameters, same code, same results of the jobs before it
+    study = load_study(file)             a question: benchmark, targets, seeds, teacher, students, strategies
+    jobs  = plan(study, place)           {target x seed x (teacher, student)}, then notebooks over all of them
+    job   = (notebook, parameters, what it waits for, digests of the code and data it depends on)
+    done(job)  <=>  same parameters, same code, same data, same results of the jobs before it, and its files are there
+
+plan.py         what a study may say, checked before anything runs, and the jobs that follow
+fingerprints.py which code a job depends on, by content: a digest per definition
+jobs.py         one job: its reason to run, its lock, what is written when it is done; what a recording was begun with
+run.py          all jobs: snakemake or one by one, what is left, what failed, status
+Snakefile, profiles/  for the engine, here or on a cluster
 """

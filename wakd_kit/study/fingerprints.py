@@ -28,24 +28,9 @@ RECORDING = (("", "train"), ("", "build_model"), ("", "leave_one_out"))
 RECORDING += tuple(("reporting/parameters", f"Training.{name}") for name in ("data", "student", "training"))
 # and what of it does not: settings count by their values, strategies say which edges are kept, the rest refuses, and speaks
 # to those who wait
-NOT_RECORDED = {
-    "load_domains",
-    "Settings",
-    "rehearse",
-    "strategies",
-    "recording",
-    "environment",
-    "refuse_other_settings",
-}
-NOT_RECORDED |= {
-    "check_size",
-    "check_recordable",
-    "_default_folder",
-    "_diverged",
-    "_finished",
-    "_try_in_training",
-    "_refuse_one_image",
-}
+NOT_RECORDED = {"load_domains", "Settings", "rehearse", "strategies", "recording", "environment"}
+NOT_RECORDED |= {"refuse_other_settings", "check_size", "check_recordable", "_default_folder", "_diverged", "_finished"}
+NOT_RECORDED |= {"_try_in_training", "_refuse_one_image"}
 LIBRARIES = ("torch", "timm", "numpy", "Pillow")
 
 

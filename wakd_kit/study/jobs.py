@@ -82,6 +82,7 @@ class Job:
 
     @property
     def kind(self) -> str:
+        """The name of its notebook."""
         return self.notebook.stem
 
 
@@ -95,22 +96,28 @@ class Place:
 
     @property
     def engine(self) -> Path:
+        """The folder of what is known of its jobs."""
         return self.runs / "engine"
 
     def file(self, kind: str, job: str) -> Path:
+        """Where one of ``KINDS`` is kept of a job."""
         name = for_engine(job)
         return self.engine / kind / (name if kind in ("stamps", "locks") else f"{name}.json")
 
     def executed(self, job: Job) -> Path:
+        """Where the executed copy of its notebook goes."""
         return self.out / "notebooks" / f"{job.name}.ipynb"
 
     def rendered(self, job: Job) -> Path:
+        """Where its page goes."""
         return self.out / "index.html" if job.page else self.executed(job).with_name(f"{job.name}.html")
 
     def failed(self, job: Job) -> Path:
+        """Where the copy of a notebook that failed is kept."""
         return self.executed(job).with_name(f"{job.name}.failed.ipynb")
 
     def prepare(self) -> None:
+        """Make the folders."""
         for kind in KINDS:
             (self.engine / kind).mkdir(parents=True, exist_ok=True)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -495,25 +502,24 @@ def one_gpu(place: Place, job: Job):
 def main(arguments: list[str]) -> int:
     """Perform the job of a file; one line on stdout when it is done or failed."""
     job, place = read(arguments[0])
+    with one_gpu(place, job) as device:
+        return 0 if attempt(job, place, env=device, say=functools.partial(print, flush=True)) else 1
+
+
+def attempt(job: Job, place: Place, *, env: Mapping[str, str] | None = None, say: Callable[[str], None]) -> bool:
+    """``perform`` a job and say how far the study is then, or why it failed; returns whether it is done.
+
+    Whatever the failure was: what does not depend on the job goes on.
+    """
     clock = time.time()
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-
     try:
-        with one_gpu(place, job) as device:
-            fresh = perform(job, place, env=device, say=say)
-    except Exception as error:  # whatever it was: the engine goes on with what does not depend on it
+        fresh = perform(job, place, env=env, say=say)
+    except Exception as error:
         say(f"FAILED {job.name}: {error}")
-        return 1
-    say(progress(job, place, fresh, time.time() - clock))
-    return 0
-
-
-def progress(job: Job, place: Place, fresh: bool, seconds: float) -> str:
-    """How far the study is, now that a job is done."""
+        return False
     ready, total = (len(list((place.engine / kind).iterdir())) for kind in ("stamps", "jobs"))
-    return f"[{ready}/{total}] {job.name} ({f'{seconds:.0f} s' if fresh else 'done before'})"
+    say(f"[{ready}/{total}] {job.name} ({f'{time.time() - clock:.0f} s' if fresh else 'done before'})")
+    return True
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@
     strategies: [last, wakd, swad]
     window_map: {grid: 10, seeds: [0], students: [KD]}
     landscape: {targets: [sketch], size: 15}          # of which runs (by default one of each target), and 04's parameters
+    published: {KD: {WAKD: 86.6}}                     # what a paper reports of this setting, to stand beside ours
+
+    extends: quickstart                               # another study, shipped or a file: what stands here takes the place
+                                                      # of what it says; teacher, common, window_map and landscape one by one
 
 ``study.run_study`` runs it.
 """
@@ -35,28 +39,21 @@ from ..models.build import build_model
 from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, did_you_mean
 from ..objectives import combine, objectives
-from ..reporting.parameters import (
-    STRATEGIES,
-    Compare,
-    Distill,
-    Landscape,
-    Objectives,
-    ParameterError,
-    Training,
-    TrainTeacher,
-    When,
-    describe,
-    make,
-    plain,
-)
+from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
 from ..runs.identity import of_objectives
 from ..runs.settings import Settings, rehearse
 from ..runs.train import size_of_recording
 from . import fingerprints as sources
 from .jobs import Job, Place, taught_by
 
-NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
-REPORTS = Path(__file__).parent.parent.parent / "reports"
+PACKAGE = Path(__file__).parent.parent
+INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds what lies beside the package in a checkout
+NOTEBOOKS, REPORTS = ((PACKAGE if INSTALLED else PACKAGE.parent) / kind for kind in ("notebooks", "reports"))
+
+
+def home() -> Path:
+    """Where reports/ and runs/ are made, and where notebooks take themselves to lie: the checkout, or where one stands."""
+    return Path.cwd() if INSTALLED else REPORTS.parent
 
 
 class StudyProblem(ValueError):
@@ -81,6 +78,7 @@ class Study:
                 student of each target, of the first seed
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     title       of its page; by default the name
     about       a paragraph below the title
@@ -99,6 +97,7 @@ class Study:
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
     reference: str | dict = ""
+    published: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
     title: str = ""
     about: str = ""
@@ -134,32 +133,36 @@ class Study:
             fixed = {"about", "runs", "only", "tables"} & (own or {}).keys()
             if fixed:
                 return f"also: {name}: {', '.join(sorted(fixed))} cannot be set here; the study sets it."
-        for key in self.window_map:
-            if key not in ("grid", "seeds", "students"):
-                return did_you_mean("setting of window_map", key, ("grid", "seeds", "students"))
         for block, wanted in (("window_map", self.window_map), ("landscape", self.landscape)):
             for key in ("targets", "seeds", "students", "strategies"):
                 if not isinstance(wanted.get(key, []), list):
                     return f"{block}: {key} is a list; got {wanted[key]!r}."
-            for label in wanted.get("students", []):
-                if label not in self.students:
-                    return f"{block}: {did_you_mean('student', label, self.students)}"
             for seed in wanted.get("seeds", []):
                 if seed not in self.seeds:
                     return f"{block}: the study has no seed {seed!r}; it has {', '.join(map(str, self.seeds))}."
+        for student, numbers in self.published.items():
+            if not isinstance(numbers, dict) or not all(isinstance(n, int | float) for n in numbers.values()):
+                return f"published: {student} takes numbers in per cent (strategy: number); got {numbers!r}."
         try:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             return str(error)
         if "deployed" in labels:
             return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
-        named = [*self.reference, *self.reference.values()] if isinstance(self.reference, dict) else [self.reference]
-        for label in filter(None, named):
-            if label not in self.students:
-                return did_you_mean("reference", label, self.students)
-        for what, label in [("baseline", self.baseline), *(("label", s) for s in self.landscape.get("strategies", []))]:
-            if label not in labels:
-                return did_you_mean(what, label, labels)
+        reference = self.reference if isinstance(self.reference, dict) else {self.reference: ""}
+        for where, what, names, known in (
+            ("", "setting of window_map", self.window_map, ("grid", "seeds", "students")),
+            ("window_map: ", "student", self.window_map.get("students", []), self.students),
+            ("landscape: ", "student", self.landscape.get("students", []), self.students),
+            ("", "reference", filter(None, [*reference, *reference.values()]), self.students),
+            ("", "baseline", [self.baseline], labels),
+            ("", "label", self.landscape.get("strategies", []), labels),
+            ("published: ", "student", self.published, self.students),
+            ("published: ", "label", [label for numbers in self.published.values() for label in numbers], labels),
+        ):
+            for name in names:
+                if name not in known:
+                    return where + did_you_mean(what, name, known)
         return None
 
 
@@ -169,7 +172,7 @@ SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "base
 def file_of(which: str | os.PathLike) -> Path:
     """The file of a study, given as such or by the name of one shipped under reports/."""
     path = path_of(which)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in SUFFIXES:
         shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
         if str(which) not in shipped:
             raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
@@ -186,6 +189,19 @@ def load_study(which: str | os.PathLike) -> Study:
     """
     path = file_of(which)
     try:
+        study = make(Study, {"name": path.stem, **_values(path)})
+    except ParameterError as error:
+        raise StudyProblem(f"{path}: {error}") from error
+    if problem := study.problem():
+        raise StudyProblem(f"{path}: {problem}")
+    return study
+
+
+def _values(path: Path, above: tuple[Path, ...] = ()) -> dict:
+    """What a study file says, over what the one says that it extends; paths are whole. ``above`` are those that extend it."""
+    if path.resolve() in above:
+        raise StudyProblem(f"{path} extends itself, by way of {above[-1]}.")
+    try:
         values = _read(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
@@ -194,37 +210,46 @@ def load_study(which: str | os.PathLike) -> Study:
         raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
-    try:
-        study = make(Study, {"name": path.stem, **values})
-    except ParameterError as error:
-        raise StudyProblem(f"{path}: {error}") from error
-    if problem := study.problem():
-        raise StudyProblem(f"{path}: {problem}")
-    return _beside(study, path.parent)
+    values = _beside(values, path.parent)
+    if (base := values.pop("extends", None)) is None:
+        return values
+    base = path_of(str(base))
+    under = _values(file_of(path.parent / base if base.suffix in SUFFIXES else base), (*above, path.resolve()))
+    under.pop("name", None)
+    both = {n: under[n] | values[n] for n in COMPLETED if all(isinstance(v.get(n), dict) for v in (under, values))}
+    return under | values | both
 
 
-def _beside(study: Study, folder: Path) -> Study:
-    """The study with paths that are relative to a folder made whole."""
+SUFFIXES = (".yaml", ".yml")
+COMPLETED = ("teacher", "common", "window_map", "landscape")  # blocks of settings that a study takes over one by one
+
+
+def _beside(values: dict, folder: Path) -> dict:
+    """What a study file says, with paths that are relative to its folder made whole; what is of no type is left alone."""
 
     def whole(path: str) -> str:
         return os.path.abspath(folder / path_of(path))
 
-    def resolved(block: dict | None) -> dict | None:
-        own = {n: whole(v) for n, v in (block or {}).items() if n in ("weights", "teacher") and isinstance(v, str)}
-        if isinstance((block or {}).get("others"), list):
+    def resolved(block: object) -> object:
+        if not isinstance(block, dict):
+            return block
+        own = {n: whole(v) for n, v in block.items() if n in ("weights", "teacher") and isinstance(v, str)}
+        if isinstance(block.get("others"), list):
             own["others"] = [whole(other) for other in block["others"]]
-        return block and {**block, **own}
+        return {**block, **own}
 
-    kind, _, path = study.benchmark.partition(":")
-    blocks = {name: resolved(getattr(study, name)) for name in ("teacher", "common", "landscape")}
-    students = {label: resolved(own) for label, own in study.students.items()}
-    return replace(study, benchmark=f"{kind}:{whole(path)}" if path else kind, students=students, **blocks)
+    found = {name: resolved(values[name]) for name in ("teacher", "common", "landscape") if name in values}
+    if isinstance(values.get("students"), dict):
+        found["students"] = {label: resolved(own) for label, own in values["students"].items()}
+    kind, colon, path = str(values.get("benchmark", "")).partition(":")
+    return values | found | ({"benchmark": f"{kind}:{whole(path)}" if path else kind} if colon else {})
 
 
 class _Loader(yaml.SafeLoader):
     """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
 
     def construct_mapping(self, node, deep=False):
+        """A mapping as PyYAML makes it; raises for a name that comes twice."""
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name, (key, _) in zip(names, node.value):
             if names.count(name) > 1:
@@ -255,10 +280,12 @@ def _name(node: yaml.Node, named: bool = False) -> None:
         _name(item, named)
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         _name(key, named)
-        if key.value == "students" and isinstance(value, yaml.MappingNode):
+        if key.value in ("students", "published") and isinstance(value, yaml.MappingNode):
             for student, own in value.value:
                 _name(student, True)
                 _name(own)
+                for label, _ in own.value if key.value == "published" and isinstance(own, yaml.MappingNode) else ():
+                    _name(label, True)
         else:
             _name(value, named or key.value in (*NAMES, "students"))
 
@@ -346,6 +373,7 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
         "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
         "reference": study.reference,
+        "published": study.published,
         "tables": str(place.out),
     }
     also = [_also(study, name, own or {}, given, [job.name for job in recording]) for name, own in study.also.items()]
@@ -356,19 +384,19 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
-    job = job_of(study, Compare, "03_compare", given, after=[job.name for job in (*jobs, *also)])
+    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*jobs, *also)])
     yield replace(job, page=page)
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
-    classes, labels = {NOTEBOOK_OF[cls]: cls for cls in ALSO}, given["strategies"]
-    if name not in classes:
-        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, classes)}")
+    labels = given["strategies"]
+    if name not in ALSO:
+        raise StudyProblem(f"{study.name}: {did_you_mean('notebook over all recordings', name, ALSO)}")
     # what the study leaves empty keeps the notebook's default
-    shared = {f.name: given[f.name] for f in fields(classes[name]) if given.get(f.name)}
+    shared = {f.name: given[f.name] for f in fields(describe(name)) if given.get(f.name)}
     if isinstance(shared.get("reference"), dict):  # these ask about one
         del shared["reference"]
-    job = job_of(study, classes[name], name, {**shared, **own}, after=after)
+    job = job_of(study, name, name, {**shared, **own}, after=after)
     names = {"reference": study.students, "baseline": labels, "average": labels, "averages": labels}
     for setting, known in names.items():
         asked = job.parameters.get(setting, [])
@@ -395,18 +423,18 @@ def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
     name, teacher = f"{target}-s{seed}", None
     if study.teacher is not None:
         teacher = str(runs / "teacher")
-        yield job_of(study, TrainTeacher, f"{name}-teacher", {**shared, **study.teacher, "save_to": teacher})
+        yield job_of(study, "01_train_teacher", f"{name}-teacher", {**shared, **study.teacher, "save_to": teacher})
     for label, own in study.students.items():
         given = {**shared, "teacher": teacher, **study.common, **(own or {})}
         given |= {"save_to": str(runs / label), "baseline": study.baseline}
         given.setdefault("window_map_grid", _map_grid(study, seed, label))
         taught = teacher is not None and given["teacher"] == teacher
-        yield job_of(study, Distill, f"{name}-{label}", given, after=[f"{name}-teacher"] * taught)
+        yield job_of(study, "02_distill", f"{name}-{label}", given, after=[f"{name}-teacher"] * taught)
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
         given.setdefault("strategies", labels_of(study.strategies))
         given |= {"run": str(runs / label), "baseline": study.baseline}
-        yield job_of(study, Landscape, f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
+        yield job_of(study, "04_landscape", f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:
@@ -424,28 +452,20 @@ def _looked_at(study: Study, target: str, seed: int) -> list[str]:
     return wanted.get("students", (taught or list(students))[:1])
 
 
-NOTEBOOK_OF = {
-    TrainTeacher: "01_train_teacher",
-    Distill: "02_distill",
-    Compare: "03_compare",
-    Landscape: "04_landscape",
-    Objectives: "05_objectives",
-    When: "06_when_averaging_helps",
-}
-ALSO = (Objectives, When)
+ALSO = ("05_objectives", "06_when_averaging_helps")  # over all recordings, where a study asks for them
 
 
-def job_of(study: Study, cls: type, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
+def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
+    """The step of a study that executes a shipped notebook. Raises ``StudyProblem`` for parameters that do not fit it."""
+    cls, file = describe(notebook), NOTEBOOKS / f"{notebook}.ipynb"
     try:
         complete = make(cls, given)
     except ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    file = NOTEBOOKS / f"{NOTEBOOK_OF[cls]}.ipynb"
-    training = {}
-    if issubclass(cls, Training):
-        training = sources.of_recording(_defined_in(json.dumps(complete.objectives)))
+    records = issubclass(cls, Training)
+    training = sources.of_recording(_defined_in(json.dumps(complete.objectives))) if records else {}
     analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
-    rendering = sources.of_page(compares=cls is Compare)
+    rendering = sources.of_page(compares=notebook == "03_compare")
     code = {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
     return Job(name, file, plain(complete), tuple(after), **code)
 

@@ -7,14 +7,15 @@ installed (``pip install 'wakd_kit[workflow]'``), several at once, here or on a 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ import pandas as pd
 
 from ..files import Held, holder, json_or_nothing, locked, path_of, recording_folder, write_text
 from . import jobs as job_files
-from .jobs import Job, Place, accepted, describe, failure, pending, perform, present, progress, retrained
-from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, load_study, plan
+from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained
+from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, home, load_study, plan
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
 
@@ -91,7 +92,7 @@ def run_study(
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
-            f"{study.name} is being run: {other}. Wait for it, look at it with wakd status, or stop it first."
+            f"{study.name} is being run: {_who(str(other))}. Wait for it, look at it with wakd status, or stop it first."
         ) from None
     if left:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
@@ -142,7 +143,21 @@ def status(
     table = pd.DataFrame(rows)
     counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
     engine = holder(place.engine / "lock")
-    return table, f"{study.name}: {counts}. {_left(table)} {f'Run by {engine}.' if engine else 'Nobody runs it.'}"
+    return table, f"{study.name}: {counts}. {_left(table)} {f'Run by {_who(engine)}.' if engine else 'Nobody runs it.'}"
+
+
+def _who(owner: str) -> str:
+    """Who holds a study's lock: an engine outlives its ``wakd report`` that was killed, and holds it in that one's name."""
+    process, machine = (
+        re.match(r"process (\d+) on ([^ ,]+)", owner).groups() if owner.startswith("process") else ("", "")
+    )
+    if os.name == "posix" and machine == socket.gethostname():
+        with contextlib.suppress(PermissionError):  # somebody else's, and there
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                return f"the engine that was left behind when {owner} was killed"
+    return owner
 
 
 def _left(table: pd.DataFrame) -> str:
@@ -159,12 +174,12 @@ def _left(table: pd.DataFrame) -> str:
 
 def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
     study, file = which if isinstance(which, Study) else load_study(which), _file(which)
-    folders = [path_of(given or default) for given, default in ((out, REPORTS), (runs, REPORTS.parent / "runs"))]
-    own = [folder if given else folder / study.name for folder, given in zip(folders, (out, runs))]
-    place = Place(*(folder.resolve() for folder in own), file and file.parent)
+    own = {"reports": out, "runs": runs}
+    own = [path_of(given or home() / kind / study.name).resolve() for kind, given in own.items()]
+    place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
-    return study, place, plan(study, place, listed=place.out.parent == REPORTS)
+    return study, place, plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
 
 
 def _file(which: str | os.PathLike | Study) -> Path | None:
@@ -235,24 +250,18 @@ def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[st
     for job in jobs:
         if job.over_all and failed:
             continue
-        lost = next((name for name in job.after if name in failed), None)
-        clock = time.time()
-        try:
-            if lost:
-                raise StudyProblem(f"{lost}, which it needs, failed.")
-            fresh = perform(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
-        except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
-            from ..reporting import (
-                execute as notebook,  # imported by the job that is running; a dry run does not wait for papermill
-            )
-
-            notebook.kill_running()
-            raise
-        except Exception as error:  # other jobs do not depend on it; all that is left is named at the end
+        if lost := next((name for name in job.after if name in failed), None):
             failed.add(job.name)
-            say(f"FAILED {job.name}: {error}")
-        else:
-            say(progress(job, place, fresh, time.time() - clock))
+            say(f"FAILED {job.name}: {lost}, which it needs, failed.")
+            continue
+        try:
+            done = attempt(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
+        except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
+            from ..reporting import execute  # imported by the job that runs; a dry run does not wait for papermill
+
+            execute.kill_running()
+            raise
+        failed |= set() if done else {job.name}
 
 
 def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> list[str]:
@@ -269,15 +278,10 @@ def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], 
         if job.over_all and not lost and failure(job, place):  # the engine has tried
             lost[job.name] = _said(job, place)
         elif job.over_all and lost and job.name in left:
-            clock = time.time()
-            try:
-                fresh = perform(present(job, lost), place, say=say)
-            except Exception as error:  # the page of the others does not depend on it
-                lost[job.name] = _said(job, place)
-                say(f"FAILED {job.name}: {error}")
-            else:
+            if attempt(present(job, lost), place, say=say):
                 del left[job.name]
-                say(progress(job, place, fresh, time.time() - clock))
+            else:  # the page of the others does not depend on it
+                lost[job.name] = _said(job, place)
     return list(left)
 
 
