@@ -21,7 +21,7 @@ from wakd_kit.averaging import settings_of, strategies  # noqa: E402
 from wakd_kit.checks import hints, spelled  # noqa: E402
 from wakd_kit.names import Bound  # noqa: E402
 from wakd_kit.objectives import objectives  # noqa: E402
-from wakd_kit.reporting import parameters as of_notebooks  # noqa: E402
+from wakd_kit.reporting.parameters import describe  # noqa: E402
 from wakd_kit.runs.settings import FITS  # noqa: E402
 from wakd_kit.study import plan  # noqa: E402
 
@@ -38,15 +38,18 @@ def study_keys() -> str:
         "## teacher, common and students\n",
         f"Set by the study for all: {spoken(shared)}.\n",
         table(
-            [of_notebooks.TrainTeacher, of_notebooks.Distill], but=shared, named=("teacher", "students"), given=GIVEN
+            [describe("01_train_teacher"), describe("02_distill")],
+            but=shared,
+            named=("teacher", "students"),
+            given=GIVEN,
         ),
         "## landscape\n",
         "`targets`, `seeds` and `students` say of which runs, and then:\n",
-        table([of_notebooks.Landscape], but=landscape),
+        table([describe("04_landscape")], but=landscape),
         "## also\n",
     ]
-    for cls in plan.ALSO:
-        parts += [f"`{plan.NOTEBOOK_OF[cls]}`:\n", table([cls], but=over_all)]
+    for notebook in plan.ALSO:
+        parts += [f"`{notebook}`:\n", table([describe(notebook)], but=over_all)]
     parts += ["## strategies\n", "Each with the settings it takes beside `name` and `label`, and their defaults:\n"]
     parts += [f"- `{name}`{': ' * bool(settings_of(name))}{spelled_out(settings_of(name))}" for name in strategies]
     return "\n".join(parts)
