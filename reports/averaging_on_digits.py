@@ -18,6 +18,8 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
+from wakd_kit.results.differences import paired, printed_as
+from wakd_kit.results.latex import markdown
 from wakd_kit.runs.record import write_state
 
 BEGIN = 0.6  # as in digits_full
@@ -100,28 +102,17 @@ def soups(folder: Path) -> pd.DataFrame:
 
 
 def report(scores: pd.DataFrame, baseline: str) -> str:
-    lines = []
+    tables = []
     for student, part in scores.groupby("student", sort=False):
-        gains = wk.comparison.paired(
-            part, [((student, x), (student, baseline)) for x in part["strategy"].unique() if x != baseline]
-        )
-        gains = gains.set_index(gains["label"].str.split(": ").str[1].str.removesuffix(f" - {baseline}"))
-        lines += [
-            f"| {student} | accuracy | minus {baseline} | 95 % | better | n | no window |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in wk.comparison.summary(part).itertuples():
-            mean = part[(part["strategy"] == row.strategy) & (part["role"] == "target")]["accuracy"].mean() * 100
-            head = f"| {row.strategy} | {mean:.1f} |"
-            if row.strategy == baseline:
-                lines.append(f"{head} | | | {row.n} | {row.missing} |")
-                continue
-            g = gains.loc[row.strategy]
-            lines.append(
-                f"{head} {g['mean']:+.1f} | {wk.comparison.brackets(g['low'], g['high'])} | {g['better']} of {g['n']} | {row.n} | {row.missing} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
+        others = [x for x in part["strategy"].unique() if x != baseline]
+        gains = paired(part, [((student, x), (student, baseline)) for x in others]).assign(strategy=others)
+        gains["better"] = [f"{better} of {n}" for better, n in zip(gains["better"], gains["n"])]
+        accuracy = 100 * part[part["role"] == "target"].groupby("strategy")["accuracy"].mean().rename("accuracy")
+        about = wk.comparison.summary(part)[["strategy", "n", "missing"]].merge(accuracy, on="strategy")
+        both = about.merge(gains.drop(columns=["n", "missing"]), on="strategy", how="left").fillna({"better": ""})
+        columns = {student: "strategy", "accuracy": "accuracy:.1f", f"minus {baseline}": "mean:+.1f", "95 %": "low..high"}
+        tables.append(markdown(printed_as(both, columns | {"better": "better", "n": "n", "no window": "missing"})))
+    return "\n\n".join(tables)
 
 
 QUESTIONS = {"valleys": (valleys, "last"), "batchnorm": (batchnorm, "last, average"), "soups": (soups, "WAKD, one run")}
@@ -158,7 +149,7 @@ def main() -> None:
     for first, second in BETWEEN.get(given.question, ()):
         for student in given.students:
             if {first, second} <= set(scores.loc[scores["student"] == student, "strategy"]):
-                row = wk.comparison.paired(scores, [((student, first), (student, second))]).iloc[0]
+                row = paired(scores, [((student, first), (student, second))]).iloc[0]
                 print("-", wk.comparison.verdict(row))
 
 

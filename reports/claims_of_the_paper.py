@@ -25,25 +25,27 @@ from tqdm import tqdm
 
 import wakd_kit as wk
 from wakd_kit.averaging import choose
-from wakd_kit.results.differences import brackets, paired, probability
+from wakd_kit.results.differences import paired, printed_as
+from wakd_kit.results.latex import markdown
 from wakd_kit.evaluation.scores import score_choices
 from wakd_kit.files import read_table
 
 AVERAGES = ("WAKD", "SWAD", "SMA")
 BEGINS = (0.05, 0.2, 0.4, 0.6, 0.8)
 UNKNOWN = "–"  # too few pairs, or targets, for an interval
-HEAD = "| difference | mean | 95 % | | 95 %, target means | | better | p, Holm |\n|---|---|---|---|---|---|---|---|"
 
 
 def table(scores: pd.DataFrame, contrasts: list, says: Callable[[float, float], str]) -> str:
-    rows = []
-    for row in paired(scores, contrasts).to_dict("records"):
-        own, means = (row["low"], row["high"]), (row["target_low"], row["target_high"])
-        cells = [row["label"], f"{row['mean']:+.1f}", brackets(*own), says(*own), brackets(*means), says(*means)]
-        left_out = f", {row['missing']} left out" if row["missing"] else ""
-        cells += [f"{row['better']} of {row['n']}{left_out}", probability(row["p_holm"])]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([HEAD, *rows])
+    found = paired(scores, contrasts)
+    left_out = [f", {n} left out" if n else "" for n in found["missing"]]
+    found = found.assign(
+        own=[says(*ends) for ends in zip(found["low"], found["high"])],
+        means=[says(*ends) for ends in zip(found["target_low"], found["target_high"])],
+        better=[f"{b} of {n}{out}" for b, n, out in zip(found["better"], found["n"], left_out)],
+    )
+    columns = {"difference": "label", "mean": "mean:+.1f", "95 %": "low..high", "": "own"}
+    columns |= {"95 %, target means": "target_low..target_high", " ": "means", "better": "better", "p, Holm": "p_holm:p"}
+    return markdown(printed_as(found, columns))
 
 
 def improves(low: float, high: float) -> str:

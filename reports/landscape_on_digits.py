@@ -15,8 +15,10 @@ import pandas as pd
 import torch
 
 import wakd_kit as wk
+from wakd_kit.landscape import findings
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.plots import surface as landscape_figures
+from wakd_kit.results.latex import markdown
 from wakd_kit.runs.record import write_state
 from wakd_kit.statistics import interval
 
@@ -49,11 +51,6 @@ def recorded(where: Path, split: wk.Split, seed: int) -> dict[str, wk.Run]:
     return runs
 
 
-def of_mean(table: pd.DataFrame) -> pd.DataFrame:
-    """A line's mean loss over the domains of each role, so that a barrier is that of the mean."""
-    return table.groupby(["t", "role"], as_index=False, sort=False)["loss"].mean()
-
-
 def barriers(runs: dict[str, wk.Run]) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Barriers between two runs' last iterates, and between their WAKD averages; and the lines themselves."""
     rows, lines = [], {}
@@ -69,16 +66,14 @@ def barriers(runs: dict[str, wk.Run]) -> tuple[pd.DataFrame, dict[str, pd.DataFr
             a, b = ((run, strategy(run.source_curves, **settings)) for run in (first, second))
             line = landscape.line(first, a[1], b, size=11)
             lines[f"{pair}: {label}"] = line
-            for row in landscape.barrier(of_mean(line)).itertuples():
-                rows.append({"pair": pair, "point": label, "role": row.role, "barrier": row.barrier})
+            for role in ("source", "target"):
+                rows.append({"pair": pair, "point": label, "role": role, "barrier": landscape.walled(line, role)[1]})
     return pd.DataFrame(rows), lines
 
 
 def flat(run: wk.Run, choices: dict, directions: int) -> pd.DataFrame:
     """Flatness at multiples of the distance from the last iterate to the WAKD average; the radius is the multiple."""
-    states = [run.average(choices[label], batchnorm="average") for label in ("last", "WAKD")]
-    parameters = [name for name, _ in run.blank_model().named_parameters()]
-    unit = sum((states[0][n] - states[1][n]).double().square().sum() for n in parameters).sqrt().item()
+    unit = findings.distance(run, choices["last"], choices["WAKD"])
     table = landscape.flatness(run, choices, radii=[m * unit for m in MULTIPLES], directions=directions)
     return table.assign(radius=np.round(table["radius"] / unit, 6))
 
@@ -138,34 +133,25 @@ def main() -> None:
 
 
 def tables_of(flatnesses: pd.DataFrame, curvatures: pd.DataFrame, walls: pd.DataFrame) -> str:
-    lines = [
-        "| student | role | radius | last | WAKD | SWAD | WAKD less last, paired |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows, labels = [], ("last", "WAKD", "SWAD")
     for (student, role, radius), part in flatnesses.groupby(["student", "role", "radius"]):
         wide = part.groupby(["target", "seed", "strategy"])["increase"].mean().unstack()
-        cells = [mean_and_interval(wide[s].dropna()) if s in wide else "–" for s in ("last", "WAKD", "SWAD")]
+        own = {s: mean_and_interval(wide[s].dropna()) if s in wide else "–" for s in labels}
         paired = mean_and_interval(wide["WAKD"] - wide["last"])
-        lines.append(f"| {student} | {role} | {radius:g} | {' | '.join(cells)} | {paired} |")
-    lines += [
-        "",
-        "First target and seed only:",
-        "",
-        "| student | role | what | last | WAKD | SWAD |",
-        "|---|---|---|---|---|---|",
-    ]
+        rows.append({"student": student, "role": role, "radius": radius, **own, "WAKD less last, paired": paired})
+    bent = []
     top = curvatures[(curvatures["kind"] == "trace") | (curvatures["rank"] == 1)]
     for (student, role, kind), part in top.groupby(["student", "role", "kind"]):
         wide = part.groupby(["target", "seed", "strategy"])["value"].mean().unstack()
-        cells = [mean_and_interval(wide[s].dropna()) if s in wide else "–" for s in ("last", "WAKD", "SWAD")]
-        lines.append(
-            f"| {student} | {role} | {'largest eigenvalue' if kind == 'eigenvalue' else kind} | {' | '.join(cells)} |"
-        )
-    lines += ["", "| between | of | source barrier, nats | target barrier, nats | n |", "|---|---|---|---|---|"]
+        own = {s: mean_and_interval(wide[s].dropna()) if s in wide else "–" for s in labels}
+        what = "largest eigenvalue" if kind == "eigenvalue" else kind
+        bent.append({"student": student, "role": role, "what": what, **own})
+    between = []
     for (pair, point), part in walls.groupby(["pair", "point"], sort=False):
-        cells = [mean_and_interval(part.loc[part["role"] == role, "barrier"]) for role in ("source", "target")]
-        lines.append(f"| {pair} | {point} | {' | '.join(cells)} | {len(part) // 2} |")
-    return "\n".join(lines)
+        own = {f"{r} barrier, nats": mean_and_interval(part.loc[part["role"] == r, "barrier"]) for r in ("source", "target")}
+        between.append({"between": pair, "of": point, **own, "n": len(part) // 2})
+    flat, curved, lines = (markdown(pd.DataFrame(found)) for found in (rows, bent, between))
+    return "\n\n".join([flat, "First target and seed only:", curved, lines])
 
 
 if __name__ == "__main__":

@@ -84,16 +84,6 @@ def test_projection_keeps_the_planes_own_points_and_reports_what_is_left(run):
         geometry.project(matrix, plane, plane[[0, 1, 1]])
 
 
-def test_noise_is_the_spread_around_the_average(run):
-    matrix = geometry.gram(run)
-    uniform = wk.averaging.uniform(run.source_curves)
-    centre = vector(run, run.average(uniform))
-    block = np.searchsorted(run.segments.edges, run.table["step"])
-    means = np.array([vector(run, run.segments.read(int(k), "mean")) for k in block])
-    expected = np.sqrt(np.mean(np.sum((means - centre) ** 2, axis=1)))
-    assert geometry.iterate_noise(matrix, uniform) == pytest.approx(expected, rel=1e-5)
-
-
 def test_a_matrix_and_a_window_map_of_a_part_are_not_those_of_the_whole(run, tmp_path):
     """As when an unfinished recording is looked at, and goes on."""
     folder = shutil.copytree(run.folder, tmp_path / "part", ignore=shutil.ignore_patterns("gram*"))

@@ -10,8 +10,9 @@ from torch import nn
 import wakd_kit as wk
 from tests.softmax import expansion, trained
 from wakd_kit.averaging import NoWindow, last, uniform
+from wakd_kit.evaluation.export import Logits
 from wakd_kit.evaluation.sweep import Sweep
-from wakd_kit.landscape.curvature import _batches, _Logits, curvature, spectrum
+from wakd_kit.landscape.curvature import _batches, curvature, spectrum
 from wakd_kit.models.build import batchnorms
 from wakd_kit.runs.record import RunProblem
 
@@ -58,7 +59,7 @@ def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):
     sweep = Sweep(run, workers=1)
     model = sweep.model_at(sweep.locate(uniform(run.source_curves)))
     ((images, labels),) = _batches(sweep.images["west"], sweep.labels["west"], 8, 1)
-    (largest,), _, _ = spectrum(_Logits(model), nn.CrossEntropyLoss(), [(images, labels)], top=1, probes=2)
+    (largest,), _, _ = spectrum(Logits(model), nn.CrossEntropyLoss(), [(images, labels)], top=1, probes=2)
     assert not any(layer.training for layer in batchnorms(model))
     theta = [*model.double().parameters()]
     slopes = torch.autograd.grad(F.cross_entropy(model(images.double()).logits, labels), theta, create_graph=True)

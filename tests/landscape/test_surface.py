@@ -159,7 +159,7 @@ def test_corners_that_span_no_plane_are_refused(copied):
         landscape.plane(copied, {**ends, "SWAD": NoWindow("no valley")})
     with pytest.raises(ValueError, match=r"a size of 2 or more and a margin of 0 or more; got 1 and 0\.25"):
         landscape.plane(copied, three(copied), size=1)
-    assert not (copied.folder / "landscape").exists()
+    assert not (copied.folder / "landscape" / "plane.csv").exists()
 
 
 @pytest.mark.parametrize("policy", ["recalibrate", "average"])

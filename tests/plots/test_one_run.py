@@ -9,6 +9,7 @@ from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, Curves, NoWindow
 from wakd_kit.plots import many_runs as study_figures
 from wakd_kit.plots import one_run as figures
+from wakd_kit.plots import style
 
 SWAD_REASON = NoWindow("validation loss fell to the last segment")
 
@@ -242,7 +243,8 @@ def test_differences_are_dots_with_their_mean_and_interval():
     )
     figure, alt = study_figures.differences(table, baseline="last")
     (axis,) = figure.axes
-    dots, interval, mean = (line.get_xydata() for line in axis.lines[:3])
+    dots, mean = axis.lines[0].get_xydata(), axis.lines[-2].get_xydata()[:1]
+    interval = axis.collections[0].get_segments()[0]
     assert dots[:, 0].tolist() == [1, 2, 6] and np.abs(dots[:, 1]).max() < 0.5
     assert interval.tolist() == [[-3.5, 0], [9.5, 0]] and mean.tolist() == [[3, 0]]
     assert ticks(axis) == list(table["label"]) and axis.lines[-1].get_xdata() == [0, 0], "zero has a line"
@@ -297,7 +299,7 @@ def test_alt_of_the_picks_has_means_and_says_what_is_missing(chosen):
 
 
 def test_nine_strategies_can_be_told_apart():
-    looks = {(figures._colour(i), figures._marker(i)) for i in range(20)}
+    looks = {(style.colour(i), style.marker(i)) for i in range(20)}
     assert len(looks) == 20
 
 

@@ -97,3 +97,8 @@ def test_latex_compiles_it(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_markdown_has_a_head_a_rule_and_a_row_each():
+    table = pd.DataFrame({"student": ["KD", "CE"], "gain": ["+1.0", "–"]})
+    assert latex.markdown(table) == "| student | gain |\n| --- | --- |\n| KD | +1.0 |\n| CE | – |"

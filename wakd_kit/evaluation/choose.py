@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.choosing import EVALUATIONS
+from ..averaging.extent import extent
 from ..data.augment import to_float
 from ..data.domains import Examples, Split
 from ..runs.network import Network
@@ -111,14 +112,11 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
             row = {"strategy": label, "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
             rows.append(row | {"reason": str(choice), "coefficients": None})
             continue
-        used = np.flatnonzero(choice)
         row = {"strategy": label, "of": choice.of, "initial": choice.initial, "chosen_by": choice.chosen_by}
         row |= {"evaluations": choice.evaluations, "picked": choice.note, "coefficients": np.asarray(choice)}
-        if len(used):
-            ends = choice.of == "end"
-            row |= {"begin": int(curves.ends[used[0]] if ends else curves.begins[used[0]]) - 1}
-            row |= {"end": int(curves.ends[used[-1]])}
-            row |= {"iterates": len(used) if ends else int(curves.iterates[used].sum())}
+        if len(used := np.flatnonzero(choice)):
+            row |= zip(("begin", "end"), extent(curves, choice))
+            row |= {"iterates": len(used) if choice.of == "end" else int(curves.iterates[used].sum())}
         rows.append(row)
     columns = ("strategy", "begin", "end", "iterates", "of", "initial", "chosen_by", "evaluations", "picked", "reason")
     table = pd.DataFrame(rows, columns=[*columns, "coefficients"])

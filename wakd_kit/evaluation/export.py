@@ -91,20 +91,21 @@ def _need_onnx() -> None:
         raise ImportError("ONNX export needs onnxscript: pip install 'wakd_kit[onnx]'.") from None
 
 
-class _Logits(nn.Module):
-    """What is exported: images in, logits out."""
+class Logits(nn.Module):
+    """A tap as a plain network: images in, logits out. What is exported, and what a Hessian is taken of."""
 
     def __init__(self, tap: nn.Module):
         super().__init__()
         self.tap = tap
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, classes) logits of (n, 3, height, width) images in [0, 1]."""
         return self.tap(images, maps=False).logits
 
 
 def _write_onnx(model: nn.Module, size: int, path: Path) -> None:
     program = torch.onnx.export(
-        _Logits(model).eval(),
+        Logits(model).eval(),
         (torch.zeros(2, 3, size, size),),
         input_names=["images"],
         output_names=["logits"],

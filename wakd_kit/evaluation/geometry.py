@@ -104,12 +104,6 @@ def distance(gram: np.ndarray, a, b) -> float:
     return float(np.sqrt(max(step @ gram @ step, 0.0)))
 
 
-def iterate_noise(gram: np.ndarray, coefficients) -> float:
-    """Root mean square distance of the segments from their average, weighted by the coefficients."""
-    c = np.asarray(coefficients, dtype=np.float64)
-    return float(np.sqrt(max(c @ np.diag(gram) - c @ gram @ c, 0.0)))
-
-
 def project(gram: np.ndarray, points, plane) -> tuple[np.ndarray, np.ndarray]:
     """Where averages lie in the plane through three of them.
 

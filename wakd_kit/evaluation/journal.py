@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..files import Held, locked, sweep, write_text
 from ..runs.record import RunProblem
@@ -80,12 +81,31 @@ def growing(
         wanted, known = json.loads(json.dumps(identity)), _about(file)
         if known is None or known["identity"] != wanted:
             if known is not None:
-                warnings.warn(_difference(file, known["identity"], wanted), stacklevel=4)
+                warnings.warn(_difference(file, known["identity"], wanted), stacklevel=5)
             known = {"identity": wanted, "rows": points * rows_per_point, **about()}
             # before the description, so that a kill in between leaves no rows of another one under it
             table.truncate(0)
             write_text(file.with_suffix(".json"), json.dumps(known))
         yield Growing(table, known, columns, rows_per_point)
+
+
+def computed(
+    file: Path,
+    identity: Mapping,
+    columns: Mapping[str, type],
+    rows: Callable[[Growing], Iterable[Sequence[Mapping]]],
+    *,
+    points: int,
+    unit: str = "point",
+    progress: bool = False,
+    **settings,
+) -> pd.DataFrame:
+    """The rows of a table, of which what is missing is computed first: ``rows(table)`` gives those of one point after the
+    other, from ``table.done`` on. What else is said is for ``growing``, and what is raised is said there."""
+    with growing(file, identity, columns, points=points, **settings) as table:
+        for found in tqdm(rows(table), initial=table.done, total=points, unit=unit, disable=not progress):
+            table.append(found)
+    return finished(file, columns)[1]
 
 
 def finished(file: Path, columns: Mapping[str, type]) -> tuple[dict, pd.DataFrame]:

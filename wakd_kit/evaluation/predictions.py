@@ -40,6 +40,7 @@ class Predicted:
 
     @property
     def correct(self) -> np.ndarray:
+        """(n,) whether the predicted class is the true one."""
         return self.classes == self.labels
 
 

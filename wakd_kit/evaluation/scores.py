@@ -26,17 +26,22 @@ def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
     is known to have been trained on that one.
     """
     check_unseen(model, split, who="model")
-    return _judged(model, scored_domains(split))[0]
+    parts = scored_domains(split)
+    return pd.DataFrame(judged(parts, _logits(model, parts)))
 
 
-def _judged(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> tuple[pd.DataFrame, dict[str, Predicted]]:
-    """The table of ``evaluate_model``, and what the model predicted in each domain."""
-    rows, found = [], {}
-    for domain, role, examples in parts:
-        logits = predict(model, examples.images)
-        rows.append({"domain": domain, "role": role, **scores(logits, examples.labels), "n": len(examples)})
-        found[domain] = predicted(logits, examples.labels, role)
-    return pd.DataFrame(rows), found
+def judged(parts: Sequence[tuple[str, str, Examples]], logits: Mapping[str, Tensor] | None, **about) -> list[dict]:
+    """A row per domain of a network's ``parts``: ``about``, then as ``evaluate_model``, of {domain: (n, classes)} logits; NaN
+    without any."""
+    none = dict.fromkeys(METRICS, np.nan)
+    return [
+        {**about, "domain": d, "role": r, **(scores(logits[d], e.labels) if logits else none), "n": len(e)}
+        for d, r, e in parts
+    ]
+
+
+def _logits(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> dict[str, Tensor]:
+    return {domain: predict(model, examples.images) for domain, _, examples in parts}
 
 
 def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
@@ -93,18 +98,18 @@ def _ready(run, choices: Mapping[str, object], split: Split | None = None, batch
 
 def _measured(network: Network, choices: Mapping[str, object]):
     """The table of ``score_choices``, and what was predicted."""
-    tables, found = [], {}
-    for label, coefficients in choices.items():
-        if isinstance(coefficients, NoWindow):
-            table = pd.DataFrame([{"domain": d, "role": r, "n": len(e)} for d, r, e in network.parts])
-            table[list(METRICS)] = np.nan
-            note = str(coefficients)
-        else:
-            table, found[label] = _judged(network.take(coefficients), network.parts)
-            note = getattr(coefficients, "note", "")
-        table.insert(0, "strategy", label)
-        tables.append(table.assign(note=note))
-    return pd.concat(tables, ignore_index=True)[["strategy", "domain", "role", *METRICS, "n", "note"]], found
+    rows, found = [], {}
+    for label, choice in choices.items():
+        none, logits = isinstance(choice, NoWindow), None
+        if not none:
+            logits = _logits(network.take(choice), network.parts)
+            found[label] = {d: predicted(logits[d], e.labels, role) for d, role, e in network.parts}
+        note = str(choice) if none else getattr(choice, "note", "")
+        rows += judged(network.parts, logits, strategy=label, note=note)
+    return pd.DataFrame(rows)[COLUMNS], found
+
+
+COLUMNS = ["strategy", "domain", "role", *METRICS, "n", "note"]
 
 
 def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -> Callable[[np.ndarray], float]:

@@ -20,7 +20,7 @@ from ..data.domains import Split, other_split
 from ..runs.network import Network
 from ..runs.record import RunProblem, State
 from ..runs.run import Run
-from .scores import METRICS, scores, source_mean
+from .scores import COLUMNS, judged, source_mean
 
 
 class Soup:
@@ -90,21 +90,17 @@ class Soup:
         network = Network(self.runs[0], self.split)
         rows = []
         for label, choice in choices.items():
+            none, logits = isinstance(choice, NoWindow), None
             if isinstance(choice, str):
                 members = [self._logits(network, member) for member in np.eye(len(self.states))]
                 stacked = {d: np.stack([m[d].numpy() for m in members]) for d in network.roles}
-                probs = {d: ensemble(logits, combine=choice) for d, logits in stacked.items()}
+                probs = {d: ensemble(z, combine=choice) for d, z in stacked.items()}
                 logits = {d: torch.from_numpy(np.log(p + 1e-300)) for d, p in probs.items()}
-            elif not isinstance(choice, NoWindow):
+            elif not none:
                 logits = self._logits(network, choice)
-            for domain, role, examples in network.parts:
-                found = isinstance(choice, NoWindow)
-                row = dict.fromkeys(METRICS, np.nan) if found else scores(logits[domain], examples.labels)
-                note = str(choice) if found else getattr(choice, "note", "")
-                rows.append(
-                    {"strategy": label, "domain": domain, "role": role, **row, "n": len(examples), "note": note}
-                )
-        return pd.DataFrame(rows)
+            note = str(choice) if none else getattr(choice, "note", "")
+            rows += judged(network.parts, logits, strategy=label, note=note)
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def _logits(self, network: Network, coefficients) -> dict[str, torch.Tensor]:
         """Of the soup with these coefficients; a member alone keeps its statistics, which are its run's own."""

@@ -28,7 +28,7 @@ from ..data.domains import Split
 from ..models.build import LogitsTap, Tap
 from ..models.device import cores
 from ..runs.network import Network, predict
-from ..runs.record import RunProblem
+from ..runs.record import RunProblem, fingerprint
 
 
 class Point(NamedTuple):
@@ -53,6 +53,16 @@ class Sweep(Network):
         self.shapes = {name: state[name].shape for name in (*parameters, *statistics)}
         self.parameters = sum(tensor.numel() for tensor in parameters.values())
         self.workers = workers or (1 if self.device.type == "cuda" else cores())
+
+    @property
+    def settled(self) -> dict[str, object]:
+        """What scores depend on beside the points: the policy and the split, as plain values."""
+        return {"batchnorm": self.policy, "split": self.split.recipe}
+
+    def located(self, points: Mapping[str, object], what: str = "choice") -> tuple[dict[str, Tensor], dict[str, str]]:
+        """``locate`` of every point, {label: vector}, and {label: what it is made of}; not of strategies that found none."""
+        found = {n: self.locate(p, f"{what} {n!r}") for n, p in points.items() if not isinstance(p, NoWindow)}
+        return found, {label: fingerprint({"": vector}) for label, vector in found.items()}
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """A state as one flat float32 vector: its first ``parameters`` entries are parameters, the rest statistics."""

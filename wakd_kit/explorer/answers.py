@@ -13,6 +13,7 @@ import pandas as pd
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
+from ..averaging.extent import plain_window
 from ..evaluation import geometry
 from ..evaluation.choose import Chooser
 from ..evaluation.scores import score_choices
@@ -89,13 +90,7 @@ class Board:
 
     def span(self, choice: Coefficients | NoWindow) -> tuple[int, int] | None:
         """(begin, end) in steps when a choice is the plain mean of all iterates between them; None for any other."""
-        if isinstance(choice, NoWindow) or choice.of != "mean" or choice.initial:
-            return None
-        first, last = choice.window()
-        density = (np.asarray(choice) / self.curves.iterates)[first : last + 1]
-        if not np.allclose(density, density[0], rtol=1e-6, atol=0):
-            return None
-        return int(self.curves.begins[first]) - 1, int(self.curves.ends[last])
+        return plain_window(self.curves, choice)
 
     def look_up(self, choice: Coefficients | NoWindow) -> tuple[pd.Series | None, str]:
         """Accuracy per name in ``rows`` without evaluating anything, and where it is from.

@@ -17,7 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
-from ..plots.one_run import COLOURS
+from ..averaging.extent import density, extent
+from ..plots.style import LOSSES, colour, loss_levels
 from .answers import MEAN, Board
 
 DASHES = ("", "6 3", "8 3 2 3", "2 2")
@@ -64,14 +65,9 @@ def _about(board: Board) -> str:
 
 
 def _losses(board: Board) -> dict:
-    names = {
-        "train_loss": "training objective",
-        "val_loss": "validation cross-entropy",
-        "val_kd_loss": "validation KL to the teacher",
-    }
-    recorded = {label: getattr(board.curves, name) for name, label in names.items()}
+    recorded = {label: getattr(board.curves, name) for name, label in LOSSES.items()}
     lines = [
-        _line(board, label, values, COLOURS[i], DASHES[i])
+        _line(board, label, values, colour(i), DASHES[i])
         for i, (label, values) in enumerate(recorded.items())
         if values is not None
     ]
@@ -91,7 +87,7 @@ def _losses(board: Board) -> dict:
 def _accuracies(board: Board) -> dict:
     by_domain = board.curves.per_domain["val_accuracy"]
     lines = [
-        _line(board, domain, 100 * values, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)])
+        _line(board, domain, 100 * values, colour(i), DASHES[i % len(DASHES)])
         for i, (domain, values) in enumerate(by_domain.items())
     ]
     lines.append({**_line(board, "mean", 100 * board.curves.val_accuracy, INK, ""), "wide": True})
@@ -202,9 +198,8 @@ def _plane(board: Board) -> dict | None:
 
 
 def _field(board: Board, role: str, xs: np.ndarray, ys: np.ndarray, losses: np.ndarray) -> dict:
-    # the highest fifth of the plane shares one colour, which leaves the others to the valley
-    low, high = np.nanmin(losses), np.nanquantile(losses, 0.8)
-    levels = np.geomspace(low, max(high, 1.001 * low), BANDS)
+    levels = loss_levels(losses, BANDS)
+    low, high = levels[0], levels[-1]
     shares = 1 - np.arange(BANDS) / (BANDS - 1)  # a low loss is as bright as a high accuracy
     bands = Figure().add_subplot().contourf(xs, ys, losses, levels, extend="max").get_paths()
     fills = [
@@ -232,7 +227,7 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
     if isinstance(choice, NoWindow):
         return {"label": label, "problem": str(choice)}
     accuracy, source = board.look_up(choice)
-    begin, end = _extent(board, choice)
+    begin, end = extent(board.curves, choice)
     return {
         "label": label,
         "note": choice.note,
@@ -246,26 +241,15 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
     }
 
 
-def _extent(board: Board, choice: Coefficients) -> tuple[int, int]:
-    """First and last step that carry weight, as begin < i <= end; (0, 0) for the initial parameters alone."""
-    used = np.flatnonzero(np.asarray(choice) > 0)
-    if not len(used):
-        return 0, 0
-    begins = board.curves.begins if choice.of == "mean" else board.curves.ends
-    return int(begins[used[0]]) - 1, int(board.curves.ends[used[-1]])
-
-
 def _bars(board: Board, choice: Coefficients) -> list[list[float]]:
     """(from step, to step, height 0 to 1) per segment in use: the coefficient of each iterate against the largest."""
-    values, means = np.asarray(choice), choice.of == "mean"
-    height = values / (board.curves.iterates if means else 1)
-    ends = board.curves.ends
+    curves, height = board.curves, density(board.curves, choice)
     # a last iterate is one step: drawn wide enough to be seen, and ending where it is
-    width = board.curves.iterates if means else np.maximum(0.25 * board.curves.iterates, board.curves.steps / 150)
-    return [
-        [float(ends[k] - width[k]), float(ends[k]), float(height[k] / height.max())] for k in np.flatnonzero(values)
-    ]
+    seen = np.maximum(0.25 * curves.iterates, curves.steps / 150)
+    begins = curves.ends - (curves.iterates if choice.of == "mean" else seen)
+    return [[float(begins[k]), float(curves.ends[k]), float(height[k])] for k in np.flatnonzero(choice)]
 
 
 def values_of(accuracies) -> list[float | None]:
+    """Accuracies as JSON has them: six decimals, None where there is none."""
     return [None if np.isnan(v) else round(float(v), 6) for v in accuracies]

@@ -260,16 +260,8 @@ class Explorer(widgets.VBox):
 
 
 _NAMED = (
-    "folder",
-    "run",
-    "exact_map",
-    "strategy",
-    "settings",
-    "view",
-    "file",
-    "save_average",
-    "save_figures",
-    "message",
+    *("folder", "run", "exact_map", "strategy", "settings", "view"),
+    *("file", "save_average", "save_figures", "message"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,13 @@ import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
-from ..averaging import NoWindow
 from ..data.augment import to_float
 from ..data.domains import Split
-from ..evaluation.journal import finished, growing, table_file
+from ..evaluation.export import Logits
+from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Sweep
-from ..runs.record import RunProblem, fingerprint
+from ..runs.record import RunProblem
 
 _COLUMNS = {
     "strategy": str,
@@ -70,23 +69,14 @@ def curvature(
             f"Curvature takes 1 to {sweep.parameters - 1} eigenvalues here, two or more probes and an image or more; "
             f"got top={top}, probes={probes}, max_images={max_images}."
         )
-    found = {n: c for n, c in choices.items() if not isinstance(c, NoWindow)}
-    vectors = {label: sweep.locate(point, f"choice {label!r}") for label, point in found.items()}
-    identity = {
-        "kind": "curvature",
-        "choices": {label: fingerprint({"": vector}) for label, vector in vectors.items()},
-        "top": top,
-        "probes": probes,
-        "max_images": max_images,
-        "seed": seed,
-        "batchnorm": sweep.policy,
-        "split": sweep.split.recipe,
-    }
+    vectors, made_of = sweep.located(choices)
+    identity = {"kind": "curvature", "choices": made_of, "top": top, "probes": probes, "max_images": max_images}
+    identity |= {"seed": seed, **sweep.settled}
     places = [(label, domain) for label in vectors for domain in sweep.roles]
-    with growing(file, identity, _COLUMNS, points=len(places), rows_per_point=top + 1) as table:
-        bar = tqdm(places[table.done :], initial=table.done, total=len(places), unit="Hessian", disable=not progress)
-        for label, domain in bar:
-            network = _Logits(sweep.model_at(vectors[label]))
+
+    def missing(table: Growing) -> Iterator[list[dict]]:
+        for label, domain in places[table.done :]:
+            network = Logits(sweep.model_at(vectors[label]))
             data = _batches(sweep.images[domain], sweep.labels[domain].to(sweep.device), max_images, seed)
             try:
                 eigenvalues, trace, error = spectrum(
@@ -98,26 +88,18 @@ def curvature(
                     f"differentiable twice and {len(data[0][0])} images at once have to fit in memory "
                     f"({str(problem).splitlines()[0]})"
                 ) from problem
-            known = {
-                "strategy": label,
-                "domain": domain,
-                "role": sweep.roles[domain],
-                "n": sum(len(y) for _, y in data),
-            }
+            known = {"strategy": label, "domain": domain, "role": sweep.roles[domain]}
+            known["n"] = sum(len(y) for _, y in data)
             rows = [("eigenvalue", rank, value, np.nan) for rank, value in enumerate(eigenvalues.tolist(), start=1)]
             rows.append(("trace", 0, trace, error))
-            table.append([known | dict(zip(("kind", "rank", "value", "standard_error"), row)) for row in rows])
-    return finished(file, _COLUMNS)[1]
+            yield [known | dict(zip(("kind", "rank", "value", "standard_error"), row)) for row in rows]
+
+    kept = {"points": len(places), "rows_per_point": top + 1, "unit": "Hessian", "progress": progress}
+    return computed(file, identity, _COLUMNS, missing, **kept)
 
 
 def spectrum(
-    network: nn.Module,
-    loss: nn.Module,
-    data: Sequence[tuple[Tensor, Tensor]],
-    *,
-    top: int,
-    probes: int,
-    seed: int = 0,
+    network: nn.Module, loss: nn.Module, data: Sequence[tuple[Tensor, Tensor]], *, top: int, probes: int, seed: int = 0
 ) -> tuple[np.ndarray, float, float]:
     """``(eigenvalues, trace, standard_error)`` of the Hessian of a mean loss over batches, in all of a network's parameters.
 
@@ -143,17 +125,6 @@ def spectrum(
             eigenvalues = eigsh(operator, k=top, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)
             quadratic = np.array([hutchinson_trace(hessian, 1).item() for _ in range(probes)])
     return np.sort(eigenvalues)[::-1], quadratic.mean().item(), (quadratic.std(ddof=1) / probes**0.5).item()
-
-
-class _Logits(nn.Module):
-    """What curvlinops expects of a network: images in, logits out."""
-
-    def __init__(self, tap: nn.Module):
-        super().__init__()
-        self.tap = tap
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.tap(images, maps=False).logits
 
 
 def _batches(images: Tensor, labels: Tensor, most: int, seed: int, *, batch_size: int = 128):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..averaging import NoWindow
 from ..data.domains import Split
-from ..evaluation.journal import finished, growing, table_file
+from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Point, Sweep
-from ..runs.record import fingerprint
 
 _COLUMNS = {"strategy": str, "radius": float, "direction": int, "domain": str, "role": str, "loss": float}
 
@@ -60,22 +57,12 @@ def flatness(
         raise ValueError(f"Flatness needs radii above 0 and a direction or more; got {radii} and {directions}.")
     file = table_file(run, name)
     sweep = Sweep(run, split, roles=roles, batchnorm=batchnorm, workers=workers)
-    found = {n: c for n, c in choices.items() if not isinstance(c, NoWindow)}
-    centres = {label: sweep.locate(point, f"choice {label!r}") for label, point in found.items()}
-    identity = {
-        "kind": "flatness",
-        "choices": {label: fingerprint({"": vector}) for label, vector in centres.items()},
-        "radii": radii,
-        "directions": directions,
-        "seed": seed,
-        "filter_normalised": filter_normalised,
-        "batchnorm": sweep.policy,
-        "split": sweep.split.recipe,
-    }
+    centres, made_of = sweep.located(choices)
+    identity = {"kind": "flatness", "choices": made_of, "radii": radii, "directions": directions, "seed": seed}
+    identity |= {"filter_normalised": filter_normalised, **sweep.settled}
     if set(roles) != {"source", "target"}:  # those of both are called as they were
         identity["roles"] = list(roles)
     labels, count = list(centres), len(centres) * (1 + directions * len(radii))
-    judged = sweep.roles
 
     def place(i: int) -> tuple[str, int, float]:
         """Choice after choice: its centre as direction 0 at radius 0, then every direction at every radius."""
@@ -95,13 +82,14 @@ def flatness(
         moved[: sweep.parameters] += radius * step
         return Point(moved)
 
-    with growing(file, identity, _COLUMNS, points=count, rows_per_point=len(judged)) as table:
-        scores = sweep.scores(point(i) for i in range(table.done, count))
-        for found in tqdm(scores, initial=table.done, total=count, unit="point", disable=not progress):
-            strategy, direction, radius = place(table.done)
-            moved = {"strategy": strategy, "radius": radius, "direction": direction}
-            table.append([{**moved, "domain": d, "role": r, "loss": found[d]["loss"]} for d, r in judged.items()])
-    _, rows = finished(file, _COLUMNS)
+    def missing(table: Growing) -> Iterator[list[dict]]:
+        todo = range(table.done, count)
+        for found, i in zip(sweep.scores(map(point, todo)), todo):
+            at = dict(zip(("strategy", "direction", "radius"), place(i)))
+            yield [{**at, "domain": d, "role": r, "loss": found[d]["loss"]} for d, r in sweep.roles.items()]
+
+    kept = {"points": count, "rows_per_point": len(sweep.roles), "progress": progress}
+    rows = computed(file, identity, _COLUMNS, missing, **kept)
     centre = rows[rows["direction"] == 0][["strategy", "domain", "loss"]]
     rows = rows[rows["direction"] > 0].merge(centre, on=["strategy", "domain"], suffixes=("", "_at_centre"))
     rows["increase"] = rows["loss"] - rows.pop("loss_at_centre")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..data.domains import Split
 from ..evaluation.geometry import gram, vector
-from ..evaluation.journal import finished, growing, table_file
+from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Point, Sweep
 
 FEWEST = 4  # iterates that a bounce takes
@@ -97,15 +97,9 @@ def between(
     name   kept as landscape/<name>.csv in the run's folder; continues after a kill
     """
     steps = run.table["step"].to_numpy()[_iterates(run, coefficients)].tolist()
-    file, sweep = table_file(run, name), Sweep(run, split, roles=roles, workers=workers)
+    sweep = Sweep(run, split, roles=roles, workers=workers)
     places = [(a, b) for a, b in zip(steps, steps)] + list(zip(steps[:-1], steps[1:]))
-    identity = {
-        "kind": "between",
-        "steps": steps,
-        "batchnorm": sweep.policy,
-        "split": sweep.split.recipe,
-        "roles": roles,
-    }
+    identity = {"kind": "between", "steps": steps, "roles": roles, **sweep.settled}
 
     def points(done: int) -> Iterator[Point]:
         at = {int(edge): position for position, edge in enumerate(run.segments.edges)}
@@ -113,12 +107,13 @@ def between(
             pair = [sweep.vector(run.segments.read(at[step], "end")) for step in (begin, end)]
             yield Point(pair[0] if begin == end else sweep.combination((0.5, 0.5), pair))
 
-    with growing(file, identity, _COLUMNS, points=len(places), rows_per_point=len(sweep.roles)) as table:
-        for found in sweep.scores(points(table.done)):
-            begin, end = places[table.done]
+    def missing(table: Growing) -> Iterator[list[dict]]:
+        for found, (begin, end) in zip(sweep.scores(points(table.done)), places[table.done :]):
             at = {"begin": begin, "end": end, "place": "iterate" if begin == end else "middle"}
-            table.append([{**at, "domain": d, "role": role, **found[d]} for d, role in sweep.roles.items()])
-    _, rows = finished(file, _COLUMNS)
+            yield [{**at, "domain": d, "role": role, **found[d]} for d, role in sweep.roles.items()]
+
+    kept = {"points": len(places), "rows_per_point": len(sweep.roles)}
+    rows = computed(table_file(run, name), identity, _COLUMNS, missing, **kept)
     iterates = rows[rows["place"] == "iterate"].set_index(["end", "domain"])[["loss", "accuracy"]]
     middles = rows[rows["place"] == "middle"].reset_index(drop=True)
     ours = [iterates.loc[list(zip(middles[side], middles["domain"]))].to_numpy() for side in ("begin", "end")]

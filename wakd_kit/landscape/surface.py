@@ -24,9 +24,8 @@ from tqdm.auto import tqdm
 
 from ..averaging import NoWindow
 from ..data.domains import Split
-from ..evaluation.journal import finished, growing, is_finished, table_file
+from ..evaluation.journal import Growing, computed, finished, is_finished, table_file
 from ..evaluation.sweep import Point, Sweep
-from ..runs.record import fingerprint
 from .curvature import curvature
 from .flatness import flatness
 
@@ -104,19 +103,14 @@ def plane(
         raise ValueError(f"A grid has a size of 2 or more and a margin of 0 or more; got {size} and {margin}.")
     file = table_file(run, name)
     sweep = Sweep(run, split, batchnorm=batchnorm, workers=workers)
-    given = [sweep.locate(point, f"corner {label!r}") for label, point in corners.items()]
+    if none := [corner for corner in corners.values() if isinstance(corner, NoWindow)]:
+        raise none[0]
+    located, corners_of = sweep.located(corners, "corner")
+    given = [*located.values()]
     axes = _Axes(given, sweep.parameters, list(corners))
-    marked = {n: m for n, m in (marks or {}).items() if not isinstance(m, NoWindow)}
-    marked = {label: sweep.locate(point, f"mark {label!r}") for label, point in marked.items()}
-    identity = {
-        "kind": "plane",
-        "corners": {label: fingerprint({"": vector}) for label, vector in zip(corners, given)},
-        "marks": {label: fingerprint({"": vector}) for label, vector in marked.items()},
-        "size": size,
-        "margin": margin,
-        "batchnorm": sweep.policy,
-        "split": sweep.split.recipe,
-    }
+    marked, marks_of = sweep.located(marks or {}, "mark")
+    identity = {"kind": "plane", "corners": corners_of, "marks": marks_of, "size": size, "margin": margin}
+    identity |= sweep.settled
 
     def places() -> dict:
         return {
@@ -126,7 +120,8 @@ def plane(
         }
 
     count = 3 + len(marked) + size**2
-    with growing(file, identity, _COLUMNS, points=count, rows_per_point=len(sweep.roles), about=places) as table:
+
+    def missing(table: Growing) -> Iterator[list[dict]]:
         # what was kept when it began: on a machine that sums in another order coordinates differ in their last digits
         at = np.array([[corner["x"], corner["y"]] for corner in table.about["corners"]])
         listed = [*table.about["corners"], *table.about["marks"], *_grid(at, size, margin)]
@@ -137,10 +132,12 @@ def plane(
                 return Point([*marked.values()][i - 3])
             return Point(sweep.combination(_weights(at, listed[i]["x"], listed[i]["y"]), given))
 
-        scores = sweep.scores(point(i) for i in range(table.done, count))
-        for found in tqdm(scores, initial=table.done, total=count, unit="point", disable=not progress):
-            place = {"label": "", **listed[table.done]}
-            table.append([{**place, "domain": d, "role": sweep.roles[d], **found[d]} for d in sweep.roles])
+        todo = range(table.done, count)
+        for found, i in zip(sweep.scores(map(point, todo)), todo):
+            yield [{"label": "", **listed[i], "domain": d, "role": r, **found[d]} for d, r in sweep.roles.items()]
+
+    kept = {"points": count, "rows_per_point": len(sweep.roles), "about": places, "progress": progress}
+    computed(file, identity, _COLUMNS, missing, **kept)
     return load(run, name)
 
 

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..results.differences import brackets
-from .one_run import COLOURS, MARKERS, STYLE
+from ..results.differences import points
+from .style import MARKERS, colour, empty, forest, rows, styled, zero
 
 BEFORE, AFTER, LINK = "#D55E00", "#0072B2", "#B8C4CE"
 
 
+@styled
 def before_after(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[Figure, str]:
     """Accuracy on unseen domains of every student before (open) and after (filled) averaging; gains with intervals beside.
 
     table  as ``alike.before_after`` returns, in its order; students without a score on both sides are not drawn
     """
     table = table[table["n"] > 0]
-    rows = range(len(table))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.1 + 0.29 * len(table)), layout="constrained")
-        level, gain = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
-        level.hlines(rows, table["before"], table["after"], color=LINK, lw=3, zorder=1)
-        level.plot(table["before"], rows, "o", ms=6, mfc="white", mec=BEFORE, mew=1.5, label=baseline)
-        level.plot(table["after"], rows, "o", ms=6, color=AFTER, label=average)
-        level.set(xlabel="accuracy on unseen domains, %", yticks=rows, ylim=(len(table) - 0.5, -0.5))
-        level.set_yticklabels(table["student"])
-        level.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, borderaxespad=0.2)
-        gain.hlines(rows, table["low"], table["high"], color=AFTER, lw=2)
-        gain.plot(table["gain"], rows, "D", ms=5, color=AFTER)
-        gain.axvline(0, color="#888888", lw=1, zorder=0)
-        gain.set_xlabel(f"{average} - {baseline}, points\n(mean with 95 % interval)")
-        for axis in (level, gain):
-            axis.tick_params(axis="y", length=0)
-            axis.grid(axis="x", color="#E2E2E2", lw=0.6)
-    listed = (
-        f"{r['student']} {r['before']:.1f} to {r['after']:.1f} ({r['gain']:+.1f} {brackets(r['low'], r['high'])})"
-        for _, r in table.iterrows()
-    )
+    places = range(len(table))
+    figure = empty(7.2, 1.1 + 0.29 * len(table))
+    level, gain = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
+    level.hlines(places, table["before"], table["after"], color=LINK, lw=3, zorder=1)
+    level.plot(table["before"], places, "o", ms=6, mfc="white", mec=BEFORE, mew=1.5, label=baseline)
+    level.plot(table["after"], places, "o", ms=6, color=AFTER, label=average)
+    level.set_xlabel("accuracy on unseen domains, %")
+    level.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, borderaxespad=0.2)
+    rows(level, table["student"])
+    forest(gain, table, table["student"], mean="gain", colour=AFTER)
+    gain.set_xlabel(f"{average} - {baseline}, points\n(mean with 95 % interval)")
+    listed = (f"{r['student']} {r['before']:.1f} to {r['after']:.1f} ({points(r)})" for _, r in table.iterrows())
     return figure, f"Accuracy in % on unseen domains, {baseline} to {average}, with the gain: {'; '.join(listed)}."
 
 
+@styled
 def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[Figure, str]:
     """The gain of each student against its level, the mean of before and after (Bland and Altman 1986).
 
@@ -51,24 +43,24 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
     """
     table = table[table["n"] > 0]
     level = (table["before"] + table["after"]) / 2
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        axis = figure.subplots()
-        axis.vlines(level, table["low"], table["high"], color=LINK, lw=1.5, zorder=1)
-        axis.plot(level, table["gain"], "D", ms=5, color=AFTER)
-        for place, gain, student in zip(level, table["gain"], table["student"]):
-            axis.annotate(student, (place, gain), xytext=(5, 3), textcoords="offset points", fontsize=8)
-        axis.axhline(0, color="#888888", lw=1, zorder=0)
-        axis.margins(x=0.1)
-        axis.set(
-            xlabel=f"mean accuracy of {baseline} and {average} on unseen domains, %",
-            ylabel=f"{average} - {baseline}, points\n(mean with 95 % interval)",
-        )
-        axis.grid(color="#E2E2E2", lw=0.6)
+    figure = empty(7.2, 3.6)
+    axis = figure.subplots()
+    axis.vlines(level, table["low"], table["high"], color=LINK, lw=1.5, zorder=1)
+    axis.plot(level, table["gain"], "D", ms=5, color=AFTER)
+    for place, gain, student in zip(level, table["gain"], table["student"]):
+        axis.annotate(student, (place, gain), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    zero(axis.axhline)
+    axis.margins(x=0.1)
+    axis.set(
+        xlabel=f"mean accuracy of {baseline} and {average} on unseen domains, %",
+        ylabel=f"{average} - {baseline}, points\n(mean with 95 % interval)",
+    )
+    axis.grid(color="#E2E2E2", lw=0.6)
     listed = (f"{s} {gain:+.1f} at {x:.1f}" for s, gain, x in zip(table["student"], table["gain"], level))
     return figure, f"Gain of {average} over {baseline} in points against mean accuracy in %: {'; '.join(listed)}."
 
 
+@styled
 def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str) -> tuple[Figure, str]:
     """The gain on unseen domains of every cell against one measure, a panel per average.
 
@@ -77,62 +69,46 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
     table = table.dropna(subset=["gain", measure])
     averages, objectives = list(table["average"].unique()), list(table["objective"].unique())
     starts = list(table["start"].unique())
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = figure.subplots(1, max(1, len(averages)), sharey=True, squeeze=False)[0]
-        for axis, average in zip(axes, averages):
-            for _, r in table[table["average"] == average].iterrows():
-                colour = COLOURS[objectives.index(r["objective"]) % len(COLOURS)]
-                axis.plot([r[measure]] * 2, [r["low"], r["high"]], "-", color=colour, lw=0.8, alpha=0.4)
-                fill = "white" if r["schedule"] == "cosine" else colour
-                marker = MARKERS[starts.index(r["start"])]
-                axis.plot(r[measure], r["gain"], marker, ms=5, mfc=fill, mec=colour)
-            axis.axhline(0, color="#888888", lw=1, zorder=0)
-            axis.set(title=average)
-            axis.grid(color="#E2E2E2", lw=0.6)
-        axes[0].set_ylabel(f"gain over {baseline}, points\n(mean with 95 % interval)")
-        figure.supxlabel(said, fontsize=9, color="#333333")
-        handles = [
-            *(
-                Line2D([], [], marker="o", ls="", color=COLOURS[i % len(COLOURS)], label=o)
-                for i, o in enumerate(objectives)
-            ),
-            *(Line2D([], [], marker=MARKERS[i], ls="", color="#555555", label=s) for i, s in enumerate(starts)),
-        ]
-        if (table["schedule"] == "cosine").any():
-            handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="#555555", label="cosine"))
-        figure.legend(
-            handles=handles, loc="outside upper center", ncols=min(len(handles), 3)
-        )  # more would be wider than the axes
+    figure = empty(7.2, 4.2)
+    axes = figure.subplots(1, max(1, len(averages)), sharey=True, squeeze=False)[0]
+    for axis, average in zip(axes, averages):
+        for _, r in table[table["average"] == average].iterrows():
+            own, shape = colour(objectives.index(r["objective"])), MARKERS[starts.index(r["start"])]
+            axis.plot([r[measure]] * 2, [r["low"], r["high"]], "-", color=own, lw=0.8, alpha=0.4)
+            axis.plot(r[measure], r["gain"], shape, ms=5, mfc="white" if r["schedule"] == "cosine" else own, mec=own)
+        zero(axis.axhline)
+        axis.set(title=average)
+        axis.grid(color="#E2E2E2", lw=0.6)
+    axes[0].set_ylabel(f"gain over {baseline}, points\n(mean with 95 % interval)")
+    figure.supxlabel(said, fontsize=9, color="#333333")
+    told = [{"marker": "o", "color": colour(i), "label": o} for i, o in enumerate(objectives)]
+    told += [{"marker": MARKERS[i], "color": "#555555", "label": s} for i, s in enumerate(starts)]
+    if (table["schedule"] == "cosine").any():
+        told.append({"marker": "o", "mfc": "white", "mec": "#555555", "label": "cosine"})
+    handles = [Line2D([], [], ls="", **look) for look in told]
+    # more than three beside each other would be wider than the axes
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
     listed = (f"{r['average']} {r['student']} {r['gain']:+.1f} at {r[measure]:.3g}" for _, r in table.iterrows())
     return figure, f"Gain over {baseline} in points against {said}: {'; '.join(listed)}."
 
 
+@styled
 def gains_of_cells(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """The gain of every cell and average with its interval, cells in rows: filled on unseen domains, open on source validation.
 
     table  as ``when.cells`` returns
     """
     students, averages = list(table["student"].unique()), list(table["average"].unique())
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 1.0 + 0.27 * len(students)), layout="constrained")
-        axes = figure.subplots(1, max(1, len(averages)), sharex=True, sharey=True, squeeze=False)[0]
-        for axis, average in zip(axes, averages):
-            part = table[table["average"] == average].set_index("student").reindex(students)
-            rows = range(len(students))
-            axis.hlines(rows, part["low"], part["high"], color=AFTER, lw=1.5)
-            axis.plot(part["gain"], rows, "D", ms=4, color=AFTER, label="unseen domains")
-            axis.plot(part["source_gain"], rows, "o", ms=4, mfc="white", mec=BEFORE, label="source validation")
-            axis.axvline(0, color="#888888", lw=1, zorder=0)
-            axis.set(title=average, yticks=rows, ylim=(len(students) - 0.5, -0.5))
-            axis.set_yticklabels(students)
-            axis.tick_params(axis="y", length=0)
-            axis.grid(axis="x", color="#E2E2E2", lw=0.6)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
-        figure.supxlabel(f"gain over {baseline}, points (mean with 95 % interval)", fontsize=9, color="#333333")
+    figure = empty(7.2, 1.0 + 0.27 * len(students))
+    axes = figure.subplots(1, max(1, len(averages)), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, average in zip(axes, averages):
+        part = table[table["average"] == average].set_index("student").reindex(students)
+        forest(axis, part, students, mean="gain", colour=AFTER, lw=1.5, ms=4, label="unseen domains")
+        axis.plot(part["source_gain"], range(len(part)), "o", ms=4, mfc="white", mec=BEFORE, label="source validation")
+        axis.set_title(average)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.supxlabel(f"gain over {baseline}, points (mean with 95 % interval)", fontsize=9, color="#333333")
     known = table[table["n"] > 0]
-    listed = (
-        f"{r['average']} {r['student']} {r['gain']:+.1f} {brackets(r['low'], r['high'])}" for _, r in known.iterrows()
-    )
+    listed = (f"{r['average']} {r['student']} {points(r)}" for _, r in known.iterrows())
     return figure, f"Gain over {baseline} on unseen domains in points: {'; '.join(listed)}."

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..results.differences import brackets
+from ..results.agreement import calibration_error
+from ..results.differences import points
 from ..statistics import cliques, told
-from .one_run import LINES, STYLE, _colour, _figure, _marker
+from .style import colour, empty, forest, line, marker, rows, styled
 
 
+@styled
 def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """Paired differences in points of accuracy on unseen domains: every pair as a dot, the mean with its 95 % interval.
 
@@ -21,34 +22,27 @@ def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """
     between = table["student"] == ""
     parts = [part for part in (table[~between], table[between]) if len(part)]
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, 0.34 * len(table) + 0.5 * len(parts) + 0.4)
-        heights = [len(part) for part in parts]
-        axes = figure.subplots(len(parts), gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
-        for axis, part in zip(axes, parts):
-            _paired(axis, part)
-        axes[-1].set_xlabel(
-            "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
-        )
+    figure = empty(7.2, 0.34 * len(table) + 0.5 * len(parts) + 0.4)
+    heights = [len(part) for part in parts]
+    axes = figure.subplots(len(parts), gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
+    for axis, part in zip(axes, parts):
+        _paired(axis, part)
+    axes[-1].set_xlabel(
+        "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
+    )
     known = table[table["n"] > 0]
-    parts = [f"{r['label']} {r['mean']:+.1f} {brackets(r['low'], r['high'])}" for _, r in known.iterrows()]
+    parts = [f"{r['label']} {points(r, 'mean')}" for _, r in known.iterrows()]
     return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(parts) + "."
 
 
 def _paired(axis, table: pd.DataFrame) -> None:
     rng = np.random.default_rng(0)
-    for row, (_, r) in enumerate(table.iterrows()):
-        pairs = np.asarray(r["pairs"], dtype=float)
+    for row, pairs in enumerate(table["pairs"]):
         axis.plot(pairs, row + rng.uniform(-0.18, 0.18, len(pairs)), "o", ms=3, color="#9DB7CC", mec="none")
-        axis.plot([r["low"], r["high"]], [row, row], "-", color="#1B3A57", lw=2)
-        axis.plot(r["mean"], row, "D", color="#1B3A57", ms=5)
-    axis.axvline(0, color="#888888", lw=1, zorder=0)
-    axis.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5))
-    axis.set_yticklabels(list(table["label"]))
-    axis.tick_params(axis="y", length=0)
-    axis.grid(axis="x", color="#E2E2E2", lw=0.6)
+    forest(axis, table, table["label"], mean="mean", colour="#1B3A57")
 
 
+@styled
 def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
     """Which part of training each strategy averaged, one thin line per run: rows ``student, strategy, begin, end``.
 
@@ -56,32 +50,30 @@ def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
     without a window has no line, and the row says how many there are.
     """
     groups = list(table.groupby(["student", "strategy"], sort=False))
-    colours = {name: _colour(i) for i, name in enumerate(table["strategy"].unique())}
+    colours = {name: colour(i) for i, name in enumerate(table["strategy"].unique())}
     labels, found = [], []
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, 0.6 + 0.32 * len(groups))
-        axis = figure.subplots()
-        for row, ((student, strategy), part) in enumerate(groups):
-            windows = part.dropna(subset=["begin"]).sort_values(["begin", "end"])
-            places = row + np.linspace(-0.3, 0.3, len(windows)) if len(windows) > 1 else [row]
-            for place, begin, end in zip(places, windows["begin"], windows["end"]):
-                if end - begin > 1:
-                    axis.plot([begin, end], [place, place], lw=1.2, color=colours[strategy], solid_capstyle="butt")
-                else:
-                    axis.plot(end, place, "o", ms=2.5, color=colours[strategy], clip_on=False)
-            missing = len(part) - len(windows)
-            labels.append(f"{student} {strategy}" + f" ({missing} without)" * bool(missing))
-            span = f"{windows['begin'].mean():.0f} to {windows['end'].mean():.0f}" if len(windows) else "no window"
-            found.append(f"{student} {strategy}: {span}" + f" ({missing} runs without a window)" * bool(missing))
-            if row and groups[row - 1][0][0] != student:
-                axis.axhline(row - 0.5, color="#CCCCCC", lw=0.8)
-        axis.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5), xlim=(0, steps), xlabel="step")
-        axis.set_yticklabels(labels)
-        axis.tick_params(axis="y", length=0)
-        axis.grid(axis="x", color="#E2E2E2", lw=0.6)
+    figure = empty(7.2, 0.6 + 0.32 * len(groups))
+    axis = figure.subplots()
+    for row, ((student, strategy), part) in enumerate(groups):
+        windows = part.dropna(subset=["begin"]).sort_values(["begin", "end"])
+        places = row + np.linspace(-0.3, 0.3, len(windows)) if len(windows) > 1 else [row]
+        for place, begin, end in zip(places, windows["begin"], windows["end"]):
+            if end - begin > 1:
+                axis.plot([begin, end], [place, place], lw=1.2, color=colours[strategy], solid_capstyle="butt")
+            else:
+                axis.plot(end, place, "o", ms=2.5, color=colours[strategy], clip_on=False)
+        missing = len(part) - len(windows)
+        labels.append(f"{student} {strategy}" + f" ({missing} without)" * bool(missing))
+        span = f"{windows['begin'].mean():.0f} to {windows['end'].mean():.0f}" if len(windows) else "no window"
+        found.append(f"{student} {strategy}: {span}" + f" ({missing} runs without a window)" * bool(missing))
+        if row and groups[row - 1][0][0] != student:
+            axis.axhline(row - 0.5, color="#CCCCCC", lw=0.8)
+    rows(axis, labels)
+    axis.set(xlim=(0, steps), xlabel="step")
     return figure, "Mean window of each strategy in steps. " + "; ".join(found) + "."
 
 
+@styled
 def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
     """Mean ranks of each student's strategies (1 is best), and bars that join those which cannot be told apart.
 
@@ -90,23 +82,22 @@ def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
     """
     groups, alts = list(table.groupby("student", sort=False)), []
     heights = [1.2 + 0.19 * len(part) for _, part in groups]
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(7.2, max(1, sum(heights)))
-        axes = figure.subplots(max(1, len(groups)), squeeze=False, height_ratios=heights or None)[:, 0]
-        if not groups:
-            axes[0].text(0, 0.5, "Too few strategies, targets or seeds to rank.")
-            axes[0].set_axis_off()
-        for axis, (student, part) in zip(axes, groups):
-            one, ranked = part.iloc[0], part.dropna(subset=["rank"]).sort_values("rank", kind="stable")
-            joined = cliques(ranked["rank"], one["difference"])
-            _ranks(axis, ranked, joined, one["difference"])
-            title = f"{student}: {one['blocks']} targets x seeds, Friedman p {told(one['p'])}"
-            unranked = part.loc[part["rank"].isna(), "strategy"]
-            title += f"; not ranked: {', '.join(unranked)}" * bool(len(unranked))
-            axis.set_title(title)
-            alike = "; ".join(" and ".join(ranked["strategy"].iloc[group]) for group in joined) or "none"
-            listed = ", ".join(f"{r.strategy} {r.rank:.1f}" for r in ranked.itertuples())
-            alts.append(f"{title}; {listed}; critical difference {one['difference']:.1f}; not told apart: {alike}")
+    figure = empty(7.2, max(1, sum(heights)))
+    axes = figure.subplots(max(1, len(groups)), squeeze=False, height_ratios=heights or None)[:, 0]
+    if not groups:
+        axes[0].text(0, 0.5, "Too few strategies, targets or seeds to rank.")
+        axes[0].set_axis_off()
+    for axis, (student, part) in zip(axes, groups):
+        one, ranked = part.iloc[0], part.dropna(subset=["rank"]).sort_values("rank", kind="stable")
+        joined = cliques(ranked["rank"], one["difference"])
+        _ranks(axis, ranked, joined, one["difference"])
+        title = f"{student}: {one['blocks']} targets x seeds, Friedman p {told(one['p'])}"
+        unranked = part.loc[part["rank"].isna(), "strategy"]
+        title += f"; not ranked: {', '.join(unranked)}" * bool(len(unranked))
+        axis.set_title(title)
+        alike = "; ".join(" and ".join(ranked["strategy"].iloc[group]) for group in joined) or "none"
+        listed = ", ".join(f"{r.strategy} {r.rank:.1f}" for r in ranked.itertuples())
+        alts.append(f"{title}; {listed}; critical difference {one['difference']:.1f}; not told apart: {alike}")
     found = ". ".join(alts) or "Nothing to rank"
     return figure, f"Mean ranks by accuracy on unseen domains, 1 is best. {found}."
 
@@ -137,6 +128,7 @@ def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: floa
     axis.set_axis_off()
 
 
+@styled
 def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
     """Accuracy against confidence, a panel per student (column, four beside each other) and role (row); the area of a
     marker is its share of images.
@@ -149,34 +141,33 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
     students, strategies = list(table["student"].unique()), list(table["strategy"].unique())
     columns = min(max(1, len(students)), 4)
     blocks, alts = -(-len(students) // columns) or 1, []
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(max(3.4, 2.7 * columns + 0.6), 5.4 * blocks)
-        axes = figure.subplots(2 * blocks, columns, squeeze=False)
-        for place, student in enumerate(students):
-            block, column = divmod(place, columns)
-            for axis, (role, name) in zip(axes[2 * block : 2 * block + 2, column], roles.items()):
-                axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
-                for i, strategy in enumerate(strategies):
-                    part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
-                    if not len(part):
-                        continue
-                    share = part["n"] / part["n"].sum()
-                    gap = (share * (part["confidence"] - part["accuracy"]).abs()).sum()
-                    x, y = 100 * part["confidence"], 100 * part["accuracy"]
-                    joined = part["n"] >= 10
-                    axis.plot(x[joined], y[joined], LINES[i % 4], color=_colour(i), lw=1.2)
-                    axis.scatter(x, y, s=4 + 120 * share, marker=_marker(i), color=_colour(i), alpha=0.8, lw=0)
-                    label = f"{strategy}: ECE {100 * gap:.1f}"
-                    axis.plot([], [], LINES[i % 4], marker=_marker(i), ms=4, color=_colour(i), label=label)
-                    alts.append(f"{student} {strategy} on {name} {100 * gap:.1f} %")
-                axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
-                axis.legend(loc="best")
-        for place in range(len(students), blocks * columns):  # the last block may have fewer students than columns
-            for axis in axes[2 * (place // columns) :, place % columns]:
-                axis.set_axis_off()
-        for axis in axes[:, 0]:
-            axis.set_ylabel("accuracy, %")
-        for axis in axes[1::2].flat:
-            axis.set_xlabel("confidence, %")
+    figure = empty(max(3.4, 2.7 * columns + 0.6), 5.4 * blocks)
+    axes = figure.subplots(2 * blocks, columns, squeeze=False)
+    for place, student in enumerate(students):
+        block, column = divmod(place, columns)
+        for axis, (role, name) in zip(axes[2 * block : 2 * block + 2, column], roles.items()):
+            axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
+            for i, strategy in enumerate(strategies):
+                part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
+                if not len(part):
+                    continue
+                share = part["n"] / part["n"].sum()
+                error = f"{100 * calibration_error(part):.1f}"
+                x, y = 100 * part["confidence"], 100 * part["accuracy"]
+                joined = part["n"] >= 10
+                axis.plot(x[joined], y[joined], line(i), color=colour(i), lw=1.2)
+                axis.scatter(x, y, s=4 + 120 * share, marker=marker(i), color=colour(i), alpha=0.8, lw=0)
+                label = f"{strategy}: ECE {error}"
+                axis.plot([], [], line(i), marker=marker(i), ms=4, color=colour(i), label=label)
+                alts.append(f"{student} {strategy} on {name} {error} %")
+            axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
+            axis.legend(loc="best")
+    for place in range(len(students), blocks * columns):  # the last block may have fewer students than columns
+        for axis in axes[2 * (place // columns) :, place % columns]:
+            axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy, %")
+    for axis in axes[1::2].flat:
+        axis.set_xlabel("confidence, %")
     found = ", ".join(alts)
     return figure, f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {found}."

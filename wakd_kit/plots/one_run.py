@@ -1,7 +1,6 @@
 """Figures of recorded runs. Each takes tables or runs, computes no scores, and returns ``(figure, alt)``.
 
-``alt`` says in words what the figure shows, from the same numbers. Colours are Okabe and Ito's; nothing rests on colour
-alone. Accuracies are fractions in tables and per cent here.
+``alt`` says in words what the figure shows, from the same numbers. Accuracies are fractions in tables and per cent here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,64 +16,36 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from ..averaging import Coefficients, Curves, NoWindow
+from ..averaging.extent import density, extent, plain_window
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
+from .style import LOSSES, colour, empty, line, marker, rows, styled
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
 
-STYLE = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#333333",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.dpi": 100,
-    "svg.fonttype": "path",
-}
-
-
-def _colour(i: int) -> str:
-    return COLOURS[i % len(COLOURS)]
-
-
-def _marker(i: int) -> str:
-    return MARKERS[(i + i // len(MARKERS)) % len(MARKERS)]  # the ninth has the first one's colour, not its marker
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
+@styled
 def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None) -> tuple[Figure, str]:
     """One random image per class (column) and domain (row)."""
     names, rng = list(domains), np.random.default_rng(seed)
     labels = range(min(len(domains.classes), columns or 12))
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
-        axes = figure.subplots(len(names), len(labels), squeeze=False)
-        for row, name in zip(axes, names):
-            for axis, label in zip(row, labels):
-                examples = domains[name]
-                axis.imshow(examples.images[rng.choice(np.flatnonzero(examples.labels == label))])
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            row[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
-        for axis, label in zip(axes[0], labels):
-            axis.set_title(domains.classes[label], fontsize=8, fontweight="normal", loc="center")
+    figure = empty(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
+    axes = figure.subplots(len(names), len(labels), squeeze=False)
+    for row, name in zip(axes, names):
+        for axis, label in zip(row, labels):
+            examples = domains[name]
+            axis.imshow(examples.images[rng.choice(np.flatnonzero(examples.labels == label))])
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
+    for axis, label in zip(axes[0], labels):
+        axis.set_title(domains.classes[label], fontsize=8, fontweight="normal", loc="center")
     counts = ", ".join(f"{name} ({len(domains[name])} images)" for name in names)
     return figure, f"One example per class, {len(labels)} classes, of each domain: {counts}."
 
 
+@styled
 def training_curves(
     curves: Curves, choices: Mapping[str, object] | None = None, *, target: pd.DataFrame | None = None
 ) -> tuple[Figure, str]:
@@ -85,37 +55,29 @@ def training_curves(
     """
     choices = choices or {}
     steps = curves.ends
-    with matplotlib.rc_context(STYLE):
-        strip = 0.5 + 0.22 * len(choices) if choices else 0
-        figure = _figure(8.2, 2.7 + strip)
-        grid = figure.add_gridspec(2, 2, height_ratios=[2.7, strip]) if choices else figure.add_gridspec(1, 2)
-        loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-        shown = {
-            "train_loss": "training objective",
-            "val_loss": "validation cross-entropy",
-            "val_kd_loss": "validation KL to the teacher",
-        }
-        for i, (name, label) in enumerate(shown.items()):
-            values = getattr(curves, name)
-            if values is not None:
-                loss.plot(steps, values, LINES[i], color=COLOURS[i], label=label)
-        loss.set(title="Loss, nats per example", xlabel="step", yscale="log", xlim=(0, curves.steps))
-        loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5 x 10^-1
-        loss.yaxis.set_minor_formatter(NullFormatter())
-        if loss.lines:
-            loss.legend()
-        for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
-            accuracy.plot(steps, 100 * values, LINES[i % 4], color=_colour(i), lw=1, label=domain.replace("_", " "))
-        accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
-        if target is not None:
-            accuracy.plot(
-                target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)"
-            )
-        accuracy.set(title="Source validation accuracy, %", xlabel="step", xlim=(0, curves.steps))
-        accuracy.legend()
-        if choices:
-            _strip(figure.add_subplot(grid[1, :]), curves, choices)
+    strip = 0.5 + 0.22 * len(choices) if choices else 0
+    figure = empty(8.2, 2.7 + strip)
+    grid = figure.add_gridspec(2, 2, height_ratios=[2.7, strip]) if choices else figure.add_gridspec(1, 2)
+    loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    for i, (name, label) in enumerate(LOSSES.items()):
+        values = getattr(curves, name)
+        if values is not None:
+            loss.plot(steps, values, line(i), color=colour(i), label=label)
+    loss.set(title="Loss, nats per example", xlabel="step", yscale="log", xlim=(0, curves.steps))
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5 x 10^-1
+    loss.yaxis.set_minor_formatter(NullFormatter())
+    if loss.lines:
+        loss.legend()
+    for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
+        accuracy.plot(steps, 100 * values, line(i), color=colour(i), lw=1, label=domain.replace("_", " "))
+    accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
+    if target is not None:
+        accuracy.plot(target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)")
+    accuracy.set(title="Source validation accuracy, %", xlabel="step", xlim=(0, curves.steps))
+    accuracy.legend()
+    if choices:
+        _strip(figure.add_subplot(grid[1, :]), curves, choices)
     alt = f"Training over {curves.steps} steps: source validation accuracy ends at {curves.val_accuracy[-1]:.1%}."
     for name, choice in choices.items():
         alt += f" {name} found no window." if isinstance(choice, NoWindow) else f" {name} picks {choice.note}."
@@ -128,25 +90,25 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
         if not isinstance(coefficients, Coefficients):
             axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
             continue
-        means = coefficients.of == "mean"
-        density = np.asarray(coefficients) / (curves.iterates if means else 1)
+        height = density(curves, coefficients)
         # a last iterate is one step: drawn wide enough to be seen, and ending where it is
-        width = curves.iterates if means else np.maximum(curves.iterates * 0.25, curves.steps / 200)
-        used = np.flatnonzero(density)
+        seen = np.maximum(curves.iterates * 0.25, curves.steps / 200)
+        width, used = curves.iterates if coefficients.of == "mean" else seen, np.flatnonzero(height)
         axis.bar(
             (curves.ends - width)[used],
-            -0.8 * (density / density.max())[used],  # upwards: rows count from the top
+            -0.8 * height[used],  # upwards: rows count from the top
             width=width[used],
             bottom=row + 0.4,
             align="edge",
-            color=_colour(row),
+            color=colour(row),
         )
-    axis.set(xlim=(0, curves.steps), ylim=(len(choices) - 0.4, -0.6), xlabel="step", yticks=range(len(choices)))
-    axis.set_yticklabels(list(choices))
-    axis.set_title("Coefficient of each iterate")
-    axis.tick_params(axis="y", length=0)
+    rows(axis, choices, grid=False)
+    axis.set(
+        xlim=(0, curves.steps), ylim=(len(choices) - 0.4, -0.6), xlabel="step", title="Coefficient of each iterate"
+    )
 
 
+@styled
 def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
     """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
 
@@ -154,31 +116,29 @@ def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
     """
     unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
     domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(6.4, 0.9 + 0.42 * len(domains))
-        axis = figure.subplots()
-        for i, name in enumerate(unseen.index):
-            part = table[table["strategy"] == name].set_index("domain").reindex(domains)
-            offset = (i - (len(unseen) - 1) / 2) * 0.7 / len(unseen)
-            axis.plot(
-                100 * part["accuracy"],
-                np.arange(len(domains)) + offset,
-                _marker(i),
-                color=_colour(i),
-                ms=5,
-                label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
-            )
-        axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
-        axis.set(yticks=range(len(domains)), ylim=(len(domains) - 0.5, -0.5), xlabel="accuracy, %")
-        names = [d.replace("_", " ") for d in domains]
-        axis.set_yticklabels([f"{names[0]} (unseen)", *names[1:]])
-        axis.tick_params(axis="y", length=0)
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        axis.grid(axis="x", color="#DDDDDD", lw=0.6)
+    figure = empty(6.4, 0.9 + 0.42 * len(domains))
+    axis = figure.subplots()
+    for i, name in enumerate(unseen.index):
+        part = table[table["strategy"] == name].set_index("domain").reindex(domains)
+        offset = (i - (len(unseen) - 1) / 2) * 0.7 / len(unseen)
+        axis.plot(
+            100 * part["accuracy"],
+            np.arange(len(domains)) + offset,
+            marker(i),
+            color=colour(i),
+            ms=5,
+            label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
+        )
+    axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
+    names = [d.replace("_", " ") for d in domains]
+    rows(axis, [f"{names[0]} (unseen)", *names[1:]])
+    axis.set_xlabel("accuracy, %")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} found no window" for n, v in unseen.items()]
     return figure, f"Accuracy on the unseen domain {domains[0]}: {', '.join(values)}."
 
 
+@styled
 def window_map(
     table: pd.DataFrame, curves: Curves, choices: Mapping[str, object] | None = None, *, images: int | None = None
 ) -> tuple[Figure, str]:
@@ -196,56 +156,48 @@ def window_map(
     best = table.loc[table["oracle_target_accuracy"].idxmax()]
     share = best["oracle_target_accuracy"]
     noise = "" if images is None else f"; one cell ± {100 * np.sqrt(share * (1 - share) / images):.1f}"
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 3.9)
-        panels = (
-            ("val_accuracy", "Source validation accuracy, %"),
-            ("oracle_target_accuracy", f"Unseen domain accuracy, % (oracle{noise})"),
-        )
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, (column, title) in zip(axes, panels):
-            values = 100 * table.pivot(index="begin", columns="end", values=column).reindex(index=begins, columns=ends)
-            # one scale per panel, without the lowest quarter: windows of early iterates would flatten the rest
-            low = np.nanquantile(values, 0.25)
-            mesh = axis.pcolormesh(edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=low)
-            figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
-            for i, name, x, y in marks:
-                axis.plot(x, y, _marker(i), ms=8, color=_colour(i), mec="white", mew=1.2, label=name, zorder=3)
-            axis.set(title=title, xlabel="window ends at step", xlim=(0, edges[-1]), ylim=(edges[-1], 0))
-            axis.spines[:].set_visible(False)
-        column, row = np.searchsorted(ends, best["end"]), np.searchsorted(begins, best["begin"])
-        x, y = edges[column : column + 2].mean(), np.append(begins, edges[-1])[row : row + 2].mean()
-        axes[1].plot(x, y, "o", ms=12, mfc="none", mec="#D55E00", mew=1.6, label="best of the oracle", zorder=2)
-        axes[0].set_ylabel("window begins after step")
-        axes[1].tick_params(axis="y", length=0)
-        for axis in axes if marks else axes[1:]:
-            axis.legend(loc="lower left")  # the corner where a window would end before it begins
+    figure = empty(9.6, 3.9)
+    panels = (
+        ("val_accuracy", "Source validation accuracy, %"),
+        ("oracle_target_accuracy", f"Unseen domain accuracy, % (oracle{noise})"),
+    )
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (column, title) in zip(axes, panels):
+        values = 100 * table.pivot(index="begin", columns="end", values=column).reindex(index=begins, columns=ends)
+        # one scale per panel, without the lowest quarter: windows of early iterates would flatten the rest
+        low = np.nanquantile(values, 0.25)
+        mesh = axis.pcolormesh(edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=low)
+        figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
+        for i, name, x, y in marks:
+            axis.plot(x, y, marker(i), ms=8, color=colour(i), mec="white", mew=1.2, label=name, zorder=3)
+        axis.set(title=title, xlabel="window ends at step", xlim=(0, edges[-1]), ylim=(edges[-1], 0))
+        axis.spines[:].set_visible(False)
+    column, row = np.searchsorted(ends, best["end"]), np.searchsorted(begins, best["begin"])
+    x, y = edges[column : column + 2].mean(), np.append(begins, edges[-1])[row : row + 2].mean()
+    axes[1].plot(x, y, "o", ms=12, mfc="none", mec="#D55E00", mew=1.6, label="best of the oracle", zorder=2)
+    axes[0].set_ylabel("window begins after step")
+    axes[1].tick_params(axis="y", length=0)
+    for axis in axes if marks else axes[1:]:
+        axis.legend(loc="lower left")  # the corner where a window would end before it begins
     alt = (
         f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
         f"{best['end']:.0f}: {share:.1%}; the last single segment reaches {table['oracle_target_accuracy'].iloc[-1]:.1%}."
     )
-    return figure, alt + "".join(f" {name} averages from step {_span(curves, choices[name])}." for _, name, *_ in marks)
+    spans = {name: extent(curves, choices[name]) for _, name, *_ in marks}
+    return figure, alt + "".join(f" {name} averages from step {b} to {e}." for name, (b, e) in spans.items())
 
 
 def _marks(curves: Curves, choices: Mapping[str, object], cell: float) -> list[tuple[int, str, float, float]]:
     """(place in choices, label, x, y) of every plain mean over a window; those in one place are set side by side."""
     found = []
     for i, (name, c) in enumerate(choices.items()):
-        if isinstance(c, Coefficients) and c.of == "mean" and not c.initial:
-            first, last = c.window()
-            density = (np.asarray(c) / curves.iterates)[first : last + 1]
-            if np.allclose(density, density[0], rtol=1e-6, atol=0):
-                found.append((i, name, curves.ends[last] - cell / 2, curves.begins[first] - 1 + cell / 2))
+        if window := plain_window(curves, c):
+            found.append((i, name, window[1] - cell / 2, window[0] + cell / 2))
     marks = []
     for i, name, x, y in found:
         alike = [other for other, _, *place in found if place == [x, y]]
         marks.append((i, name, x + (alike.index(i) - (len(alike) - 1) / 2) * cell * 0.5, y))
     return marks
-
-
-def _span(curves: Curves, coefficients: Coefficients) -> str:
-    first, last = coefficients.window()
-    return f"{curves.begins[first] - 1} to {curves.ends[last]}"
 
 
 def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96) -> str:

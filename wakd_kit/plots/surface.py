@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
@@ -19,9 +18,10 @@ from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
 from ..averaging import Coefficients, Curves
+from ..averaging.extent import density
 from ..landscape.surface import HEADINGS, SPOKEN, lowest, roles_of, walled
 from ..statistics import FEWEST, interval
-from .one_run import LINES, STYLE, _colour, _figure, _marker
+from .style import colour, empty, line, loss_levels, marker, rows, styled
 
 if TYPE_CHECKING:
     from ..landscape.surface import Plane
@@ -31,6 +31,7 @@ HALO = [withStroke(linewidth=2.5, foreground="white")]
 ON_THE_PLANE = 0.01  # of the plane's width: what lies nearer is drawn as a point of it
 
 
+@styled
 def plane(plane: Plane, *, value: str = "loss") -> tuple[Figure, str]:
     """The plane through three points as filled contours, with the trajectory and every average projected onto it.
 
@@ -44,26 +45,24 @@ def plane(plane: Plane, *, value: str = "loss") -> tuple[Figure, str]:
         raise ValueError(f"value is one of {', '.join(UNITS)}; got {value!r}.")
     roles, table = roles_of(plane.table), plane.table
     shape = np.ptp(table["y"]) / np.ptp(table["x"])
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(0.5 + 4.6 * len(roles), 0.8 + np.clip(3.5 * shape, 1.5, 4.8))
-        axes = figure.subplots(1, len(roles), sharex=True, sharey=True, squeeze=False)[0]
-        for axis, role in zip(axes, roles):
-            _field(figure, axis, *plane.grid(role, value), value)
-            axis.set_title(f"{HEADINGS[role]}, {UNITS[value]}")
-            axis.set_xlabel("distance in parameter space")
-        axes[0].set_ylabel("distance in parameter space")
-        figure.draw_without_rendering()  # settles where the axes are; labels are placed among the points of a finished axis
-        figure.set_layout_engine("none")
-        for axis in axes:
-            _trajectory(axis, plane.path)
-            _write_labels(axis, _draw_points(axis, plane))
+    figure = empty(0.5 + 4.6 * len(roles), 0.8 + np.clip(3.5 * shape, 1.5, 4.8))
+    axes = figure.subplots(1, len(roles), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, role in zip(axes, roles):
+        _field(figure, axis, *plane.grid(role, value), value)
+        axis.set_title(f"{HEADINGS[role]}, {UNITS[value]}")
+        axis.set_xlabel("distance in parameter space")
+    axes[0].set_ylabel("distance in parameter space")
+    figure.draw_without_rendering()  # settles where the axes are; labels are placed among the points of a finished axis
+    figure.set_layout_engine("none")
+    for axis in axes:
+        _trajectory(axis, plane.path)
+        _write_labels(axis, _draw_points(axis, plane))
     return figure, _words(plane, value, roles)
 
 
 def _field(figure: Figure, axis, xs: np.ndarray, ys: np.ndarray, values: np.ndarray, value: str) -> None:
     if value == "loss":
-        low, high, extend = np.nanmin(values), np.nanquantile(values, 0.8), "max"
-        levels = np.geomspace(low, max(high, 1.001 * low), 13)
+        levels, extend = loss_levels(values, 13), "max"
     else:
         values = 100 * values
         low, high, extend = np.nanquantile(values, 0.2), np.nanmax(values), "min"
@@ -87,8 +86,8 @@ def _draw_points(axis, plane: Plane) -> list[tuple[str, float, float]]:
     width, written = np.ptp(plane.table["x"]), []
     for i, (_, mark) in enumerate(plane.marks.iterrows()):
         on = mark["residual"] <= ON_THE_PLANE * width
-        style = {"mfc": _colour(i), "mec": "white"} if on else {"mfc": "white", "mec": _colour(i)}
-        axis.plot(mark["x"], mark["y"], _marker(i), ms=8, mew=1.4, zorder=4, label=mark["label"], **style)
+        style = {"mfc": colour(i), "mec": "white"} if on else {"mfc": "white", "mec": colour(i)}
+        axis.plot(mark["x"], mark["y"], marker(i), ms=8, mew=1.4, zorder=4, label=mark["label"], **style)
         written.append((mark["label"] + ("" if on else f" ({mark['residual']:.3g} off)"), mark["x"], mark["y"]))
     for _, corner in plane.corners.iterrows():
         axis.plot(corner["x"], corner["y"], "+", ms=14, mew=1.4, color="black", zorder=3, label=f"_{corner['label']}")
@@ -160,6 +159,7 @@ def _words(plane: Plane, value: str, roles: Sequence[str]) -> str:
     return alt
 
 
+@styled
 def barriers(lines: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     """Loss along the straight line between two points, for several pairs: ``{label: table}`` as ``line`` returns.
 
@@ -167,26 +167,26 @@ def barriers(lines: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     between the losses of both ends up to the curve.
     """
     roles, alt = roles_of(pd.concat(lines.values())), "Loss along straight lines between two points."
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(0.5 + 4.4 * len(roles), 3.1 + 0.2 * len(lines))
-        axes = figure.subplots(1, len(roles), sharex=True, squeeze=False)[0]
-        for axis, role in zip(axes, roles):
-            found = []
-            for i, (label, table) in enumerate(lines.items()):
-                loss, height, top = walled(table, role)
-                wall = f"barrier {height:.2g}" if height > 0 else "no barrier"
-                axis.plot(loss, LINES[i % len(LINES)], color=_colour(i), label=f"{label}: {wall}")
-                axis.plot([0, 1], loss.loc[[0, 1]], ":", color=_colour(i), lw=0.7)
-                if height > 0:
-                    axis.plot([top, top], [loss[top] - height, loss[top]], "-", color=_colour(i), lw=2.5, alpha=0.5)
-                    axis.plot(top, loss[top], _marker(i), color=_colour(i), ms=5)
-                found.append(f"{label} {wall}")
-            axis.set(title=f"{HEADINGS[role]}, nats per example", xlabel="part of the way")
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
-            alt += f" {SPOKEN[role].capitalize()}, in nats: {', '.join(found)}."
+    figure = empty(0.5 + 4.4 * len(roles), 3.1 + 0.2 * len(lines))
+    axes = figure.subplots(1, len(roles), sharex=True, squeeze=False)[0]
+    for axis, role in zip(axes, roles):
+        found = []
+        for i, (label, table) in enumerate(lines.items()):
+            loss, height, top = walled(table, role)
+            wall = f"barrier {height:.2g}" if height > 0 else "no barrier"
+            axis.plot(loss, line(i), color=colour(i), label=f"{label}: {wall}")
+            axis.plot([0, 1], loss.loc[[0, 1]], ":", color=colour(i), lw=0.7)
+            if height > 0:
+                axis.plot([top, top], [loss[top] - height, loss[top]], "-", color=colour(i), lw=2.5, alpha=0.5)
+                axis.plot(top, loss[top], marker(i), color=colour(i), ms=5)
+            found.append(f"{label} {wall}")
+        axis.set(title=f"{HEADINGS[role]}, nats per example", xlabel="part of the way")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        alt += f" {SPOKEN[role].capitalize()}, in nats: {', '.join(found)}."
     return figure, alt
 
 
+@styled
 def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
     """How much the loss rises at growing distance along random directions: a line per strategy, with its band.
 
@@ -199,28 +199,28 @@ def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
     over = "run" if "run" in table and table["run"].nunique() > 1 else "direction"
     radius, many = table["radius"].max(), table[over].nunique()
     alt = f"Rise of the loss in nats at radius {radius:.3g}, mean{' and 95 % interval' * (many >= FEWEST)} over {many} {over}{'s' * (many != 1)}."
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(0.9 + 4.1 * len(roles), 3.4)
-        axes = figure.subplots(1, len(roles), squeeze=False)[0]
-        for axis, role in zip(axes, roles):
-            found = []
-            for i, strategy in enumerate(strategies):
-                part = table[(table["role"] == role) & (table["strategy"] == strategy)]
-                samples = part.groupby(["radius", over])["increase"].mean().unstack()
-                mean, (low, high) = samples.mean(axis=1), np.transpose([interval(row) for row in samples.to_numpy()])
-                mean = pd.concat([pd.Series({0.0: 0.0}), mean])  # where it starts
-                axis.fill_between(mean.index, [0, *low], [0, *high], color=_colour(i), alpha=0.14, lw=0)
-                axis.plot(mean, LINES[i % len(LINES)], color=_colour(i), marker=_marker(i), ms=4, label=strategy)
-                brackets = f" [{low[-1]:.3g}, {high[-1]:.3g}]" if np.isfinite(low[-1]) else ""
-                found.append(f"{strategy} {mean[radius]:.3g}{brackets}")
-            alt += f" {SPOKEN[role].capitalize()}: {', '.join(found)}."
-            axis.axhline(0, color="#888888", lw=0.8, zorder=0)
-            axis.set(title=f"{HEADINGS[role]}, rise in nats", xlabel="radius", xlim=(0, 1.02 * radius))
-            axis.grid(color="#E6E6E6", lw=0.6)
-        axes[0].legend()
+    figure = empty(0.9 + 4.1 * len(roles), 3.4)
+    axes = figure.subplots(1, len(roles), squeeze=False)[0]
+    for axis, role in zip(axes, roles):
+        found = []
+        for i, strategy in enumerate(strategies):
+            part = table[(table["role"] == role) & (table["strategy"] == strategy)]
+            samples = part.groupby(["radius", over])["increase"].mean().unstack()
+            mean, (low, high) = samples.mean(axis=1), np.transpose([interval(row) for row in samples.to_numpy()])
+            mean = pd.concat([pd.Series({0.0: 0.0}), mean])  # where it starts
+            axis.fill_between(mean.index, [0, *low], [0, *high], color=colour(i), alpha=0.14, lw=0)
+            axis.plot(mean, line(i), color=colour(i), marker=marker(i), ms=4, label=strategy)
+            brackets = f" [{low[-1]:.3g}, {high[-1]:.3g}]" if np.isfinite(low[-1]) else ""
+            found.append(f"{strategy} {mean[radius]:.3g}{brackets}")
+        alt += f" {SPOKEN[role].capitalize()}: {', '.join(found)}."
+        axis.axhline(0, color="#888888", lw=0.8, zorder=0)
+        axis.set(title=f"{HEADINGS[role]}, rise in nats", xlabel="radius", xlim=(0, 1.02 * radius))
+        axis.grid(color="#E6E6E6", lw=0.6)
+    axes[0].legend()
     return figure, alt
 
 
+@styled
 def eigenvalues(table: pd.DataFrame) -> tuple[Figure, str]:
     """Curvature of the loss per domain: the largest Hessian eigenvalues, and the trace with its standard error.
 
@@ -232,38 +232,35 @@ def eigenvalues(table: pd.DataFrame) -> tuple[Figure, str]:
     unseen = set(table.loc[table["role"] == "target", "domain"])
     height = 0.8 / len(strategies)
     found = []
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(9.2, 0.9 + 0.24 * len(domains) * max(len(strategies), 2))
-        top, trace = figure.subplots(1, 2, sharey=True)
-        for i, strategy in enumerate(strategies):
-            own = table[table["strategy"] == strategy]
-            for row, domain in enumerate(domains):
-                part, y = own[own["domain"] == domain], row + (i - (len(strategies) - 1) / 2) * height
-                values = part[part["kind"] == "eigenvalue"].sort_values("rank")["value"].to_numpy()
-                sums = part[part["kind"] == "trace"].iloc[0]
-                top.barh(y, values[0], height * 0.9, color=_colour(i), alpha=0.75)
-                top.plot(values[1:], np.full(len(values) - 1, y), "|", color="black", ms=45 * height, mew=0.9)
-                trace.barh(y, sums["value"], height * 0.9, color=_colour(i), alpha=0.75)
-                trace.errorbar(sums["value"], y, xerr=sums["standard_error"], color="black", lw=1, capsize=3, zorder=4)
-                for axis, tip in ((top, values[0]), (trace, sums["value"])):
-                    label = strategy if axis is trace and not row else None
-                    axis.plot(tip, y, _marker(i), color=_colour(i), mec="white", mew=0.8, ms=6, label=label)
-                found.append(
-                    f"{strategy} on {domain}: largest {values[0]:.3g}, trace {sums['value']:.3g} "
-                    f"(standard error {sums['standard_error']:.2g})"
-                )
-        top.set(title="Largest eigenvalues of the Hessian", xlabel="nats per squared distance")
-        trace.set(title="Trace of the Hessian", xlabel="nats per squared distance, with standard error")
-        top.set(yticks=range(len(domains)), ylim=(len(domains) - 0.5, -0.5))
-        top.set_yticklabels([d.replace("_", " ") + (" (unseen, oracle)" if d in unseen else "") for d in domains])
-        for axis in (top, trace):
-            axis.tick_params(axis="y", length=0)
-            axis.grid(axis="x", color="#E2E2E2", lw=0.6)
-            axis.set_axisbelow(True)
-        trace.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure = empty(9.2, 0.9 + 0.24 * len(domains) * max(len(strategies), 2))
+    top, trace = figure.subplots(1, 2, sharey=True)
+    for i, strategy in enumerate(strategies):
+        own = table[table["strategy"] == strategy]
+        for row, domain in enumerate(domains):
+            part, y = own[own["domain"] == domain], row + (i - (len(strategies) - 1) / 2) * height
+            values = part[part["kind"] == "eigenvalue"].sort_values("rank")["value"].to_numpy()
+            sums = part[part["kind"] == "trace"].iloc[0]
+            top.barh(y, values[0], height * 0.9, color=colour(i), alpha=0.75)
+            top.plot(values[1:], np.full(len(values) - 1, y), "|", color="black", ms=45 * height, mew=0.9)
+            trace.barh(y, sums["value"], height * 0.9, color=colour(i), alpha=0.75)
+            trace.errorbar(sums["value"], y, xerr=sums["standard_error"], color="black", lw=1, capsize=3, zorder=4)
+            for axis, tip in ((top, values[0]), (trace, sums["value"])):
+                label = strategy if axis is trace and not row else None
+                axis.plot(tip, y, marker(i), color=colour(i), mec="white", mew=0.8, ms=6, label=label)
+            found.append(
+                f"{strategy} on {domain}: largest {values[0]:.3g}, trace {sums['value']:.3g} "
+                f"(standard error {sums['standard_error']:.2g})"
+            )
+    top.set(title="Largest eigenvalues of the Hessian", xlabel="nats per squared distance")
+    trace.set(title="Trace of the Hessian", xlabel="nats per squared distance, with standard error")
+    for axis in (top, trace):
+        rows(axis, [d.replace("_", " ") + " (unseen, oracle)" * (d in unseen) for d in domains])
+        axis.set_axisbelow(True)
+    trace.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure, "Curvature of the loss in nats per squared distance. " + "; ".join(found) + "."
 
 
+@styled
 def along_training(
     curves: Curves, choices: Mapping[str, object], scores: pd.DataFrame, windows: pd.DataFrame | None = None
 ) -> tuple[Figure, str]:
@@ -276,27 +273,26 @@ def along_training(
     """
     reached = 100 * scores.groupby(["role", "strategy"])["accuracy"].mean().unstack()
     drawn = {name: i for i, name in enumerate(choices) if isinstance(choices[name], Coefficients)}
-    with matplotlib.rc_context(STYLE):
-        figure = _figure(10.4, 3.4)
-        axes = dict(zip(HEADINGS, figure.subplots(1, 2, sharex=True)))
-        steps, values = {"source": curves.ends}, {"source": 100 * curves.val_accuracy}
-        if windows is not None and len(windows):
-            cells = windows.sort_values("end").drop_duplicates("begin")
-            steps["target"], values["target"] = (
-                cells[["begin", "end"]].mean(axis=1),
-                100 * cells["oracle_target_accuracy"],
-            )
-        for role, axis in axes.items():
-            accuracy, shown = reached.loc[role, list(drawn)], []
-            if role in steps:
-                axis.plot(steps[role], values[role], ".-", color="#777777", lw=1, ms=4, zorder=1)
-                shown = np.asarray(values[role])[np.asarray(steps[role]) > curves.steps / 4]
-            for name, i in drawn.items():
-                _bar(axis, curves, choices[name], accuracy[name], i)
-            low, high = min([*accuracy, *shown]), max([*accuracy, *shown])
-            axis.set(ylim=(low - 0.15 * (high - low + 1), high + 0.15 * (high - low + 1)), xlim=(0, curves.steps))
-            axis.set(title=f"{HEADINGS[role]}, accuracy in %", xlabel="step")
-            _beside(axis, {f"{name} {value:.1f}": (value, drawn[name]) for name, value in accuracy.items()})
+    figure = empty(10.4, 3.4)
+    axes = dict(zip(HEADINGS, figure.subplots(1, 2, sharex=True)))
+    steps, values = {"source": curves.ends}, {"source": 100 * curves.val_accuracy}
+    if windows is not None and len(windows):
+        cells = windows.sort_values("end").drop_duplicates("begin")
+        steps["target"], values["target"] = (
+            cells[["begin", "end"]].mean(axis=1),
+            100 * cells["oracle_target_accuracy"],
+        )
+    for role, axis in axes.items():
+        accuracy, shown = reached.loc[role, list(drawn)], []
+        if role in steps:
+            axis.plot(steps[role], values[role], ".-", color="#777777", lw=1, ms=4, zorder=1)
+            shown = np.asarray(values[role])[np.asarray(steps[role]) > curves.steps / 4]
+        for name, i in drawn.items():
+            _bar(axis, curves, choices[name], accuracy[name], i)
+        low, high = min([*accuracy, *shown]), max([*accuracy, *shown])
+        axis.set(ylim=(low - 0.15 * (high - low + 1), high + 0.15 * (high - low + 1)), xlim=(0, curves.steps))
+        axis.set(title=f"{HEADINGS[role]}, accuracy in %", xlabel="step")
+        _beside(axis, {f"{name} {value:.1f}": (value, drawn[name]) for name, value in accuracy.items()})
     alt = f"Accuracy over {curves.steps} steps."
     for role in axes:
         alt += f" Averages {SPOKEN[role]}: {', '.join(f'{n} {reached.loc[role, n]:.1f} %' for n in drawn)}."
@@ -305,21 +301,21 @@ def along_training(
 
 def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, i: int) -> None:
     """A horizontal bar over the averaged iterates, as opaque as their coefficients; one iterate is a marker alone."""
-    density = np.asarray(coefficients) / (curves.iterates if coefficients.of == "mean" else 1)
-    used = np.flatnonzero(density)
+    opacity = density(curves, coefficients)
+    used = np.flatnonzero(opacity)
     begins = (curves.begins if coefficients.of == "mean" else curves.ends)[used] - 1
     strokes: list[list[float]] = []  # begin, end, opacity; what touches and weighs the same is one, without a gap
-    for begin, end, opacity in zip(begins, curves.ends[used], (density / density.max())[used]):
-        if strokes and strokes[-1][1] == begin and np.isclose(strokes[-1][2], opacity):
+    for begin, end, share in zip(begins, curves.ends[used], opacity[used]):
+        if strokes and strokes[-1][1] == begin and np.isclose(strokes[-1][2], share):
             strokes[-1][1] = end
         else:
-            strokes.append([begin, end, opacity])
+            strokes.append([begin, end, share])
     lines = [[(begin, height), (end, height)] for begin, end, _ in strokes]
-    opacities = [opacity for *_, opacity in strokes]
+    opacities = [share for *_, share in strokes]
     axis.add_collection(
-        LineCollection(lines, colors=_colour(i), alpha=opacities, linewidths=3, capstyle="butt", zorder=2)
+        LineCollection(lines, colors=colour(i), alpha=opacities, linewidths=3, capstyle="butt", zorder=2)
     )
-    axis.plot(curves.ends[used[-1]], height, _marker(i), color=_colour(i), mec="white", ms=7, zorder=3, clip_on=False)
+    axis.plot(curves.ends[used[-1]], height, marker(i), color=colour(i), mec="white", ms=7, zorder=3, clip_on=False)
 
 
 def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
@@ -341,5 +337,5 @@ def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
             textcoords=("axes fraction", "data"),
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": _colour(labels[label][1]), "lw": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": colour(labels[label][1]), "lw": 0.8, "shrinkA": 0, "shrinkB": 3},
         )

@@ -20,7 +20,7 @@ from ..evaluation.predictions import Predicted, keep, kept
 from ..evaluation.scores import measured
 from ..runs.record import RunProblem, measuring
 from ..runs.run import Run
-from .collect import DEPLOYED, Recorded
+from .collect import DEPLOYED, Recorded, place_of
 from .differences import summary
 
 
@@ -34,10 +34,12 @@ class Found:
 
     @property
     def target(self) -> str:
+        """The unseen domain."""
         return self.run.settings["split"]["target"]
 
     @property
     def seed(self) -> int:
+        """Of the split."""
         return self.run.settings["split"]["seed"]
 
 
@@ -93,6 +95,11 @@ def reliability(found: Sequence[Found], *, bins: int = 15) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def calibration_error(bins: pd.DataFrame) -> float:
+    """Expected calibration error of all images in bins as ``reliability`` returns them, a fraction: ``scores``' of one run."""
+    return float((bins["n"] / bins["n"].sum() * (bins["confidence"] - bins["accuracy"]).abs()).sum())
+
+
 def agreement(found: Sequence[Found]) -> pd.DataFrame:
     """How often a student predicts the class that its teacher's deployed average predicts, right or wrong, per domain.
 
@@ -110,7 +117,7 @@ def agreement(found: Sequence[Found]) -> pd.DataFrame:
         for strategy, by_domain in one.by_strategy.items():
             for domain, p in by_domain.items():
                 same = p.classes == teacher.deployed[domain].classes
-                row = {"student": one.run.name, "strategy": strategy, "target": one.target, "seed": one.seed}
+                row = {"student": one.run.name, "strategy": strategy, **place_of(one.run)}
                 rows.append(row | {"domain": domain, "role": p.role, "agreement": same.mean(), "n": len(same)})
     columns = ["student", "strategy", "target", "seed", "domain", "role", "agreement", "n"]
     return pd.DataFrame(rows, columns=columns)

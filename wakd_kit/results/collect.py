@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..averaging import Coefficients, NoWindow
+from ..averaging.extent import extent
 from ..data.domains import Domains
 from ..files import path_of
 from ..names import did_you_mean
@@ -23,6 +24,12 @@ from ..runs.run import Run, load_run
 from ..statistics import DASH
 
 DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
+
+
+PAIRED = (
+    "in points, paired by target and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within "
+    f"them; t over target means. p is of the t test over all pairs; Holm's correction is for all rows. {DASH}"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,7 @@ class Recorded:
         is of what a teacher deployed, and not of a strategy that somebody called so."""
         tables = []
         for run in self._by_student():
-            split = run.settings["split"]
-            table = run.scores.assign(student=run.name, target=split["target"], seed=split["seed"])
+            table = run.scores.assign(student=run.name, **place_of(run))
             own = self._deploys(run)
             table["deployed"] = own & (table["strategy"] == DEPLOYED)
             if self.labels:
@@ -70,6 +76,7 @@ class Recorded:
 
     @property
     def domains(self) -> Domains:
+        """The images that all runs are of."""
         return self.runs[0].split.domains
 
     @property
@@ -85,6 +92,7 @@ class Recorded:
 
     @property
     def steps(self) -> int:
+        """Of the longest run."""
         return max(run.steps for run in self.runs)
 
     def about(self) -> str:
@@ -128,9 +136,7 @@ class Recorded:
         captions = {
             "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
             f"are of the average over targets, over {seeds}; n runs. A dash: no window was found in at least one run.",
-            "gains": "Differences in accuracy on the domain left out, in points, paired by target and seed, with 95 % "
-            "intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target means. p is of the t "
-            f"test over all pairs; Holm's correction is for all rows. {DASH}",
+            "gains": f"Differences in accuracy on the domain left out, {PAIRED}",
             "published": "Accuracy in %: a number that the paper published, which is not ours, beside what was measured "
             "here; mean over targets and seeds, sd over seeds, n runs.",
             "calibration": "Expected calibration error in % (15 bins) on the domain left out, of each run by itself, where the figure pools "
@@ -146,10 +152,12 @@ class Recorded:
 
     @property
     def targets(self) -> list[str]:
+        """Domains that were left out, by name."""
         return sorted({run.settings["split"]["target"] for run in self.runs})
 
     @property
     def seeds(self) -> list[int]:
+        """Of the splits, ascending."""
         return sorted({run.settings["split"]["seed"] for run in self.runs})
 
     def chosen_by(self) -> pd.DataFrame:
@@ -219,25 +227,16 @@ class Recorded:
         for run in self._by_student():
             curves = run.source_curves
             for label, choice in self.choices(run).items():
-                row = {"student": run.name, "strategy": label, "target": run.settings["split"]["target"]}
-                row |= {"seed": run.settings["split"]["seed"], "begin": np.nan, "end": np.nan}
+                row = {"student": run.name, "strategy": label, **place_of(run), "begin": np.nan, "end": np.nan}
                 if isinstance(choice, Coefficients):
-                    first, last = choice.window()
-                    begin = curves.begins[first] - 1 if choice.of == "mean" else curves.ends[first] - 1
-                    row |= {"begin": float(begin), "end": float(curves.ends[last])}
+                    row |= zip(("begin", "end"), map(float, extent(curves, choice)))
                 rows.append(row)
         return pd.DataFrame(rows)
 
     def without_window(self) -> pd.DataFrame:
         """Strategies that found no window: ``student, strategy, target, seed, reason``; usually empty."""
         rows = [
-            {
-                "student": run.name,
-                "strategy": label,
-                "target": run.settings["split"]["target"],
-                "seed": run.settings["split"]["seed"],
-                "reason": str(choice),
-            }
+            {"student": run.name, "strategy": label, **place_of(run), "reason": str(choice)}
             for run in self._by_student()
             for label, choice in self.choices(run).items()
             if isinstance(choice, NoWindow)
@@ -266,6 +265,7 @@ class Recorded:
         return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
 
     def label(self, run: Run) -> str:
+        """What a run is, for a caption."""
         split = run.settings["split"]
         return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
 
@@ -282,6 +282,11 @@ def save_tables(folder: str | Path, **tables: pd.DataFrame) -> None:
         (folder / f"{name}.csv").unlink(missing_ok=True)
         if len(table):
             table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+
+
+def place_of(run: Run) -> dict[str, object]:
+    """``{"target": the domain that was left out, "seed": of the split}``."""
+    return {name: run.settings["split"][name] for name in ("target", "seed")}
 
 
 _NOT_RECIPE = {

@@ -8,33 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..statistics import DASH, FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
-from .collect import DEPLOYED, Recorded, collect
-
-__all__ = [
-    "DASH",
-    "DEPLOYED",
-    "Recorded",
-    "answer",
-    "answers",
-    "beside",
-    "brackets",
-    "by_seed",
-    "collapsed",
-    "collect",
-    "columns_of",
-    "findings",
-    "grid",
-    "interval",
-    "on_unseen",
-    "one_run",
-    "paired",
-    "probability",
-    "ranks",
-    "rounded",
-    "summary",
-    "verdict",
-]
+from ..statistics import DASH as DASH
+from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
+from .collect import DEPLOYED, Recorded
+from .collect import collect as collect
 
 
 def columns_of(domains: Sequence[str]) -> dict[str, str]:
@@ -169,51 +146,27 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         both = 100 * (unseen[first] - unseen[second])
         pairs = both.dropna()
         targets = [part.to_numpy() for _, part in pairs.groupby("target")]
-        low, high = interval(pairs, step=step)
-        target_low, target_high = interval([part.mean() for part in targets], step=step)
-        boot_low, boot_high = bootstrap_interval(targets)
-        rows.append(
-            {
-                "label": _label(first, second),
-                "student": first[0] if first[0] == second[0] else "",
-                "mean": pairs.mean(),
-                "low": low,
-                "high": high,
-                "boot_low": boot_low,
-                "boot_high": boot_high,
-                "p": p_value(pairs, step=step),
-                "n": len(pairs),
-                "missing": len(both) - len(pairs),
-                "better": int((pairs > 0).sum()),
-                "targets": len(targets),
-                "target_low": target_low,
-                "target_high": target_high,
-                "pairs": pairs.to_numpy(),
-            }
-        )
-    table = pd.DataFrame(rows, columns=list(_DIFFERENCE))
+        row = {"label": _label(first, second), "student": first[0] if first[0] == second[0] else ""}
+        row["boot_low"], row["boot_high"] = bootstrap_interval(targets)
+        row["target_low"], row["target_high"] = interval([part.mean() for part in targets], step=step)
+        row |= {"missing": len(both) - len(pairs), "better": int((pairs > 0).sum()), "targets": len(targets)}
+        rows.append(row | estimate(pairs, step=step) | {"pairs": pairs.to_numpy()})
+    table = pd.DataFrame(rows, columns=_DIFFERENCE)
     return table.assign(p_holm=holm(table["p"]))
 
 
 MANY = 20
-_DIFFERENCE = (
-    *(
-        "label",
-        "student",
-        "mean",
-        "low",
-        "high",
-        "boot_low",
-        "boot_high",
-        "p",
-        "p_holm",
-        "n",
-        "missing",
-        "better",
-        "targets",
-    ),
-    *("target_low", "target_high", "pairs"),
-)
+_DIFFERENCE = [
+    *("label", "student", "mean", "low", "high", "boot_low", "boot_high", "p"),
+    *("p_holm", "n", "missing", "better", "targets", "target_low", "target_high", "pairs"),
+]
+
+
+def estimate(pairs: pd.Series, *, step: float, of: str = "mean") -> dict[str, float]:
+    """What paired differences come to: the mean, called ``of``, its 95 % t interval ``low, high``, ``p`` of the t test, and
+    ``n``. ``step`` is that of the grid they lie on, see ``statistics.interval``."""
+    low, high = interval(pairs, step=step)
+    return {of: pairs.mean(), "low": low, "high": high, "p": p_value(pairs, step=step), "n": len(pairs)}
 
 
 def ranks(scores: pd.DataFrame) -> pd.DataFrame:
@@ -233,17 +186,8 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
             continue
         found = rank_methods(whole.to_numpy())
         rank = dict(zip(whole.columns, found.mean))
-        rows += [
-            {
-                "student": student,
-                "strategy": strategy,
-                "rank": rank.get(strategy, float("nan")),
-                "blocks": found.blocks,
-                "p": found.p,
-                "difference": found.difference,
-            }
-            for strategy in table
-        ]
+        about = {"student": student, "blocks": found.blocks, "p": found.p, "difference": found.difference}
+        rows += [{**about, "strategy": strategy, "rank": rank.get(strategy, float("nan"))} for strategy in table]
     return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
 
 
@@ -293,7 +237,7 @@ def findings(table: pd.DataFrame) -> list[str]:
     held, even, looks = table.loc[hold, "label"], table[looked & ~told], int(looked.sum())
     many = looks > MANY
     sentences = [verdict(row) for _, row in table[told & hold if many else told].iterrows()]
-    listed = [f"{r['label']} ({r['mean']:+.1f} {brackets(r['low'], r['high'])})" for _, r in even.iterrows()]
+    listed = [f"{r['label']} ({points(r, 'mean')})" for _, r in even.iterrows()]
     of_n = {n: table.loc[table["n"] == n, "label"] for n in range(FEWEST)}
     for what, labels in (
         ("Not distinguishable from no difference", [f"{len(even)} of them"] * bool(len(even)) if many else listed),
@@ -339,17 +283,42 @@ def collapsed(scores: pd.DataFrame, baseline: str) -> list[str]:
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
+    better = [f"{better} of {n}" if n else "–" for better, n in zip(table["better"], table["n"])]
+    columns = {
+        "difference": "label",
+        "mean": "mean:+.1f",
+        "95 % t": "low..high",
+        "95 % bootstrap": "boot_low..boot_high",
+    }
+    columns |= {
+        "95 % t, target means": "target_low..target_high",
+        "better": "better",
+        "p": "p:p",
+        "p, Holm": "p_holm:p",
+    }
+    return printed_as(table.assign(better=better), columns)
 
+
+def printed_as(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """A table of estimates for reading, with a dash for what is not known.
+
+    columns  {heading: what stands below it}: a column's name, as it is; or, with spaces between, "column:+.1f" for a number,
+             "column:p" for a p value, "low..high" for an interval
+    """
+
+    def cell(part: str, row: Mapping) -> str:
+        name, _, form = part.partition(":")
+        if not form:
+            return brackets(*(row[end] for end in name.split("..")))
+        return probability(row[name]) if form == "p" else format(row[name], form) if np.isfinite(row[name]) else "–"
+
+    rows = table.to_dict("records")
     return pd.DataFrame(
         {
-            "difference": table["label"],
-            "mean": table["mean"].map(lambda m: f"{m:+.1f}" if np.isfinite(m) else "–"),
-            "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
-            "95 % bootstrap": [brackets(*ends) for ends in zip(table["boot_low"], table["boot_high"])],
-            "95 % t, target means": [brackets(*ends) for ends in zip(table["target_low"], table["target_high"])],
-            "better": [f"{better} of {n}" if n else "–" for better, n in zip(table["better"], table["n"])],
-            "p": table["p"].map(probability),
-            "p, Holm": table["p_holm"].map(probability),
+            heading: table[what]
+            if what in table
+            else [" ".join(cell(part, row) for part in what.split()) for row in rows]
+            for heading, what in columns.items()
         }
     )
 
@@ -357,6 +326,11 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 def brackets(low: float, high: float) -> str:
     """An interval as it is printed; a dash where there is none."""
     return f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "–"
+
+
+def points(row: Mapping, of: str = "gain") -> str:
+    """A difference with its interval, in a sentence."""
+    return f"{row[of]:+.1f} {brackets(row['low'], row['high'])}"
 
 
 def probability(p: float) -> str:

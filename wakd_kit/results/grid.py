@@ -14,12 +14,11 @@ from ..landscape.flatness import flatness
 from ..landscape.neighbours import between, has_noise, noise
 from ..runs.record import RunProblem
 from ..runs.run import Run
-from ..statistics import holm, interval, p_value, rank_correlation
-from .collect import Recorded, recipe
-from .differences import DASH, brackets, grid, probability
+from ..statistics import DASH, holm, rank_correlation
+from .collect import Recorded, place_of, recipe
+from .differences import estimate, grid, points, printed_as
 from .students import before_after, counted, gains, term
 
-MEASURES = ("dip", "rise", "relative", "bounce", "spread", "drift")
 DIRECTIONS, FEWEST, ALL = 4, 8, "all"
 SAID = {
     "dip": "dip of the source loss half way between neighbouring iterates, nats",
@@ -29,6 +28,7 @@ SAID = {
     "spread": "distance of iterates from their average",
     "drift": "distance from first to last iterate, over that from the average",
 }
+MEASURES = tuple(SAID)
 
 
 def factors(run: Run) -> dict[str, object]:
@@ -63,8 +63,7 @@ def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.Dat
         raise RunProblem(f"{study.runs[0].folder} was not evaluated with {average}, nor was any other.")
     rows = []
     for run in tqdm(study.runs, disable=not progress, unit="run"):
-        split, choice = run.settings["split"], run.choices.get(average)
-        row = {"student": run.name, "target": split["target"], "seed": split["seed"]}
+        choice, row = run.choices.get(average), {"student": run.name, **place_of(run)}
         if isinstance(choice, Coefficients) and has_noise(run, choice):
             row |= noise(run, choice) | {"dip": between(run, choice)["dip"].mean()}
             flat = flatness(
@@ -116,13 +115,8 @@ def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.Da
                 drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
                 drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
                 low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
-                row = {
-                    "average": average,
-                    "start": start,
-                    "measure": measure,
-                    "correlation": rank_correlation(*pairs.T),
-                }
-                rows.append(row | {"low": low, "high": high, "cells": n})
+                row = {"average": average, "start": start, "measure": measure}
+                rows.append(row | {"correlation": rank_correlation(*pairs.T), "low": low, "high": high, "cells": n})
     return pd.DataFrame(rows)
 
 
@@ -160,30 +154,17 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
             if not _before(recipes[one][factor], recipes[other][factor]):
                 one, other = other, one
             both = table[[one, other]].dropna()
-            change = both[other] - both[one]
-            low, high = interval(change, step=step)
-            rows.append(
-                {
-                    "average": average,
-                    "factor": factor,
-                    "from": _text(recipes[one][factor]),
-                    "to": _text(recipes[other][factor]),
-                    "students": f"{one}, {other}",
-                    "gain_from": both[one].mean(),
-                    "gain_to": both[other].mean(),
-                    "difference": change.mean(),
-                    "low": low,
-                    "high": high,
-                    "p": p_value(change, step=step),
-                    "n": len(both),
-                }
-            )
+            row = {"average": average, "factor": factor, "students": f"{one}, {other}"}
+            row |= {"from": _text(recipes[one][factor]), "to": _text(recipes[other][factor])}
+            row |= {"gain_from": both[one].mean(), "gain_to": both[other].mean()}
+            rows.append(row | estimate(both[other] - both[one], step=step, of="difference"))
     table = pd.DataFrame(rows, columns=_CONTRAST)
     return table.assign(p_holm=holm(table["p"]))
 
 
 _CONTRAST = [
-    *("average", "factor", "from", "to", "students", "gain_from", "gain_to", "difference", "low", "high", "p", "n"),
+    *("average", "factor", "from", "to", "students", "gain_from"),
+    *("gain_to", "difference", "low", "high", "p", "n"),
 ]
 
 
@@ -227,33 +208,19 @@ def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) 
 
 
 def _cell(row: pd.Series) -> str:
-    return f"{row['student']} {row['gain']:+.1f} {brackets(row['low'], row['high'])} (n = {row['n']:.0f})"
+    return f"{row['student']} {points(row)} (n = {row['n']:.0f})"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """``cells`` as it is printed: intervals in brackets, one row per student and average."""
-    return pd.DataFrame(
-        {
-            "student": table["student"],
-            "average": table["average"],
-            "before": table["before"].map(_number),
-            "after": table["after"].map(_number),
-            "gain": [f"{_number(r.gain, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
-            "on source": [
-                f"{_number(r.source_gain, '+.1f')} {brackets(r.source_low, r.source_high)}" for r in table.itertuples()
-            ],
-            "p, Holm": table["p_holm"].map(probability),
-            "n": table["n"],
-            "dip": table["dip"].map(lambda value: _number(value, "+.3f")),
-            "rise": table["rise"].map(lambda value: _number(value, "+.3f")),
-            "relative": table["relative"].map(lambda value: _number(value, ".2f")),
-            "bounce": table["bounce"].map(lambda value: _number(value, ".2f")),
-        }
-    )
-
-
-def _number(value: float, form: str = ".1f") -> str:
-    return format(value, form) if np.isfinite(value) else "–"
+    columns = {"student": "student", "average": "average", "before": "before:.1f", "after": "after:.1f"}
+    columns |= {
+        "gain": "gain:+.1f low..high",
+        "on source": "source_gain:+.1f source_low..source_high",
+        "p, Holm": "p_holm:p",
+    }
+    columns |= {"n": "n", "dip": "dip:+.3f", "rise": "rise:+.3f", "relative": "relative:.2f", "bounce": "bounce:.2f"}
+    return printed_as(table, columns)
 
 
 def caption(study: Recorded, baseline: str) -> str:
@@ -267,9 +234,6 @@ def caption(study: Recorded, baseline: str) -> str:
 
 def printed_contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """``contrasts`` as it is printed: gains with one decimal, the interval of their difference in brackets."""
-    return table.assign(
-        gain_from=table["gain_from"].map(lambda value: _number(value, "+.1f")),
-        gain_to=table["gain_to"].map(lambda value: _number(value, "+.1f")),
-        difference=[f"{_number(r.difference, '+.1f')} {brackets(r.low, r.high)}" for r in table.itertuples()],
-        **{"p, Holm": table["p_holm"].map(probability)},
-    ).drop(columns=["low", "high", "p", "p_holm"])
+    columns = {name: name for name in ("average", "factor", "from", "to", "students")}
+    columns |= {"gain_from": "gain_from:+.1f", "gain_to": "gain_to:+.1f", "difference": "difference:+.1f low..high"}
+    return printed_as(table, columns | {"n": "n", "p, Holm": "p_holm:p"})

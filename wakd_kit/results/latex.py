@@ -1,4 +1,4 @@
-"""Tables for a paper: booktabs, every cell escaped, through pandas' Styler."""
+"""Tables for a paper: booktabs, every cell escaped, through pandas' Styler; and for a log, as Markdown."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[st
         position="tb",
         position_float="centering",
     )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of words, such as ``differences.printed_as`` returns, in Markdown."""
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 def save(

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from ..objectives import objectives as registry
-from ..statistics import FEWEST, holm, interval, p_value, rank_correlation, rank_methods, told
-from .collect import Recorded
-from .differences import DASH, brackets, grid, on_unseen, paired, probability
+from ..statistics import DASH, FEWEST, holm, rank_correlation, rank_methods, told
+from .collect import PAIRED, Recorded
+from .differences import estimate, grid, on_unseen, paired, points, printed_as
 
 
 def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
@@ -29,29 +29,21 @@ def before_after(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.Dat
     for student in scores["student"].unique():
         every = pairs[pairs["student"] == student]
         part = every.dropna()
-        low, high = interval(part["gain"], step=step)
-        source_low, source_high = interval(part["source_gain"], step=grid(scores, "source"))
-        rows.append(
-            {
-                "student": student,
-                "before": part["before"].mean(),
-                "after": part["after"].mean(),
-                "gain": part["gain"].mean(),
-                "low": low,
-                "high": high,
-                "sd": part["gain"].std(ddof=1),
-                "p": p_value(part["gain"], step=step),
-                "source_gain": part["source_gain"].mean(),
-                "source_low": source_low,
-                "source_high": source_high,
-                "n": len(part),
-                "missing": len(every) - len(part),
-            }
-        )
-    table = pd.DataFrame(rows)
+        row = {"student": student, "before": part["before"].mean(), "after": part["after"].mean()}
+        row |= {"sd": part["gain"].std(ddof=1), "missing": len(every) - len(part)}
+        source = estimate(part["source_gain"], step=grid(scores, "source"), of="gain")
+        row |= {f"source_{name}": value for name, value in source.items()}
+        rows.append(row | estimate(part["gain"], step=step, of="gain"))
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     table = table.assign(incomplete=table["missing"] > 0, p_holm=holm(table["p"]))
     table = table.sort_values(["incomplete", "after"], ascending=[True, False], kind="stable", ignore_index=True)
     return table.drop(columns="incomplete")
+
+
+_COLUMNS = [
+    *("student", "before", "after", "gain", "low", "high", "sd"),
+    *("p", "source_gain", "source_low", "source_high", "n", "missing"),
+]
 
 
 def gains(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
@@ -176,29 +168,19 @@ def counted(table: pd.DataFrame, average: str, baseline: str, what: str) -> str:
 
 def _gain(table: pd.DataFrame, which: str) -> str:
     row = table.loc[getattr(table["gain"], which)()]
-    return f"{row['gain']:+.1f} {brackets(row['low'], row['high'])} ({row['student']}, n = {row['n']:.0f})"
+    return f"{points(row)} ({row['student']}, n = {row['n']:.0f})"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """``before_after`` as it is printed: one decimal, intervals in brackets, a dash for what is not known."""
-
-    def number(form: str, name: str) -> list[str]:
-        return [format(value, form) if np.isfinite(value) else "–" for value in table[name]]
-
-    return pd.DataFrame(
-        {
-            "student": table["student"],
-            "before": number(".1f", "before"),
-            "after": number(".1f", "after"),
-            "gain, points": number("+.1f", "gain"),
-            "95 % t": [brackets(*ends) for ends in zip(table["low"], table["high"])],
-            "sd of pairs": number(".1f", "sd"),
-            "p, Holm": [probability(p) for p in table["p_holm"]],
-            "gain on source": number("+.1f", "source_gain"),
-            "95 % t, source": [brackets(*ends) for ends in zip(table["source_low"], table["source_high"])],
-            "n": table["n"],
-        }
-    )
+    columns = {"student": "student", "before": "before:.1f", "after": "after:.1f", "gain, points": "gain:+.1f"}
+    columns |= {
+        "95 % t": "low..high",
+        "sd of pairs": "sd:.1f",
+        "p, Holm": "p_holm:p",
+        "gain on source": "source_gain:+.1f",
+    }
+    return printed_as(table, columns | {"95 % t, source": "source_low..source_high", "n": "n"})
 
 
 def objectives(study: Recorded) -> pd.DataFrame:
@@ -230,7 +212,6 @@ def captions(study: Recorded, reference: str, *, baseline: str, average: str) ->
         "with the paired difference in points, its 95 % t interval over pairs and the sd of pairs; p of the t test with "
         "Holm's correction for the students; the same difference on source validation, mean over its domains; n pairs, fewer "
         f"where no window was found, and then not comparable with the others. {DASH} {study.selection()}",
-        "against": f"Accuracy of each student at {average} less that of {reference} at {average}, in points, paired by target "
-        "and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within them; t over target "
-        f"means. p is of the t test over all pairs; Holm's correction is for all rows. {DASH} {study.selection([average])}",
+        "against": f"Accuracy of each student at {average} less that of {reference} at {average}, {PAIRED} "
+        f"{study.selection([average])}",
     }
