@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import numbers
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..names import did_you_mean
+from ..checks import explained
+from ..names import closest, did_you_mean
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
 from .weights import check_normalisation, find, from_file, provenance_of_file
@@ -22,6 +25,7 @@ from .zoo import SMALL
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
 __all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
 
+GIVE = "Give a state_dict, of timm or of Run.average, as .safetensors, .pth or .bin."
 BATCHNORM_POLICIES = ("frozen", "recalibrate", "average", "last")
 
 
@@ -54,6 +58,7 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
 TAPS = (Tap, LogitsTap, Adapter, Deployed)
 
 
+@explained
 def build_model(
     name: str,
     classes: int | Sequence[str],
@@ -86,11 +91,12 @@ def build_model(
     """
     count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
-        raise ValueError(f"A classifier needs at least two classes; got {count}.")
+        raise ValueError(f"A classifier needs at least two classes; got {classes!r}.")
     small, _, tag = name.partition(".")
     timm_name, defaults = SMALL.get(small, (name, {}))
     if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
-        raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
+        near = closest(name, sorted([*SMALL, *timm.list_models()]))
+        raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
@@ -127,10 +133,12 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
             model.reset_classifier(count)
         return model
     except TypeError as error:
-        raise ValueError(f"{name} does not take these settings {sorted(settings)}: {error}") from error
+        raise ValueError(
+            f"{name} does not take these settings {sorted(settings)}: {_said(error, timm_name)}"
+        ) from error
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
-        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}") from error
+        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}. Give weights of this model.") from error
     except OSError as error:
         if not pretrained or file is not None:
             raise
@@ -140,14 +148,23 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
         ) from error
 
 
+def _said(error: TypeError, timm_name: str) -> str:
+    """What a model says of a setting that it does not take, with the name that is near and those that fit."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kind = found and getattr(sys.modules[timm.model_entrypoint(timm_name).__module__], found[1], None)
+    if not kind:
+        return str(error)
+    return did_you_mean("setting", found[2], {*inspect.signature(kind).parameters, "input_size"} - {"num_classes"})
+
+
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         state = timm.models.load_state_dict(str(file), weights_only=True)
         tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
-        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}).") from error
+        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}). {GIVE}") from error
     if not tensors:
-        raise ValueError(f"{file} holds no tensors.")
+        raise ValueError(f"{file} holds no tensors. {GIVE}")
     own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
     return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
 

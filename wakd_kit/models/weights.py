@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import path_of
+from ..files import path_of, stamp
 from ..names import did_you_mean
 from .zoo import SMALL
 
@@ -84,7 +84,7 @@ def from_file(file: str | os.PathLike) -> Found:
     """Weights in a file of one's own, known by what is in it. Raises ``FileNotFoundError`` when it is not there."""
     file = path_of(file)
     if not file.is_file():
-        raise FileNotFoundError(f"No weights file at {file}.")
+        raise FileNotFoundError(f"No weights file at {file}. Give a file that ends in {', '.join(ENDINGS)}.")
     return Found(file, f"{file.name} (SHA-256 {sha256(file)[:12]})", card_of(file))
 
 
@@ -163,11 +163,10 @@ def check_size(name: str, trained_at: int | None, resized_to: tuple[int, int] | 
 
 def sha256(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
+    return _sha256(file, stamp(file))
 
 
 @functools.cache  # a plan of a thousand jobs asks for the same few
-def _sha256(file: Path, size: int, changed: int) -> str:
+def _sha256(file: Path, _) -> str:
     with open(file, "rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()

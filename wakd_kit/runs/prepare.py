@@ -54,7 +54,7 @@ def prepare(
         warnings.warn(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

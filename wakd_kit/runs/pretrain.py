@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averaging import last
+from ..checks import explained
 from ..data.augment import Views
 from ..data.domains import leave_one_out, load_domains
 from ..files import write_text
@@ -85,6 +86,7 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
+@explained
 def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None, seed: int = 0, **changes) -> Run:
     """Pretrain a backbone by its recipe on class/images, a folder or an archive; a tenth of each class is held out.
 

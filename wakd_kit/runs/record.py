@@ -591,6 +591,8 @@ def _header(name: str) -> int:
 def _opened(file: Path):
     try:
         return safe_open(file, "pt")
+    except FileNotFoundError:
+        raise RunProblem(f"{file} is missing; put it back from a copy, or train this run again.") from None
     except SafetensorError as error:
         raise RunProblem(f"{file} {UNREADABLE}") from error
 

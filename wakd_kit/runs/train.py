@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..averaging import ema
-from ..checks import make
+from ..checks import explained, make
 from ..data.augment import augment, to_float, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
@@ -53,6 +53,7 @@ class Diverged(Stopped):
     """The training loss stopped being a number; everything recorded before stays where it is."""
 
 
+@explained
 def train(
     student: nn.Module,
     split: Split,
@@ -106,7 +107,7 @@ def train(
     """
     given = {name: value for name, value in locals().items() if name in NAMES}
     if not isinstance(student, nn.Module) or not isinstance(split, Split):
-        got = f"{type(student).__name__} and {type(split).__name__}"
+        got = " and ".join(repr(one) if isinstance(one, str) else type(one).__name__ for one in (student, split))
         raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
     device, combined = device_of(device), combine(objectives)
     views = views_from(views or split.domains.views)
@@ -265,7 +266,7 @@ def _teacher_module(teacher, split: Split) -> nn.Module | None:
     if isinstance(teacher, Run):
         teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
     if not isinstance(teacher, nn.Module):
-        raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
+        raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
     return as_tap(teacher)
 
 
