@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..files import path_of
-from ..names import Registry, UnknownName, did_you_mean
+from ..names import Registry, UnknownName, did_you_mean, one_line
 from .catalog import DOMAINNET, OFFICE_HOME, PACS, TERRA, VLCS, Benchmark, DataProblem, locate
 from .folders import keep, no_cache, read_images, save
 
@@ -101,6 +101,10 @@ class Domains(Mapping):
     options: Mapping[str, object]
     views: str = "photographs"
     files: Mapping[str, np.ndarray] | None = None
+
+    def __post_init__(self):
+        for name in (*self.examples, *self.classes):
+            one_line("name of a domain or class", name)
 
     def __getitem__(self, name: str) -> Examples:
         try:
@@ -333,7 +337,10 @@ def _checked(name: str, arrays: tuple[np.ndarray, ...], classes: int) -> Example
         raise ValueError(f"Images are (n, side, side, 3) uint8; domain {name!r} has {images.shape} {images.dtype}.")
     labels = _whole(name, "labels", labels)
     if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
-        raise ValueError(f"Domain {name!r} needs one label from 0 to {classes - 1} per image.")
+        raise ValueError(
+            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {len(labels)} of {len(images)} images, from "
+            f"{labels.min(initial=0)} to {labels.max(initial=0)}."
+        )
     originals = _whole(name, "originals", rest[0]) if rest else np.arange(len(labels))
     if originals.shape != labels.shape or len(np.unique([originals, labels], axis=1).T) != len(np.unique(originals)):
         raise ValueError(f"Domain {name!r} needs one original per image, and all images of one original in one class.")

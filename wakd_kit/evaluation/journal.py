@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pandas as pd
 
 from ..files import Held, locked, sweep, write_text
+from ..names import one_line
 from ..runs.record import RunProblem
 
 
@@ -67,6 +68,8 @@ def growing(
 
     Raises ``RunProblem`` while another process has it open.
     """
+    for label in (label for key in ("choices", "corners", "marks") for label in identity.get(key, ())):
+        one_line("label of a point", str(label))
     file.parent.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
         try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..averaging import NoWindow
 from ..data.domains import Examples, Split
 from ..files import write_with
-from ..names import did_you_mean
+from ..names import did_you_mean, one_line
 from ..runs.identity import check_unseen
 from ..runs.network import Network, predict, scored_domains
 from ..runs.record import measuring
@@ -85,7 +85,8 @@ def _ready(run, choices: Mapping[str, object], split: Split | None = None, batch
     network = Network(run, split, batchnorm=batchnorm)
     if not isinstance(choices, Mapping) or not choices:
         raise ValueError(f"Give averages to score as {{label: coefficients}}, one or more; got {choices!r}.")
-    for coefficients in choices.values():
+    for label, coefficients in choices.items():
+        one_line("label of an average", str(label))
         if not isinstance(coefficients, NoWindow):
             run.stored_coefficients(coefficients)
     return network
