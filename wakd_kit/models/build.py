@@ -13,14 +13,16 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import HybridEmbed
+from timm.models import MlpMixer, VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from ..checks import explained
 from ..names import closest, did_you_mean
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
-from .weights import check_normalisation, find, from_file, provenance_of_file
-from .zoo import SMALL
+from .weights import SMALL, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
 __all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
@@ -174,6 +176,39 @@ def _classes_in(state: dict[str, Tensor], timm_name: str) -> int:
     classifier = timm.models.get_pretrained_cfg(timm_name).classifier
     first = classifier if isinstance(classifier, str) else next(iter(classifier or ()), "")
     return len(state[f"{first}.weight"]) if f"{first}.weight" in state else 0
+
+
+HALF = (0.5, 0.5, 0.5)
+_at_32 = {"num_classes": 1000, "input_size": (3, 32, 32), "fixed_input_size": True, "mean": HALF, "std": HALF}
+default_cfgs = generate_default_cfgs(
+    {
+        "mixer_any": {**_at_32, "first_conv": "stem.proj", "classifier": "head"},
+        "vit_conv_any": {**_at_32, "first_conv": "patch_embed.backbone.0.conv", "classifier": "head"},
+    }
+)
+
+
+@register_model
+def mixer_any(pretrained: bool = False, **settings) -> MlpMixer:
+    """timm's MLP-Mixer in any size: its own entry points fix patch size, width and depth."""
+    return build_model_with_cfg(MlpMixer, "mixer_any", pretrained, **settings)
+
+
+@register_model
+def vit_conv_any(pretrained: bool = False, **settings) -> VisionTransformer:
+    """timm's ViT behind its stem of three stride-2 convolutions, in any size: a token per 8 px.
+
+    Early convolutions make transformers easier to train (Xiao et al. 2021, arXiv 2106.14881). They bring two BatchNorms along.
+    """
+    if "patch_size" in settings:
+        raise TypeError("its stem, not patch_size, makes a token of every 8 px.")
+    return build_model_with_cfg(VisionTransformer, "vit_conv_any", pretrained, embed_layer=_conv_stem, **settings)
+
+
+def _conv_stem(img_size: int, in_chans: int, embed_dim: int, **settings) -> HybridEmbed:
+    settings = {name: settings[name] for name in ("bias", "device", "dtype") if name in settings}
+    stem = ConvStem(in_chans, channels=(embed_dim // 4, embed_dim // 2, embed_dim))
+    return HybridEmbed(stem, img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, proj=False, **settings)
 
 
 def batchnorms(model: nn.Module) -> list[nn.Module]:

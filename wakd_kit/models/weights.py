@@ -18,7 +18,17 @@ import numpy as np
 
 from ..files import path_of, stamp
 from ..names import did_you_mean
-from .zoo import SMALL
+
+# every name that is not here is timm's own
+SMALL = {
+    "resnet10t_w16": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_width": 16}),
+    "resnet18_w16": ("resnet18", {"channels": (16, 32, 64, 128)}),
+    "resnet18_w24": ("resnet18", {"channels": (24, 48, 96, 192)}),
+    "resnet18_w32": ("resnet18", {"channels": (32, 64, 128, 256)}),
+    "vit_d64": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}),
+    "vit_conv_d64": ("vit_conv_any", {"img_size": 32, "embed_dim": 64, "depth": 4, "num_heads": 4}),
+    "mixer_d64": ("mixer_any", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "num_blocks": 4}),
+}
 
 WEIGHTS = Path(__file__).with_name("shipped")
 ENDINGS = (".safetensors", ".pth", ".bin")

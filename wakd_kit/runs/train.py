@@ -27,7 +27,7 @@ from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
 from ..models.build import as_tap, in_eval, training_mode
 from ..models.device import device as device_of
-from ..models.mixture import choose_mixture
+from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
 from ..objectives.inputs import each_tensor
