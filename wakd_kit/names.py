@@ -113,6 +113,11 @@ class Bound:
             raise ParameterError(f"{name} {self.words}; got {value!r}.")
         return value
 
+    def each(self, **settings) -> None:
+        """``check`` for several settings by name: ``positive(temperature=temperature)``."""
+        for name, value in settings.items():
+            self.check(name, value)
+
 
 def is_whole(value: object) -> bool:
     """Whether it is a whole number; True and False are none."""
@@ -143,22 +148,7 @@ POSITIVE = Bound("is a positive number", lambda value: is_number(value) and valu
 NOT_NEGATIVE = Bound("is a number >= 0", lambda value: is_number(value) and value >= 0)
 
 
-def positive(**settings: float) -> None:
-    """Raises for a setting that is not a positive, finite number."""
-    for name, value in settings.items():
-        POSITIVE.check(name, value)
-
-
-def not_negative(**settings: float) -> None:
-    """Raises for a setting that is not a finite number >= 0."""
-    for name, value in settings.items():
-        NOT_NEGATIVE.check(name, value)
-
-
-def counted(**settings: int) -> None:
-    """Raises for a setting that is not a whole number of at least 1."""
-    for name, value in settings.items():
-        whole(1).check(name, value)
+positive, not_negative, counted = POSITIVE.each, NOT_NEGATIVE.each, whole(1).each
 
 
 def whole_number(setting: str, value: object, least: int, of_what: str) -> int:

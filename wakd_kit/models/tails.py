@@ -37,9 +37,11 @@ class Deployed(nn.Module):
 
     @property
     def classes(self) -> int:
+        """How many classes the student tells apart."""
         return self.tap.classes
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        """The tapped student's ``Output`` with the tail's logits and parts."""
         output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
         return output if maps else output._replace(maps=())
 
@@ -64,6 +66,7 @@ class ReusedHead(nn.Module):
         self.classifier = nn.Linear(features, classes).requires_grad_(False)
 
     def forward(self, output: Output) -> Output:
+        """Logits of the teacher's classifier on the projected map, which is the only part."""
         features = output.maps[-1]
         coarse = [math.ceil(side / self.finer) for side in features.shape[-2:]]
         projected = self.projector(features if self.finer == 1 else F.adaptive_avg_pool2d(features, coarse))
@@ -87,6 +90,7 @@ class TwoHeads(nn.Module):
         self.register_buffer("beta", torch.tensor(1.0))
 
     def forward(self, output: Output) -> Output:
+        """Logits of both heads mixed; each head's are the parts."""
         heads = (output.logits, self.head(output.pooled))
         return output._replace(logits=mixed(*heads, self.alpha, self.beta), parts=heads)
 
