@@ -521,6 +521,10 @@ def test_models(tmp_path, given, words):
         (lambda f: wk.build_model("resnet18", clases=3), "got name, clases", "Did you mean 'classes'"),
         (lambda f: wk.train(), "got nothing", "needs student and split", "It takes student, split"),
         (lambda f: wk.load_run(f, templat=3), "'templat'", "Did you mean 'template'"),
+        (lambda f: leave_one_out({}, targt="a"), "'targt'", "Did you mean 'target'"),
+        (lambda f: wk.choose(None, [], splitt=3), "'splitt'", "Did you mean 'split'"),
+        (lambda f: wk.evaluate(None, {}, batch_norm="last"), "'batch_norm'", "Did you mean 'batchnorm'"),
+        (lambda f: export(None, None, to=f), "'to'", "Known: coefficients, file"),
         (lambda f: pretrain("resnet10t_w16.px64", f, lr=1), "'lr'", "Did you mean 'learning_rate'"),
     ],
 )

@@ -19,6 +19,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ..checks import explained
 from ..files import path_of
 from ..names import Registry, UnknownName, did_you_mean, one_line
 from .catalog import DOMAINNET, OFFICE_HOME, PACS, TERRA, VLCS, Benchmark, DataProblem, locate
@@ -232,6 +233,7 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
     return next((k for k in keys if k in recorded and k in given and recorded[k] != given[k]), None)
 
 
+@explained
 def leave_one_out(domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
 
@@ -280,6 +282,7 @@ def _content(image: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest(), "little")
 
 
+@explained
 def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike | None = None, **options) -> Domains:
     """Load a benchmark by name: ``"digits"``, ``"pacs"``, ``"officehome:PATH"``, ``"folder:PATH"``.
 
@@ -307,6 +310,7 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     return loader(path, cache=_cache_folder(cache), **options)
 
 
+@explained
 def domains_from_arrays(
     arrays: Mapping[str, tuple[np.ndarray, ...]], classes: tuple[str, ...], *, views: str = "photographs"
 ) -> Domains:

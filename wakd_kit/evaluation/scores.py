@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ..averaging import NoWindow
+from ..checks import explained
 from ..data.domains import Examples, Split
 from ..files import write_with
 from ..names import did_you_mean, one_line
@@ -19,6 +20,7 @@ from ..runs.validate import METRICS, scores
 from .predictions import Predicted, keep, predicted
 
 
+@explained
 def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
     """One row per domain: ``domain, role, accuracy, nll, ece, n``.
 
@@ -39,6 +41,7 @@ def _judged(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> tup
     return pd.DataFrame(rows), found
 
 
+@explained
 def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
     """Score several averages of one run, paired, and keep the scores with the run.
 
