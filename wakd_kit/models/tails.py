@@ -30,9 +30,8 @@ class Deployed(nn.Module):
         settings = {key: value for key, value in deployed.items() if key != "tail"}
         self.tap = tap
         self.tail = TAILS[deployed["tail"]](**settings)
-        self.tail.to(
-            next((p.device for p in tap.parameters()), None)
-        )  # built on the CPU, so that a seed means the same
+        # built on the CPU, so that a seed means the same
+        self.tail.to(next((p.device for p in tap.parameters()), None))
         self.spec = {**tap.spec, "settings": {**tap.spec.get("settings", {}), "deployed": dict(deployed)}}
 
     @property
@@ -129,10 +128,7 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
     deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)
-        if classifier.bias is None:
-            deployed.tail.classifier.bias.zero_()
-        else:
-            deployed.tail.classifier.bias.copy_(classifier.bias)
+        deployed.tail.classifier.bias.copy_(torch.zeros(()) if classifier.bias is None else classifier.bias)
     return deployed
 
 

@@ -186,6 +186,7 @@ class _AsForward(nn.Module):
         self.tap = tap
 
     def forward(self, images: Tensor) -> Output:
+        """The tap's ``Output`` with its maps."""
         return self.tap(images, maps=True)
 
 

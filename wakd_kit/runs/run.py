@@ -251,16 +251,9 @@ class Run:
             coefficients = self.deployed
         model = self.blank_model()
         model.load_state_dict(self.average(coefficients, **options))
-        return mark(
-            model,
-            {
-                "run": self.name,
-                "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
-                "note": getattr(coefficients, "note", ""),
-                "split": self.settings["split"],
-                "seen": seen_according_to(self.settings),
-            },
-        )
+        what = {"strategy": getattr(coefficients, "strategy", "") or "given coefficients"}
+        what |= {"note": getattr(coefficients, "note", ""), "split": self.settings["split"]}
+        return mark(model, {"run": self.name, **what, "seen": seen_according_to(self.settings)})
 
     def deploy(self, coefficients: Coefficients) -> None:
         """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
@@ -294,15 +287,18 @@ class Run:
     @property
     def window_map(self) -> pd.DataFrame:
         """The table of the last ``window_map`` of this recording; empty when there was none."""
-        file, about = self.folder / "window_map.csv", self.folder / "window_map.json"
+        about = self.folder / "window_map.json"
         if about.exists() and read_json(about)["recording"] != of_recording(self):
             return pd.DataFrame()
-        return read_table(file) if file.exists() else pd.DataFrame()
+        return self._table("window_map.csv")
 
     @property
     def scores(self) -> pd.DataFrame:
         """What ``evaluate`` has measured on this run so far; empty when nothing."""
-        file = self.folder / "scores.csv"
+        return self._table("scores.csv")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        file = self.folder / name
         return read_table(file) if file.exists() else pd.DataFrame()
 
 
