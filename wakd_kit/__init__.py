@@ -12,11 +12,12 @@ coefficient per segment.
     table = wk.evaluate(run, choices, split)
 """
 
+# ruff: noqa: F401
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for editors; at run time a name is imported when it is first used
+if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is imported when it is first used
     from . import averaging, landscape, objectives
     from .data.domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
     from .evaluation.choose import choices_table, choose
@@ -30,51 +31,19 @@ if TYPE_CHECKING:  # for editors; at run time a name is imported when it is firs
     from .runs.train import train
 
 # torch and timm take seconds to import: a step of a study that only starts a kernel, and averaging curves, need neither
-_DEFINED_IN = {
-    "Domains": "data.domains",
-    "Run": "runs.run",
-    "Soup": "evaluation.soups",
-    "Split": "data.domains",
-    "build_model": "models.build",
-    "choices_table": "evaluation.choose",
-    "choose": "evaluation.choose",
-    "domains_from_arrays": "data.domains",
-    "evaluate": "evaluation.scores",
-    "evaluate_model": "evaluation.scores",
-    "export": "evaluation.export",
-    "leave_one_out": "data.domains",
-    "load_domains": "data.domains",
-    "load_run": "runs.run",
-    "source_score": "evaluation.scores",
-    "train": "runs.train",
-    "window_map": "evaluation.windows",
-    "window_map_proxy": "evaluation.windows",
+_NAMES = {
+    "data.domains": ("Domains", "Split", "domains_from_arrays", "leave_one_out", "load_domains"),
+    "evaluation.choose": ("choices_table", "choose"),
+    "evaluation.export": ("export",),
+    "evaluation.scores": ("evaluate", "evaluate_model", "source_score"),
+    "evaluation.soups": ("Soup",),
+    "evaluation.windows": ("window_map", "window_map_proxy"),
+    "models.build": ("build_model",),
+    "runs.run": ("Run", "load_run"),
+    "runs.train": ("train",),
 }
-
-__all__ = [
-    "Domains",
-    "Run",
-    "Soup",
-    "Split",
-    "averaging",
-    "build_model",
-    "choices_table",
-    "choose",
-    "comparison",
-    "domains_from_arrays",
-    "evaluate",
-    "evaluate_model",
-    "export",
-    "landscape",
-    "leave_one_out",
-    "load_domains",
-    "load_run",
-    "objectives",
-    "source_score",
-    "train",
-    "window_map",
-    "window_map_proxy",
-]
+_DEFINED_IN = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted([*_DEFINED_IN, "averaging", "comparison", "landscape", "objectives"])
 
 
 def __getattr__(name: str):

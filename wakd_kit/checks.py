@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 
 from .names import Bound, ParameterError, closest, did_you_mean, is_whole
@@ -92,6 +94,29 @@ def spelled(hint: object) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(map(repr, options))
     return getattr(hint, "__name__", str(hint))
+
+
+def explained(function: Callable) -> Callable:
+    """The same function, whose ``TypeError`` for a call that it does not take is one sentence: what came, did you mean, what fits."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+
+    @functools.wraps(function)
+    def call(*given, **settings):
+        unknown = [name for name in settings if name not in names]
+        missing = [name for name in needed[len(given) :] if name not in settings]
+        if unknown and len(names) == len(parameters):
+            raise TypeError(did_you_mean(f"setting of {function.__name__}", unknown[0], names))
+        if missing:
+            meant = closest(unknown[0], missing) if unknown else ""
+            raise TypeError(
+                f"{function.__name__} needs {' and '.join(missing)}; got {', '.join([*names[: len(given)], *settings]) or 'nothing'}."
+                f"{meant} It takes {', '.join(names)}."
+            )
+        return function(*given, **settings)
+
+    return call
 
 
 def parse(cls: type, name: str, text: str) -> object:

@@ -92,6 +92,15 @@ def read_table(file: str | os.PathLike, text: Collection[str] = NAMES):
         raise ValueError(f"{file} {UNREADABLE}") from error
 
 
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written: its place on the disk, size and time; None where there is none."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def recording_folder(folder: Path) -> Path:
     """Where a run is recorded until it is complete."""
     return folder.with_name(folder.name + ".recording")

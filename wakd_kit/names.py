@@ -30,6 +30,13 @@ def closest(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def one_line(what: str, name: object) -> str:
+    """The name. Raises ``ValueError`` unless it is text of one line: it stands in tables that are read line by line."""
+    if not isinstance(name, str) or len(name.splitlines()) != 1:
+        raise ValueError(f"The {what} is text of one line; got {name!r}.")
+    return name
+
+
 class Registry:
     """A dictionary of functions by name, filled by a decorator that returns the function unchanged.
 
@@ -48,9 +55,10 @@ class Registry:
         self._entries: dict[str, Callable] = {}
 
     def register(self, function: Callable | None = None, *, name: str | None = None) -> Callable:
+        """The function, which is known by its own name or another one from now on; a decorator as well."""
         if function is None:
             return lambda decorated: self.register(decorated, name=name)
-        key = name or function.__name__
+        key = one_line(f"name of a {self.kind}", name or function.__name__)
         if key in self._entries and _stands(self._entries[key]) != _stands(function):
             raise ValueError(
                 f"{self.kind} {key!r} is registered twice, in {_stands(self._entries[key])[0]} and in {_stands(function)[0]}; "
@@ -105,8 +113,14 @@ class Bound:
             raise ParameterError(f"{name} {self.words}; got {value!r}.")
         return value
 
+    def each(self, **settings) -> None:
+        """``check`` for several settings by name: ``positive(temperature=temperature)``."""
+        for name, value in settings.items():
+            self.check(name, value)
+
 
 def is_whole(value: object) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -116,14 +130,17 @@ def is_number(value: object) -> bool:
 
 
 def whole(least: int) -> Bound:
+    """Whole numbers from ``least`` on."""
     return Bound(f"is a whole number >= {least}", lambda value: is_whole(value) and value >= least)
 
 
 def at_least(least: float) -> Bound:
+    """Finite numbers from ``least`` on."""
     return Bound(f"is at least {least}", lambda value: is_number(value) and value >= least)
 
 
 def within(least: float, most: float) -> Bound:
+    """Numbers from ``least`` to ``most``, both included."""
     return Bound(f"is a number from {least:g} to {most:g}", lambda value: is_number(value) and least <= value <= most)
 
 
@@ -131,22 +148,7 @@ POSITIVE = Bound("is a positive number", lambda value: is_number(value) and valu
 NOT_NEGATIVE = Bound("is a number >= 0", lambda value: is_number(value) and value >= 0)
 
 
-def positive(**settings: float) -> None:
-    """Raises for a setting that is not a positive, finite number."""
-    for name, value in settings.items():
-        POSITIVE.check(name, value)
-
-
-def not_negative(**settings: float) -> None:
-    """Raises for a setting that is not a finite number >= 0."""
-    for name, value in settings.items():
-        NOT_NEGATIVE.check(name, value)
-
-
-def counted(**settings: int) -> None:
-    """Raises for a setting that is not a whole number of at least 1."""
-    for name, value in settings.items():
-        whole(1).check(name, value)
+positive, not_negative, counted = POSITIVE.each, NOT_NEGATIVE.each, whole(1).each
 
 
 def whole_number(setting: str, value: object, least: int, of_what: str) -> int:
@@ -161,6 +163,7 @@ def real_number(setting: str, value: object, least: float, most: float = math.in
 
 
 def one_of(setting: str, value: object, known: Iterable) -> None:
+    """Raises for a value that is none of those known."""
     Bound(f"is one of {', '.join(map(repr, known))}", lambda value: value in known).check(setting, value)
 
 

@@ -12,15 +12,8 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 
-PYTHON_S = {
-    "__module__",
-    "__dict__",
-    "__weakref__",
-    "__doc__",
-    "__firstlineno__",
-    "__static_attributes__",
-    "__abstractmethods__",
-}
+PYTHON_S = {"__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__"}
+PYTHON_S |= {"__abstractmethods__"}
 
 
 def written(thing: Callable | type) -> str:
@@ -113,12 +106,8 @@ def _text(thing, otherwise: Callable[[], str]) -> str:
 
 def _compiled(code: types.CodeType) -> list[str]:
     constants = [one for one in code.co_consts if not isinstance(one, types.CodeType)]
-    return [
-        code.co_code.hex(),
-        repr(code.co_names),
-        repr(constants),
-        *(t for one in _inner(code) for t in _compiled(one)),
-    ]
+    own = [code.co_code.hex(), repr(code.co_names), repr(constants)]
+    return own + [text for one in _inner(code) for text in _compiled(one)]
 
 
 def _names(code: types.CodeType) -> set[str]:

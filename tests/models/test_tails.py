@@ -11,8 +11,7 @@ import wakd_kit as wk
 from tests.families import images, tiny
 from wakd_kit.data.augment import to_float
 from wakd_kit.models.build import build_model
-from wakd_kit.models.mixture import ALPHAS, BETAS, choose_mixture
-from wakd_kit.models.tails import Deployed, mixed, with_reused_head, with_two_heads
+from wakd_kit.models.tails import ALPHAS, BETAS, Deployed, choose_mixture, mixed, with_reused_head, with_two_heads
 from wakd_kit.objectives import CRDMemory, combine
 from wakd_kit.runs import prepare as preparing
 from wakd_kit.runs import record as recording

@@ -13,7 +13,7 @@ import wakd_kit as wk
 from wakd_kit.cli import main
 from wakd_kit.evaluation.export import export
 from wakd_kit.models import weights as pretrained
-from wakd_kit.models.zoo import SMALL
+from wakd_kit.models.weights import SMALL
 from wakd_kit.objectives import combine
 from wakd_kit.runs.pretrain import RECIPES, pretrain, write_weights
 from wakd_kit.study.jobs import Place

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import wakd_kit as wk
+from wakd_kit import files
 from wakd_kit.averaging import strategies
 from wakd_kit.runs.record import RunProblem, Segments, read_state
 from wakd_kit.runs.run import FORMAT, Run
@@ -320,10 +322,23 @@ def test_domains_and_labels_called_as_numbers_or_nothing_stay_what_they_are(tmp_
     assert {"val_accuracy/0", "val_accuracy/NA"} <= set(run.window_map.columns)
 
 
+def test_choices_are_read_once_until_they_change(run, tmp_path, monkeypatch):
+    run = wk.load_run(shutil.copytree(run.folder, tmp_path / "run"))
+    run.remember_choices({"a": wk.averaging.last(run.source_curves)})
+    read, asked = files.read_json, []
+    monkeypatch.setattr("wakd_kit.runs.run.read_json", lambda file: asked.append(file) or read(file))
+    assert run.choices.keys() == run.choices.keys() and len(asked) == 1
+    run.choices.clear()
+    wk.load_run(run.folder).remember_choices({"b": wk.averaging.last(run.source_curves)})
+    assert {"a", "b"} <= run.choices.keys()
+
+
 def test_a_split_of_fewer_sources_is_loaded_as_such(tmp_path):
     folder = small_images(tmp_path / "images")
     split = wk.leave_one_out(wk.load_domains(f"folder:{folder}", size=16), "south", seed=0)
     run = quick(tiny(split), split.only("east"), tmp_path / "run")
     assert wk.load_run(run.folder).split.sources == ("east",)
-    with pytest.raises(RunProblem, match=r"was trained with \['east'\], this split has sources \['east', 'north'\]"):
+    with pytest.raises(
+        RunProblem, match=r"was trained with sources \['east'\], this split has sources \['east', 'north'\]"
+    ):
         run.check_split(split)

@@ -1,5 +1,6 @@
 """The training loop and what it records: exact means, bit-equal resume, and a sentence for everything that cannot work."""
 
+import dataclasses
 import datetime
 import inspect
 import json
@@ -383,8 +384,10 @@ def test_class_counts_must_fit(split, tmp_path):
 def test_every_setting_of_train_is_described_once_with_the_same_default():
     parameters = inspect.signature(wk.train).parameters
     assert [n for n in parameters if n in settings.NAMES] == list(settings.NAMES)
+    fields = dataclasses.fields(settings.Settings)
+    defaults = {f.name: f.default if f.default is not dataclasses.MISSING else f.default_factory() for f in fields}
     plain = json.loads(json.dumps({name: parameters[name].default for name in settings.NAMES}))
-    assert plain == json.loads(json.dumps(settings.DEFAULTS))
+    assert plain == json.loads(json.dumps(defaults))
     assert all(f"\n    {name} " in wk.train.__doc__ for name in settings.NAMES)
     assert typing.get_args(typing.get_args(settings.FITS.batchnorm)[0]) == models.BATCHNORM_POLICIES
     assert typing.get_args(typing.get_args(settings.FITS.storage)[0]) == recording.STORAGE

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..names import Registry, UnknownName, did_you_mean
+from ..names import Registry, UnknownName, did_you_mean, one_line
 from . import schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
 
@@ -150,7 +150,7 @@ def _labels(entries: list[tuple[str, str | None, dict[str, Any]]]) -> list[str]:
         alike = [other for other_name, other_label, other in entries if other_name == name and other_label is None]
         differing = [key for key in settings if any(key not in o or o[key] != settings[key] for o in alike)]
         shown = ", ".join(f"{key}={settings[key]}" for key in differing)
-        labels.append(label or (f"{name}({shown})" if shown else name))
+        labels.append(one_line("label of a strategy", label or (f"{name}({shown})" if shown else name)))
     for label in labels:
         if labels.count(label) > 1:
             raise ValueError(f"Two of the wanted strategies are called {label!r}; give one of them another 'label'.")

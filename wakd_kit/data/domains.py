@@ -19,8 +19,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ..checks import explained
 from ..files import path_of
-from ..names import Registry, UnknownName, did_you_mean
+from ..names import Registry, UnknownName, did_you_mean, one_line
 from .catalog import BENCHMARKS, Benchmark, DataProblem, locate
 from .folders import keep, no_cache, read_images, save
 
@@ -102,6 +103,10 @@ class Domains(Mapping):
     options: Mapping[str, object]
     views: str = "photographs"
     files: Mapping[str, np.ndarray] | None = None
+
+    def __post_init__(self):
+        for name in (*self.examples, *self.classes):
+            one_line("name of a domain or class", name)
 
     def __getitem__(self, name: str) -> Examples:
         try:
@@ -231,6 +236,7 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
     return next((k for k in keys if k in recorded and k in given and recorded[k] != given[k]), None)
 
 
+@explained
 def leave_one_out(domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
 
@@ -279,6 +285,7 @@ def _content(image: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest(), "little")
 
 
+@explained
 def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike | None = None, **options) -> Domains:
     """Load a benchmark by name: ``"digits"``, ``"pacs"``, ``"officehome:PATH"``, ``"folder:PATH"``.
 
@@ -306,6 +313,7 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     return loader(path, cache=_cache_folder(cache), **options)
 
 
+@explained
 def domains_from_arrays(
     arrays: Mapping[str, tuple[np.ndarray, ...]], classes: tuple[str, ...], *, views: str = "photographs"
 ) -> Domains:
@@ -336,7 +344,10 @@ def _checked(name: str, arrays: tuple[np.ndarray, ...], classes: int) -> Example
         raise ValueError(f"Images are (n, side, side, 3) uint8; domain {name!r} has {images.shape} {images.dtype}.")
     labels = _whole(name, "labels", labels)
     if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
-        raise ValueError(f"Domain {name!r} needs one label from 0 to {classes - 1} per image.")
+        raise ValueError(
+            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {len(labels)} of {len(images)} images, from "
+            f"{labels.min(initial=0)} to {labels.max(initial=0)}."
+        )
     originals = _whole(name, "originals", rest[0]) if rest else np.arange(len(labels))
     if originals.shape != labels.shape or len(np.unique([originals, labels], axis=1).T) != len(np.unique(originals)):
         raise ValueError(f"Domain {name!r} needs one original per image, and all images of one original in one class.")

@@ -203,7 +203,9 @@ def _decode_once(name: str, root: Path, listing: list[Path], cache: Path, size: 
         outcomes = on_all_cores(_decode, f"decoding {name}", listing, np.asarray(array))
         unreadable = [f"{file}: {problem}" for file, problem in zip(names, outcomes) if problem]
         if unreadable:
-            raise DataProblem(report(f"{name}:{root} has unreadable images", unreadable))
+            raise DataProblem(
+                report(f"{name}:{root} has unreadable images", unreadable, "Replace these files, or take them out.")
+            )
         array.flush()
 
     images = _stored(stored, shape)

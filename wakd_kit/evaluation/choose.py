@@ -16,6 +16,7 @@ from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.choosing import EVALUATIONS
 from ..averaging.extent import extent
+from ..checks import explained
 from ..data.augment import to_float
 from ..data.domains import Examples, Split
 from ..runs.network import Network
@@ -23,6 +24,7 @@ from ..runs.run import curves_from
 from .scores import source_score
 
 
+@explained
 def choose(run, wanted: Sequence[str | Mapping], split: Split | None = None) -> dict[str, Coefficients | NoWindow]:
     """``averaging.choose`` on a recorded run, with the evaluations on source validation that its strategies ask for.
 

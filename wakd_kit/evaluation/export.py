@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..averaging import NoWindow
+from ..checks import explained
 from ..data.domains import Split
 from ..files import path_of, write_text, write_with
 from ..models.weights import sha256
@@ -21,6 +22,7 @@ from .scores import score_choices
 FORMATS = (".safetensors", ".onnx")
 
 
+@explained
 def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = None, scores: bool = True) -> Path:
     """Write an averaged student and, beside it, its card ``<file>.json``; returns the card's path.
 

@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..files import Held, locked, sweep, write_text
+from ..names import one_line
 from ..runs.record import RunProblem
 
 
@@ -68,6 +69,8 @@ def growing(
 
     Raises ``RunProblem`` while another process has it open.
     """
+    for label in (label for key in ("choices", "corners", "marks") for label in identity.get(key, ())):
+        one_line("label of a point", str(label))
     file.parent.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
         try:

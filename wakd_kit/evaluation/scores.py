@@ -9,9 +9,10 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ..averaging import NoWindow
+from ..checks import explained
 from ..data.domains import Examples, Split
 from ..files import write_with
-from ..names import did_you_mean
+from ..names import did_you_mean, one_line
 from ..runs.identity import check_unseen
 from ..runs.network import Network, predict, scored_domains
 from ..runs.record import measuring
@@ -19,6 +20,7 @@ from ..runs.validate import METRICS, scores
 from .predictions import Predicted, keep, predicted
 
 
+@explained
 def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
     """One row per domain: ``domain, role, accuracy, nll, ece, n``.
 
@@ -44,6 +46,7 @@ def _logits(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> dic
     return {domain: predict(model, examples.images) for domain, _, examples in parts}
 
 
+@explained
 def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
     """Score several averages of one run, paired, and keep the scores with the run.
 
@@ -90,7 +93,8 @@ def _ready(run, choices: Mapping[str, object], split: Split | None = None, batch
     network = Network(run, split, batchnorm=batchnorm)
     if not isinstance(choices, Mapping) or not choices:
         raise ValueError(f"Give averages to score as {{label: coefficients}}, one or more; got {choices!r}.")
-    for coefficients in choices.values():
+    for label, coefficients in choices.items():
+        one_line("label of an average", str(label))
         if not isinstance(coefficients, NoWindow):
             run.stored_coefficients(coefficients)
     return network

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..checks import explained
 from ..data.domains import Split
 from ..files import write_text, write_with
 from ..runs.identity import of_recording
@@ -18,6 +19,7 @@ from ..runs.record import measuring
 from .sweep import Point, Sweep
 
 
+@explained
 def window_map(
     run, split: Split | None = None, *, grid: int | None = None, workers: int | None = None, progress: bool = False
 ) -> pd.DataFrame:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import numbers
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import timm
 import torch
+from timm.layers import HybridEmbed
+from timm.models import MlpMixer, VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
-from ..names import did_you_mean
+from ..checks import explained
+from ..names import closest, did_you_mean
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
-from .weights import check_normalisation, find, from_file, provenance_of_file
-from .zoo import SMALL
+from .weights import SMALL, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
 __all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
 
+GIVE = "Give a state_dict, of timm or of Run.average, as .safetensors, .pth or .bin."
 BATCHNORM_POLICIES = ("frozen", "recalibrate", "average", "last")
 
 
@@ -54,6 +60,7 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
 TAPS = (Tap, LogitsTap, Adapter, Deployed)
 
 
+@explained
 def build_model(
     name: str,
     classes: int | Sequence[str],
@@ -86,11 +93,12 @@ def build_model(
     """
     count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
     if count < 2:
-        raise ValueError(f"A classifier needs at least two classes; got {count}.")
+        raise ValueError(f"A classifier needs at least two classes; got {classes!r}.")
     small, _, tag = name.partition(".")
     timm_name, defaults = SMALL.get(small, (name, {}))
     if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
-        raise ValueError(did_you_mean("model", name, [*SMALL, *timm.list_models()]).split(" Known:")[0])
+        near = closest(name, sorted([*SMALL, *timm.list_models()]))
+        raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
@@ -127,10 +135,12 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
             model.reset_classifier(count)
         return model
     except TypeError as error:
-        raise ValueError(f"{name} does not take these settings {sorted(settings)}: {error}") from error
+        raise ValueError(
+            f"{name} does not take these settings {sorted(settings)}: {_said(error, timm_name)}"
+        ) from error
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
-        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}") from error
+        raise ValueError(f"{file or 'That'} does not fit {name}: {problem}. Give weights of this model.") from error
     except OSError as error:
         if not pretrained or file is not None:
             raise
@@ -140,14 +150,23 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
         ) from error
 
 
+def _said(error: TypeError, timm_name: str) -> str:
+    """What a model says of a setting that it does not take, with the name that is near and those that fit."""
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kind = found and getattr(sys.modules[timm.model_entrypoint(timm_name).__module__], found[1], None)
+    if not kind:
+        return str(error)
+    return did_you_mean("setting", found[2], {*inspect.signature(kind).parameters, "input_size"} - {"num_classes"})
+
+
 def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         state = timm.models.load_state_dict(str(file), weights_only=True)
         tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
-        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}).") from error
+        raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}). {GIVE}") from error
     if not tensors:
-        raise ValueError(f"{file} holds no tensors.")
+        raise ValueError(f"{file} holds no tensors. {GIVE}")
     own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
     return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
 
@@ -157,6 +176,39 @@ def _classes_in(state: dict[str, Tensor], timm_name: str) -> int:
     classifier = timm.models.get_pretrained_cfg(timm_name).classifier
     first = classifier if isinstance(classifier, str) else next(iter(classifier or ()), "")
     return len(state[f"{first}.weight"]) if f"{first}.weight" in state else 0
+
+
+HALF = (0.5, 0.5, 0.5)
+_at_32 = {"num_classes": 1000, "input_size": (3, 32, 32), "fixed_input_size": True, "mean": HALF, "std": HALF}
+default_cfgs = generate_default_cfgs(
+    {
+        "mixer_any": {**_at_32, "first_conv": "stem.proj", "classifier": "head"},
+        "vit_conv_any": {**_at_32, "first_conv": "patch_embed.backbone.0.conv", "classifier": "head"},
+    }
+)
+
+
+@register_model
+def mixer_any(pretrained: bool = False, **settings) -> MlpMixer:
+    """timm's MLP-Mixer in any size: its own entry points fix patch size, width and depth."""
+    return build_model_with_cfg(MlpMixer, "mixer_any", pretrained, **settings)
+
+
+@register_model
+def vit_conv_any(pretrained: bool = False, **settings) -> VisionTransformer:
+    """timm's ViT behind its stem of three stride-2 convolutions, in any size: a token per 8 px.
+
+    Early convolutions make transformers easier to train (Xiao et al. 2021, arXiv 2106.14881). They bring two BatchNorms along.
+    """
+    if "patch_size" in settings:
+        raise TypeError("its stem, not patch_size, makes a token of every 8 px.")
+    return build_model_with_cfg(VisionTransformer, "vit_conv_any", pretrained, embed_layer=_conv_stem, **settings)
+
+
+def _conv_stem(img_size: int, in_chans: int, embed_dim: int, **settings) -> HybridEmbed:
+    settings = {name: settings[name] for name in ("bias", "device", "dtype") if name in settings}
+    stem = ConvStem(in_chans, channels=(embed_dim // 4, embed_dim // 2, embed_dim))
+    return HybridEmbed(stem, img_size, patch_size=1, in_chans=in_chans, embed_dim=embed_dim, proj=False, **settings)
 
 
 def batchnorms(model: nn.Module) -> list[nn.Module]:

@@ -8,11 +8,15 @@ from what a run recorded.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.augment import to_float
+from ..data.domains import Examples
 from .tap import Output, Tap, in_eval, shapes_of
 
 PROBE_SIZE = 224  # channel counts do not depend on it, and sizes of maps only where a model has one size
@@ -26,16 +30,17 @@ class Deployed(nn.Module):
         settings = {key: value for key, value in deployed.items() if key != "tail"}
         self.tap = tap
         self.tail = TAILS[deployed["tail"]](**settings)
-        self.tail.to(
-            next((p.device for p in tap.parameters()), None)
-        )  # built on the CPU, so that a seed means the same
+        # built on the CPU, so that a seed means the same
+        self.tail.to(next((p.device for p in tap.parameters()), None))
         self.spec = {**tap.spec, "settings": {**tap.spec.get("settings", {}), "deployed": dict(deployed)}}
 
     @property
     def classes(self) -> int:
+        """How many classes the student tells apart."""
         return self.tap.classes
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        """The tapped student's ``Output`` with the tail's logits and parts."""
         output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
         return output if maps else output._replace(maps=())
 
@@ -60,6 +65,7 @@ class ReusedHead(nn.Module):
         self.classifier = nn.Linear(features, classes).requires_grad_(False)
 
     def forward(self, output: Output) -> Output:
+        """Logits of the teacher's classifier on the projected map, which is the only part."""
         features = output.maps[-1]
         coarse = [math.ceil(side / self.finer) for side in features.shape[-2:]]
         projected = self.projector(features if self.finer == 1 else F.adaptive_avg_pool2d(features, coarse))
@@ -71,7 +77,7 @@ class TwoHeads(nn.Module):
 
     ``alpha softmax(labels' head) + (1 - alpha) softmax(teacher's head / beta)``. The student's own classifier is the
     head for labels. alpha and beta are state: chosen on source validation where a segment ends, see
-    ``mixture.choose_mixture``, and averaged with the rest. ``parts`` are the logits of both heads.
+    ``choose_mixture``, and averaged with the rest. ``parts`` are the logits of both heads.
     """
 
     reads_maps = False
@@ -83,6 +89,7 @@ class TwoHeads(nn.Module):
         self.register_buffer("beta", torch.tensor(1.0))
 
     def forward(self, output: Output) -> Output:
+        """Logits of both heads mixed; each head's are the parts."""
         heads = (output.logits, self.head(output.pooled))
         return output._replace(logits=mixed(*heads, self.alpha, self.beta), parts=heads)
 
@@ -121,10 +128,7 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
     deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)
-        if classifier.bias is None:
-            deployed.tail.classifier.bias.zero_()
-        else:
-            deployed.tail.classifier.bias.copy_(classifier.bias)
+        deployed.tail.classifier.bias.copy_(torch.zeros(()) if classifier.bias is None else classifier.bias)
     return deployed
 
 
@@ -144,3 +148,47 @@ def with_two_heads(student: Tap, teacher: nn.Module) -> Deployed:
     shapes = shapes_of(student, PROBE_SIZE)
     settings = {"features": shapes.pooled.shape[1], "classes": shapes.logits.shape[1]}
     return Deployed(student, {"tail": "two_heads", **settings})
+
+
+ALPHAS = [i / 20 for i in range(21)]
+BETAS = [0.5, 1.0, 2.0]
+
+
+@torch.no_grad()
+def choose_mixture(
+    student: nn.Module, validation: Iterable[Examples], *, batch_size: int = 128
+) -> dict[str, Tensor] | None:
+    """Set alpha and beta of a student of two heads to the pair with the best accuracy on these examples, in place; returns
+    what the two were before, by their names in the ``state_dict``.
+
+    DHO's grid for alpha, 0 to 1 by 0.05 (arXiv 2505.07675); domains weigh the same, the lower negative log-likelihood
+    decides between equals. Any other student is left alone: None. Meant for source validation: scores on the same images
+    afterwards are slightly optimistic, as they are for everything that was chosen there.
+    """
+    if not isinstance(student, Deployed) or not isinstance(student.tail, TwoHeads):
+        return None
+    device = student.tail.alpha.device
+    parts = []
+    with in_eval(student):
+        for examples in validation:
+            images = np.ascontiguousarray(examples.images)
+            starts = range(0, len(images), batch_size)
+            batches = [to_float(torch.from_numpy(images[i : i + batch_size]).to(device)) for i in starts]
+            heads = [torch.cat(z).double() for z in zip(*(student(x, maps=False).parts for x in batches))]
+            parts.append((*heads, torch.from_numpy(examples.labels).to(device)))
+    grid = [torch.tensor(pair, dtype=torch.float64, device=device) for pair in ((a, b) for a in ALPHAS for b in BETAS)]
+    best = max(grid, key=lambda pair: _quality(parts, *pair))
+    before = {f"tail.{name}": getattr(student.tail, name).clone() for name in ("alpha", "beta")}
+    student.tail.alpha.copy_(best[0])
+    student.tail.beta.copy_(best[1])
+    return before
+
+
+def _quality(parts: list[tuple[Tensor, Tensor, Tensor]], alpha: Tensor, beta: Tensor) -> tuple[float, float]:
+    """Mean accuracy over domains, and minus the mean negative log-likelihood."""
+    by_domain = []
+    for z_labels, z_teacher, labels in parts:
+        log_p = mixed(z_labels, z_teacher, alpha, beta)
+        right = (log_p.argmax(1) == labels).double().mean()
+        by_domain.append((right, log_p.gather(1, labels[:, None]).mean()))
+    return tuple(torch.stack(values).mean().item() for values in zip(*by_domain))

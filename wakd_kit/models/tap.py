@@ -53,6 +53,7 @@ class Tap(nn.Module):
 
     @property
     def classes(self) -> int:
+        """How many classes the model tells apart."""
         return self.model.num_classes
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class Tap(nn.Module):
         return (resized(images, self.size) - self.mean) / self.std
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        """The ``Output`` of images (n, 3, height, width) in [0, 1]; without ``maps`` it has none."""
         x = self.normalised(images)
         stages: Sequence[Tensor] = ()
         if maps:
@@ -82,6 +84,7 @@ class LogitsTap(nn.Module):
         self.spec = {"name": type(model).__name__}
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        """The ``Output`` of images (n, 3, height, width) in [0, 1]: logits, twice."""
         logits = self.model(images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise TypeError(
@@ -120,6 +123,7 @@ class Adapter(nn.Module):
         self.size = size and _pair(size)
 
     def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+        """What ``read`` gives for images (n, 3, height, width) in [0, 1], resized and normalised."""
         output = self.read(self.model, (resized(images, self.size) - self.mean) / self.std)
         if not isinstance(output, Output):
             raise TypeError(
@@ -182,6 +186,7 @@ class _AsForward(nn.Module):
         self.tap = tap
 
     def forward(self, images: Tensor) -> Output:
+        """The tap's ``Output`` with its maps."""
         return self.tap(images, maps=True)
 
 

@@ -16,9 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import path_of
+from ..files import path_of, stamp
 from ..names import did_you_mean
-from .zoo import SMALL
+
+# every name that is not here is timm's own
+SMALL = {
+    "resnet10t_w16": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_width": 16}),
+    "resnet18_w16": ("resnet18", {"channels": (16, 32, 64, 128)}),
+    "resnet18_w24": ("resnet18", {"channels": (24, 48, 96, 192)}),
+    "resnet18_w32": ("resnet18", {"channels": (32, 64, 128, 256)}),
+    "vit_d64": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}),
+    "vit_conv_d64": ("vit_conv_any", {"img_size": 32, "embed_dim": 64, "depth": 4, "num_heads": 4}),
+    "mixer_d64": ("mixer_any", {"img_size": 32, "patch_size": 4, "embed_dim": 64, "num_blocks": 4}),
+}
 
 WEIGHTS = Path(__file__).with_name("shipped")
 ENDINGS = (".safetensors", ".pth", ".bin")
@@ -84,7 +94,7 @@ def from_file(file: str | os.PathLike) -> Found:
     """Weights in a file of one's own, known by what is in it. Raises ``FileNotFoundError`` when it is not there."""
     file = path_of(file)
     if not file.is_file():
-        raise FileNotFoundError(f"No weights file at {file}.")
+        raise FileNotFoundError(f"No weights file at {file}. Give a file that ends in {', '.join(ENDINGS)}.")
     return Found(file, f"{file.name} (SHA-256 {sha256(file)[:12]})", card_of(file))
 
 
@@ -163,11 +173,10 @@ def check_size(name: str, trained_at: int | None, resized_to: tuple[int, int] | 
 
 def sha256(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
+    return _sha256(file, stamp(file))
 
 
 @functools.cache  # a plan of a thousand jobs asks for the same few
-def _sha256(file: Path, size: int, changed: int) -> str:
+def _sha256(file: Path, _) -> str:
     with open(file, "rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()

@@ -205,7 +205,9 @@ def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
     if not complete:
         raise ValueError('No objective given; list at least one, such as [{"name": "kd", "temperature": 5.0}].')
     if not any(_largest_weight(spec) for spec in complete):
-        raise ValueError(f"The objectives' weights sum to zero ({complete}); nothing would be trained.")
+        raise ValueError(
+            f"The objectives' weights sum to zero ({complete}); nothing would be trained. Give one a weight above 0."
+        )
     return Combined(complete)
 
 

@@ -20,16 +20,8 @@ from ..objectives import objectives
 from ..written import of_library, plain, written
 
 # a module's attributes that say nothing of what it computes, or are compared on their own
-NOT_STRUCTURE = {
-    *vars(nn.Module()),
-    "_compiled_call_impl",
-    "spec",
-    "provenance",
-    "pretrained_cfg",
-    "default_cfg",
-    "fused_attn",
-    "device",
-}
+NOT_STRUCTURE = {*vars(nn.Module()), "_compiled_call_impl", "spec", "provenance", "device"}
+NOT_STRUCTURE |= {"pretrained_cfg", "default_cfg", "fused_attn"}  # timm's
 FREE_NAMES = ("folder", "images", "")  # kinds of benchmark whose domains anybody may call as he likes
 
 

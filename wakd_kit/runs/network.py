@@ -39,11 +39,9 @@ def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
     """(domain, role, examples) of what a model is judged on: source validation parts, then the whole target if there is one."""
     found = [(name, "source", examples) for name, examples in split.val.items()] if "source" in roles else []
-    return (
-        [*found, (split.target, "target", split.target_for_testing_only)]
-        if split.target and "target" in roles
-        else found
-    )
+    if split.target and "target" in roles:
+        found.append((split.target, "target", split.target_for_testing_only))
+    return found
 
 
 class Network:
@@ -92,9 +90,8 @@ class Network:
 
     def average(self, coefficients, run=None) -> State:
         """An average of the run (or of another) as ``load`` wants it: averaged statistics where they are recalibrated anyway."""
-        return (run or self.run).average(
-            coefficients, batchnorm="average" if self.policy == "recalibrate" else self.policy
-        )
+        policy = "average" if self.policy == "recalibrate" else self.policy
+        return (run or self.run).average(coefficients, batchnorm=policy)
 
     def take(self, coefficients) -> nn.Module:
         """The network with an average of the run in it, as ``run.model`` would build it anew."""

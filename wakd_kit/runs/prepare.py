@@ -11,19 +11,79 @@ from torch import Tensor, nn
 
 from ..data.augment import to_float
 from ..data.domains import Split
-from ..models.build import Adapter, LogitsTap, in_eval
+from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined
+from ..objectives.base import each_tensor
 from .identity import check_unseen, provenance_of
+from .settings import Settings
+from .store import check_recordable
 
 
-def prepare(
+def prepare(settings: Settings, student, teacher, split: Split, combined: Combined) -> None:
+    """Both models and the data meet: objectives are built, and what can only now be known to fail is said before the first batch.
+
+    Raises ``ValueError`` in one sentence, and where one of the models has seen the domain to be unseen.
+    """
+    available = sum(len(e) for e in split.train.values())
+    if settings.batch_size > available:
+        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
+    if combined.needs("teacher") and teacher is None:
+        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError(
+            "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."
+        )
+    ours, theirs = (
+        {p.untyped_storage().data_ptr() for p in ([] if model is None else model.parameters())}
+        for model in (student, teacher)
+    )
+    if ours & theirs - {0}:
+        raise ValueError(
+            "Teacher and student share parameters, so the teacher would be trained; pass a copy.deepcopy of it."
+        )
+    check_recordable(student)
+    try:
+        _try_both(combined, student, teacher, split, steps=settings.steps, seed=settings.seed)
+    except RuntimeError as error:
+        who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
+        side, said = split.domains.size, str(error).splitlines()[0]
+        raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
+    if settings.batch_size == 1:
+        _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
+
+
+def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchnorm: str) -> None:
+    """BatchNorm and some objectives take no batch of one, which a step alone says: copies take one here.
+
+    Raises ``ValueError`` where one image fails and two do not.
+    """
+    images = torch.as_tensor(next(iter(split.train.values())).images[:2])
+    labels = torch.cat([torch.as_tensor(e.labels) for e in split.train.values()])
+
+    def problem(count: int) -> str:
+        model, terms = copy.deepcopy((student, combined))
+        training_mode(model.cpu(), batchnorm)
+        terms.train().learn_examples(labels)
+        taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
+        try:
+            terms(model(to_float(images[:count])), taught, labels[:count], step=1, index=torch.arange(count))
+        except (ValueError, RuntimeError) as error:
+            return str(error).splitlines()[0]
+        return ""
+
+    with torch.random.fork_rng(devices=[]):
+        said = problem(1)
+        if said and not problem(2):
+            raise ValueError(
+                f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
+            )
+
+
+def _try_both(
     combined: Combined, student: nn.Module, teacher: nn.Module | None, split: Split, *, steps: int, seed: int
 ) -> None:
-    """One forward of two images through both: class counts fit, and the objectives find what they need and are built.
-
-    Raises ``ValueError`` in one sentence otherwise, and where one of them has seen the domain to be unseen.
-    """
+    """One forward of two images through both: class counts fit, and the objectives find what they need and are built."""
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
     ours, theirs = (
@@ -54,7 +114,7 @@ def prepare(
         warnings.warn(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averaging import last
+from ..checks import explained
 from ..data.augment import Views
 from ..data.domains import leave_one_out, load_domains
 from ..files import write_text
 from ..models.build import build_model
 from ..models.weights import sha256
 from ..names import did_you_mean
-from .identity import seen_according_to
+from .identity import normalisation, seen_according_to
 from .network import predict
 from .record import write_state
 from .run import Run
@@ -85,6 +86,7 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
+@explained
 def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None, seed: int = 0, **changes) -> Run:
     """Pretrain a backbone by its recipe on class/images, a folder or an archive; a tenth of each class is held out.
 
@@ -112,36 +114,20 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
     file = folder / f"{name}.safetensors"
     state = run.model(last(run.source_curves)).model.state_dict()
     write_state(file, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
-    (domain, held_out), *_ = run.split.val.items()
+    held_out = next(iter(run.split.val.values()))
     logits = predict(build_model(recipe.model, run.split.classes, weights=file), held_out.images)
-    row = {"domain": domain, "role": "source", **scores(logits, held_out.labels), "n": len(held_out)}
+    measured = {**scores(logits, held_out.labels), "n": len(held_out)}
     environment = json.loads((run.folder / "environment.json").read_text())
     tap = build_model(recipe.model, 2)
     about = (
-        f"{recipe.model} at {recipe.size} px: {100 * row['accuracy']:.1f} % of {row['n']} held-out images of {len(run.split.classes)} "
+        f"{recipe.model} at {recipe.size} px: {100 * measured['accuracy']:.1f} % of {len(held_out)} held-out images of {len(run.split.classes)} "
         f"classes after {run.steps} steps of {run.settings['batch_size']} in {environment['seconds']:.0f} s"
     )
-    recorded = (
-        "objectives",
-        "steps",
-        "batch_size",
-        "learning_rate",
-        "optimiser",
-        "weight_decay",
-        "schedule",
-        "warmup",
-        "precision",
-        "seed",
-    )
+    recorded = "objectives steps batch_size learning_rate optimiser weight_decay schedule warmup precision seed views"
     card = {
         "about": about,
         "model": {"name": recipe.model, "parameters": sum(p.numel() for p in tap.parameters())},
-        "input": {
-            "size": recipe.size,
-            "range": [0, 1],
-            "mean": tap.mean.flatten().tolist(),
-            "std": tap.std.flatten().tolist(),
-        },
+        "input": normalisation(tap) | {"size": recipe.size, "range": [0, 1]},
         "data": {
             "what": data,
             "licence": licence,
@@ -150,8 +136,8 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
             "classes": list(run.split.classes),
         },
         "seen": seen_according_to(run.settings),
-        "recipe": {setting: run.settings[setting] for setting in recorded} | {"views": run.settings["views"]},
-        "held_out": {measure: row[measure] for measure in ("accuracy", "nll", "ece", "n")},
+        "recipe": {setting: run.settings[setting] for setting in recorded.split()},
+        "held_out": measured,
         "environment": environment,
         "dtype": "float16",
         "bytes": file.stat().st_size,

@@ -1,9 +1,7 @@
-"""What training writes: the trajectory as segments, each the mean of its iterates and its last iterate.
+"""Recording a training: what each step adds, what a killed one continues from, and how a folder gets its final name.
 
-A recording costs one extra parameter vector in memory (a running sum) and one fused add per step. On disk it keeps at
-most ``most`` stored segments: beyond that, neighbours are merged, and a merged mean is exactly the mean over all its
-iterates. Edges that declared strategies need are never merged away. A declared moving average, which no edge can make
-exact, is kept itself: one more vector and one fused update per step each.
+It costs one extra parameter vector in memory (a running sum) and one fused add per step; a declared moving average one more
+vector and one fused update each.
 """
 
 from __future__ import annotations
@@ -14,184 +12,32 @@ import json
 import os
 import platform
 import shutil
-import struct
 import subprocess
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..averaging import Coefficients, Recurrence
-from ..files import UNREADABLE, Held, locked, read_json, recording_folder, sweep, write_text, write_with
+from ..averaging import Recurrence
+from ..files import Held, locked, read_json, recording_folder, sweep, write_text, write_with
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
-
-State = dict[str, Tensor]
-
-STORAGE = ("float32", "float16_difference")
-
-
-class RunProblem(ValueError):
-    """A run folder that cannot be used as asked; the message says what it is and what to do."""
-
-
-class Segments:
-    """The stored segments of a run: a folder of safetensors files and an index of the steps each one covers.
-
-    storage  "float32" as it is, or "float16_difference": half the size, the difference to the initial parameters in half
-             precision. What was stored once is off by 2e-4 of its displacement (by 3e-8 where that is below 6e-5), and every
-             merge rounds a mean again: 1e-3 where a hundred segments became sixteen. A tensor in which something moved by
-             more than 65,504 is kept in bfloat16, to 4e-3.
-    """
-
-    def __init__(self, folder: Path, storage: str = "float32"):
-        self.folder = folder
-        self.storage = storage
-        self._index_file = folder / "index.json"
-        self.index: list[dict] = read_json(self._index_file) if self._index_file.exists() else []
-        self._initial: State | None = None
-
-    @classmethod
-    def create(cls, folder: Path, initial: State, storage: str) -> Segments:
-        if storage not in STORAGE:
-            raise ValueError(f"storage is one of {', '.join(STORAGE)}; got {storage!r}.")
-        folder.mkdir(parents=True)
-        write_state(folder / "initial.safetensors", initial)
-        segments = cls(folder, storage)
-        segments._write_index()
-        return segments
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def edges(self) -> np.ndarray:
-        """Last step of each stored segment, ascending, (stored,)."""
-        return np.array([entry["last"] for entry in self.index], dtype=np.int64)
-
-    @property
-    def iterates(self) -> np.ndarray:
-        """Number of iterates in each stored segment, (stored,)."""
-        return np.array([entry["last"] - entry["first"] + 1 for entry in self.index], dtype=np.int64)
-
-    @property
-    def initial(self) -> State:
-        """The parameters and buffers before the first step."""
-        if self._initial is None:
-            self._initial = read_state(self.folder / "initial.safetensors")
-        return self._initial
-
-    def bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.iterdir())
-
-    def read(self, position: int, of: str, *, names: Iterable[str] | None = None) -> State:
-        """The "mean" or the "end" iterate of one stored segment, floats in float32 (or what is wider); "end" has the
-        integer buffers too.
-
-        names  of the tensors to read, default all
-        """
-        with self._open(position) as file:
-            wanted = _names(file, of) if names is None else names
-            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in wanted}
-
-    def append(self, mean: State, end: State, first: int, last: int) -> None:
-        """Store one more segment. The file is complete before the index names it."""
-        entry = _entry(first, last)
-        given = {"mean": mean, "end": end}
-        write_tensors(
-            self.folder / entry["file"],
-            [(of, name) for of, state in given.items() for name in state],
-            lambda of, name: self._encode(name, given[of][name]),
-        )
-        self.index.append(entry)
-        self._write_index()
-
-    def merge(self, position: int) -> None:
-        """Join a stored segment with the next one: the mean over all iterates of both, and the later end.
-
-        Tensor by tensor, so that memory holds what is written and little more.
-        """
-        left, right = self.index[position], self.index[position + 1]
-        share = self.iterates[position] / (self.iterates[position] + self.iterates[position + 1])
-        joined = _entry(left["first"], right["last"])
-        with self._open(position) as before, self._open(position + 1) as after:
-
-            def joint(of: str, name: str) -> Tensor:
-                if of == "end":
-                    return after.get_tensor(f"end.{name}")
-                total = self._decode(name, before.get_tensor(f"mean.{name}")).double().mul_(share)
-                total.add_(self._decode(name, after.get_tensor(f"mean.{name}")), alpha=1 - share)
-                return self._encode(name, total.float())
-
-            names = [(of, name) for of in ("mean", "end") for name in _names(after, of)]
-            write_tensors(self.folder / joined["file"], names, joint)
-        self.index[position : position + 2] = [joined]
-        self._write_index()
-        for old in (left, right):
-            (self.folder / old["file"]).unlink(missing_ok=True)
-
-    def shrink(self, most: int, keep: Iterable[int]) -> None:
-        """Merge neighbours until at most ``most`` are stored, smallest pair first, earliest first among equals.
-
-        ``keep`` are steps at which an edge must stay. The newest stored segment is never merged. When every other
-        edge is to be kept, more than ``most`` remain: exactness goes before size.
-        """
-        keep = set(keep)
-        while len(self.index) > most:
-            counts, edges = self.iterates, self.edges
-            free = [i for i in range(len(counts) - 2) if int(edges[i]) not in keep]
-            if not free:
-                return
-            self.merge(min(free, key=lambda i: counts[i] + counts[i + 1]))
-
-    def cut(self, step: int) -> None:
-        """Forget what was stored after ``step`` (a resumed run records it again), and files no index names."""
-        self.index = [entry for entry in self.index if entry["last"] <= step]
-        self._write_index()
-        named = {entry["file"] for entry in self.index} | {"index.json", "initial.safetensors"}
-        for file in self.folder.iterdir():
-            if file.name not in named:
-                file.unlink()
-
-    def _open(self, position: int):
-        return _opened(self.folder / self.index[position]["file"])
-
-    def _encode(self, name: str, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach().cpu()
-        if self.storage == "float16_difference" and tensor.is_floating_point():
-            moved = tensor.float() - self._start(name).float()
-            half = moved.half()
-            return half if half.isfinite().all() else moved.bfloat16()
-        return tensor
-
-    def _decode(self, name: str, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-        return wide + self._start(name).float() if self.storage == "float16_difference" else wide
-
-    def _start(self, name: str) -> Tensor:
-        """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
-        if self._initial is not None:
-            return self._initial[name]
-        with _opened(self.folder / "initial.safetensors") as file:
-            return file.get_tensor(name)
-
-    def _write_index(self) -> None:
-        write_text(self._index_file, json.dumps(self.index))
-
-
-def _entry(first: int, last: int) -> dict:
-    return {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
-
-
-def _names(file, of: str) -> list[str]:
-    return [key.removeprefix(f"{of}.") for key in file.keys() if key.startswith(f"{of}.")]  # noqa: SIM118
+from .store import (  # noqa: F401
+    STORAGE,
+    RunningAverages,
+    RunProblem,
+    Segments,
+    State,
+    check_recordable,
+    estimate_bytes,
+    places_of,
+    read_state,
+    write_state,
+)
 
 
 class Recorder:
@@ -206,7 +52,7 @@ class Recorder:
         self.recurrences = list(recurrences)
         state = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
         # where each of them is now, at every step: a forward pass or a hook may have put another tensor in its place
-        places = _places(model)
+        places = places_of(model)
         self._places = {n: places[n] for n in state}
         self._sums = {n: torch.zeros_like(state[n], dtype=torch.float32) for n in self._places}
         self.running = [{n: state[n].detach().clone() for n in self._places} for _ in self.recurrences]
@@ -215,6 +61,7 @@ class Recorder:
 
     @torch.no_grad()
     def add(self) -> None:
+        """One more iterate: what the model's tensors are now."""
         tensors = [owner[key] for owner, key in self._places.values()]
         torch._foreach_add_([*self._sums.values()], tensors)
         self.count += 1
@@ -258,16 +105,6 @@ class Recorder:
             )
 
 
-def _places(model: nn.Module) -> dict[str, tuple[dict, str]]:
-    """For every name in a ``state_dict`` the dictionary of its module, and its key there."""
-    return {
-        f"{prefix}.{key}" if prefix else key: (owner, key)
-        for prefix, module in model.named_modules(remove_duplicate=False)
-        for owner in (module._parameters, module._buffers)
-        for key in owner
-    }
-
-
 class Checkpoint:
     """What a killed run continues from: parameters, optimiser, state of the objectives, curves. Saving it commits the segment just closed.
 
@@ -279,6 +116,7 @@ class Checkpoint:
         self.file = folder / "checkpoint.pt"
 
     def save(self, rows: list[dict], running: Sequence[State] = ()) -> None:
+        """Write curves.csv, and then all that a killed run continues from."""
         write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         state |= {"objectives": self.objectives.state_dict(), "rows": rows, "running": list(running)}
@@ -308,39 +146,6 @@ class Checkpoint:
             for name, tensor in average.items():
                 tensor.copy_(kept[name])
         return recorder, state["rows"]
-
-
-class RunningAverages:
-    """The moving averages that a finished run kept, each with the coefficients that it stands for."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        index = folder / "index.json"
-        self.index: list[dict] = read_json(index) if index.exists() else []
-
-    def write(self, averages: Iterable[tuple[Coefficients, State]]) -> None:
-        self.folder.mkdir(exist_ok=True)
-        self.index = []
-        for i, (coefficients, state) in enumerate(averages):
-            write_state(self.folder / f"{i}.safetensors", state)
-            kept = {"values": np.asarray(coefficients).tolist(), "initial": coefficients.initial}
-            self.index.append(kept | {"strategy": coefficients.strategy, "note": coefficients.note})
-        write_text(self.folder / "index.json", json.dumps(self.index))
-
-    def find(self, coefficients) -> State | None:
-        """The moving average that these coefficients stand for, if it was kept: those of one strategy with the same settings.
-
-        Coefficients per segment alone do not tell it: what lies within one segment does not show in them.
-        """
-        strategy, note = getattr(coefficients, "strategy", ""), getattr(coefficients, "note", "")
-        for i, kept in enumerate(self.index):
-            if (
-                (strategy, note) == (kept.get("strategy", "ema"), kept["note"])
-                and abs(kept["initial"] - coefficients.initial) < 1e-12
-                and np.allclose(kept["values"], coefficients, 0, 1e-12)
-            ):
-                return read_state(self.folder / f"{i}.safetensors")
-        return None
 
 
 # what is measured on a run, beside what was recorded; patterns of files in its folder
@@ -487,117 +292,6 @@ def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
             f"{folder} was recorded with {found}. Nothing was changed; use the same settings or another save_to, or move "
             "that folder away."
         )
-
-
-def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
-    """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
-
-    segments  how many are stored at most
-    running   how many moving averages are declared
-    """
-    state = model.state_dict()
-    floats = [t for t in state.values() if t.is_floating_point()]
-    numbers, everything = sum(t.numel() for t in floats), sum(t.numel() * t.element_size() for t in state.values())
-    halved = sum((t.element_size() - 2) * t.numel() for t in floats) if storage == "float16_difference" else 0
-    mean = numbers * (2 if storage == "float16_difference" else 4)
-    headers = sum(_header(f"mean.{name}") for name in state)
-    one = mean + everything - halved + 2 * headers  # a mean and an end
-    # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
-    checkpoint = (3 + running) * (everything + sum(CHECKPOINT_ENTRY + len(name.encode()) for name in state))
-    whole = (1 + running) * (everything + headers)  # initial parameters and moving averages
-    # the running sum; a tensor or two while segments are written
-    largest = max(t.numel() for t in state.values())
-    return {
-        "disk": (segments + 2) * one + whole + 2 * checkpoint,
-        "memory": 4 * ((1 + running) * numbers + 4 * largest),
-    }
-
-
-def check_recordable(model: nn.Module) -> None:
-    """Raises ``ValueError`` for a student whose ``state_dict`` no recording can hold."""
-    places = _places(model)
-    for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, Tensor):
-            kind, instead = type(tensor).__name__, "keep what get_extra_state() gives in buffers"
-        elif tensor.dtype not in DTYPES:
-            kind, instead = (
-                tensor.dtype,
-                "a complex one is two real ones (torch.view_as_real), one of 8 bits a bfloat16",
-            )
-        elif name not in places:
-            kind, instead = "under another name in its module", "leave names to torch"
-        else:
-            continue
-        raise ValueError(
-            f"The student's {name!r} is {kind}; a recording holds real tensors of 16 bits or more, whole numbers and bools, "
-            f"each under its own name: {instead}."
-        )
-
-
-HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}  # safetensors' names
-
-
-def write_state(path: Path, state: State) -> None:
-    """A safetensors file that is either complete or not there."""
-    write_tensors(path, [(name,) for name in state], state.__getitem__)
-
-
-def write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[..., Tensor]) -> None:
-    """``write_state`` for tensors that are made one at a time: ``make(*name)`` is stored as the name's parts, dotted.
-
-    safetensors' own writer wants all of them at once and copies them as bytes, beside a training that may have no room
-    for that. Here memory holds one tensor. The header comes first in the file and is written last, into room left for it.
-    """
-    write_with(path, lambda partial: _write_tensors(partial, names, make))
-
-
-def _write_tensors(path: Path, names: Sequence[tuple[str, ...]], make: Callable[..., Tensor]) -> None:
-    header: dict[str, dict] = {}
-    room = sum(_header(".".join(name)) for name in names) // 8 * 8
-    with open(path, "wb") as file:
-        file.seek(8 + room)
-        for name in names:
-            tensor, begin = make(*name).detach().cpu().contiguous(), file.tell() - 8 - room
-            file.write(memoryview(tensor.flatten().view(torch.uint8).numpy()))
-            offsets = [begin, file.tell() - 8 - room]
-            kind = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-            header[".".join(name)] = kind
-        written = json.dumps(header, separators=(",", ":")).encode()
-        assert len(written) <= room, f"a header of {len(written)} bytes in room for {room}"
-        file.seek(0)
-        file.write(struct.pack("<Q", room) + written.ljust(room))
-
-
-def _header(name: str) -> int:
-    """Bytes that a tensor takes in a file beside its numbers, at most; JSON writes a letter with up to twelve."""
-    return HEADER + len(json.dumps(name))
-
-
-def _opened(file: Path):
-    try:
-        return safe_open(file, "pt")
-    except SafetensorError as error:
-        raise RunProblem(f"{file} {UNREADABLE}") from error
-
-
-def read_state(path: Path) -> State:
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
 
 
 def environment() -> dict:

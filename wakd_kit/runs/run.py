@@ -29,9 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import Coefficients, Curves, NoWindow, last
+from ..checks import explained
 from ..data.augment import calibration_views, views_from
 from ..data.domains import Split, leave_one_out, load_domains, other_split
-from ..files import path_of, read_json, read_table, recording_folder, write_text
+from ..files import path_of, read_json, read_table, recording_folder, stamp, write_text
 from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, build_model
 from ..models.tap import mark
 from .identity import of_recording, seen_according_to
@@ -53,6 +54,7 @@ class Run:
         if split is not None:
             self.check_split(split)
         self._split = split
+        self._choices = (None, {})
 
     def __repr__(self) -> str:
         s = self.settings
@@ -63,6 +65,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """What its folder is called."""
         return self.folder.name
 
     @property
@@ -109,8 +112,8 @@ class Run:
         recorded, given = self.settings["split"], split.recipe
         key = other_split(recorded, given)
         if key:
-            what = "images" if key == "fingerprint" else f"{key} {given[key]!r}"
-            wanted = "other images" if key == "fingerprint" else repr(recorded[key])
+            wanted, what = (f"{key} {recipe[key]!r}" for recipe in (recorded, given))
+            wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
             raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
 
     @property
@@ -129,7 +132,10 @@ class Run:
         if values.shape != iterates.shape:
             raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
         if not np.all(np.isfinite(values)) or values.min() < 0 or abs(values.sum() + initial - 1) > 1e-9:
-            raise ValueError(f"Coefficients are non-negative and sum to 1; got sum {values.sum() + initial:.6g}.")
+            least = f", the least {values.min():.6g}" if values.min() < 0 else ""
+            raise ValueError(
+                f"Coefficients are non-negative and sum to 1; got sum {values.sum() + initial:.6g}{least}."
+            )
         block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
         stored = np.bincount(block, weights=values, minlength=len(self.segments))
         if of == "end":
@@ -245,16 +251,9 @@ class Run:
             coefficients = self.deployed
         model = self.blank_model()
         model.load_state_dict(self.average(coefficients, **options))
-        return mark(
-            model,
-            {
-                "run": self.name,
-                "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
-                "note": getattr(coefficients, "note", ""),
-                "split": self.settings["split"],
-                "seen": seen_according_to(self.settings),
-            },
-        )
+        what = {"strategy": getattr(coefficients, "strategy", "") or "given coefficients"}
+        what |= {"note": getattr(coefficients, "note", ""), "split": self.settings["split"]}
+        return mark(model, {"run": self.name, **what, "seen": seen_according_to(self.settings)})
 
     def deploy(self, coefficients: Coefficients) -> None:
         """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
@@ -281,21 +280,25 @@ class Run:
     def choices(self) -> dict[str, Coefficients | NoWindow]:
         """What strategies chose when this run was evaluated: ``{label: coefficients}``, or the reason for none."""
         file = self.folder / "choices.json"
-        records = read_json(file) if file.exists() else {}
-        return {label: _recorded(record) for label, record in records.items()}
+        if (now := stamp(file)) != self._choices[0]:
+            self._choices = now, {label: _recorded(record) for label, record in read_json(file).items()} if now else {}
+        return dict(self._choices[1])
 
     @property
     def window_map(self) -> pd.DataFrame:
         """The table of the last ``window_map`` of this recording; empty when there was none."""
-        file, about = self.folder / "window_map.csv", self.folder / "window_map.json"
+        about = self.folder / "window_map.json"
         if about.exists() and read_json(about)["recording"] != of_recording(self):
             return pd.DataFrame()
-        return read_table(file) if file.exists() else pd.DataFrame()
+        return self._table("window_map.csv")
 
     @property
     def scores(self) -> pd.DataFrame:
         """What ``evaluate`` has measured on this run so far; empty when nothing."""
-        file = self.folder / "scores.csv"
+        return self._table("scores.csv")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        file = self.folder / name
         return read_table(file) if file.exists() else pd.DataFrame()
 
 
@@ -354,6 +357,7 @@ def _parameter(like: nn.Parameter, device: str) -> nn.Parameter:
     return nn.Parameter(torch.empty_like(like, device=device), requires_grad=like.requires_grad)
 
 
+@explained
 def load_run(path: str | os.PathLike, *, split: Split | None = None, template: nn.Module | None = None) -> Run:
     """The run recorded in a folder; a folder that ends in ``.recording`` gives what an unfinished run has so far.
 
@@ -369,7 +373,7 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
                 f"{folder} is not finished. Call train(..., save_to={str(folder)!r}, resume=True) to continue it, or "
                 f"load_run({str(partial)!r}) for what was recorded so far."
             )
-        raise FileNotFoundError(f"No run at {folder}: it has no settings.json.")
+        raise FileNotFoundError(f"No run at {folder}: it has no settings.json. Give the folder that train saved to.")
     settings = read_json(folder / "settings.json")
     if settings.get("format") != FORMAT:
         raise RunProblem(

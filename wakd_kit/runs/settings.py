@@ -12,7 +12,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 import numpy as np
@@ -109,7 +109,6 @@ class Settings:
 
 NAMES = tuple(f.name for f in fields(Settings))
 FITS = types.SimpleNamespace(**hints(Settings))  # ``steps: FITS.steps`` is a field with the same bounds
-DEFAULTS = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(Settings)}
 
 
 def described(width: int = 120) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import datetime
 import itertools
@@ -19,29 +18,20 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..averaging import ema
-from ..checks import make
-from ..data.augment import augment, to_float, views_from
+from ..averaging import Curves, ema
+from ..checks import explained, make
+from ..data.augment import augment, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
 from ..models.build import as_tap, in_eval, training_mode
 from ..models.device import device as device_of
-from ..models.mixture import choose_mixture
+from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
-from ..objectives.base import each_tensor
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
-from .prepare import outputs, prepare, source_features
-from .record import (
-    Checkpoint,
-    RunningAverages,
-    check_recordable,
-    estimate_bytes,
-    recording,
-    refuse_other_settings,
-    settle,
-)
+from .prepare import prepare, source_features
+from .record import Checkpoint, RunningAverages, estimate_bytes, recording, refuse_other_settings, settle
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
 from .validate import SourceValidation
@@ -53,6 +43,7 @@ class Diverged(Stopped):
     """The training loss stopped being a number; everything recorded before stays where it is."""
 
 
+@explained
 def train(
     student: nn.Module,
     split: Split,
@@ -106,7 +97,7 @@ def train(
     """
     given = {name: value for name, value in locals().items() if name in NAMES}
     if not isinstance(student, nn.Module) or not isinstance(split, Split):
-        got = f"{type(student).__name__} and {type(split).__name__}"
+        got = " and ".join(repr(one) if isinstance(one, str) else type(one).__name__ for one in (student, split))
         raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
     device, combined = device_of(device), combine(objectives)
     views = views_from(views or split.domains.views)
@@ -114,7 +105,7 @@ def train(
     rehearse(settings, teacher=teacher is not None)
     teacher = _teacher_module(teacher, split)
     student = combined.extended(as_tap(student), teacher, seed=seed)
-    _check(settings, student, teacher, split, combined)
+    prepare(settings, student, teacher, split, combined)
     recorded = dataclasses.asdict(settings) | {
         "format": FORMAT,
         "student": student.spec,
@@ -148,24 +139,18 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     combined.learn_examples(data.labels)
     optimiser = _optimiser(student, combined, settings)
-    validation = SourceValidation(split, teacher, combined)
-    checkpoint = Checkpoint(folder, student, optimiser, combined)
-    recorder, rows = checkpoint.restore(settings.storage, recurrences(settings))
-    segments = recorder.segments
-    started, ends = (rows[-1]["step"] if rows else 0), segment_ends(settings)
-    generator = torch.Generator(data.device)
+    book = _Book(student, teacher, split, combined, settings, Checkpoint(folder, student, optimiser, combined))
+    if combined.needs("centres") and not book.rows:
+        combined.learn_centres(*source_features(teacher, split))
+    generator, ends = torch.Generator(data.device), segment_ends(settings)
     autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
-    if combined.needs("centres") and not rows:
-        combined.learn_centres(*source_features(teacher, split))
-    totals, clock = {}, time.perf_counter()
 
-    bar.initial = bar.n = started * settings.batch_size
-    for step in range(started + 1, settings.steps + 1):
+    bar.initial = bar.n = book.started * settings.batch_size
+    for step in range(book.started + 1, settings.steps + 1):
         seed_step(generator, settings.seed, step)
         index = data.index(step)
-        images, labels = data.images[index], data.labels[index]
-        x = augment(images, views, generator)
+        x, labels = augment(data.images[index], views, generator), data.labels[index]
         training_mode(student, settings.batchnorm)
         with autocast:
             student_output = student(x, maps=maps["student"])
@@ -176,35 +161,62 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        recorder.add()
-        for name, value in {"train_loss": loss.detach(), **{f"train/{n}": v for n, v in terms.items()}}.items():
-            totals[name] = totals.get(name, 0) + value
+        book.add({"train_loss": loss.detach(), **{f"train/{name}": value for name, value in terms.items()}})
         bar.update(settings.batch_size)
-        if step not in ends:
-            continue
+        if step in ends:
+            row = book.close(step, optimiser.param_groups[0]["lr"])
+            if sink is not None:
+                sink(row)
+            bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{book.validation.accuracy(row):.1%}")
+    book.finish()
 
+
+class _Book:
+    """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last."""
+
+    def __init__(self, student, teacher, split: Split, combined: Combined, settings: Settings, checkpoint: Checkpoint):
+        self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
+        self.validation = SourceValidation(split, teacher, combined)
+        self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
+        self.started = self.rows[-1]["step"] if self.rows else 0
+        self._open()
+
+    def _open(self) -> None:
+        self.totals, self.clock = {}, time.perf_counter()
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """One more iterate, and the losses of its step."""
+        self.recorder.add()
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0) + value
+
+    def close(self, step: int, learning_rate: float) -> dict:
+        """Measure, store and make safe the segment that ends here; its row of curves.csv. Raises ``Diverged``."""
+        student, recorder, settings = self.student, self.recorder, self.settings
         row = {"step": step, "iterates": recorder.count}
-        row |= {name: float(total) / recorder.count for name, total in totals.items()}
+        row |= {name: float(total) / recorder.count for name, total in self.totals.items()}
         if not math.isfinite(row["train_loss"]) or not all(p.isfinite().all() for p in student.parameters()):
-            raise Diverged(_diverged(row, settings, folder))
-        for name, before in (choose_mixture(student, split.val.values()) or {}).items():
+            raise Diverged(_diverged(row, settings, self.checkpoint.folder))
+        for name, before in (choose_mixture(student, self.split.val.values()) or {}).items():
             recorder.revise(name, before)
-        row |= validation(student)
-        row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": time.perf_counter() - clock}
-        rows.append(row)
+        row |= self.validation(student)
+        row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
+        self.rows.append(row)
         recorder.close(step)
-        if len(segments) > settings.most_stored:
-            keep = edges_to_keep(curves_from(pd.DataFrame(rows), split.sources), settings)
-            segments.shrink(settings.most_stored, keep)
-        checkpoint.save(rows, recorder.running)
-        if sink is not None:
-            sink(row)
-        bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{validation.accuracy(row):.1%}")
-        totals, clock = {}, time.perf_counter()
-    curves = curves_from(pd.DataFrame(rows), split.sources)
-    kept = [ema(curves, **named(spec)) for spec in settings.declare if spec["name"] == "ema"]
-    if kept:
-        RunningAverages(folder / "running").write(zip(kept, recorder.running))
+        if len(recorder.segments) > settings.most_stored:
+            recorder.segments.shrink(settings.most_stored, edges_to_keep(self._curves(), settings))
+        self.checkpoint.save(self.rows, recorder.running)
+        self._open()
+        return row
+
+    def finish(self) -> None:
+        """Keep the moving averages that were declared, with the coefficients that they stand for."""
+        kept = [ema(self._curves(), **named(spec)) for spec in self.settings.declare if spec["name"] == "ema"]
+        if kept:
+            RunningAverages(self.checkpoint.folder / "running").write(zip(kept, self.recorder.running))
+
+    def _curves(self) -> Curves:
+        return curves_from(pd.DataFrame(self.rows), self.split.sources)
 
 
 def _diverged(row: dict, settings: Settings, folder: Path) -> str:
@@ -265,65 +277,8 @@ def _teacher_module(teacher, split: Split) -> nn.Module | None:
     if isinstance(teacher, Run):
         teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
     if not isinstance(teacher, nn.Module):
-        raise TypeError(f"teacher is a Run, a run's folder or a module; got {type(teacher).__name__}.")
+        raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
     return as_tap(teacher)
-
-
-def _check(settings: Settings, student, teacher, split: Split, combined: Combined) -> None:
-    """What is known to fail only with both models and the data at hand is said here, before the first batch."""
-    available = sum(len(e) for e in split.train.values())
-    if settings.batch_size > available:
-        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
-    if combined.needs("teacher") and teacher is None:
-        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
-    if not any(parameter.requires_grad for parameter in student.parameters()):
-        raise ValueError(
-            "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."
-        )
-    ours, theirs = (
-        {p.untyped_storage().data_ptr() for p in ([] if model is None else model.parameters())}
-        for model in (student, teacher)
-    )
-    if ours & theirs - {0}:
-        raise ValueError(
-            "Teacher and student share parameters, so the teacher would be trained; pass a copy.deepcopy of it."
-        )
-    check_recordable(student)
-    try:
-        prepare(combined, student, teacher, split, steps=settings.steps, seed=settings.seed)
-    except RuntimeError as error:
-        who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
-        side, said = split.domains.size, str(error).splitlines()[0]
-        raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
-    if settings.batch_size == 1:
-        _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
-
-
-def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchnorm: str) -> None:
-    """BatchNorm and some objectives take no batch of one, which a step alone says: copies take one here.
-
-    Raises ``ValueError`` where one image fails and two do not.
-    """
-    images = torch.as_tensor(next(iter(split.train.values())).images[:2])
-    labels = torch.cat([torch.as_tensor(e.labels) for e in split.train.values()])
-
-    def problem(count: int) -> str:
-        model, terms = copy.deepcopy((student, combined))
-        training_mode(model.cpu(), batchnorm)
-        terms.train().learn_examples(labels)
-        taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
-        try:
-            terms(model(to_float(images[:count])), taught, labels[:count], step=1, index=torch.arange(count))
-        except (ValueError, RuntimeError) as error:
-            return str(error).splitlines()[0]
-        return ""
-
-    with torch.random.fork_rng(devices=[]):
-        said = problem(1)
-        if said and not problem(2):
-            raise ValueError(
-                f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
-            )
 
 
 def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:

@@ -67,4 +67,5 @@ class SourceValidation:
         return row
 
     def accuracy(self, row: dict) -> float:
+        """The mean accuracy over source domains in a row that this gave."""
         return float(np.mean([row[f"val_accuracy/{d}"] for d in self.examples]))

@@ -106,7 +106,7 @@ class Study:
         """What cannot be run as it is written, in one sentence; None when nothing is known to be wrong."""
         for what, values in (("seed", self.seeds), ("student", self.students), ("target", self.targets)):
             if not values:
-                return f"a study needs at least one {what}."
+                return f"a study needs at least one {what}. {what}s is {values!r}."
             if isinstance(values, list) and len(set(values)) < len(values):
                 return f"a {what} is listed twice in {values}."
         for label, own in self.students.items():
@@ -178,7 +178,7 @@ def file_of(which: str | os.PathLike) -> Path:
             raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
         path = shipped[str(which)]
     if not path.is_file():
-        raise StudyProblem(f"No study file at {path}.")
+        raise StudyProblem(f"No study file at {path}. Give a .yaml, or a name of wakd list studies.")
     return path.absolute()
 
 

@@ -1,0 +1,278 @@
+"""What a run keeps on disk: its trajectory as segments, each the mean of its iterates and its last iterate.
+
+At most ``most`` segments are stored: beyond that, neighbours are merged, and a merged mean is exactly the mean over all its
+iterates. Edges that declared strategies need are never merged away. A declared moving average, which no edge can make exact,
+is kept itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..averaging import Coefficients
+from ..files import UNREADABLE, read_json, write_text, write_with
+
+State = dict[str, Tensor]
+
+STORAGE = ("float32", "float16_difference")
+HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most
+
+
+class RunProblem(ValueError):
+    """A run folder that cannot be used as asked; the message says what it is and what to do."""
+
+
+class Segments:
+    """The stored segments of a run: a folder of safetensors files and an index of the steps each one covers.
+
+    storage  "float32" as it is, or "float16_difference": half the size, the difference to the initial parameters in half
+             precision. What was stored once is off by 2e-4 of its displacement (by 3e-8 where that is below 6e-5), and every
+             merge rounds a mean again: 1e-3 where a hundred segments became sixteen. A tensor in which something moved by
+             more than 65,504 is kept in bfloat16, to 4e-3.
+    """
+
+    def __init__(self, folder: Path, storage: str = "float32"):
+        self.folder = folder
+        self.storage = storage
+        self._index_file = folder / "index.json"
+        self.index: list[dict] = read_json(self._index_file) if self._index_file.exists() else []
+        self._initial: State | None = None
+
+    @classmethod
+    def create(cls, folder: Path, initial: State, storage: str) -> Segments:
+        """A new folder of segments, none so far, that start from this state."""
+        if storage not in STORAGE:
+            raise ValueError(f"storage is one of {', '.join(STORAGE)}; got {storage!r}.")
+        folder.mkdir(parents=True)
+        write_state(folder / "initial.safetensors", initial)
+        segments = cls(folder, storage)
+        segments._write_index()
+        return segments
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Last step of each stored segment, ascending, (stored,)."""
+        return np.array([entry["last"] for entry in self.index], dtype=np.int64)
+
+    @property
+    def iterates(self) -> np.ndarray:
+        """Number of iterates in each stored segment, (stored,)."""
+        return np.array([entry["last"] - entry["first"] + 1 for entry in self.index], dtype=np.int64)
+
+    @property
+    def initial(self) -> State:
+        """The parameters and buffers before the first step."""
+        if self._initial is None:
+            self._initial = read_state(self.folder / "initial.safetensors")
+        return self._initial
+
+    def read(self, position: int, of: str, *, names: Iterable[str] | None = None) -> State:
+        """The "mean" or the "end" iterate of one stored segment, floats in float32 (or what is wider); "end" has the
+        integer buffers too.
+
+        names  of the tensors to read, default all
+        """
+        with self._open(position) as file:
+            wanted = _names(file, of) if names is None else names
+            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in wanted}
+
+    def append(self, mean: State, end: State, first: int, last: int) -> None:
+        """Store one more segment. The file is complete before the index names it."""
+        given = {"mean": mean, "end": end}
+        state = {f"{of}.{name}": self._encode(name, state[name]) for of, state in given.items() for name in state}
+        self.index.append(self._write(state, first, last))
+        self._write_index()
+
+    def merge(self, position: int) -> None:
+        """Join a stored segment with the next one: the mean over all iterates of both, and the later end."""
+        left, right = self.index[position], self.index[position + 1]
+        share = self.iterates[position] / (self.iterates[position] + self.iterates[position + 1])
+        with self._open(position) as before, self._open(position + 1) as after:
+            state = {f"end.{name}": after.get_tensor(f"end.{name}") for name in _names(after, "end")}
+            for name in _names(after, "mean"):
+                total = self._decode(name, before.get_tensor(f"mean.{name}")).double().mul_(share)
+                total.add_(self._decode(name, after.get_tensor(f"mean.{name}")), alpha=1 - share)
+                state[f"mean.{name}"] = self._encode(name, total.float())
+            self.index[position : position + 2] = [self._write(state, left["first"], right["last"])]
+        self._write_index()
+        for old in (left, right):
+            (self.folder / old["file"]).unlink(missing_ok=True)
+
+    def shrink(self, most: int, keep: Iterable[int]) -> None:
+        """Merge neighbours until at most ``most`` are stored, smallest pair first, earliest first among equals.
+
+        ``keep`` are steps at which an edge must stay. The newest stored segment is never merged. When every other
+        edge is to be kept, more than ``most`` remain: exactness goes before size.
+        """
+        keep = set(keep)
+        while len(self.index) > most:
+            counts, edges = self.iterates, self.edges
+            free = [i for i in range(len(counts) - 2) if int(edges[i]) not in keep]
+            if not free:
+                return
+            self.merge(min(free, key=lambda i: counts[i] + counts[i + 1]))
+
+    def cut(self, step: int) -> None:
+        """Forget what was stored after ``step`` (a resumed run records it again), and files no index names."""
+        self.index = [entry for entry in self.index if entry["last"] <= step]
+        self._write_index()
+        named = {entry["file"] for entry in self.index} | {"index.json", "initial.safetensors"}
+        for file in self.folder.iterdir():
+            if file.name not in named:
+                file.unlink()
+
+    def _write(self, state: State, first: int, last: int) -> dict:
+        """Write a segment's file; its entry in the index."""
+        entry = {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
+        write_state(self.folder / entry["file"], state)
+        return entry
+
+    def _open(self, position: int):
+        return _opened(self.folder / self.index[position]["file"])
+
+    def _encode(self, name: str, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().cpu()
+        if self.storage == "float16_difference" and tensor.is_floating_point():
+            moved = tensor.float() - self._start(name).float()
+            half = moved.half()
+            return half if half.isfinite().all() else moved.bfloat16()
+        return tensor
+
+    def _decode(self, name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+        return wide + self._start(name).float() if self.storage == "float16_difference" else wide
+
+    def _start(self, name: str) -> Tensor:
+        """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
+        if self._initial is not None:
+            return self._initial[name]
+        with _opened(self.folder / "initial.safetensors") as file:
+            return file.get_tensor(name)
+
+    def _write_index(self) -> None:
+        write_text(self._index_file, json.dumps(self.index))
+
+
+def _names(file, of: str) -> list[str]:
+    return [key.removeprefix(f"{of}.") for key in file.keys() if key.startswith(f"{of}.")]  # noqa: SIM118
+
+
+class RunningAverages:
+    """The moving averages that a finished run kept, each with the coefficients that it stands for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = folder / "index.json"
+        self.index: list[dict] = read_json(index) if index.exists() else []
+
+    def write(self, averages: Iterable[tuple[Coefficients, State]]) -> None:
+        """Keep the moving averages of a run that is finished."""
+        self.folder.mkdir(exist_ok=True)
+        self.index = []
+        for i, (coefficients, state) in enumerate(averages):
+            write_state(self.folder / f"{i}.safetensors", state)
+            kept = {"values": np.asarray(coefficients).tolist(), "initial": coefficients.initial}
+            self.index.append(kept | {"strategy": coefficients.strategy, "note": coefficients.note})
+        write_text(self.folder / "index.json", json.dumps(self.index))
+
+    def find(self, coefficients) -> State | None:
+        """The moving average that these coefficients stand for, if it was kept: those of one strategy with the same settings.
+
+        Coefficients per segment alone do not tell it: what lies within one segment does not show in them.
+        """
+        strategy, note = getattr(coefficients, "strategy", ""), getattr(coefficients, "note", "")
+        for i, kept in enumerate(self.index):
+            if (
+                (strategy, note) == (kept.get("strategy", "ema"), kept["note"])
+                and abs(kept["initial"] - coefficients.initial) < 1e-12
+                and np.allclose(kept["values"], coefficients, 0, 1e-12)
+            ):
+                return read_state(self.folder / f"{i}.safetensors")
+        return None
+
+
+def write_state(path: Path, state: State) -> None:
+    """A safetensors file that is either complete or not there."""
+    # of each a copy of its own: safetensors takes none that share memory or lie otherwise than their shape says
+    copies = {n: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for n, t in state.items()}
+    try:
+        write_with(path, lambda partial: save_file(copies, partial))
+    except SafetensorError as error:  # a full disk, too
+        raise OSError(f"{path} could not be written: {error}") from error
+
+
+def read_state(path: Path) -> State:
+    """What ``write_state`` wrote. Raises ``RunProblem`` for a file that is not there or not whole."""
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+
+
+def _opened(file: Path):
+    try:
+        return safe_open(file, "pt")
+    except FileNotFoundError:
+        raise RunProblem(f"{file} is missing; put it back from a copy, or train this run again.") from None
+    except SafetensorError as error:
+        raise RunProblem(f"{file} {UNREADABLE}") from error
+
+
+def places_of(model: nn.Module) -> dict[str, tuple[dict, str]]:
+    """For every name in a ``state_dict`` the dictionary of its module, and its key there."""
+    return {
+        f"{prefix}.{key}" if prefix else key: (owner, key)
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for owner in (module._parameters, module._buffers)
+        for key in owner
+    }
+
+
+def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
+    """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
+
+    segments  how many are stored at most
+    running   how many moving averages are declared
+    """
+    state = model.state_dict()
+    floats = [t for t in state.values() if t.is_floating_point()]
+    numbers, everything = sum(t.numel() for t in floats), sum(t.numel() * t.element_size() for t in state.values())
+    halved = sum((t.element_size() - 2) * t.numel() for t in floats) if storage == "float16_difference" else 0
+    mean = numbers * (2 if storage == "float16_difference" else 4)
+    headers = sum(HEADER + len(json.dumps(f"mean.{name}")) for name in state)
+    one = mean + everything - halved + 2 * headers  # a mean and an end
+    # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
+    checkpoint = (3 + running) * (everything + sum(CHECKPOINT_ENTRY + len(name.encode()) for name in state))
+    whole = (1 + running) * (everything + headers)  # initial parameters and moving averages
+    memory = 4 * (1 + running) * numbers + 2 * (mean + everything)  # running sums, and copies of what is being written
+    return {"disk": (segments + 2) * one + whole + 2 * checkpoint, "memory": memory}
+
+
+def check_recordable(model: nn.Module) -> None:
+    """Raises ``ValueError`` for a student whose ``state_dict`` no recording can hold."""
+    places = places_of(model)
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            kind, instead = type(tensor).__name__, "keep what get_extra_state() gives in buffers"
+        elif tensor.is_complex() or tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() < 2):
+            kind = tensor.dtype
+            instead = "a complex one is two real ones (torch.view_as_real), one of 8 bits a bfloat16"
+        elif name not in places:
+            kind, instead = "under another name in its module", "leave names to torch"
+        else:
+            continue
+        raise ValueError(
+            f"The student's {name!r} is {kind}; a recording holds real tensors of 16 bits or more, whole numbers and bools, "
+            f"each under its own name: {instead}."
+        )
