@@ -8,7 +8,7 @@ READY := .venv/.ready
 # pip resumes a download that broke off, which not every proxy serves; asked again it starts that one afresh
 RETRY := retry() { for wait in 5 30 0; do "$$@" && return; [ $$wait = 0 ] || { echo "again in $$wait s: $$*"; sleep $$wait; }; done; return 1; }; retry
 
-.PHONY: setup report test check format docs
+.PHONY: setup report test test-fast check format docs
 
 setup: $(READY)
 
@@ -24,8 +24,14 @@ $(READY): pyproject.toml
 report: $(READY)
 	$(BIN)/wakd report $(STUDY)
 
+# the long tests begin first (tests/conftest.py), and who is done takes from who is not
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PYTEST)
+
+test-fast: $(READY)
+	$(PYTEST) -m "not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .

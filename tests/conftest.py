@@ -2,24 +2,64 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-import wakd_kit as wk
-from wakd_kit.study.run import run_study
+import wakd_kit as wk  # as good as nothing until a name of it is used: torch is imported by tests, not by who only starts workers
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # on shared cores more threads wait for each other
+# who asks for one of these runs a study, a browser, another Python or a real benchmark
+SLOW = {"finished", "chromium", "edited", "pacs_path"}
+LISTED = Path(__file__).with_name("slow.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" leaves them out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long begins first: at the end workers take short tests from each other."""
+    listed = {line for line in LISTED.read_text().splitlines() if not line.startswith("#")}
+    names = {item: item.nodeid.partition("[")[0] for item in items}
+    for item, name in names.items():
+        if SLOW & set(item.fixturenames) or {name, name.partition("::")[0]} & listed:
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    whole = {str(Path(argument).resolve()) for argument in config.args} == {str(LISTED.parent)}
+    if whole and (gone := listed - {*names.values(), *(name.partition("::")[0] for name in names.values())}):
+        raise pytest.UsageError(f"{LISTED.name} names what is no test: {', '.join(sorted(gone))}")
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` fills once for all processes of a session: the first that asks does it, others wait for it.
+
+    Nobody writes into it; a test that has to takes a copy.
+    """
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made" / name
+    folder.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):
+        if not Path(f"{folder}.whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            Path(f"{folder}.whole").touch()
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # on shared cores more threads wait for each other
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Decoded data goes to a folder of this session, whatever the user's settings are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WAKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("WAKD_CACHE", str(once(tmp_path_factory, "cache", lambda folder: None)))
         patch.delenv("WAKD_WEIGHTS", raising=False)
         yield
 
@@ -111,7 +151,7 @@ landscape: {{targets: [north], size: 3, radii: [1.0], directions: 2}}
 
 
 def small_images(folder: Path) -> Path:
-    """A folder of three domains of two classes, 72 images."""
+    """A folder of three domains of two classes, 72 images of 16 px."""
     for i, domain in enumerate(("north", "east", "south")):
         for n, (image, label) in enumerate(zip(*patterns(i, per_class=12, classes=2))):
             file = folder / domain / "ab"[label] / f"{n}.png"
@@ -123,16 +163,26 @@ def small_images(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory) -> str:
     """A study as YAML: three domains of two classes as 72 small images, one teacher and one student of 6 steps each."""
-    return TINY.format(images=small_images(tmp_path_factory.mktemp("images")))
+    return TINY.format(images=once(tmp_path_factory, "images", small_images))
 
 
 @pytest.fixture(scope="session")
 def finished(tiny_study, tmp_path_factory) -> Path:
-    """The tiny study, run: the folder that holds tiny.yaml, report/ and runs/."""
-    folder = tmp_path_factory.mktemp("study")
-    (folder / "tiny.yaml").write_text(tiny_study)
-    run_study(folder / "tiny.yaml", cores=2, out=folder / "report", runs=folder / "runs", say=lambda line: None)
-    return folder
+    """The tiny study, run, its notebooks in this process: the folder that holds tiny.yaml, report/ and runs/."""
+
+    def make(folder: Path) -> None:
+        from wakd_kit.reporting import execute as notebook
+        from wakd_kit.study.run import run_study
+
+        from .notebooks import execute
+
+        (folder / "tiny.yaml").write_text(tiny_study)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(notebook, "execute", execute)
+            folders = {"out": folder / "report", "runs": folder / "runs"}
+            run_study(folder / "tiny.yaml", engine="sequential", say=lambda line: None, **folders)
+
+    return once(tmp_path_factory, "study", make)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Commands that need hours, a network or images are parsed, with every option they
 
 import ast
 import doctest
+import functools
 import importlib.util
 import inspect
 import pkgutil
@@ -15,7 +16,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
-import nbformat
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,8 @@ from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import render as report
 from wakd_kit.runs import train as training
 from wakd_kit.study import plan as planning
+
+from . import notebooks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,26 +80,12 @@ def tiny(tmp_path_factory):
             (training, "train", tiny_train),
             (wk, "train", tiny_train),
             (wk, "load_domains", stand_in),
-            (notebook, "execute", execute),
-            (report, "show", lambda figure, alt, **_: None),
+            (notebook, "execute", functools.partial(notebooks.execute, least=FEWEST)),
+            (report, "show", lambda figure, alt, **_: plt.close(figure)),
             (report, "render", lambda executed, page: page),
         ):
             patch.setattr(module, name, value)
         yield patch
-
-
-def execute(source, out, parameters=None, *, cwd=None, checked=False, **_):
-    """A notebook in this process, on the fewest points that its parameters allow."""
-    given = dict(parameters) if checked else notebook.complete(source, parameters)
-    given |= {name: least for name, least in FEWEST.items() if name in given}
-    namespace = {}
-    with pytest.MonkeyPatch.context() as here:
-        here.chdir(cwd)
-        for cell in (cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"):
-            exec(cell.source, namespace)
-            if "parameters" in cell.metadata.get("tags", []):
-                namespace.update(given)
-    return Path(out).absolute()
 
 
 def fenced(document: Path, language: str) -> list[str]:

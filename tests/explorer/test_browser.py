@@ -12,7 +12,7 @@ from wakd_kit.explorer.answers import MEAN, Board
 from wakd_kit.reporting import render as report
 from wakd_kit.study.run import NOTEBOOKS
 
-from ..lab import lab, run_all, two_runs
+from ..lab import lab, run_all
 from ..offline import offline_problems
 
 pytestmark = pytest.mark.browser
@@ -24,11 +24,6 @@ PICTURES = (
     ".wk-map >> nth=0",
     ".wk-map >> nth=1",
 )
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return two_runs(tmp_path_factory.mktemp("seen"))
 
 
 @pytest.fixture
@@ -149,13 +144,12 @@ def test_the_explorer_in_jupyterlab(chromium, opened, runs, tmp_path):
 
 
 @pytest.fixture
-def page_of(copied):
+def page_of(mapped):
     """A run with a window map and evaluated strategies, one of which finds no window."""
-    wk.window_map(copied, workers=1)
     wk.evaluate(
-        copied, wk.choose(copied, ["last", {"name": "wakd", "begin": 8}, "ema", {"name": "swad", "n_converge": 9}])
+        mapped, wk.choose(mapped, ["last", {"name": "wakd", "begin": 8}, "ema", {"name": "swad", "n_converge": 9}])
     )
-    return copied
+    return mapped
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -19,7 +19,6 @@ from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.record import RunProblem
 
 from ..conftest import one_image
-from ..lab import two_runs
 from ..offline import offline_problems
 
 
@@ -32,13 +31,6 @@ def measured(run, choice) -> dict[str, float]:
 
 def files(folder) -> dict[str, int]:
     return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
-
-
-@pytest.fixture
-def mapped(copied):
-    """A run with an exact window map and nothing else measured."""
-    wk.window_map(copied, workers=1)
-    return copied
 
 
 @pytest.fixture
@@ -174,12 +166,6 @@ def test_the_answer_names_what_source_validation_chose(mapped):
 
 
 # ---- widgets, driven as the browser would
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The runs east/student, which has a window map, and north/student."""
-    return two_runs(tmp_path_factory.mktemp("explored"))
 
 
 @pytest.fixture
@@ -382,7 +368,7 @@ def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
     assert str(planed.folder) not in fragment
 
 
-def test_a_page_needs_a_map_and_escapes_names(mapped, copied, tmp_path):
+def test_a_page_needs_a_map_and_escapes_names(mapped):
     odd = "</script><!--<script><b>"
     fragment = explorer.page(mapped, choices={odd: wk.averaging.last(mapped.source_curves)})
     text = re.search(r'<script type="application/json">(.*?)</script>', fragment, re.S).group(1)

@@ -95,7 +95,7 @@ def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
 
 def test_cells_of_every_start_are_explained_apart_as_well():
     both = pd.concat([cells(), cells(start="pretrained", gain=-cells()["gain"])])
-    found = when.explained(both).set_index(["start", "measure"])["correlation"]
+    found = when.explained(both, draws=50).set_index(["start", "measure"])["correlation"]
     assert found["scratch", "dip"] == pytest.approx(1) and found["pretrained", "dip"] == pytest.approx(-1)
     assert found["all", "dip"] == pytest.approx(0)
 
@@ -106,7 +106,9 @@ def test_correlations_are_printed_with_a_column_per_measure_and_without_starts_t
     assert list(found["start"]) == ["all", "scratch"] and list(found["cells"]) == [6, 4]
     assert found.loc[1, "dip"] == "+1.00" and found.loc[1, "bounce"] == "+0.40" and set(found["spread"]) == {"–"}
     many = pd.concat([cells()] * 3, ignore_index=True)
-    assert re.fullmatch(r"\+1.00 \[\+\d.\d\d, \+1.00\]", when.printed_explained(when.explained(many))["dip"][0])
+    assert re.fullmatch(
+        r"\+1.00 \[\+\d.\d\d, \+1.00\]", when.printed_explained(when.explained(many, draws=200))["dip"][0]
+    )
 
 
 def test_the_interval_of_a_correlation_narrows_with_cells():

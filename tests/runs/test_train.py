@@ -114,20 +114,28 @@ def test_a_declared_strategy_stays_exact_when_segments_are_merged(split, tmp_pat
             torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "declared",
-    [
-        {"name": "ema", "decay": 0.9},
-        {"name": "ema", "decay": 0.8, "begin": 0.3},
-        {"name": "ema", "decay": 0.99, "warmup": True},
-        {"name": "ema", "decay": 0.9, "from_initial": True},
-    ],
-)
-def test_a_declared_moving_average_is_exact_iterate_by_iterate(split, tmp_path, monkeypatch, declared):
-    spy = Spy(monkeypatch)
-    settings = dict(steps=90, segment_length=3, most_stored=17, batchnorm="average", storage="float16_difference")
-    run = quick(split, tmp_path / "run", declare=["wakd", declared], **settings)
-    asked = {k: v for k, v in declared.items() if k != "name"}
+MOVING = [
+    {"name": "ema", "decay": 0.9},
+    {"name": "ema", "decay": 0.8, "begin": 0.3, "label": "late"},
+    {"name": "ema", "decay": 0.99, "warmup": True, "label": "warmed up"},
+    {"name": "ema", "decay": 0.9, "from_initial": True, "label": "from initial"},
+]
+
+
+@pytest.fixture(scope="module")
+def moving(split, tmp_path_factory):
+    """A run with four declared moving averages, and every iterate of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        spy = Spy(patch)
+        settings = dict(steps=90, segment_length=3, most_stored=17, batchnorm="average", storage="float16_difference")
+        run = quick(split, tmp_path_factory.mktemp("moving") / "run", declare=["wakd", *MOVING], **settings)
+    return run, spy
+
+
+@pytest.mark.parametrize("declared", MOVING)
+def test_a_declared_moving_average_is_exact_iterate_by_iterate(moving, declared):
+    run, spy = moving
+    asked = {k: v for k, v in declared.items() if k not in ("name", "label")}
     begin = int(90 * asked.pop("begin", 0))
     # of single iterates coefficients are exact whatever the segments were
     per_iterate = wk.averaging.ema(iterates=[1] * 90, begin=begin, **asked)
@@ -181,9 +189,12 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("moment", [1, 4, 5, 9, 23, 39])
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monkeypatch, moment, optimiser):
+DROPS = dict(drop_rate=0.2, drop_path_rate=0.1)  # dropout draws must repeat as well
+
+
+@pytest.fixture(scope="module", params=["adam", "sgd"])
+def whole(request, split, teacher, tmp_path_factory):
+    """A run that nobody stops, and its settings."""
     settings = dict(
         steps=40,
         segment_length=4,
@@ -191,10 +202,14 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monk
         declare=["wakd", {"name": "ema", "decay": 0.9}],
         teacher=teacher,
         objectives="kd",
-        optimiser=optimiser,
+        optimiser=request.param,
     )
-    model = dict(drop_rate=0.2, drop_path_rate=0.1)  # dropout draws must repeat as well
-    whole = quick(split, tmp_path / "whole", student(**model), **settings)
+    return quick(split, tmp_path_factory.mktemp("whole") / "whole", student(**DROPS), **settings), settings
+
+
+@pytest.mark.parametrize("moment", [1, 4, 5, 9, 23, 39])
+def test_a_run_stopped_anywhere_resumes_bit_equal(split, whole, tmp_path, monkeypatch, moment):
+    whole, settings = whole
     add, count = recording.Recorder.add, 0
 
     def dies(recorder):
@@ -207,9 +222,9 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(recording.Recorder, "add", dies)
         with pytest.raises(Killed):
-            quick(split, tmp_path / "cut", student(**model), **settings)
+            quick(split, tmp_path / "cut", student(**DROPS), **settings)
     assert not (tmp_path / "cut").exists()
-    resumed = quick(split, tmp_path / "cut", student(**model), resume=True, **settings)
+    resumed = quick(split, tmp_path / "cut", student(**DROPS), resume=True, **settings)
     equal_runs(whole, resumed)
     kept = [recording.read_state(r.folder / "running" / "0.safetensors") for r in (whole, resumed)]
     assert kept[0] and all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0])

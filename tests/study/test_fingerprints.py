@@ -1,6 +1,6 @@
 """What a step of a study depends on: computed from what code names, the same on every Python, blind to where it stands."""
 
-import itertools
+import functools
 import json
 import os
 import shutil
@@ -50,13 +50,13 @@ def test_a_notebook_depends_on_all_that_it_reaches(notebook, reached):
     assert not {"run_study", "explorer", "locked"} & code.keys()
 
 
-@pytest.fixture
-def edited(tmp_path):
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
     """Digests of a copy of the package with an edit, as another process (and another Python) tells them."""
-    numbers = itertools.count()
 
+    @functools.cache
     def digests(*edits: tuple[str, str, str], move: tuple[str, str] = (), python: str = sys.executable) -> dict:
-        root = tmp_path / str(next(numbers))
+        root = tmp_path_factory.mktemp("edited")
         shutil.copytree(PACKAGE, root / "wakd_kit", ignore=shutil.ignore_patterns("shipped", "__pycache__"))
         for file, old, new in edits:
             path = root / "wakd_kit" / file

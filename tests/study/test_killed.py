@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
 
 from wakd_kit import files
+from wakd_kit.reporting import render as report
 from wakd_kit.study import jobs
 from wakd_kit.study.run import status
 
@@ -45,10 +47,10 @@ def processes(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def start(file: Path, folder: Path) -> subprocess.Popen:
+def start(file: Path, folder: Path, said: str = "log") -> subprocess.Popen:
     command = [sys.executable, "-m", "wakd_kit", "report", str(file), "--cores", "2"]
     command += ["--out", str(folder / "report"), "--runs", str(folder / "runs")]
-    with open(folder / "log", "a") as log:
+    with open(folder / said, "a") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -95,8 +97,10 @@ SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set 
 
 
 @pytest.mark.parametrize("what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel"))])
-def test_a_killed_study_goes_on_with_the_same_command(study, what):
+def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
+    """The engine dies while a kernel works; the same command goes on, and meanwhile another one is turned away."""
     file, folder = study("killed", **SHORT)
+    places = {"out": folder / "report", "runs": folder / "runs"}
     engine = start(file, folder)
     for _ in range(1200):
         if processes(folder)["kernel"]:
@@ -107,28 +111,40 @@ def test_a_killed_study_goes_on_with_the_same_command(study, what):
         os.kill(victim, signal.SIGKILL)
     engine.wait(timeout=300)
     # what was not killed may still work; the same command waits for it, or says who is at it
-    second = start(file, folder)
+    second, lock = start(file, folder), folder / "runs" / "engine" / "lock"
+    while second.poll() is None and f"process {second.pid} on" not in (files.holder(lock) or ""):
+        time.sleep(0.05)
+    if second.poll() is None:
+        third = start(file, folder, "third")
+        assert third.wait(timeout=120) == 2
+        table, sentence = status(file, **places)
+        said = (folder / "third").read_text()
+        assert "is being run" in said and f"process {second.pid} on" in said
+        assert f"Run by process {second.pid}" in sentence
+        assert set(table["state"]) <= {"done", "running", "waiting"}
+    else:
+        assert what == "report"  # its snakemake goes on
     if second.wait(timeout=300):
         quiet(folder)
         finish(file, folder)
-    assert (folder / "report" / "index.html").is_file()
     assert "is being run" not in (folder / "log").read_text() or what == "report"
-
-
-def test_two_reports_of_one_study_at_once(study):
-    file, folder = study("twice", **SHORT)
-    first = start(file, folder)
-    lock = folder / "runs" / "engine" / "lock"
-    while first.poll() is None and not files.holder(lock):
-        time.sleep(0.05)
-    second = start(file, folder)
-    assert second.wait(timeout=60) == 2
-    table, sentence = status(file, out=folder / "report", runs=folder / "runs")
-    assert f"process {first.pid} on" in (folder / "log").read_text() and f"Run by process {first.pid}" in sentence
-    assert set(table["state"]) <= {"done", "running", "waiting"}
-    assert first.wait(timeout=300) == 0
-    table, sentence = status(file, out=folder / "report", runs=folder / "runs")
+    table, sentence = status(file, **places)
     assert set(table["state"]) == {"done"} and "Nothing is left. Nobody runs it." in sentence
+    kernels_made_it(folder / "report")
+
+
+def kernels_made_it(out: Path) -> None:
+    """What a study ends in when kernels execute its notebooks, jobs render them and snakemake starts the jobs."""
+    for page in (out / "index.html", *out.glob("notebooks/*.html")):
+        assert report.offline_problems(page) == [] and str(out.parent) not in page.read_text()
+    names = {"north-s0-teacher", "north-s0-CE", "03_compare"}
+    assert {file.name for file in out.glob("notebooks/*.ipynb")} == {f"{name}.ipynb" for name in names}
+    shown = {"north-s0-teacher": 3, "north-s0-CE": 3, "03_compare": 4}
+    for name, least in shown.items():
+        book = nbformat.read(out / "notebooks" / f"{name}.ipynb", as_version=4)
+        html = "".join(o.data.get("text/html", "") for c in book.cells for o in c.get("outputs", []) if "data" in o)
+        assert html.count("<figure>") >= least, name
+        assert all(c.metadata.papermill.status == "completed" for c in book.cells if c.cell_type == "code")
 
 
 @pytest.mark.slow

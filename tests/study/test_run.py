@@ -8,7 +8,7 @@ import signal
 import types
 from pathlib import Path
 
-import nbformat
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,13 +18,14 @@ from safetensors.torch import save_file
 
 import wakd_kit as wk
 from wakd_kit.reporting import execute as notebook
+from wakd_kit.reporting import pages
 from wakd_kit.reporting import render as report
-from wakd_kit.reporting.execute import NotebookFailed
 from wakd_kit.study import plan as planning
 from wakd_kit.study import run as study
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.run import StudyProblem, load_study, plan, planned, run_study
 
+from .. import notebooks
 from ..conftest import patterns
 from ..offline import offline_problems
 
@@ -44,29 +45,16 @@ def write(tiny_study, tmp_path):
 
 @pytest.fixture
 def executed(monkeypatch):
-    """Notebooks run in this process instead of a kernel, one by one, and draw nothing; the list says which, in order."""
+    """Notebooks run in this process, one by one, draw nothing and are not printed; the list says which, in order."""
     names = []
     found = study.importlib.util.find_spec
     monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None if name == "snakemake" else found(name))
-    monkeypatch.setattr(report, "show", lambda figure, alt, **_: None)
+    monkeypatch.setattr(report, "show", lambda figure, alt, **_: plt.close(figure))
+    monkeypatch.setattr(pages, "BROWSERS", ())
 
     def execute(source, out, parameters, *, cwd, env, checked):
         names.append(out.stem)
-        given = notebook.plain(notebook.make(notebook.describe(source), parameters))
-        book, namespace = nbformat.read(source, as_version=4), {}
-        book.metadata.papermill = {"parameters": given}
-        for old in (out, out.with_suffix(".failed.ipynb")):
-            old.unlink(missing_ok=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            for cell in (cell for cell in book.cells if cell.cell_type == "code"):
-                exec(cell.source, namespace)
-                if "parameters" in cell.metadata.get("tags", []):
-                    namespace.update(given)
-        except Exception as error:
-            nbformat.write(book, out.with_suffix(".failed.ipynb"))
-            raise NotebookFailed(f"{source.stem} stopped, {type(error).__name__}: {error}") from error
-        nbformat.write(book, out)
+        return notebooks.execute(source, out, parameters, cwd=cwd, checked=checked)
 
     monkeypatch.setattr(notebook, "execute", execute)
     return names
@@ -416,23 +404,32 @@ def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, 
     assert most / 4 < megabytes(again[1:]) < most  # students alone, whose teachers are there
 
 
-def test_a_study_that_would_fill_the_disk_is_not_begun(write, executed, finished, tmp_path, monkeypatch):
+@pytest.fixture
+def again(finished, tmp_path):
+    """The finished study in a folder of its own, for tests that begin it again: one at a time has its lock."""
+    return shutil.copytree(finished, tmp_path / "again")
+
+
+def test_a_study_that_would_fill_the_disk_is_not_begun(write, executed, again, tmp_path, monkeypatch):
     monkeypatch.setattr("wakd_kit.study.run.shutil.disk_usage", lambda _: types.SimpleNamespace(free=1_000_000))
     with pytest.raises(
         StudyProblem, match=r"Recordings take at most [\d.]+ MB more, and .*runs has 1.0 MB free. Pass --runs"
     ):
         run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs")
     assert not executed
-    run_study(finished / "tiny.yaml", out=finished / "report", runs=finished / "runs")  # what is there takes no more
+    run_study(again / "tiny.yaml", out=again / "report", runs=again / "runs")  # what is there takes no more
 
 
-def test_a_finished_study_is_not_run_again(finished, executed):
-    folders = {"out": finished / "report", "runs": finished / "runs"}
-    before, lines = {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")}, []
-    run_study(finished / "tiny.yaml", **folders, say=lines.append)
-    assert {n: c for n, c in contents(finished).items() if not n.endswith("engine/lock")} == before and not executed
-    assert lines[0] == "tiny: 0 of 6 notebooks to do" and len(lines) == 2
-    assert planned(finished / "tiny.yaml", **folders) == lines[:1]
+def test_a_finished_study_is_not_run_again(again, executed):
+    folders = {"out": again / "report", "runs": again / "runs"}
+    for moved in (True, False):  # the first time the engine writes down where things are now
+        before, lines = {n: c for n, c in contents(again).items() if not n.endswith("engine/lock")}, []
+        run_study(again / "tiny.yaml", **folders, say=lines.append)
+        after = {n: c for n, c in contents(again).items() if not n.endswith("engine/lock")}
+        assert {n for n in before if moved and "/engine/" in n} >= {n for n in before if after.get(n) != before[n]}
+        assert after.keys() == before.keys() and not executed
+        assert lines[0] == "tiny: 0 of 6 notebooks to do" and len(lines) == 2
+        assert planned(again / "tiny.yaml", **folders) == lines[:1]
 
 
 def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, executed, tmp_path):
