@@ -8,7 +8,7 @@ READY := .venv/.ready
 # pip resumes a download that broke off, which not every proxy serves; asked again it starts that one afresh
 RETRY := retry() { for wait in 5 30 0; do "$$@" && return; [ $$wait = 0 ] || { echo "again in $$wait s: $$*"; sleep $$wait; }; done; return 1; }; retry
 
-.PHONY: setup report test test-fast check format docs
+.PHONY: setup report test test-fast check format
 
 setup: $(READY)
 
@@ -43,6 +43,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
 
+.PHONY: docs
 # the documentation as a site, with pages of the API: site/index.html
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

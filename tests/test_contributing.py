@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as xml
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,35 +46,6 @@ def apply(diff: str, to: Path) -> None:
     assert not done.returncode, done.stderr
 
 
-@pytest.fixture(scope="module")
-def added(tmp_path_factory):
-    """Everything added to one copy, and what its tests said: {name of a test: whether it passed}."""
-    folder = copied(tmp_path_factory.mktemp("added") / "wakd_kit")
-    files, chosen = [], []
-    for section in SECTIONS:
-        diff, words = shown(section)
-        apply(diff, folder)
-        files += [word for word in words if word.endswith(".py")]
-        # a file without -k is asked for whole
-        chosen += [words[words.index("-k") + 1]] if "-k" in words else [Path(files[-1]).stem]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *files,
-        "-k",
-        " or ".join(chosen),
-        "--junit-xml=said.xml",
-        "-p",
-        "no:xdist",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
-    cases = xml.parse(folder / "said.xml").iter("testcase")
-    passed = {f"{case.get('classname')}::{case.get('name')}": not list(case) for case in cases}
-    return folder, passed, done.stdout
-
-
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_diff_is_short_and_applies_by_itself(section, tmp_path):
     diff, words = shown(section)
@@ -83,24 +55,29 @@ def test_a_diff_is_short_and_applies_by_itself(section, tmp_path):
     apply(diff, folder)
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_what_is_added_passes_the_tests_that_are_named(section, added):
-    _, passed, said = added
-    _, words = shown(section)
-    for file in (word for word in words if word.endswith(".py")):
-        module, chosen = (
-            file.removesuffix(".py").replace("/", "."),
-            words[words.index("-k") + 1] if "-k" in words else "",
-        )
-        mine = {name: fine for name, fine in passed.items() if name.startswith(f"{module}::") and chosen in name}
-        assert mine and all(mine.values()), said
-
-
-def test_what_is_added_is_in_the_style(added):
+@pytest.mark.slow
+def test_what_is_added_passes_the_tests_that_are_named_and_is_in_the_style(tmp_path):
+    folder, asked = copied(tmp_path / "wakd_kit"), {}
+    for section in SECTIONS:
+        diff, words = shown(section)
+        apply(diff, folder)
+        files = [word for word in words if word.endswith(".py")]
+        # a file without -k is asked for whole
+        asked |= {file: words[words.index("-k") + 1] if "-k" in words else Path(file).stem for file in files}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    python = partial(
+        subprocess.run, cwd=folder, env=outside | {"PYTHONPATH": str(folder)}, text=True, capture_output=True
+    )
+    # all at once, since torch takes seconds to import
+    chosen = ["-k", " or ".join(asked.values()), "--junit-xml=said.xml", "-p", "no:xdist"]
+    done = python([sys.executable, "-m", "pytest", *asked, *chosen])
+    cases = [*xml.parse(folder / "said.xml").iter("testcase")]
+    for file, name in asked.items():
+        module = file.removesuffix(".py").replace("/", ".")
+        assert any(case.get("classname") == module and name in f"{module}{case.get('name')}" for case in cases), name
+    assert not done.returncode, done.stdout
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."], cwd=added[0], text=True, capture_output=True
-        )
+        done = python([sys.executable, "-m", "ruff", *command, "."])
         assert not done.returncode, done.stdout
 
 
