@@ -82,8 +82,8 @@ EDITS = [  # what decides a number, and who has to notice
     ("data/augment.py", "def augment(", "def augment_(", {"recording"}),
     ("averaging/valley.py", "def swad(", "def swad(unused=0, *, ", {"01", "02"}),
     ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06"}),
-    ("runs/record.py", "share = self.iterates[position] /", "share = 0.5 * self.iterates[position] /", {"recording"}),
-    ("runs/record.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording"}),
+    ("runs/store.py", "share = self.iterates[position] /", "share = 0.5 * self.iterates[position] /", {"recording"}),
+    ("runs/store.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording"}),
     ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording"}),
     ("reporting/templates/wakd/page.css", "main", "main ", {"page"}),
 ]
