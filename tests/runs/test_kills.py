@@ -198,7 +198,7 @@ def same_measurements(whole: Path, cut: Path) -> None:
 
 def kill_study(folder: Path, kills: int, seed: int, tiny_study: str) -> str:
     """Kills whatever works at a study: its command, engine, jobs and kernels."""
-    from ..test_study_killed import SHORT, finish, processes, quiet, scores, start, trained
+    from ..study.test_killed import SHORT, finish, processes, quiet, scores, start, trained
 
     made = {}
     for name in ("calm", "killed"):
