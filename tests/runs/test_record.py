@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,20 +77,31 @@ def test_a_machine_without_git_and_without_the_package_finishes(split, tmp_path,
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_repository_that_holds_an_installed_kit_is_not_the_kits(tmp_path, monkeypatch):
-    installed = tmp_path / ".venv" / "site-packages" / "wakd_kit" / "recording.py"
-    installed.parent.mkdir(parents=True)
-    installed.write_text("")
+def test_the_kits_own_commit_is_kept_and_not_that_of_a_repository_which_holds_it_installed(tmp_path, monkeypatch):
+    def git(*words) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    def module(folder: Path) -> None:
+        file = folder / "wakd_kit" / "runs" / "record.py"
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+        monkeypatch.setattr(recording, "__file__", str(file))
+
     (tmp_path / "analysis.py").write_text("")
-    for words in (["init", "-q"], ["add", "analysis.py"]):
-        subprocess.run(["git", "-C", tmp_path, *words], check=True)
-    subprocess.run(
-        ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "mine"], check=True
-    )
-    monkeypatch.setattr(recording, "__file__", str(installed))
+    git("init", "-q")
+    git("add", "analysis.py")
+    git("commit", "-qm", "mine")
+    module(tmp_path / ".venv" / "site-packages")
     assert recording._commit() == (None, None)
-    subprocess.run(["git", "-C", tmp_path, "add", "-f", ".venv"], check=True)  # nor where it is committed there
+    git("add", "-f", ".venv")  # nor where it is committed there
     assert recording._commit() == (None, None)
+    module(tmp_path)
+    git("add", "wakd_kit")
+    git("commit", "-qm", "the kit")
+    assert recording._commit() == (git("rev-parse", "HEAD").strip(), False)
+    Path(recording.__file__).write_text("# edited")
+    assert recording._commit() == (git("rev-parse", "HEAD").strip(), True)
 
 
 @pytest.mark.parametrize("moment", ["before the name", "after the name"])

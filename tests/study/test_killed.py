@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from wakd_kit import files
-from wakd_kit.reporting import render as report
 from wakd_kit.study import jobs
 from wakd_kit.study.run import status
+
+from ..offline import offline_problems
 
 pytest.importorskip("snakemake", reason="snakemake is not installed")
 
@@ -136,7 +137,7 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
 def kernels_made_it(out: Path) -> None:
     """What a study ends in when kernels execute its notebooks, jobs render them and snakemake starts the jobs."""
     for page in (out / "index.html", *out.glob("notebooks/*.html")):
-        assert report.offline_problems(page) == [] and str(out.parent) not in page.read_text()
+        assert offline_problems(page) == [] and str(out.parent) not in page.read_text()
     names = {"north-s0-teacher", "north-s0-CE", "03_compare"}
     assert {file.name for file in out.glob("notebooks/*.ipynb")} == {f"{name}.ipynb" for name in names}
     shown = {"north-s0-teacher": 3, "north-s0-CE": 3, "03_compare": 4}

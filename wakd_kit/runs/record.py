@@ -323,7 +323,8 @@ def _commit() -> tuple[str | None, bool | None]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     here = Path(__file__).parent.parent
+    this = str(Path(__file__).relative_to(here))
     # a repository that merely holds the environment which the kit is installed in does not know this file
-    if shutil.which("git") is None or git("ls-files", "--full-name", Path(__file__).name) != "wakd_kit/runs/record.py":
+    if shutil.which("git") is None or git("ls-files", "--full-name", this) != f"{here.name}/{Path(this).as_posix()}":
         return None, None
     return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "."))
