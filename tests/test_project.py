@@ -70,6 +70,18 @@ def test_imports_are_declared():
     assert third_party - declared == set()
 
 
+@pytest.mark.parametrize(
+    "room", sorted(file.parent for file in (ROOT / "wakd_kit").glob("*/__init__.py")), ids=lambda r: r.name
+)
+def test_the_readme_names_every_file_of_a_room_beside_it(room):
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("```\nwakd_kit/")[1].split("```")[0]
+    lines = tree.split(f"\n  {room.name}/")[1].split("/ ")[0]  # up to the next room
+    files = {file.stem for file in room.glob("*.py")} - {"__init__"}
+    assert files == files & set(lines.split()), (
+        f"README's line of {room.name}/ lacks {sorted(files - set(lines.split()))}"
+    )
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda p: p.stem)
 def test_notebooks_are_committed_clean_and_only_call_the_package(path):
     cells = json.loads(path.read_text())["cells"]
