@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+# on shared cores more threads wait for each other; read when torch is imported, here and in every process a test starts
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import filelock
 import numpy as np
 import pytest
@@ -46,13 +49,6 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
             make(folder)
             Path(f"{folder}.whole").touch()
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # on shared cores more threads wait for each other
 
 
 @pytest.fixture(scope="session", autouse=True)
