@@ -116,7 +116,13 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"landscape": {"strategies": "last"}}, "landscape: strategies is a list; got 'last'."),
         ({"benchmark": 3}, "benchmark=3: expected str, got int."),
         ({"published": {"kd": {"WAKD": 86.6}}}, "published: Unknown student 'kd'."),
-        ({"published": {"KD": {"last": "much"}}}, "published: KD takes numbers in per cent (strategy: number)"),
+        *(
+            (
+                {"published": {"KD": {"last": n}}},
+                "published: KD takes numbers from 0 to 100, in per cent (strategy: number)",
+            )
+            for n in ("much", True, 866, -1, float("nan"))
+        ),
         ({"published": {"KD": {"WKD": 86.6}}}, "published: Unknown label 'WKD'."),
         ({"also": {"05_objectives": 3}}, "also: 05_objectives takes settings (name: value), got 3."),
     ],

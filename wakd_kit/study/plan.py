@@ -37,7 +37,7 @@ from ..data.domains import Domains, load_domains
 from ..files import path_of
 from ..models.build import build_model
 from ..models.weights import check_size, find, from_file, sha256
-from ..names import UnknownName, did_you_mean
+from ..names import UnknownName, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
 from ..runs.identity import of_objectives
@@ -141,8 +141,8 @@ class Study:
                 if seed not in self.seeds:
                     return f"{block}: the study has no seed {seed!r}; it has {', '.join(map(str, self.seeds))}."
         for student, numbers in self.published.items():
-            if not isinstance(numbers, dict) or not all(isinstance(n, int | float) for n in numbers.values()):
-                return f"published: {student} takes numbers in per cent (strategy: number); got {numbers!r}."
+            if not isinstance(numbers, dict) or not all(map(within(0, 100).fits, numbers.values())):
+                return f"published: {student} takes numbers from 0 to 100, in per cent (strategy: number); got {numbers!r}."
         try:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
