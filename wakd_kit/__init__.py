@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is
     from .data.domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
     from .evaluation.choose import choices_table, choose
     from .evaluation.export import export
+    from .evaluation.lengths import length_sweep
     from .evaluation.scores import evaluate, evaluate_model, source_score
     from .evaluation.soups import Soup
     from .evaluation.windows import window_map, window_map_proxy
@@ -35,6 +36,7 @@ _NAMES = {
     "data.domains": ("Domains", "Split", "domains_from_arrays", "leave_one_out", "load_domains"),
     "evaluation.choose": ("choices_table", "choose"),
     "evaluation.export": ("export",),
+    "evaluation.lengths": ("length_sweep",),
     "evaluation.scores": ("evaluate", "evaluate_model", "source_score"),
     "evaluation.soups": ("Soup",),
     "evaluation.windows": ("window_map", "window_map_proxy"),

@@ -172,6 +172,86 @@ def test_ema_equals_the_reference_on_uneven_segments():
         assert kept.initial == pytest.approx(initial, abs=1e-9)
 
 
+def test_power_equals_the_reference_on_uneven_segments():
+    rng = np.random.default_rng(9)
+    for _ in range(100):
+        iterates, gamma = random_segments(rng), float(rng.choice([0, 0.5, 1, 3.56, 16.97]))
+        begin = sum(iterates[: int(rng.integers(len(iterates)))])
+        equal(averaging.power(iterates=iterates, gamma=gamma, begin=begin), slow.power(iterates, begin, gamma))
+
+
+@pytest.mark.parametrize(
+    "shape, rate",
+    [
+        ("linear", lambda x: 1 - x),
+        ("cosine", lambda x: 0.5 + 0.5 * np.cos(np.pi * x)),
+        ("1-sqrt", lambda x: 1 - np.sqrt(x)),
+        ([1, 0.5, 0], lambda x: 1 - x),
+        ([1, 1, 0.2, 0], lambda x: [1, 1 - 2.4 * (x - 1 / 3), 0.2 - 0.6 * (x - 2 / 3)][min(2, int(3 * x + 1e-9))]),
+    ],
+    ids=str,
+)
+def test_annealed_is_the_run_whose_updates_were_taken_at_a_decaying_rate(shape, rate):
+    rng = np.random.default_rng(10)
+    for _ in range(30):
+        iterates = random_segments(rng, most=8)
+        begin = sum(iterates[: int(rng.integers(len(iterates)))])
+        ours = averaging.annealed(iterates=iterates, shape=shape, begin=begin)
+        np.testing.assert_allclose(np.asarray(ours), slow.decayed(iterates, begin, rate), rtol=0, atol=1e-12)
+
+
+def test_annealed_by_a_line_is_the_plain_mean():
+    curves = random_curves(3)
+    equal(averaging.annealed(curves, shape="linear", begin=0.3), averaging.wakd(curves, begin=0.3))
+    equal(averaging.power(curves, gamma=0, begin=0.3), averaging.wakd(curves, begin=0.3))
+
+
+@pytest.mark.parametrize("length, gamma", [(0.05, 16.97), (0.10, 6.94), (0.15, 3.56), (0.20, 1.83), (0.25, 0.72)])
+def test_lengths_of_power_profiles_are_those_of_edm2(length, gamma):
+    assert averaging.gamma_of(length) == pytest.approx(gamma, abs=5e-3)
+    curves = as_curves(iterates=[1] * 4000)
+    profile = averaging.power(curves, sigma_rel=length)
+    assert averaging.relative_length(curves, profile) == pytest.approx(length, rel=1e-3)
+    equal(profile, averaging.power(curves, gamma=averaging.gamma_of(length)))
+
+
+def test_the_length_of_any_average():
+    curves = as_curves(iterates=[10, 30, 60])
+    one = averaging.uniform(curves)
+    assert averaging.relative_length(curves, one) == pytest.approx(np.arange(100).std() / 100)
+    assert averaging.relative_length(curves, averaging.last(curves)) == 0
+    short = averaging.ema(
+        iterates=[1] * 5000, decay=0.99
+    )  # a geometric tail has the deviation sqrt(decay) / (1 - decay)
+    assert averaging.relative_length(as_curves(iterates=[1] * 5000), short) == pytest.approx(0.99**0.5 / 0.01 / 5000)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "ema", "decay": 0.9, "begin": 3},
+        {"name": "power", "gamma": 2.5},
+        {"name": "power", "sigma_rel": 0.1, "begin": 4},
+        {"name": "annealed", "shape": "cosine", "begin": 5},
+        {"name": "annealed", "shape": [1, 1, 0.5, 0], "begin": 0},
+    ],
+    ids=str,
+)
+def test_what_a_run_keeps_step_by_step_is_what_the_strategy_says(spec):
+    settings = {key: value for key, value in spec.items() if key != "name"}
+    said = strategies.get(spec["name"])(iterates=[1] * 30, **settings)
+    recurrence = averaging.RECURRENCES[spec["name"]](30, **settings)
+    kept = np.zeros(30)
+    for step, decay in enumerate(recurrence.decays, start=recurrence.begin):
+        kept = decay * kept + (1 - decay) * np.eye(30)[step]
+    np.testing.assert_allclose(np.asarray(said), kept, rtol=0, atol=1e-12)
+
+
+def test_lawa_over_a_share_of_the_run():
+    equal(averaging.lawa(iterates=[5] * 20, share=0.25), averaging.lawa(iterates=[5] * 20, k=5))
+    equal(averaging.lawa(iterates=[10, 10, 1, 1], share=0.1), averaging.lawa(iterates=[10, 10, 1, 1], k=3))
+
+
 def test_sampled_averages_equal_the_reference():
     rng = np.random.default_rng(3)
     for _ in range(100):
@@ -586,6 +666,16 @@ BAD = [
     ("swa", {"period": 0}, "period counts steps between samples"),
     ("swa", {"start": 5, "period": 7}, r"needs iterate 12, which lies inside segment 3, iterates 11-15.*after step 12"),
     ("lawa", {"k": 9}, "last k=9 segment ends; this run has 8"),
+    ("lawa", {"share": 0.1}, r"last 4 of 40 steps, and only one segment ends there. Choose a share above 0.125"),
+    ("lawa", {"share": 5}, r"share is the last part of the run: a number in \[0, 1\]; got 5"),
+    ("power", {"gamma": -1}, r"gamma is the exponent of the profile: a number >= 0; got -1"),
+    ("power", {"sigma_rel": 0.3}, r"sigma_rel is a length relative to the run: a number in \[0, 0.28"),
+    ("power", {"sigma_rel": 0}, "sigma_rel=0 is no average but the last iterate"),
+    ("power", {"sigma_rel": 0.1, "gamma": 1}, "one length said twice; got gamma=1 and sigma_rel=0.1"),
+    ("annealed", {"shape": "cosin"}, r"Unknown shape of a decaying rate 'cosin'. Did you mean 'cosine'\?"),
+    ("annealed", {"shape": [1, 0.5]}, r"fall from 1 to 0, such as \[1, 0.3, 0\]; got \[1, 0.5\]"),
+    ("annealed", {"shape": [1, 0, 0.5, 0]}, "fall from 1 to 0"),
+    ("annealed", {"shape": ["a", 0]}, "fall from 1 to 0"),
     ("lawa", {"k": 0}, r"k counts checkpoints .* >= 1; got 0"),
     ("wise_ft", {"alpha": 2}, r"alpha is the share of the last iterate: a number in \[0, 1\]; got 2"),
     ("sma", {"start": 100}, "start=100 leaves nothing to average: this run has 40 steps"),

@@ -415,3 +415,24 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
         inked = figure.get_tightbbox()  # in inches
         width, height = figure.get_size_inches()
         assert inked.x0 > -0.02 and inked.y0 > -0.02 and inked.x1 < width + 0.02 and inked.y1 < height + 0.02
+
+
+# ---- lengths of averages
+
+
+def test_lengths_are_drawn_for_both_roles_with_the_last_iterate_as_a_line():
+    rows = [
+        {"family": family, "length": length, "domain": domain, "role": role, "accuracy": base + length}
+        for family, at in (("last", [0.0]), ("exponential", [0.05, 0.28]), ("power", [0.05, 0.28]))
+        for length in at
+        for domain, role, base in (("a", "source", 0.5), ("b", "source", 0.6), ("c", "target", 0.3))
+    ]
+    figure, alt = figures.lengths(pd.DataFrame(rows))
+    source, target = (lines(axis) for axis in figure.axes)
+    assert [axis.get_title(loc="left") for axis in figure.axes][1].endswith("(oracle)")
+    np.testing.assert_allclose(source["power average"], [[0.05, 0.28], [60, 83]])
+    np.testing.assert_allclose(target["exponential average"], [[0.05, 0.28], [35, 58]])
+    assert source["last iterate"][1] == pytest.approx([55, 55]) and target["last iterate"][1] == pytest.approx([30, 30])
+    assert (
+        "power on the unseen domain (oracle): best 58.0 at length 0.280, 58.0 as plain mean, last iterate 30.0" in alt
+    )

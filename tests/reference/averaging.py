@@ -66,6 +66,22 @@ def ema(iterates, begin, decays, initial=False):
     return per_segment(average[:-1], iterates), average[-1]
 
 
+def power(iterates, begin, gamma):
+    """EDM2's update, fed one iterate after another."""
+    return ema(iterates, begin, lambda t: (1 - 1 / (t + 1)) ** (gamma + 1))[0]
+
+
+def decayed(iterates, begin, rate):
+    """What a run reaches whose update i of n after ``begin`` is taken ``rate((i - 1) / n)`` times, and how much of each iterate
+    that is: updates are differences of iterates, so every weight falls on two of them."""
+    steps = sum(iterates)
+    n, point = steps - begin, iterate(begin, steps) if begin else np.zeros(steps)
+    for i in range(begin + 1, steps + 1):
+        before = iterate(i - 1, steps) if i > 1 else np.zeros(steps)
+        point = point + rate((i - begin - 1) / n) * (iterate(i, steps) - before)
+    return per_segment(point, iterates)
+
+
 def swa(epochs, start, period):
     average = RunningMean()
     for epoch in range(1, epochs + 1):

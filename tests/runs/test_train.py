@@ -119,12 +119,16 @@ MOVING = [
     {"name": "ema", "decay": 0.8, "begin": 0.3, "label": "late"},
     {"name": "ema", "decay": 0.99, "warmup": True, "label": "warmed up"},
     {"name": "ema", "decay": 0.9, "from_initial": True, "label": "from initial"},
+    {"name": "power", "gamma": 2.5},
+    {"name": "power", "sigma_rel": 0.1, "begin": 0.3, "label": "by length"},
+    {"name": "annealed", "shape": "cosine"},
+    {"name": "annealed", "shape": [1, 1, 0.5, 0], "begin": 0.25, "label": "listed"},
 ]
 
 
 @pytest.fixture(scope="module")
 def moving(split, tmp_path_factory):
-    """A run with four declared moving averages, and every iterate of it."""
+    """A run with declared moving averages, and every iterate of it."""
     with pytest.MonkeyPatch.context() as patch:
         spy = Spy(patch)
         settings = dict(steps=90, segment_length=3, most_stored=17, batchnorm="average", storage="float16_difference")
@@ -136,10 +140,11 @@ def moving(split, tmp_path_factory):
 def test_a_declared_moving_average_is_exact_iterate_by_iterate(moving, declared):
     run, spy = moving
     asked = {k: v for k, v in declared.items() if k not in ("name", "label")}
-    begin = int(90 * asked.pop("begin", 0))
+    strategy = getattr(wk.averaging, declared["name"])
+    asked["begin"] = int(90 * asked.get("begin", wk.averaging.settings_of(declared["name"])["begin"]))
     # of single iterates coefficients are exact whatever the segments were
-    per_iterate = wk.averaging.ema(iterates=[1] * 90, begin=begin, **asked)
-    coefficients = wk.averaging.ema(run.source_curves, begin=begin, **asked)
+    per_iterate = strategy(iterates=[1] * 90, **asked)
+    coefficients = strategy(run.source_curves, **asked)
     state = run.average(coefficients, exact=True)
     grid = run._weighted_sum(run.stored_coefficients(coefficients)[0], "mean", coefficients.initial)
     away = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..names import Registry, UnknownName, did_you_mean, one_line
-from . import schedule, search, valley
+from . import profiles, schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
 
 strategies = Registry("strategy")
@@ -19,6 +19,8 @@ for _strategy in (
     schedule.window,
     schedule.wakd,
     schedule.ema,
+    profiles.power,
+    profiles.annealed,
     schedule.swa,
     schedule.lawa,
     schedule.wise_ft,

@@ -191,15 +191,28 @@ def swa(
     return over_ends(curves, picked, "swa", _iterates(curves, picked))
 
 
-def lawa(curves: Curves | None = None, *, k: int = 6, **series: Any) -> Coefficients:
+def lawa(curves: Curves | None = None, *, k: int = 6, share: float | None = None, **series: Any) -> Coefficients:
     """The mean of the last ``k`` checkpoints, a checkpoint being a segment's last iterate.
 
     Latest weight averaging: Kaddour, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training with Latest
     Weight Averaging" (2022), with one checkpoint per epoch and k = 6. Written from the paper; not compared with its
-    authors' code. Raises ``ValueError`` when the run has fewer than ``k`` segments.
+    authors' code.
+
+    share  in place of ``k``: the checkpoints of the last share of the run, such as the 0.01 of Ajroldi et al., "When, Where
+           and Why to Average Weights?" (2025, arXiv 2502.06761).
+
+    Raises ``ValueError`` when the run has fewer than ``k`` segments, or the share holds no checkpoint but the last.
     """
     curves = as_curves(curves, **series)
     k = whole_number("k", k, 1, "checkpoints (segment ends)")
+    if share is not None:
+        share = real_number("share", share, 0, 1, meaning="the last part of the run")
+        k = int(np.sum(curves.ends > curves.steps * (1 - share) + 1e-9))
+        if k < 2:
+            raise ValueError(
+                f"lawa(share={share:g}) is the last {share * curves.steps:g} of {curves.steps} steps, and only one segment ends "
+                f"there. Choose a share above {curves.iterates[-1] / curves.steps:.3g}, or train with shorter segments."
+            )
     if k > len(curves):
         raise ValueError(f"lawa averages the last k={k} segment ends; this run has {len(curves)}. Choose a smaller k.")
     picked = np.arange(len(curves) - k, len(curves))

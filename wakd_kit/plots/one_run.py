@@ -200,6 +200,35 @@ def _marks(curves: Curves, choices: Mapping[str, object], cell: float) -> list[t
     return marks
 
 
+@styled
+def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
+    """Accuracy against the length of a moving average, source validation beside the oracle; a line for the last iterate.
+
+    table  as ``length_sweep`` returns: domains of a role are averaged
+    """
+    mean = 100 * table.groupby(["role", "family", "length"])["accuracy"].mean()
+    titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
+    shown = [role for role in titles if role in mean.index.get_level_values("role")]
+    figure = empty(3.6 * len(shown) + 1.2, 2.9)
+    said = []
+    for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        last = mean[role, "last"].iloc[0]
+        axis.axhline(last, color="#222222", ls=":", lw=1.2, label="last iterate")
+        for i, family in enumerate(dict.fromkeys(table.loc[table["family"] != "last", "family"])):
+            values = mean[role, family]
+            axis.plot(values.index, values, line(i), marker=marker(i), ms=4, color=colour(i), label=f"{family} average")
+            said.append(
+                f"{family} on the {'source validation' if role == 'source' else 'unseen domain (oracle)'}: best {values.max():.1f} "
+                f"at length {values.idxmax():.3f}, {values.iloc[-1]:.1f} as plain mean, last iterate {last:.1f}"
+            )
+        axis.set(title=titles[role], xlabel="length of the average, share of the run", xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.legend()
+    return figure, f"Accuracy in % against the length of a moving average: {'; '.join(said)}."
+
+
 def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96) -> str:
     """A contact sheet as PNG, a random readable image per domain and class, grey where there is none; says so."""
     rng = np.random.default_rng(seed)

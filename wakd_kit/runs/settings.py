@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ..averaging import Curves, Recurrence, choose, ema_recurrence, settings_of, strategies
+from ..averaging import RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
 from ..checks import hints
 from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole
 
@@ -82,8 +82,8 @@ class Settings:
     )
     declare: Annotated[
         tuple,
-        "strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and an ema "
-        "iterate by iterate, at one more parameter vector in memory each",
+        "strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and ema, "
+        "power and annealed iterate by iterate, at one more parameter vector in memory each",
     ] = ("wakd", "swad")
     edges: Annotated[tuple[int, ...], "steps at which a segment ends as well, never merged away"] = ()
     most_stored: Annotated[int, whole(2), "segments on disk; neighbours are merged beyond that"] = 64
@@ -129,8 +129,8 @@ def segment_ends(settings: Settings) -> frozenset[int]:
 
 def recurrences(settings: Settings) -> list[Recurrence]:
     """The moving averages that are declared: all that edges cannot keep exact."""
-    steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] == "ema"]
-    return [ema_recurrence(steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
+    steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] in RECURRENCES]
+    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
 
 
 def named(spec: Mapping) -> dict:
@@ -162,7 +162,7 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
         known = {**settings_of(spec["name"]), **spec}
         recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))
         # a search is not settled by curves, and a moving average is kept itself: only their moments need an edge
-        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] == "ema":
+        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] in RECURRENCES:
             continue
         try:
             coefficients = strategy(curves, **{**named(spec), **at})

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..averaging import Curves, ema
+from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
 from ..data.augment import augment, views_from
 from ..data.batches import SourceBatches, seed_step
@@ -211,7 +211,8 @@ class _Book:
 
     def finish(self) -> None:
         """Keep the moving averages that were declared, with the coefficients that they stand for."""
-        kept = [ema(self._curves(), **named(spec)) for spec in self.settings.declare if spec["name"] == "ema"]
+        declared = [spec for spec in self.settings.declare if spec["name"] in RECURRENCES]
+        kept = [strategies.get(spec["name"])(self._curves(), **named(spec)) for spec in declared]
         if kept:
             RunningAverages(self.checkpoint.folder / "running").write(zip(kept, self.recorder.running))
 
