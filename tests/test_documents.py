@@ -86,7 +86,10 @@ def tiny(tmp_path_factory):
             (report, "render", lambda executed, page: page),
         ):
             patch.setattr(module, name, value)
-        for known in (wk.objectives.objectives, wk.averaging.strategies):  # what examples register is not there afterwards
+        for known in (
+            wk.objectives.objectives,
+            wk.averaging.strategies,
+        ):  # what examples register is not there afterwards
             for name, entries in vars(known).items():
                 patch.setattr(known, name, copy.copy(entries))
         yield patch

@@ -5,7 +5,7 @@ import pytest
 
 from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, Curves, NoWindow
-from wakd_kit.averaging.extent import density, extent, plain_window
+from wakd_kit.averaging.extent import bars, density, extent, plain_window
 
 CURVES = Curves(iterates=[10, 10, 20])
 
@@ -22,6 +22,14 @@ CURVES = Curves(iterates=[10, 10, 20])
 def test_steps_that_carry_weight_and_how_much_of_each(choice, taken, heights, window):
     assert extent(CURVES, choice) == taken and plain_window(CURVES, choice) == window
     np.testing.assert_allclose(density(CURVES, choice), heights)
+
+
+def test_bars_are_means_and_then_single_iterates_each_over_the_largest_of_its_kind():
+    mixed = Coefficients([0.5, 0, 1.0], ends=[0, -0.25, 0.5], initial=-0.75, signed=True)
+    drawn = [(bar.begin, bar.end, bar.height, bar.single) for bar in bars(CURVES, mixed)]
+    assert drawn == [(0, 10, 1.0, False), (20, 40, 1.0, False), (19, 20, -0.5, True), (39, 40, 1.0, True)]
+    assert extent(CURVES, mixed) == (0, 40) and plain_window(CURVES, mixed) is None
+    assert [bar.single for bar in bars(CURVES, averaging.last(CURVES))] == [True]
 
 
 def test_no_choice_is_no_window():

@@ -17,6 +17,7 @@ from wakd_kit.names import UnknownName
 from ..reference import averaging as slow
 
 SETTINGS = {"sma": {"start": 0.2}, "lawa": {"k": 1}}  # where a default does not fit a short run
+BEYOND = ("bema", "extrapolate")  # no averages in the strict sense
 NEEDED = {"eoa_wakd_repo": {"begin": 1}}
 
 
@@ -198,6 +199,35 @@ def test_annealed_is_the_run_whose_updates_were_taken_at_a_decaying_rate(shape, 
         begin = sum(iterates[: int(rng.integers(len(iterates)))])
         ours = averaging.annealed(iterates=iterates, shape=shape, begin=begin)
         np.testing.assert_allclose(np.asarray(ours), slow.decayed(iterates, begin, rate), rtol=0, atol=1e-12)
+
+
+def test_bema_equals_the_published_update():
+    rng = np.random.default_rng(11)
+    for _ in range(60):
+        iterates = random_segments(rng)
+        begin = sum(iterates[: int(rng.integers(len(iterates)))])
+        constants = dict(
+            ema_power=rng.uniform(0, 1), bias_power=rng.uniform(0, 1), lag=rng.uniform(0, 20), multiplier=1.5
+        )
+        ours = averaging.bema(iterates=iterates, begin=begin, **constants)
+        expected, initial = slow.bema(iterates, begin, None, **constants)
+        equal(ours.parts["mean"] + ours.parts["end"], expected)
+        assert ours.initial == pytest.approx(initial, abs=1e-9)
+        assert ours.magnitude > 1 - 1e-9 and ours.signed
+        # sampled at segment ends: the same run with seven steps per segment
+        epochs, every = int(rng.integers(2, 12)), int(rng.integers(1, 4))
+        if every <= epochs:
+            sampled = averaging.bema(iterates=[7] * epochs, every=7 * every, **constants)
+            expected, initial = slow.bema([7] * epochs, 0, 7 * every, **constants)
+            equal(sampled.parts["end"], expected)
+            assert not sampled.parts["mean"].any() and sampled.initial == pytest.approx(initial, abs=1e-9)
+
+
+def test_extrapolation_by_hand():
+    found = averaging.extrapolate(iterates=[1, 1, 2, 4], between=(1, 4), amount=0.5)
+    equal(found, [0, -1 / 6, -1 / 3, 1.5])
+    assert found.magnitude == pytest.approx(2) and found.signed
+    equal(averaging.extrapolate(iterates=[5] * 8, amount=0), averaging.wakd(iterates=[5] * 8, begin=0.75))
 
 
 def test_annealed_by_a_line_is_the_plain_mean():
@@ -497,8 +527,10 @@ def test_coefficients_are_a_distribution_over_segments(name, seed, uneven):
     coefficients = strategy(curves, **settings)
     assert isinstance(coefficients, Coefficients)
     assert coefficients.dtype == np.float64 and coefficients.shape == (len(curves),)
-    assert coefficients.min() >= 0 and coefficients.initial >= 0
-    assert float(coefficients.sum()) + coefficients.initial == pytest.approx(1, abs=1e-12)
+    parts = np.concatenate([*coefficients.parts.values(), [coefficients.initial]])
+    assert parts.sum() == pytest.approx(1, abs=1e-12) and coefficients.magnitude == pytest.approx(np.abs(parts).sum())
+    assert coefficients.signed == (name in BEYOND)
+    assert coefficients.signed or (parts.min() >= 0 and coefficients.ends is None)
     assert coefficients.strategy == name and coefficients.note
     assert not coefficients.flags.writeable
     again = strategy(curves, **settings)
@@ -547,9 +579,13 @@ def test_a_single_segment_has_an_outcome(name):
     elif name == "eoa_wakd_repo":
         with pytest.raises(ValueError, match="inside segment 1, iterates 1-5"):
             strategies.get(name)(curves, **settings)
+    elif name == "extrapolate":
+        with pytest.raises(ValueError, match=r"inside the last segment \(steps 1-5\)"):
+            strategies.get(name)(curves, **settings)
     else:
         coefficients = strategies.get(name)(curves, **settings)
-        assert len(coefficients) == 1 and coefficients[0] + coefficients.initial == pytest.approx(1)
+        total = sum(float(part.sum()) for part in coefficients.parts.values())
+        assert len(coefficients) == 1 and total + coefficients.initial == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", strategies)
@@ -666,6 +702,14 @@ BAD = [
     ("swa", {"period": 0}, "period counts steps between samples"),
     ("swa", {"start": 5, "period": 7}, r"needs iterate 12, which lies inside segment 3, iterates 11-15.*after step 12"),
     ("lawa", {"k": 9}, "last k=9 segment ends; this run has 8"),
+    ("bema", {"lag": -1}, "lag is a constant of the published schedule: a number >= 0; got -1"),
+    ("bema", {"lag": 0, "multiplier": 0}, "lag and multiplier are both 0"),
+    ("bema", {"every": 7}, "needs iterate 7, which lies inside segment 2"),
+    ("bema", {"every": 50}, r"bema\(begin=0, every=50\) never updates its average in 40 steps"),
+    ("bema", {"begin": 3}, "needs iterate 3, which lies inside segment 1"),
+    ("extrapolate", {"between": 0.5}, r"between is where the early and the late part begin, such as \(0.5, 0.75\); got 0.5"),
+    ("extrapolate", {"between": (0.5, 0.5)}, "No whole segment lies between 0.5 and 0.5"),
+    ("extrapolate", {"amount": -1}, "amount is how far beyond the late mean to go: a number >= 0; got -1"),
     ("lawa", {"share": 0.1}, r"last 4 of 40 steps, and only one segment ends there. Choose a share above 0.125"),
     ("lawa", {"share": 5}, r"share is the last part of the run: a number in \[0, 1\]; got 5"),
     ("power", {"gamma": -1}, r"gamma is the exponent of the profile: a number >= 0; got -1"),

@@ -33,7 +33,7 @@ COMMANDS = {
     "data check": "path --benchmark --sheet",
 }
 STRATEGIES = words("""last best_val uniform window wakd ema swa lawa wise_ft swad swad_published swad_wakd_repo eoa_wakd_repo sma iidmax
-greedy_soup learned power annealed""")
+greedy_soup learned power annealed bema extrapolate""")
 AVERAGING = words("""Coefficients Curves NoWindow Recurrence as_curves check_barrier choose diwa ema_recurrence ensemble labels_of settings_of
 uniform_soup""")
 OBJECTIVES = words("""crd wcord_in_batch crd_memory xded dho kdpp fitnet fitnet_raw at vid vkd simkd reviewkd ofa ce kd mse margin_mse bckd rs_kd

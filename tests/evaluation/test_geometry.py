@@ -52,6 +52,8 @@ def test_means_and_ends_share_one_matrix(run):
         "last": wk.averaging.last(curves),
         "wakd": wk.averaging.wakd(curves, begin=0.5),
         "half": wk.averaging.wise_ft(curves, alpha=0.5),
+        "mixed": wk.averaging.bema(curves),
+        "beyond": wk.averaging.extrapolate(curves),
     }
     points = {label: geometry.vector(choice, n) for label, choice in choices.items()}
     states = {"initial": run.segments.initial} | {n: run.average(c) for n, c in choices.items() if n != "initial"}

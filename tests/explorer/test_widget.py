@@ -54,7 +54,7 @@ def test_every_window_of_the_tables_scores_what_evaluate_says(mapped):
     assert data["last"] == pytest.approx([of_last[r] for r in data["rows"]], abs=one_image())
 
 
-@pytest.mark.parametrize("name", ["last", "wakd", "uniform", "ema", "lawa", "wise_ft"])
+@pytest.mark.parametrize("name", ["last", "wakd", "uniform", "ema", "lawa", "wise_ft", "bema", "extrapolate"])
 def test_what_a_strategy_picks_is_measured_as_evaluate_would(mapped, name):
     board = Board(mapped)
     choice = board.choose({"name": name, "k": 2} if name == "lawa" else name)

@@ -71,6 +71,19 @@ def power(iterates, begin, gamma):
     return ema(iterates, begin, lambda t: (1 - 1 / (t + 1)) ** (gamma + 1))[0]
 
 
+def bema(iterates, begin, every, ema_power, bias_power, lag, multiplier):
+    """The published callback fed one iterate after another; with ``every`` None each step updates."""
+    steps = sum(iterates)
+    point = lambda i: np.append(iterate(i, steps), 0.0) if i else np.append(np.zeros(steps), 1.0)  # noqa: E731
+    start, average, found = point(begin), point(begin), None
+    for t in range(begin + 1, steps + 1):
+        if (t - begin) % (every or 1) == 0:
+            move = min(1.0, (lag + multiplier * t) ** -ema_power)
+            average = (1 - move) * average + move * point(t)
+            found = average + (lag + multiplier * t) ** -bias_power * (point(t) - start)
+    return per_segment(found[:-1], iterates), found[-1]
+
+
 def decayed(iterates, begin, rate):
     """What a run reaches whose update i of n after ``begin`` is taken ``rate((i - 1) / n)`` times, and how much of each iterate
     that is: updates are differences of iterates, so every weight falls on two of them."""

@@ -146,7 +146,7 @@ def test_a_declared_moving_average_is_exact_iterate_by_iterate(moving, declared)
     per_iterate = strategy(iterates=[1] * 90, **asked)
     coefficients = strategy(run.source_curves, **asked)
     state = run.average(coefficients, exact=True)
-    grid = run._weighted_sum(run.stored_coefficients(coefficients)[0], "mean", coefficients.initial)
+    grid = run._weighted_sum(run._stored(coefficients)[0], coefficients.initial)
     away = 0.0
     for name, tensor in state.items():
         if tensor.is_floating_point():

@@ -1,10 +1,11 @@
 """From source curves to an average: ``theta = initial theta_0 + sum_k coefficients[k] theta_k``, over segments k. numpy only.
 
-coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, non-negative, summing to 1
+coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, non-negative (but of beyond.py), summing to 1
 theta_k = mean or last iterate of segment k       coefficients.of; ``initial`` is 0 for nearly every strategy
 
 schedule.py   last, uniform, window, wakd, ema, swa, lawa, wise_ft           settled before training
 profiles.py   power, annealed; relative_length of any average                the same, by a smooth profile
+beyond.py     bema, extrapolate                                              points beyond the iterates, with signs
 valley.py     best_val, swad, swad_published, swad_wakd_repo, eoa_wakd_repo  read a source-validation curve
 search.py     sma, iidmax, greedy_soup, learned                              try averages on source validation
 across.py     uniform_soup, diwa, ensemble, check_barrier                    several runs
@@ -14,6 +15,7 @@ spans.py      first_after, over_iterates, describe, ...                      wha
 """
 
 from .across import check_barrier, diwa, ensemble, uniform_soup
+from .beyond import bema, extrapolate
 from .choosing import choose, labels_of, settings_of, strategies
 from .curves import Coefficients, Curves, NoWindow, as_curves
 from .profiles import RECURRENCES, annealed, gamma_of, power, relative_length
@@ -22,7 +24,7 @@ from .search import greedy_soup, iidmax, learned, sma
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
 __all__ = ["Coefficients", "Curves", "NoWindow", "Recurrence", "as_curves", "choose", "ema_recurrence", "labels_of"]
-__all__ += ["RECURRENCES", "annealed", "gamma_of", "power", "relative_length"]
+__all__ += ["RECURRENCES", "annealed", "bema", "extrapolate", "gamma_of", "power", "relative_length"]
 __all__ += [
     "best_val",
     "ema",

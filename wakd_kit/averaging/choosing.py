@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..names import Registry, UnknownName, did_you_mean, one_line
-from . import profiles, schedule, search, valley
+from . import beyond, profiles, schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
 
 strategies = Registry("strategy")
@@ -24,6 +24,8 @@ for _strategy in (
     schedule.swa,
     schedule.lawa,
     schedule.wise_ft,
+    beyond.bema,
+    beyond.extrapolate,
     valley.swad,
     valley.swad_published,
     valley.swad_wakd_repo,

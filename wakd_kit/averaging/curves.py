@@ -161,6 +161,9 @@ class Coefficients(np.ndarray):
 
     of           "mean": they weigh segment means (WAKD, SWAD, SMA); "end": last iterates (LAWA, soups, last)
     initial      the coefficient of the initial parameters, 0 for nearly every strategy; the sum includes it
+    ends         beside coefficients of means, those of last iterates, (segments,); None, as nearly always, for none.
+                 The sum includes them
+    signed       whether coefficients may be negative: a point beyond the iterates, and no average in the strict sense
     strategy     name of the function that returned it
     note         a sentence on what was picked, for tables and figures
     chosen_by    what decided, in words, and
@@ -169,6 +172,8 @@ class Coefficients(np.ndarray):
 
     of: str
     initial: float
+    ends: np.ndarray | None
+    signed: bool
     strategy: str
     note: str
     chosen_by: str
@@ -180,6 +185,8 @@ class Coefficients(np.ndarray):
         *,
         of: str = "mean",
         initial: float = 0.0,
+        ends=None,
+        signed: bool = False,
         strategy: str = "",
         note: str = "",
         chosen_by: str = "",
@@ -188,12 +195,19 @@ class Coefficients(np.ndarray):
         array = np.array(values, dtype=np.float64).view(cls)
         if of not in ("mean", "end"):
             raise ValueError(f"Coefficients weigh segment 'mean's or 'end' iterates; got of={of!r}.")
-        total = float(array.sum()) + initial
+        ends = None if ends is None or not np.any(ends) else _frozen(ends, np.float64)
+        if ends is not None and (of != "mean" or ends.shape != array.shape):
+            raise ValueError(
+                f"Ends stand beside as many coefficients of means; got {ends.size} beside {array.size} of {of}s."
+            )
+        parts = np.concatenate([np.asarray(array).ravel(), [initial], [] if ends is None else ends])
+        total = float(parts.sum())
         if array.ndim != 1 or array.size == 0 or not np.isfinite(total):
             raise ValueError(f"Coefficients are one finite number per segment; got shape {array.shape}, sum {total}.")
-        if array.min() < 0 or initial < 0 or abs(total - 1) > 1e-9:
-            raise ValueError(f"Coefficients are non-negative and sum to 1; got minimum {array.min()}, sum {total}.")
+        if (parts.min() < 0 and not signed) or abs(total - 1) > 1e-9 * max(1, np.abs(parts).sum()):
+            raise ValueError(f"Coefficients are non-negative and sum to 1; got minimum {parts.min()}, sum {total}.")
         array.of, array.initial, array.strategy, array.note = of, float(initial), strategy, note
+        array.ends, array.signed = ends, bool(signed)
         array.chosen_by, array.evaluations = chosen_by, evaluations
         array.flags.writeable = False
         return array
@@ -208,6 +222,19 @@ class Coefficients(np.ndarray):
         """Everything but the values: ``Coefficients(values, **notes)`` is the same again."""
         return {name: getattr(self, name) for name in _NOTES}
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Coefficients of segment means and of last iterates, ``{"mean": (segments,), "end": (segments,)}``."""
+        values, none = np.asarray(self), np.zeros(len(self))
+        if self.of == "end":
+            return {"mean": none, "end": values}
+        return {"mean": values, "end": none if self.ends is None else self.ends}
+
+    @property
+    def magnitude(self) -> float:
+        """The sum of absolute coefficients: 1 for an average; how often rounding of what is stored counts in another point."""
+        return float(sum(np.abs(part).sum() for part in self.parts.values()) + abs(self.initial))
+
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
         return _coefficients, (self.tolist(), self.notes)
 
@@ -215,14 +242,23 @@ class Coefficients(np.ndarray):
         return array[()] if return_scalar else np.asarray(array)
 
     def window(self) -> tuple[int, int]:
-        """First and last segment (from 0) with a positive coefficient. Raises ``NoWindow`` for the initial alone."""
-        used = np.flatnonzero(np.asarray(self) > 0)
+        """First and last segment (from 0) with a coefficient. Raises ``NoWindow`` for the initial alone."""
+        used = np.flatnonzero(sum(np.abs(part) for part in self.parts.values()))
         if not len(used):
             raise NoWindow("Only the initial parameters carry weight: there is no window of segments.")
         return int(used[0]), int(used[-1])
 
 
-_NOTES = {"of": "mean", "initial": 0.0, "strategy": "", "note": "", "chosen_by": "", "evaluations": 0}
+_NOTES = {
+    "of": "mean",
+    "initial": 0.0,
+    "ends": None,
+    "signed": False,
+    "strategy": "",
+    "note": "",
+    "chosen_by": "",
+    "evaluations": 0,
+}
 
 
 def _coefficients(values: list, notes: dict[str, Any]) -> Coefficients:

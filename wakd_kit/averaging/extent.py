@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .curves import Coefficients, Curves
@@ -9,22 +11,49 @@ from .curves import Coefficients, Curves
 
 def extent(curves: Curves, coefficients: Coefficients) -> tuple[int, int]:
     """(begin, end) in steps: iterates begin < i <= end carry weight. (0, 0) for the initial parameters alone."""
-    used = np.flatnonzero(coefficients)
+    parts = coefficients.parts
+    used = np.flatnonzero(np.abs(parts["mean"]) + np.abs(parts["end"]))
     if not len(used):
         return 0, 0
-    begins = curves.begins if coefficients.of == "mean" else curves.ends
+    begins = curves.begins if parts["mean"][used[0]] else curves.ends
     return int(begins[used[0]]) - 1, int(curves.ends[used[-1]])
 
 
 def density(curves: Curves, coefficients: Coefficients) -> np.ndarray:
-    """The coefficient of an iterate of each segment, (segments,), over the largest."""
+    """The coefficient of an iterate of each segment, (segments,), over the largest in size; of means where both are weighed."""
     density = np.asarray(coefficients) / (curves.iterates if coefficients.of == "mean" else 1)
-    return density / (density.max() or 1)
+    return density / (np.abs(density).max() or 1)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Iterates begin < i <= end, each with the same coefficient: ``height`` over the largest of its kind, -1 to 1.
+
+    single  whether it is one last iterate, weighed beside or in place of means
+    """
+
+    begin: int
+    end: int
+    height: float
+    single: bool
+
+
+def bars(curves: Curves, coefficients: Coefficients) -> list[Bar]:
+    """What an average takes of each segment, for drawing: means, then last iterates, each over the largest of its kind."""
+    found = []
+    for of, values in coefficients.parts.items():
+        height = values / (curves.iterates if of == "mean" else 1)
+        height = height / (np.abs(height).max() or 1)
+        begins = curves.begins - 1 if of == "mean" else curves.ends - 1
+        found += [
+            Bar(int(begins[k]), int(curves.ends[k]), float(height[k]), of == "end") for k in np.flatnonzero(values)
+        ]
+    return found
 
 
 def plain_window(curves: Curves, choice: object) -> tuple[int, int] | None:
     """(begin, end) in steps when a choice is the plain mean of all iterates between them; None for any other, or no choice."""
-    if not isinstance(choice, Coefficients) or choice.of != "mean" or choice.initial:
+    if not isinstance(choice, Coefficients) or choice.of != "mean" or choice.initial or choice.ends is not None:
         return None
     first, last = choice.window()
     inside = density(curves, choice)[first : last + 1]

@@ -104,7 +104,8 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
     """What each strategy picked on one run, a row each: the results of ``choose`` (or ``run.choices``) for reading.
 
     Columns: ``strategy`` (label), ``begin``, ``end`` (steps; iterates begin < i <= end carry weight), ``iterates`` (how many
-    carry weight), ``of`` ("mean" of segments or "end" iterates), ``initial`` (coefficient of the initial parameters),
+    carry weight), ``of`` ("mean" of segments, "end" iterates or "both"), ``initial`` (coefficient of the initial parameters),
+    ``magnitude`` (sum of absolute coefficients: 1 but for points beyond the iterates),
     ``chosen_by``, ``evaluations`` (averages evaluated on source validation to choose), ``picked`` (a sentence), and
     ``reason`` where there is no window. ``coefficients`` holds the array itself, None where there is none.
     """
@@ -114,13 +115,27 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
             row = {"strategy": label, "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
             rows.append(row | {"reason": str(choice), "coefficients": None})
             continue
-        row = {"strategy": label, "of": choice.of, "initial": choice.initial, "chosen_by": choice.chosen_by}
+        row = {"strategy": label, "of": choice.of if choice.ends is None else "both", "initial": choice.initial}
+        row |= {"magnitude": choice.magnitude, "chosen_by": choice.chosen_by}
         row |= {"evaluations": choice.evaluations, "picked": choice.note, "coefficients": np.asarray(choice)}
-        if len(used := np.flatnonzero(choice)):
+        means, ends = (part != 0 for part in choice.parts.values())
+        if means.any() or ends.any():
             row |= zip(("begin", "end"), extent(curves, choice))
-            row |= {"iterates": len(used) if choice.of == "end" else int(curves.iterates[used].sum())}
+            row |= {"iterates": int(curves.iterates[means].sum() + np.sum(ends & ~means))}
         rows.append(row)
-    columns = ("strategy", "begin", "end", "iterates", "of", "initial", "chosen_by", "evaluations", "picked", "reason")
+    columns = (
+        "strategy",
+        "begin",
+        "end",
+        "iterates",
+        "of",
+        "initial",
+        "magnitude",
+        "chosen_by",
+        "evaluations",
+        "picked",
+        "reason",
+    )
     table = pd.DataFrame(rows, columns=[*columns, "coefficients"])
     return table.astype({"begin": "Int64", "end": "Int64", "iterates": "Int64"})
 

@@ -53,11 +53,9 @@ def vector(coefficients, segments: int) -> np.ndarray:
     values = np.asarray(coefficients, dtype=np.float64)
     if values.shape != (segments,):
         raise ValueError(f"{values.size} coefficients for {segments} segments; a run needs one per segment.")
-    if getattr(coefficients, "of", "mean") == "end":
-        both[segments:] = values
-    else:
-        both[:segments] = values
-    return both
+    return np.concatenate(
+        [*coefficients.parts.values()] if hasattr(coefficients, "parts") else [values, both[segments:]]
+    )
 
 
 def _read(file: Path) -> np.ndarray | None:

@@ -84,7 +84,7 @@ def kept(run) -> dict[str, dict[str, Predicted]]:
 
 
 def _identity(choice: Coefficients) -> np.ndarray:
-    return np.array([choice.of == "end", choice.initial, *choice])
+    return np.array([choice.of == "end", choice.initial, *choice, *(() if choice.ends is None else choice.ends)])
 
 
 def _file(run) -> Path:

@@ -197,4 +197,4 @@ def _steps(window: pd.Series) -> str:
 
 
 def _key(choice: Coefficients) -> tuple:
-    return np.asarray(choice).tobytes(), choice.of, choice.initial
+    return *(part.tobytes() for part in choice.parts.values()), choice.initial

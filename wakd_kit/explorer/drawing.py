@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
-from ..averaging.extent import density, extent
+from ..averaging.extent import bars, extent
 from ..plots.style import LOSSES, colour, loss_levels
 from .answers import MEAN, Board
 
@@ -242,12 +242,13 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
 
 
 def _bars(board: Board, choice: Coefficients) -> list[list[float]]:
-    """(from step, to step, height 0 to 1) per segment in use: the coefficient of each iterate against the largest."""
-    curves, height = board.curves, density(board.curves, choice)
+    """(from step, to step, height -1 to 1) per segment in use: the coefficient of each iterate against the largest."""
+    curves = board.curves
     # a last iterate is one step: drawn wide enough to be seen, and ending where it is
-    seen = np.maximum(0.25 * curves.iterates, curves.steps / 150)
-    begins = curves.ends - (curves.iterates if choice.of == "mean" else seen)
-    return [[float(begins[k]), float(curves.ends[k]), float(height[k])] for k in np.flatnonzero(choice)]
+    return [
+        [float(b.end - (curves.steps / 100 if b.single else b.end - b.begin)), float(b.end), b.height]
+        for b in bars(curves, choice)
+    ]
 
 
 def values_of(accuracies) -> list[float | None]:

@@ -227,7 +227,8 @@ function render({ model, el }) {
   }
 
   function bar(low, high, height) {
-    return `<rect x="${(1000 * low) / d.steps}" y="${1000 - 1000 * height}" width="${(1000 * (high - low)) / d.steps}" height="${1000 * height}"/>`;
+    const negative = height < 0 ? ' class="wk-negative"' : ""; // hatched by its outline, as high as it weighs
+    return `<rect${negative} x="${(1000 * low) / d.steps}" y="${1000 - 1000 * Math.abs(height)}" width="${(1000 * (high - low)) / d.steps}" height="${1000 * Math.abs(height)}"/>`;
   }
 
   model.on("change:data", start);

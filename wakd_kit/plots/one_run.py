@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from ..averaging import Coefficients, Curves, NoWindow
-from ..averaging.extent import density, extent, plain_window
+from ..averaging.extent import bars, extent, plain_window
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
 from .style import LOSSES, colour, empty, line, marker, rows, styled
@@ -90,15 +90,15 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
         if not isinstance(coefficients, Coefficients):
             axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
             continue
-        height = density(curves, coefficients)
+        drawn = bars(curves, coefficients)
         # a last iterate is one step: drawn wide enough to be seen, and ending where it is
-        seen = np.maximum(curves.iterates * 0.25, curves.steps / 200)
-        width, used = curves.iterates if coefficients.of == "mean" else seen, np.flatnonzero(height)
+        width = [curves.steps / 100 if bar.single else bar.end - bar.begin for bar in drawn]
+        negative = any(bar.height < 0 for bar in drawn)
         axis.bar(
-            (curves.ends - width)[used],
-            -0.8 * height[used],  # upwards: rows count from the top
-            width=width[used],
-            bottom=row + 0.4,
+            [bar.end - wide for bar, wide in zip(drawn, width)],
+            [(-0.4 if negative else -0.8) * bar.height for bar in drawn],  # upwards: rows count from the top
+            width=width,
+            bottom=row if negative else row + 0.4,
             align="edge",
             color=colour(row),
         )

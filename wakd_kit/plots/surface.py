@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
 from ..averaging import Coefficients, Curves
-from ..averaging.extent import density
+from ..averaging.extent import bars
 from ..landscape.surface import HEADINGS, SPOKEN, lowest, roles_of, walled
 from ..statistics import FEWEST, interval
 from .style import colour, empty, line, loss_levels, marker, rows, styled
@@ -301,21 +301,27 @@ def along_training(
 
 def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, i: int) -> None:
     """A horizontal bar over the averaged iterates, as opaque as their coefficients; one iterate is a marker alone."""
-    opacity = density(curves, coefficients)
-    used = np.flatnonzero(opacity)
-    begins = (curves.begins if coefficients.of == "mean" else curves.ends)[used] - 1
     strokes: list[list[float]] = []  # begin, end, opacity; what touches and weighs the same is one, without a gap
-    for begin, end, share in zip(begins, curves.ends[used], opacity[used]):
-        if strokes and strokes[-1][1] == begin and np.isclose(strokes[-1][2], share):
-            strokes[-1][1] = end
+    for bar in bars(curves, coefficients):
+        if strokes and strokes[-1][1] == bar.begin and np.isclose(strokes[-1][2], abs(bar.height)):
+            strokes[-1][1] = bar.end
         else:
-            strokes.append([begin, end, share])
+            strokes.append([bar.begin, bar.end, abs(bar.height)])
     lines = [[(begin, height), (end, height)] for begin, end, _ in strokes]
     opacities = [share for *_, share in strokes]
     axis.add_collection(
         LineCollection(lines, colors=colour(i), alpha=opacities, linewidths=3, capstyle="butt", zorder=2)
     )
-    axis.plot(curves.ends[used[-1]], height, marker(i), color=colour(i), mec="white", ms=7, zorder=3, clip_on=False)
+    axis.plot(
+        max(end for _, end, _ in strokes),
+        height,
+        marker(i),
+        color=colour(i),
+        mec="white",
+        ms=7,
+        zorder=3,
+        clip_on=False,
+    )
 
 
 def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:

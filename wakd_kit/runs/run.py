@@ -17,6 +17,7 @@ While it is being recorded the folder is called ``demo.recording`` and holds a c
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import warnings
@@ -40,6 +41,10 @@ from .network import Network
 from .record import RunningAverages, RunProblem, Segments, State, measuring
 
 FORMAT = 1
+
+
+# coefficients of this absolute sum multiply the rounding of half-precision storage, 2^-11, to 1 %
+MOST_ROUNDED = 20
 
 
 class Run:
@@ -127,22 +132,30 @@ class Run:
         Stored segments may cover several recorded ones. Inside one, coefficients can only be spread over its iterates
         evenly (or sit on its last iterate); the second value is the part, 0 to 1, that this displaced.
         """
-        values, initial = _summing_to_one(coefficients, getattr(coefficients, "initial", 0.0))
+        stored, _, moved = self._stored(coefficients)
+        return stored[getattr(coefficients, "of", "mean")], moved
+
+    def _stored(self, coefficients) -> tuple[dict[str, np.ndarray], float, float]:
+        """Coefficients over stored segments, ``{"mean", "end"}``, the initial parameters' own, and how much had to move."""
+        values, initial, ends = _checked(coefficients)
         of, iterates = getattr(coefficients, "of", "mean"), self.table["iterates"].to_numpy()
         if values.shape != iterates.shape:
             raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
-        if not np.all(np.isfinite(values)) or values.min() < 0 or abs(values.sum() + initial - 1) > 1e-9:
-            least = f", the least {values.min():.6g}" if values.min() < 0 else ""
-            raise ValueError(
-                f"Coefficients are non-negative and sum to 1; got sum {values.sum() + initial:.6g}{least}."
-            )
         block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
-        stored = np.bincount(block, weights=values, minlength=len(self.segments))
-        if of == "end":
-            spread = np.where(np.isin(self.table["step"], self.segments.edges), stored[block], 0.0)
-        else:
-            spread = stored[block] * iterates / self.segments.iterates[block]
-        return stored, float(np.abs(spread - values).sum() / 2)
+        within = {
+            "mean": iterates / self.segments.iterates[block],
+            "end": np.isin(self.table["step"], self.segments.edges),
+        }
+        parts = {"mean": np.zeros(len(values)), "end": np.zeros(len(values)) if ends is None else ends} | {of: values}
+        stored = {of: np.bincount(block, weights=part, minlength=len(self.segments)) for of, part in parts.items()}
+        moved = sum(np.abs(stored[of][block] * within[of] - part).sum() / 2 for of, part in parts.items())
+        size = sum(np.abs(part).sum() for part in stored.values()) + abs(initial)
+        if self.settings.get("storage") == "float16_difference" and size > MOST_ROUNDED:
+            raise RunProblem(
+                f"These coefficients are {size:.3g} in absolute sum, and {self.name} is stored in half precision: its rounding, 0.05 % "
+                f"of a step from the start, would be multiplied beyond {MOST_ROUNDED}. Train with storage='float32', or extrapolate less."
+            )
+        return stored, initial, float(moved)
 
     def average(
         self,
@@ -172,8 +185,7 @@ class Run:
             raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
         if split is not None:
             self.check_split(split)
-        stored, moved = self.stored_coefficients(coefficients)
-        of, initial = getattr(coefficients, "of", "mean"), getattr(coefficients, "initial", 0.0)
+        stored, initial, moved = self._stored(coefficients)
         running = RunningAverages(self.folder / "running").find(coefficients)
         if moved > 1e-9 and running is None:
             message = (
@@ -183,9 +195,9 @@ class Run:
             if exact:
                 raise RunProblem(message)
             warnings.warn(message, stacklevel=2)
-        state = self._weighted_sum(stored, of, initial) if running is None else self._counters() | running
-        if policy == "last" and np.count_nonzero(stored):
-            state |= self._buffers(int(np.flatnonzero(stored)[-1]))
+        state = self._weighted_sum(stored, initial) if running is None else self._counters() | running
+        if policy == "last" and len(used := _used(stored)):
+            state |= self._buffers(int(used[-1]))
         if policy == "recalibrate" and (batchnorm or not self.is_raw(coefficients)) and batchnorms(self.blank_model()):
             network = Network(self, split, roles=(), batchnorm=policy)
             state = {name: tensor.cpu() for name, tensor in network.load(state).state_dict().items()}
@@ -193,28 +205,30 @@ class Run:
 
     def is_raw(self, coefficients) -> bool:
         """Whether coefficients stand for one iterate as it was trained, with BatchNorm statistics of its own."""
-        stored, _ = self.stored_coefficients(coefficients)
-        one = np.count_nonzero(stored) == 1 and not getattr(coefficients, "initial", 0.0)
-        return bool(
-            one and (getattr(coefficients, "of", "mean") == "end" or self.segments.iterates[stored.argmax()] == 1)
-        )
+        stored, initial, _ = self._stored(coefficients)
+        means, ends = (np.flatnonzero(stored[of]) for of in ("mean", "end"))
+        one = len(means) + len(ends) == 1 and not initial
+        return bool(one and (len(ends) or self.segments.iterates[means[0]] == 1))
 
     def _counters(self) -> State:
         """Integer buffers such as num_batches_tracked, of the last iterate."""
         return {n: t for n, t in self.segments.read(-1, "end").items() if not t.is_floating_point()}
 
-    def _weighted_sum(self, stored: np.ndarray, of: str, initial: float) -> State:
+    def _weighted_sum(self, stored: Mapping[str, np.ndarray], initial: float) -> State:
         total: dict[str, Tensor] = {}
-        used = np.flatnonzero(stored)
-        for position in used:
-            for name, tensor in self.segments.read(position, of).items():
+        used = _used(stored)
+        weighed = [
+            (float(stored[of][k]), functools.partial(self.segments.read, int(k), of)) for of in stored for k in used
+        ]
+        weighed += [(float(initial), lambda: self.segments.initial)]
+        inside = sum(max(weight, 0.0) for weight, _ in weighed)  # 1 where no coefficient is negative
+        for weight, read in weighed:
+            for name, tensor in read().items() if weight else ():
                 if tensor.is_floating_point():
                     total.setdefault(name, torch.zeros(tensor.shape, dtype=torch.float64))
-                    total[name].add_(tensor, alpha=stored[position])
-        if initial:
-            for name, tensor in self.segments.initial.items():
-                if tensor.is_floating_point():
-                    total[name] = total.get(name, 0) + initial * tensor.double()
+                    # an extrapolated variance could be negative: statistics stay among those of the iterates
+                    statistic = inside > 1 + 1e-9 and name.endswith(("running_mean", "running_var"))
+                    total[name].add_(tensor, alpha=max(weight, 0.0) / inside if statistic else weight)
         # counters such as num_batches_tracked cannot be averaged: those of the last iterate used stand
         ends = self.segments.read(int(used[-1]), "end") if len(used) else self.segments.initial
         return {name: total[name].float() if name in total else tensor for name, tensor in ends.items()}
@@ -320,7 +334,14 @@ def _record(choice) -> dict:
     """Plain values of coefficients, or of the reason why there are none."""
     if isinstance(choice, NoWindow):
         return {"no_window": str(choice)}
-    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **getattr(choice, "notes", {})}
+    # what is as in nearly every choice is not written
+    notes = {
+        name: value
+        for name, value in getattr(choice, "notes", {}).items()
+        if not (name in ("ends", "signed") and not np.any(value))
+    }
+    ends = {"ends": notes["ends"].tolist()} if "ends" in notes else {}
+    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **notes, **ends}
 
 
 def _recorded(record: dict) -> Coefficients | NoWindow:
@@ -328,20 +349,39 @@ def _recorded(record: dict) -> Coefficients | NoWindow:
     if "no_window" in record:
         return NoWindow(record["no_window"])
     notes = {key: value for key, value in record.items() if key != "values"}
-    values, initial = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), slack=1e-3)
-    return Coefficients(values, **{**notes, "initial": initial})
+    ends = None if notes.get("ends") is None else np.array(notes["ends"])
+    values, initial, ends = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), ends, slack=1e-3)
+    return Coefficients(values, **{**notes, "initial": initial, "ends": ends})
 
 
-def _summing_to_one(coefficients, initial: float, *, slack: float = 1e-6) -> tuple[np.ndarray, float]:
-    """Coefficients (n,) and the initial parameters' in float64, whose sum is 1 where it was 1 in the precision they came in."""
+def _checked(coefficients) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """Coefficients of a run: values, the initial parameters', and those of ends beside means, if any."""
+    initial, ends = getattr(coefficients, "initial", 0.0), getattr(coefficients, "ends", None)
+    values, initial, ends = _summing_to_one(coefficients, initial, ends)
+    parts = np.concatenate([values, [initial], [] if ends is None else ends])
+    negative = parts.min() < 0 and not getattr(coefficients, "signed", False)
+    if not np.all(np.isfinite(parts)) or negative or abs(parts.sum() - 1) > 1e-9 * max(1, np.abs(parts).sum()):
+        least = f", the least {parts.min():.6g}" if parts.min() < 0 else ""
+        raise ValueError(f"Coefficients are non-negative and sum to 1; got sum {parts.sum():.6g}{least}.")
+    return values, initial, ends
+
+
+def _summing_to_one(coefficients, initial: float, ends: np.ndarray | None, *, slack: float = 1e-6):
+    """Coefficients (n,), the initial parameters' and the ends' in float64, whose sum is 1 where it was in the precision they came in."""
     given = np.asarray(coefficients)
     if given.ndim != 1 or given.dtype.kind not in "fiu":
         got = repr(coefficients) if given.ndim == 0 else f"{given.shape} {given.dtype}"
         raise ValueError(f"Coefficients are what a strategy returned, or one number per segment; got {got}.")
     values = given.astype(np.float64)
-    total = float(values.sum()) + initial
+    total = float(values.sum()) + initial + (0.0 if ends is None else float(np.sum(ends)))
     slack = max(slack, float(np.finfo(given.dtype).eps)) if given.dtype.kind == "f" else slack
-    return (values / total, initial / total) if 1e-12 < abs(total - 1) <= slack else (values, initial)
+    by = total if 1e-12 < abs(total - 1) <= slack else 1.0
+    return values / by, initial / by, None if ends is None else np.asarray(ends) / by
+
+
+def _used(stored: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Positions of stored segments that carry weight, by mean or end."""
+    return np.flatnonzero(sum(np.abs(part) for part in stored.values()))
 
 
 def structure_of(student: nn.Module) -> nn.Module:

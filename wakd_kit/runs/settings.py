@@ -161,15 +161,15 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
         keep.update(at.values())
         known = {**settings_of(spec["name"]), **spec}
         recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))
-        # a search is not settled by curves, and a moving average is kept itself: only their moments need an edge
-        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] in RECURRENCES:
+        # a search is not settled by curves, a moving average is kept itself or within segments: only their moments need an edge
+        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] in (*RECURRENCES, "bema"):
             continue
         try:
             coefficients = strategy(curves, **{**named(spec), **at})
         except ValueError:  # no window yet, or its begin or end is still to come
             continue
-        density = np.asarray(coefficients) / curves.iterates
-        changes = density != 0 if coefficients.of == "end" else np.diff(density, append=density[-1]) != 0
+        means, ends = coefficients.parts["mean"] / curves.iterates, coefficients.parts["end"]
+        changes = (np.diff(means, append=means[-1]) != 0) | (ends != 0)
         keep.update(int(step) for step in curves.ends[changes])
     return keep | {int(step) for step in curves.ends[-recent:]}
 
