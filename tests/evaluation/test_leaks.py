@@ -44,6 +44,7 @@ WITHOUT_A_RUN = {
     ),
     *(
         "runs.prepare.source_features",
+        "runs.teacher.Heard",
         "data.augment.calibration_views",
         "runs.train.train",
         "evaluation.scores.evaluate_model",
