@@ -307,3 +307,19 @@ def test_doctor_lists_and_drops(split, teacher, cache, tmp_path, capsys):
 def test_what_it_takes_is_known_beforehand(listed, expected):
     settings = make(Settings, {"objectives": combine(listed).specs, "steps": 10, "batch_size": 6})
     assert taught.most_bytes(settings, 7) == expected
+
+
+def test_what_a_run_deploys_is_calibrated_once(split, cache, tmp_path, monkeypatch):
+    run = trained(split, None, tmp_path / "run", "ce", steps=4, teacher_cache=0)
+    run.deploy(wk.averaging.window(run.source_curves, begin=0))
+    model, settings = run.model(split=split), make(Settings, {})
+    expected = model.state_dict()
+    for time in range(2):
+        found = taught.deployed(wk.load_run(run.folder, split=split), split, settings)
+        assert found.provenance == model.provenance and not found.training
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
+        if not time:
+            monkeypatch.setattr("wakd_kit.runs.network.recalibrate", None)
+    run.deploy(wk.averaging.window(run.source_curves, begin=2))
+    with pytest.raises(TypeError):  # another average has others
+        taught.deployed(run, split, settings)

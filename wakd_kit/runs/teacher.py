@@ -9,6 +9,7 @@ views, so all students of one teacher hear the same. It is kept under all that d
     $WAKD_CACHE/teachers/<key>/about.json                        whose outputs these are, and of what
     $WAKD_CACHE/teachers/<key>/logits-0000001-0000256.safetensors   of these steps, (steps, n, classes); pooled features alike
     $WAKD_CACHE/teachers/<key>/validation.safetensors, features.safetensors   of images as they are, (n, classes or features)
+    $WAKD_CACHE/teachers/<key>/statistics.safetensors               BatchNorm's, of what a run deploys
 
 A file is never changed and has its name when it is whole, so students that train side by side need no lock. Whatever is
 missing, or does not fit its checksum, is asked of the teacher again.
@@ -37,11 +38,14 @@ from ..data import augment, batches
 from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
 from ..models import build, tails, tap
+from ..models.build import batchnorms
+from ..models.device import device as device_of
 from ..models.tap import Output
 from ..objectives import Combined, combine
-from .identity import digest, fingerprint, normalisation, of_objectives, provenance_of, structure
+from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
 from .network import predict
 from .prepare import outputs, source_features
+from .run import Run
 from .settings import Settings
 from .store import RunProblem, read_state, write_state
 
@@ -280,20 +284,44 @@ def most_bytes(settings: Settings, classes: int) -> int:
 
 def _kept(teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device) -> Kept | None:
     """Where this teacher's outputs are kept; None where they are not."""
-    most = settings.teacher_cache * 1e9
-    if teacher is None or not most or any(m._forward_hooks or m._forward_pre_hooks for m in teacher.modules()):
-        return None
-    key = _key(teacher, split, settings, device)
-    try:
-        folder = teachers_folder() / digest(json.dumps(key, sort_keys=True))
-    except (OSError, DataProblem) as error:
-        warnings.warn(f"What the teacher gives is not kept, and every student asks it: {error}", stacklevel=2)
-        return None
-    if not folder.is_dir() and not _repeats(teacher, split):
+    if teacher is None or any(m._forward_hooks or m._forward_pre_hooks for m in teacher.modules()):
         return None
     name = (provenance_of(teacher) or {}).get("run") or "teacher"
     words = f"{name} ({teacher.spec['name']}), target {split.target}, seed {settings.seed}, batches of {settings.batch_size}"
-    return Kept(folder, most, {"words": words, "key": key})
+    kept = _under(settings, words, lambda: _key(teacher, split, settings, device))
+    return kept if kept and (kept.folder.is_dir() or _repeats(teacher, split)) else None
+
+
+def _under(settings: Settings, words: str, key: Callable[[], dict]) -> Kept | None:
+    """What is kept under a key; None where nothing should be, or can be, which is said."""
+    if not settings.teacher_cache:
+        return None
+    about = {"words": words, "key": key()}
+    try:
+        folder = teachers_folder() / digest(json.dumps(about["key"], sort_keys=True))
+    except (OSError, DataProblem) as error:
+        warnings.warn(f"What the teacher gives is not kept, and every student asks it: {error}", stacklevel=2)
+        return None
+    return Kept(folder, settings.teacher_cache * 1e9, about)
+
+
+def deployed(run: Run, split: Split | None, settings: Settings) -> nn.Module:
+    """What a run deploys, as ``run.model`` gives it. Its BatchNorm statistics, which take passes over source images, are kept."""
+    coefficients, blank = run.deployed, run.blank_model()
+    kept = None
+    if run.settings["batchnorm"] == "recalibrate" and batchnorms(blank) and not run.is_raw(coefficients):
+        what = [np.asarray(coefficients).tolist(), getattr(coefficients, "notes", {})]
+        key = {"recording": of_recording(run), "deployed": what, **_arithmetic(blank, device_of())}
+        kept = _under(settings, f"{run.name}: BatchNorm statistics", lambda: key)
+    statistics = kept.read("statistics") if kept else None
+    model = run.model(coefficients, split=split, **({} if statistics is None else {"batchnorm": "average"}))
+    buffers = list(model.buffers())
+    if statistics is not None:
+        for buffer, values in zip(buffers, statistics.split([buffer.numel() for buffer in buffers])):
+            buffer.copy_(values.view_as(buffer))
+    elif kept:
+        kept.write("statistics", torch.cat([buffer.double().flatten() for buffer in buffers]))
+    return model
 
 
 def _repeats(teacher: nn.Module, split: Split) -> bool:
@@ -309,13 +337,19 @@ def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.dev
     """All that decides the bits of what a teacher gives: the network and its numbers, the images, the views of every step,
     and what computes. Buffers are taken to the last bit, unlike in ``identity.of_teacher``."""
     numbers = {**dict(teacher.named_parameters()), **dict(teacher.named_buffers())}
-    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, tails, tap))
-    parts = [module for module in teacher.modules() if hasattr(module, "fused_attn")]
     return {
         "teacher": [structure(teacher), normalisation(teacher), fingerprint(numbers)],
         "split": [split.domains.fingerprint, split.seed, split.validation, list(split.sources)],
         "sizes": [[len(e) for e in part.values()] for part in (split.train, split.val)],
         "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name not in ASIDE},
+        **_arithmetic(teacher, device),
+    }
+
+
+def _arithmetic(model: nn.Module, device: torch.device) -> dict:
+    """All that decides the bits of a forward beside network, numbers and images."""
+    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, tails, tap))
+    return {
         "code": digest(*code),
         "device": [device.type, _named(device)],
         "libraries": [torch.__version__, timm.__version__, np.__version__],
@@ -323,8 +357,8 @@ def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.dev
             torch.get_float32_matmul_precision(),
             torch.backends.cudnn.allow_tf32,
             torch.are_deterministic_algorithms_enabled(),
-            [bool(part.fused_attn) for part in parts],
-            any(module._compiled_call_impl is not None for module in teacher.modules()),
+            [bool(module.fused_attn) for module in model.modules() if hasattr(module, "fused_attn")],
+            any(module._compiled_call_impl is not None for module in model.modules()),
         ],
     }
 

@@ -44,7 +44,7 @@ from .settings import (
     rehearse,
     segment_ends,
 )
-from .teacher import Heard, most_bytes
+from .teacher import Heard, deployed, most_bytes
 from .validate import SourceValidation
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -115,7 +115,7 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split)
+    teacher = _teacher_module(teacher, split, settings)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
     recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
@@ -283,13 +283,13 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(teacher, split: Split) -> nn.Module | None:
+def _teacher_module(teacher, split: Split, settings: Settings) -> nn.Module | None:
     if teacher is None:
         return None
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
-        teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
+        teacher = deployed(teacher, split if same_split(teacher.settings["split"], split.recipe) else None, settings)
     if not isinstance(teacher, nn.Module):
         raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
     return as_tap(teacher)
