@@ -8,7 +8,7 @@ wakd notebook NB OUT -p name=value     execute one notebook with checked paramet
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd list strategies|objectives|domains|studies|weights
-wakd doctor RUN                        what a run folder holds, what it takes, what can be dropped
+wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
 wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
 wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
@@ -178,9 +178,10 @@ def _what_it_takes(student, p: Student) -> str:
     from .runs.train import size_of_recording
 
     size = size_of_recording(student, p.settings())
+    taught = f" What its teacher gives takes about {size['teacher'] / 1e6:.1f} MB of the cache." * bool(size["teacher"])
     return (
         f"Recording {size['segments']} segments, {size['stored']} stored, takes at most {size['disk'] / 1e6:.1f} MB of disk and "
-        f"{size['memory'] / 1e6:.1f} MB of memory."
+        f"{size['memory'] / 1e6:.1f} MB of memory.{taught}"
     )
 
 
@@ -388,10 +389,36 @@ def _list(given: argparse.Namespace) -> None:
     print("\n".join(LISTS[given.what]()))
 
 
-@command("doctor", RUN)
+@command(
+    "doctor",
+    argument("run", type=path_of, nargs="?", help="a run's folder; without one, the cache"),
+    argument("--drop-teachers", action="store_true", help="delete what teachers gave from the cache"),
+)
 def _doctor(given: argparse.Namespace) -> None:
-    """what a run folder holds, what it takes, what can be dropped"""
-    print("\n".join(examine(given.run)))
+    """what a run folder holds, or the cache, what it takes, what can be dropped"""
+    if given.drop_teachers:
+        from .runs import teacher
+
+        teacher.drop()
+    print("\n".join(examine(given.run) if given.run else examine_cache()))
+
+
+def examine_cache() -> list[str]:
+    """Lines on the cache: decoded images, and what each teacher gave."""
+    from .data.domains import cache_folder
+    from .runs import teacher
+
+    folder, kept = cache_folder(), teacher.listed()
+    decoded = sum(_bytes(path) for path in folder.iterdir() if path != teacher.teachers_folder())
+    taught = sum(map(teacher.bytes_of, teacher.kept_folders(teacher.teachers_folder())))
+    lines = [f"{folder}: decoded images {decoded / 1e6:.2f} MB, what teachers gave {taught / 1e6:.2f} MB"]
+    lines += [f"  {line}" for line in kept]
+    if kept:
+        lines.append(
+            "wakd doctor --drop-teachers deletes that: students ask their teachers again, with the same result. "
+            "teacher_cache=GB of a training is its bound."
+        )
+    return lines
 
 
 def examine(folder: Path) -> list[str]:

@@ -26,7 +26,7 @@ COMMANDS = {
     "average": "run --strategy --export --no-scores",
     "landscape": "run NAME=VALUE -o --out",
     "list": "strategies,objectives,domains,studies,weights",
-    "doctor": "run",
+    "doctor": "run --drop-teachers",
     "log": "runs --tensorboard --wandb",
     "data": "get,check",
     "data get": "name --to",

@@ -23,6 +23,7 @@ from wakd_kit.explorer.answers import Board
 from wakd_kit.landscape.surface import line
 from wakd_kit.models.build import BATCHNORM_POLICIES
 from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.settings import Settings
 
 STUDENTS = {
     "BatchNorm": {"name": "resnet10t", "channels": (4, 8, 8, 8), "stem_width": 4},
@@ -44,6 +45,7 @@ WITHOUT_A_RUN = {
     ),
     *(
         "runs.prepare.source_features",
+        "runs.teacher.Heard",
         "data.augment.calibration_views",
         "runs.train.train",
         "evaluation.scores.evaluate_model",
@@ -137,7 +139,7 @@ def arguments(call, runs, split, tmp_path):
         "self": runs[0], "run": runs[0], "runs": runs, "folder": runs[0].folder, "path": runs[0].folder, "split": split,
         "coefficients": uniform, "choices": {"last": last, "all": uniform}, "wanted": WANTED, "a": last, "b": uniform,
         "corners": {"initial": "initial", "last": last, "all": uniform}, "radii": [1.0],
-        "file": tmp_path / "average.safetensors",
+        "file": tmp_path / "average.safetensors", "settings": Settings(),
     }  # fmt: skip
     needed = [p for p in _parameters(call).values() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)]
     missing = [p.name for p in needed if p.name not in known]

@@ -310,7 +310,7 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     for option in options:
         if option not in known:
             raise ValueError(did_you_mean(f"option of {name}", option, known))
-    return loader(path, cache=_cache_folder(cache), **options)
+    return loader(path, cache=cache_folder(cache), **options)
 
 
 @explained
@@ -422,7 +422,8 @@ def _folder_of_images(
     return Domains(f"{name}:{root}", classes, examples, {"size": size}, files=files)
 
 
-def _cache_folder(cache: str | os.PathLike | None) -> Path:
+def cache_folder(cache: str | os.PathLike | None = None) -> Path:
+    """The folder of what is kept between trainings: this one, or ``$WAKD_CACHE``, or ~/.cache/wakd_kit; made where it is not there."""
     given = cache or os.environ.get("WAKD_CACHE") or "~/.cache/wakd_kit"
     try:
         folder = path_of(given)

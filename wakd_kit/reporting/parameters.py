@@ -92,6 +92,7 @@ class Training:
     precision: FITS.precision = Settings.precision
     storage: FITS.storage = Settings.storage
     most_stored: FITS.most_stored = Settings.most_stored
+    teacher_cache: FITS.teacher_cache = Settings.teacher_cache
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     save_to: str = "../runs/explore/teacher"
 

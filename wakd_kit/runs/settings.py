@@ -91,6 +91,12 @@ class Settings:
         Literal["float32", "float16_difference"],
         "of segments: as it is, or the difference to the start in half the disk",
     ] = "float32"
+    teacher_cache: Annotated[
+        float,
+        NOT_NEGATIVE,
+        "GB of disk, for all of them together, that what teachers give may take below ``$WAKD_CACHE``: the first student "
+        "of a teacher asks it, those after it read the same; what was used longest ago goes first, 0 keeps nothing",
+    ] = 5.0
     seed: Annotated[int, whole(0), "of batches, views, dropout and what objectives initialise"] = 0
 
     def __post_init__(self):
@@ -107,6 +113,7 @@ class Settings:
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
 
 
+NOT_RECORDED = ("teacher_cache",)  # decides nothing of a recording
 NAMES = tuple(f.name for f in fields(Settings))
 FITS = types.SimpleNamespace(**hints(Settings))  # ``steps: FITS.steps`` is a field with the same bounds
 

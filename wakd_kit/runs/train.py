@@ -30,10 +30,21 @@ from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
-from .prepare import prepare, source_features
+from .prepare import prepare
 from .record import Checkpoint, RunningAverages, estimate_bytes, recording, refuse_other_settings, settle
 from .run import FORMAT, Run, curves_from, load_run
-from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
+from .settings import (
+    NAMES,
+    NOT_RECORDED,
+    Settings,
+    described,
+    edges_to_keep,
+    named,
+    recurrences,
+    rehearse,
+    segment_ends,
+)
+from .teacher import Heard, deployed, most_bytes
 from .validate import SourceValidation
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -68,6 +79,7 @@ def train(
     edges: Sequence[int] = (),
     most_stored: int = 64,
     storage: str = "float32",
+    teacher_cache: float = 5.0,
     seed: int = 0,
     device: str | None = None,
     save_to: str | os.PathLike | None = None,
@@ -103,10 +115,10 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split)
+    teacher = _teacher_module(teacher, split, settings)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
-    recorded = dataclasses.asdict(settings) | {
+    recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
         "format": FORMAT,
         "student": student.spec,
         "identity": of_student(student),
@@ -124,27 +136,28 @@ def train(
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng(),
         _lent(teacher, device),
+        Heard(teacher, split, combined, settings, device) as heard,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        _loop(student, teacher, split, data, combined.to(device), settings, views, partial, bar, sink)
+        _loop(student, heard, split, data, combined.to(device), settings, views, partial, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, teacher, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
+def _loop(student, heard, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     combined.learn_examples(data.labels)
     optimiser = _optimiser(student, combined, settings)
-    book = _Book(student, teacher, split, combined, settings, Checkpoint(folder, student, optimiser, combined))
+    book = _Book(student, heard, split, combined, settings, Checkpoint(folder, student, optimiser, combined))
     if combined.needs("centres") and not book.rows:
-        combined.learn_centres(*source_features(teacher, split))
+        combined.learn_centres(*heard.features())
     generator, ends = torch.Generator(data.device), segment_ends(settings)
     autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-    maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
+    maps = combined.reads("maps", "student")
 
     bar.initial = bar.n = book.started * settings.batch_size
     for step in range(book.started + 1, settings.steps + 1):
@@ -153,9 +166,8 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
         x, labels = augment(data.images[index], views, generator), data.labels[index]
         training_mode(student, settings.batchnorm)
         with autocast:
-            student_output = student(x, maps=maps["student"])
-            with torch.no_grad():
-                teacher_output = None if teacher is None else teacher(x, maps=maps["teacher"])
+            student_output = student(x, maps=maps)
+            teacher_output = heard(step, x)
         loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
@@ -174,9 +186,9 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
 class _Book:
     """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last."""
 
-    def __init__(self, student, teacher, split: Split, combined: Combined, settings: Settings, checkpoint: Checkpoint):
+    def __init__(self, student, heard, split: Split, combined: Combined, settings: Settings, checkpoint: Checkpoint):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
-        self.validation = SourceValidation(split, teacher, combined)
+        self.validation = SourceValidation(split, heard.validation(), combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
         self._open()
@@ -230,10 +242,12 @@ def _diverged(row: dict, settings: Settings, folder: Path) -> str:
 
 
 def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
-    """``{"segments", "stored", "disk", "memory"}``: how many of them, and at most how many bytes, from the settings alone."""
+    """``{"segments", "stored", "disk", "memory", "teacher"}``: how many of them, and at most how many bytes, from the settings
+    alone; the last are those of the cache in which what a teacher gives is kept."""
     segments = len(segment_ends(settings))
     stored, running = min(segments, settings.most_stored), len(recurrences(settings))
-    return {"segments": segments, "stored": stored} | estimate_bytes(model, stored, settings.storage, running)
+    kept = {"segments": segments, "stored": stored, "teacher": most_bytes(settings, model.classes)}
+    return kept | estimate_bytes(model, stored, settings.storage, running)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
@@ -270,13 +284,13 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(teacher, split: Split) -> nn.Module | None:
+def _teacher_module(teacher, split: Split, settings: Settings) -> nn.Module | None:
     if teacher is None:
         return None
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
-        teacher = teacher.model(split=split if same_split(teacher.settings["split"], split.recipe) else None)
+        teacher = deployed(teacher, split if same_split(teacher.settings["split"], split.recipe) else None, settings)
     if not isinstance(teacher, nn.Module):
         raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
     return as_tap(teacher)

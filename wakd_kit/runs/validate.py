@@ -43,16 +43,17 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> float
 
 
 class SourceValidation:
-    """Source curves of the current iterate: cross-entropy and accuracy per domain, and the distillation loss."""
+    """Source curves of the current iterate: cross-entropy and accuracy per domain, and the distillation loss.
 
-    def __init__(self, split: Split, teacher: nn.Module | None, combined: Combined):
+    taught  the teacher's logits (n, classes) of the validation images, domain after domain: it never changes and they are not
+            augmented, so ``teacher.Heard`` has computed them once; None without a teacher
+    """
+
+    def __init__(self, split: Split, taught: Tensor | None, combined: Combined):
         self.examples = dict(split.val)
         temperatures = [spec["temperature"] for spec in combined.specs if spec["name"] == "kd"]
         self.temperature = temperatures[0] if temperatures else 5.0
-        # the teacher never changes and validation images are not augmented: its logits are computed once
-        self.teacher = None
-        if teacher is not None:
-            self.teacher = torch.cat([predict(teacher, e.images) for e in self.examples.values()])
+        self.taught = taught
 
     def __call__(self, student: nn.Module) -> dict[str, float]:
         logits = {d: predict(student, e.images) for d, e in self.examples.items()}
@@ -61,9 +62,9 @@ class SourceValidation:
         row = {f"val_loss/{d}": s["nll"] for d, s in by_domain.items()}
         row |= {f"val_accuracy/{d}": s["accuracy"] for d, s in by_domain.items()}
         row["val_loss_pooled"] = float(np.average([s["nll"] for s in by_domain.values()], weights=sizes))
-        if self.teacher is not None:
+        if self.taught is not None:
             student_logits = torch.cat(list(logits.values()))
-            row["val_kd_loss"] = kd(student_logits.double(), self.teacher.double(), temperature=self.temperature).item()
+            row["val_kd_loss"] = kd(student_logits.double(), self.taught.double(), temperature=self.temperature).item()
         return row
 
     def accuracy(self, row: dict) -> float:

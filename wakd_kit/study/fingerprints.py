@@ -30,7 +30,7 @@ RECORDING += tuple(("reporting/parameters", f"Training.{name}") for name in ("da
 # to those who wait
 NOT_RECORDED = {"load_domains", "Settings", "rehearse", "strategies", "recording", "environment"}
 NOT_RECORDED |= {"refuse_other_settings", "check_size", "check_recordable", "_default_folder", "_diverged", "_finished"}
-NOT_RECORDED |= {"_try_in_training", "_refuse_one_image"}
+NOT_RECORDED |= {"_try_in_training", "_refuse_one_image", "Kept", "Series", "_kept", "_under"}
 LIBRARIES = ("torch", "timm", "numpy", "Pillow")
 
 

@@ -31,7 +31,7 @@ from ..files import Held, holder, json_or_nothing, locked, recording_folder, wri
 from . import fingerprints as sources
 
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
-NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies"}
+NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies", "teacher_cache"}
 # and those that are known by what is there, wherever it lies: ``Job.given``, or what the teacher of the study deployed
 BY_CONTENT = {"benchmark": "images", "image_size": "images", "weights": "weights", "teacher": "teacher"}
 RENDERED = "its page"  # how reasons begin for which a notebook is not executed again
@@ -49,6 +49,7 @@ class Job:
     rendering  digests of the code that makes a page of it
     page       of the comparison: what its page links to
     disk       bytes that what it records takes at most
+    taught     bytes that what its teacher gives takes in the cache, once for all students of that teacher
     missing    {job: why} of those that it does without; see ``present``
     """
 
@@ -62,6 +63,7 @@ class Job:
     rendering: dict[str, str] = field(default_factory=dict)
     page: dict = field(default_factory=dict)
     disk: int = 0
+    taught: int = 0
     missing: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -41,7 +41,7 @@ from ..names import UnknownName, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
 from ..runs.identity import of_objectives
-from ..runs.settings import Settings, rehearse
+from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.train import size_of_recording
 from . import fingerprints as sources
 from .jobs import Job, Place, taught_by
@@ -310,16 +310,16 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
     splits = [(target, seed) for seed in study.seeds for target in targets]
     chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
-    disk, unsaid = {}, {}
+    size, unsaid = {}, {}
     for job in (job for job in chains[splits[0]] if job.records):
         cls = describe(job.notebook)
         try:
-            settings, disk[job.run.name] = _rehearse(cls(**job.parameters), domains)
+            settings, size[job.run.name] = _rehearse(cls(**job.parameters), domains)
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
         # those that a notebook does not ask for, as they are by default
         unsaid[job.run.name] = {
-            n: v for n, v in plain(settings).items() if n not in {*job.parameters, "declare", "edges"}
+            n: v for n, v in plain(settings).items() if n not in {*job.parameters, *NOT_RECORDED, "declare", "edges"}
         }
         unsaid[job.run.name]["views"] = domains.views
     own = {str(job.run) for chain in chains.values() for job in chain if job.records}
@@ -337,7 +337,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
                 if asked not in known:
                     known[asked] = _given(study, job, elsewhere)
                 made = given | unsaid[job.run.name] | known[asked]
-                chains[split][i] = replace(job, disk=disk[job.run.name], given=made)
+                chains[split][i] = replace(job, **size[job.run.name], given=made)
     jobs = [job for chain in chains.values() for job in chain]
     jobs += _over_all(study, chains, place, listed)
     names = [job.name.casefold() for job in jobs]
@@ -477,10 +477,10 @@ def _defined_in(listed: str) -> tuple[tuple[str, str], ...]:
     return tuple((objective.__module__, objective.__qualname__) for objective in made)
 
 
-def _rehearse(p: Training, domains: Domains) -> tuple[Settings, int]:
+def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int]]:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
 
-    Returns the settings of the training, and how many bytes its recording will take at most.
+    Returns the settings of the training, and bytes: ``disk`` of its recording at most, ``taught`` of what its teacher gives.
     """
     objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
     if objectives.needs("teacher") and teacher is None:
@@ -490,4 +490,5 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, int]:
     check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
     settings = p.settings()
     rehearse(settings, [p.deploy] if isinstance(p, TrainTeacher) else [], teacher=teacher is not None)
-    return settings, size_of_recording(student, settings)["disk"]
+    size = size_of_recording(student, settings)
+    return settings, {"disk": size["disk"], "taught": size["teacher"]}

@@ -83,7 +83,7 @@ def run_study(
                     "a smaller most_stored for the teacher and in common, or ask for fewer seeds."
                 )
             if needed:
-                say(sentence)
+                say(sentence + _taught(jobs, waiting))
             said = ""
             if waiting and engine == "snakemake":
                 said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
@@ -120,7 +120,7 @@ def planned(
     lines = [f"{name}: {why}" for name, why in waiting.items()]
     lines += _what_is_known(jobs, place, keep_recordings=keep_recordings)
     needed, _, sentence = _space(jobs, waiting, place, keep_recordings=keep_recordings)
-    lines += [sentence] if needed else []
+    lines += [sentence + _taught(jobs, waiting)] if needed else []
     return [*lines, f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do"]
 
 
@@ -228,8 +228,27 @@ def _space(
     kept = {job.name for job in jobs if keep_recordings and job.records and job.run.exists()}
     needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records and job.name not in kept)
     free = shutil.disk_usage(next(folder for folder in (place.runs, *place.runs.parents) if folder.is_dir())).free
-    sizes = [f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB" for size in (needed, free)]
-    return needed, free, f"Recordings take at most {sizes[0]} more, and {place.runs} has {sizes[1]} free."
+    return (
+        needed,
+        free,
+        f"Recordings take at most {_in_bytes(needed)} more, and {place.runs} has {_in_bytes(free)} free.",
+    )
+
+
+def _in_bytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _taught(jobs: Sequence[Job], waiting: Mapping[str, str]) -> str:
+    """A sentence on what the teachers of these jobs will take in the cache; empty where nothing is kept."""
+    students = [job for job in jobs if job.name in waiting and job.taught and not job.run.exists()]
+    by_teacher: dict[tuple, int] = {}
+    for job in students:
+        same = tuple(job.parameters[name] for name in ("teacher", "target", "seed", "batch_size", "sampling"))
+        by_teacher[same] = max(job.taught, by_teacher.get(same, 0))
+    most = max((1e9 * job.parameters["teacher_cache"] for job in students), default=0)
+    taken = min(sum(by_teacher.values()), most)
+    return f" What teachers give takes about {_in_bytes(taken)} of the cache." * bool(taken)
 
 
 def _missing(job: Job, place: Place) -> int:
