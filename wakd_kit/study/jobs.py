@@ -50,6 +50,7 @@ class Job:
     page       of the comparison: what its page links to
     disk       bytes that what it records takes at most
     missing    {job: why} of those that it does without; see ``present``
+    open       a search has not found its settings yet, so that it cannot be done
     """
 
     name: str
@@ -63,6 +64,7 @@ class Job:
     page: dict = field(default_factory=dict)
     disk: int = 0
     missing: dict[str, str] = field(default_factory=dict)
+    open: bool = False
 
     @property
     def records(self) -> bool:
@@ -155,7 +157,8 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
             write_text(file, text)
     for kind in ("jobs", "stamps", "failed"):
         for file in (place.engine / kind).iterdir():
-            if file.name.removesuffix(".json") not in named:
+            lost = kind == "failed" and file.name.startswith("search-")  # draws that fell apart are no jobs, and known
+            if file.name.removesuffix(".json") not in named and not lost:
                 file.unlink()
 
 
@@ -205,6 +208,12 @@ def done(job: Job, place: Place) -> dict:
     return then if then.get("scheme") == sources.SCHEME else {}
 
 
+def fell_apart(job: Job, place: Place) -> bool:
+    """Whether a training was given up because its loss became no number, with the settings and the code of now."""
+    failed = json_or_nothing(place.file("failed", job.name))
+    return "Diverged: " in failed.get("said", "") and not _differs(_recording(job, place), failed.get("recording", {}))
+
+
 def failure(job: Job, place: Place) -> str:
     """Why a job failed when it was tried last; empty when it did not."""
     copy = place.failed(job)
@@ -230,7 +239,8 @@ def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
     """``{name: why}`` of every job that has to be done, or looked at again because one before it has to."""
     found: dict[str, str] = {}
     for job in jobs:
-        why = reason(job, place) or next((f"after {name}" for name in job.after if name in found), None)
+        why = "its settings are searched" if job.open else reason(job, place)
+        why = why or next((f"after {name}" for name in job.after if name in found), None)
         if why:
             found[job.name] = why
     return found
@@ -239,7 +249,7 @@ def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
 def retrained(job: Job, place: Place) -> str:
     """What makes the finished recording of a job another one than it would record now; empty when it can stay."""
     began = _began(job, place)
-    return _otherwise(job, place, began) if job.records and began and job.run.exists() else ""
+    return _otherwise(job, place, began) if job.records and began and job.run.exists() and not job.open else ""
 
 
 def accepted(job: Job, place: Place) -> str:
@@ -277,7 +287,10 @@ def perform(
         try:
             _do(job, place, why, env, say, waits)
         except Exception as error:
-            write_text(place.file("failed", job.name), json.dumps({"said": str(error), "at": _now()}))
+            write_text(
+                place.file("failed", job.name),
+                json.dumps({"said": str(error), "at": _now(), "recording": _recording(job, place)}),
+            )
             raise
         stamp(job, place)
     return True
