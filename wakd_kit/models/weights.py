@@ -227,9 +227,10 @@ def check_normalisation(name: str, card: dict, mean: Sequence[float], std: Seque
     """Raises ``ValueError`` when a model normalises its images otherwise than its card says: timm's defaults may change."""
     for part, ours in (("mean", mean), ("std", std)):
         if card and not np.allclose(ours, card["input"][part], atol=1e-3):
+            made_with = card.get("environment", {}).get("packages", {}).get("timm", "of another version")
             raise ValueError(
                 f"{name} was pretrained on images normalised with {part} {np.round(card['input'][part], 3)}, and this timm gives it "
-                f"{np.round(ours, 3)}. Install timm {card['environment']['packages']['timm']}."
+                f"{np.round(ours, 3)}. Install timm {made_with}."
             )
 
 

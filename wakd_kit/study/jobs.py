@@ -232,7 +232,10 @@ def present(job: Job, missing: Mapping[str, str]) -> Job:
             for target, seed, named in page["notebooks"]
         ]
         page["also"] = {n: to for n, to in page["also"].items() if to not in pages}
-    return replace(job, parameters={**job.parameters, "only": only}, after=after, page=page, missing=gone)
+    own = {**job.parameters, "only": only}
+    if "searched" in own:
+        own["searched"] = [draw for draw in own["searched"] if "-".join(Path(draw["run"]).parts) not in gone]
+    return replace(job, parameters=own, after=after, page=page, missing=gone)
 
 
 def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:

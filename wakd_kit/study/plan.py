@@ -43,12 +43,13 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
+from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.settings import Settings, rehearse
 from ..runs.train import size_of_recording
 from . import fingerprints as sources
 from .jobs import Job, Place, fell_apart, retrained, taught_by
-from .search import draw, search_of, source_accuracy, split_seeds, winner
+from .search import Search, draw, search_of, split_seeds
 
 PACKAGE = Path(__file__).parent.parent
 INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds what lies beside the package in a checkout
@@ -368,7 +369,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
         if other not in filled.own and not (Path(other) / "settings.json").is_file():
             raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
     jobs = [*sought, *(job for chain in chains.values() for job in chain)]
-    jobs += _over_all(study, chains, place, listed)
+    jobs += _over_all(study, chains, sought, place, listed)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
@@ -424,8 +425,10 @@ def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
     return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
 
 
-def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
-    """The notebooks over all runs: those the study asks for, and the comparison, which is its page."""
+def _over_all(
+    study: Study, chains: Mapping[tuple[str, int], list[Job]], sought: Sequence[Job], place: Place, listed: bool
+) -> Iterator[Job]:
+    """The notebooks over all runs: those the study asks for, and the comparison, which is its page, with what was searched."""
     jobs = [job for chain in chains.values() for job in chain]
     recording = [job for job in jobs if job.records]
     given = {
@@ -446,10 +449,32 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
     for (target, seed), chain in chains.items():
         named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
+    searches: dict[tuple[str, int], dict[str, str]] = {}
+    for job in sought:
+        split = searches.setdefault((job.parameters["target"], job.parameters["seed"]), {})
+        split[job.run.name] = f"notebooks/{job.name}.html"
+    notebooks += [[*split, pages] for split, pages in searches.items()]
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
-    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*jobs, *also)])
+    if search := search_of(study.search):
+        given["searched"] = [_as_drawn(job, search, place) for job in sought if re.search(r"-d\d+$", job.run.name)]
+        given["searched_by"] = search.by or study.baseline
+    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*sought, *jobs, *also)])
     yield replace(job, page=page, open=waits)
+
+
+def _as_drawn(job: Job, search: Search, place: Place) -> dict:
+    """A draw as the comparison reads it."""
+    student, _, number = job.run.name.rpartition("-d")
+    settings = draw(search, int(number), describe(job.notebook))
+    at = job.run.relative_to(place.runs).as_posix()
+    return {
+        "target": job.parameters["target"],
+        "student": student,
+        "draw": int(number),
+        "settings": settings,
+        "run": at,
+    }
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
@@ -481,10 +506,10 @@ def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -
     name, folder, teacher = f"{target}-s{seed}", place.runs / f"{target}-s{seed}", None
     if study.teacher is not None:
         teacher = str(folder / "teacher")
-        own = found.get((target, "teacher"), {})
+        own = found.get((target, "teacher")) or {}
         yield _training(study, (target, seed), "teacher", f"{name}-teacher", teacher, own)
     for label in study.students:
-        own = found.get((target, label), {})
+        own = found.get((target, label)) or {}
         map_grid = {"window_map_grid": _map_grid(study, seed, label)}
         yield _training(
             study, (target, seed), label, f"{name}-{label}", str(folder / label), own, map_grid, taught=teacher
@@ -502,7 +527,7 @@ def _training(
     label: str,
     name: str,
     save_to: str,
-    own: Mapping | None,
+    own: Mapping,
     unless: Mapping | None = None,
     *,
     taught: str | None = None,
@@ -510,7 +535,7 @@ def _training(
 ) -> Job:
     """The job that trains a study's teacher or one of its students.
 
-    own     settings that take the place of what the study says; None while they are searched: the job is open
+    own     settings that take the place of what the study says
     unless  settings that what the study says takes the place of
     taught  where the study's teacher is, recorded by the job ``by``: the split's own by default
     """
@@ -518,12 +543,11 @@ def _training(
     given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
     given |= {"strategies": study.strategies}
     if label == "teacher":
-        job = job_of(study, "01_train_teacher", name, {**given, **study.teacher, **(own or {}), "save_to": save_to})
-        return replace(job, open=own is None)
-    given |= {**(unless or {}), "teacher": taught, **study.common, **(study.students[label] or {}), **(own or {})}
+        return job_of(study, "01_train_teacher", name, {**given, **study.teacher, **own, "save_to": save_to})
+    given |= {**(unless or {}), "teacher": taught, **study.common, **(study.students[label] or {}), **own}
     given |= {"save_to": save_to, "baseline": study.baseline}
     after = [by or f"{target}-s{seed}-teacher"] * (taught is not None and given["teacher"] == taught)
-    return replace(job_of(study, "02_distill", name, given, after=after), open=own is None)
+    return job_of(study, "02_distill", name, given, after=after)
 
 
 def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], dict]:
@@ -551,8 +575,9 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
             ]
             scores = []
             for i, settings in enumerate(draws):
-                given = None if waits else settings | short
-                tried = filled(_drawn(study, place, split, label, f"{label}-d{i}", given, teacher) for split in own)
+                name, given = f"{label}-d{i}", settings | short
+                tried = filled(_drawn(study, place, split, label, name, given, teacher) for split in own)
+                tried = [replace(job, open=waits) for job in tried]
                 scores.append([_score(job, place, search.by or study.baseline) for job in tried])
                 jobs += [job for job in tried if not fell_apart(job, place)]  # it lost, and is not tried again
             best = winner(scores)
@@ -568,7 +593,7 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
 
 
 def _drawn(
-    study: Study, place: Place, split: tuple[str, int], label: str, name: str, own: Mapping | None, teacher: str = ""
+    study: Study, place: Place, split: tuple[str, int], label: str, name: str, own: Mapping, teacher: str = ""
 ) -> Job:
     """The job of one draw on one split, called and recorded below search/; ``teacher`` is the one there that may teach it."""
     before, folder = "search-{}-s{}-".format(*split), place.runs / "search" / "{}-s{}".format(*split)

@@ -17,17 +17,16 @@ that chose nothing.
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
 from ..checks import hints, make, spelled
-from ..files import read_table
 from ..names import ParameterError, whole
 
 FIRST_SEED = 100  # of the splits that are searched on
@@ -95,8 +94,14 @@ def draw(search: Search, number: int, cls: type) -> dict[str, object]:
         base, low, high = _form(source)
         value = random.uniform(low, high)
         value = float(f"{base**value if base else value:.3g}")
-        found[name] = round(value) if name in hints(cls) and spelled(hints(cls)[name]) == "int" else value
+        found[name] = round(value) if name in _whole(cls) else value
     return found
+
+
+@functools.cache
+def _whole(cls: type) -> set[str]:
+    """The parameters that are whole numbers."""
+    return {name for name, hint in hints(cls).items() if spelled(hint) == "int"}
 
 
 def _form(source: object) -> tuple[float, float, float] | None:
@@ -108,26 +113,3 @@ def _form(source: object) -> tuple[float, float, float] | None:
     except ValueError:
         return None
     return (base, low, high) if low < high else None
-
-
-def source_accuracy(run: Path, label: str) -> float | None:
-    """The mean accuracy over source validation parts of a run's average, as it was evaluated; None where it was not.
-
-    A strategy that found no window scores as the worst there is. Nothing of the unseen domain is read beside it.
-    """
-    if not (run / "scores.csv").is_file():
-        return None
-    table = read_table(run / "scores.csv")
-    rows = table[(table["strategy"] == label) & (table["role"] == "source")]
-    mean = rows["accuracy"].mean(skipna=False)
-    return None if not len(rows) else -np.inf if np.isnan(mean) else float(mean)
-
-
-def winner(scores: Sequence[Sequence[float | None]]) -> int | None:
-    """The draw with the highest mean over seeds, the first of equals; None while one of them is not known.
-
-    scores  per draw and seed; -inf for one that fell apart
-    """
-    if any(score is None for of_draw in scores for score in of_draw):
-        return None
-    return int(np.argmax([np.mean(of_draw) for of_draw in scores]))
