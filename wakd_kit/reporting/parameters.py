@@ -189,6 +189,8 @@ class Compare:
     strategies  labels, in this order; all that were evaluated by default
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    searched    draws of a search, {"target", "student", "draw", "settings", "run"}, the run by path below ``runs``
+    searched_by  the label that chose among them
     tables      the folder for tables as csv and LaTeX
     """
 
@@ -199,6 +201,8 @@ class Compare:
     baseline: str = "last"
     reference: str | dict = ""
     published: dict = field(default_factory=dict)
+    searched: list[dict] = field(default_factory=list)
+    searched_by: str = "last"
     tables: str = "../runs/explore/tables"
 
 

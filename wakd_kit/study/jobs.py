@@ -51,6 +51,7 @@ class Job:
     disk       bytes that what it records takes at most
     taught     bytes that what its teacher gives takes in the cache, once for all students of that teacher
     missing    {job: why} of those that it does without; see ``present``
+    open       a search has not found its settings yet, so that it cannot be done
     """
 
     name: str
@@ -65,6 +66,7 @@ class Job:
     disk: int = 0
     taught: int = 0
     missing: dict[str, str] = field(default_factory=dict)
+    open: bool = False
 
     @property
     def records(self) -> bool:
@@ -157,7 +159,8 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
             write_text(file, text)
     for kind in ("jobs", "stamps", "failed"):
         for file in (place.engine / kind).iterdir():
-            if file.name.removesuffix(".json") not in named:
+            lost = kind == "failed" and file.name.startswith("search-")  # draws that fell apart are no jobs, and known
+            if file.name.removesuffix(".json") not in named and not lost:
                 file.unlink()
 
 
@@ -207,6 +210,12 @@ def done(job: Job, place: Place) -> dict:
     return then if then.get("scheme") == sources.SCHEME else {}
 
 
+def fell_apart(job: Job, place: Place) -> bool:
+    """Whether a training was given up because its loss became no number, with the settings and the code of now."""
+    failed = json_or_nothing(place.file("failed", job.name))
+    return "Diverged: " in failed.get("said", "") and not _differs(_recording(job, place), failed.get("recording", {}))
+
+
 def failure(job: Job, place: Place) -> str:
     """Why a job failed when it was tried last; empty when it did not."""
     copy = place.failed(job)
@@ -225,14 +234,18 @@ def present(job: Job, missing: Mapping[str, str]) -> Job:
             for target, seed, named in page["notebooks"]
         ]
         page["also"] = {n: to for n, to in page["also"].items() if to not in pages}
-    return replace(job, parameters={**job.parameters, "only": only}, after=after, page=page, missing=gone)
+    own = {**job.parameters, "only": only}
+    if "searched" in own:
+        own["searched"] = [draw for draw in own["searched"] if "-".join(Path(draw["run"]).parts) not in gone]
+    return replace(job, parameters=own, after=after, page=page, missing=gone)
 
 
 def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
     """``{name: why}`` of every job that has to be done, or looked at again because one before it has to."""
     found: dict[str, str] = {}
     for job in jobs:
-        why = reason(job, place) or next((f"after {name}" for name in job.after if name in found), None)
+        why = "its settings are searched" if job.open else reason(job, place)
+        why = why or next((f"after {name}" for name in job.after if name in found), None)
         if why:
             found[job.name] = why
     return found
@@ -241,7 +254,7 @@ def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
 def retrained(job: Job, place: Place) -> str:
     """What makes the finished recording of a job another one than it would record now; empty when it can stay."""
     began = _began(job, place)
-    return _otherwise(job, place, began) if job.records and began and job.run.exists() else ""
+    return _otherwise(job, place, began) if job.records and began and job.run.exists() and not job.open else ""
 
 
 def accepted(job: Job, place: Place) -> str:
@@ -279,7 +292,10 @@ def perform(
         try:
             _do(job, place, why, env, say, waits)
         except Exception as error:
-            write_text(place.file("failed", job.name), json.dumps({"said": str(error), "at": _now()}))
+            write_text(
+                place.file("failed", job.name),
+                json.dumps({"said": str(error), "at": _now(), "recording": _recording(job, place)}),
+            )
             raise
         stamp(job, place)
     return True

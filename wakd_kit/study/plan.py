@@ -14,8 +14,10 @@
     landscape: {targets: [sketch], size: 15}          # of which runs (by default one of each target), and 04's parameters
     published: {KD: {WAKD: 86.6}}                     # what a paper reports of this setting, to stand beside ours
 
+    search: {draws: 20, over: {learning_rate: "10^U(-4,-2)"}}    # settings are searched first; see search.py
+
     extends: quickstart                               # another study, shipped or a file: what stands here takes the place
-                                                      # of what it says; teacher, common, window_map and landscape one by one
+                                                      # of what it says; the blocks in COMPLETED one by one
 
 ``study.run_study`` runs it.
 """
@@ -24,9 +26,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -40,11 +43,13 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
+from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.train import size_of_recording
 from . import fingerprints as sources
-from .jobs import Job, Place, taught_by
+from .jobs import Job, Place, fell_apart, retrained, taught_by
+from .search import Search, draw, search_of, split_seeds
 
 PACKAGE = Path(__file__).parent.parent
 INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds what lies beside the package in a checkout
@@ -79,6 +84,7 @@ class Study:
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
+    search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     title       of its page; by default the name
     about       a paragraph below the title
@@ -98,6 +104,7 @@ class Study:
     baseline: str = "last"
     reference: str | dict = ""
     published: dict = field(default_factory=dict)
+    search: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
     title: str = ""
     about: str = ""
@@ -149,6 +156,8 @@ class Study:
             return str(error)
         if "deployed" in labels:
             return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
+        if said := self._of_search(labels):
+            return said
         reference = self.reference if isinstance(self.reference, dict) else {self.reference: ""}
         for where, what, names, known in (
             ("", "setting of window_map", self.window_map, ("grid", "seeds", "students")),
@@ -163,6 +172,28 @@ class Study:
             for name in names:
                 if name not in known:
                     return where + did_you_mean(what, name, known)
+        return None
+
+    def _of_search(self, labels: Sequence[str]) -> str | None:
+        try:
+            search = search_of(self.search)
+        except ParameterError as error:
+            return str(error)
+        known = [*["teacher"] * (self.teacher is not None), *self.students]
+        for what, names, fit in (
+            (
+                ("label", [search.by] * bool(search.by), labels),
+                ("student", search.students or [], known),
+                ("student", [*search.like, *search.like.values()], known),
+            )
+            if search
+            else ()
+        ):
+            for name in names:
+                if name not in fit:
+                    return f"search: {did_you_mean(what, name, fit)}"
+        if search and (fixed := (SET_BY_STUDY | {"teacher", "deploy"}) & search.over.keys()):
+            return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
         return None
 
 
@@ -221,7 +252,13 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict:
 
 
 SUFFIXES = (".yaml", ".yml")
-COMPLETED = ("teacher", "common", "window_map", "landscape")  # blocks of settings that a study takes over one by one
+COMPLETED = (
+    "teacher",
+    "common",
+    "window_map",
+    "landscape",
+    "search",
+)  # blocks of settings that a study takes over one by one
 
 
 def _beside(values: dict, folder: Path) -> dict:
@@ -258,7 +295,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-NAMES = ("name", "targets", "baseline", "reference", "label", "title", "about")  # settings whose values are names
+NAMES = (
+    "name",
+    "targets",
+    "baseline",
+    "reference",
+    "label",
+    "title",
+    "about",
+    "by",
+    "like",
+)  # settings whose values are names
 
 
 def _read(text: str) -> object:
@@ -291,8 +338,10 @@ def _name(node: yaml.Node, named: bool = False) -> None:
 
 
 def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
-    """Every job of a study, each after those it needs: per seed and target the teacher, the students, their landscapes;
-    then notebooks over all of them, the comparison last.
+    """Every job of a study, each after those it needs: what is searched; per seed and target the teacher, the students,
+    their landscapes; then notebooks over all of them, the comparison last.
+
+    A job whose settings a search has not found yet is ``open``: it stands there with what the study says without.
 
     listed  there is a page over all studies beside the report's folder
     Whatever can be known without training is checked here: parameters, objectives, strategies on curves of the length that
@@ -308,42 +357,57 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     for target in [*targets, *study.landscape.get("targets", [])]:
         if target not in domains:
             raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
+    filled = _Filled(study, domains)
+    sought, found = _search(study, targets, place, filled)
     splits = [(target, seed) for seed in study.seeds for target in targets]
-    chains = {split: list(_chain(study, *split, place.runs / "{}-s{}".format(*split))) for split in splits}
-    size, unsaid = {}, {}
-    for job in (job for job in chains[splits[0]] if job.records):
-        cls = describe(job.notebook)
-        try:
-            settings, size[job.run.name] = _rehearse(cls(**job.parameters), domains)
-        except (ValueError, TypeError, UnknownName, OSError) as error:
-            raise StudyProblem(f"{study.name}, {job.run.name}: {error}") from error
-        # those that a notebook does not ask for, as they are by default
-        unsaid[job.run.name] = {
-            n: v for n, v in plain(settings).items() if n not in {*job.parameters, *NOT_RECORDED, "declare", "edges"}
-        }
-        unsaid[job.run.name]["views"] = domains.views
-    own = {str(job.run) for chain in chains.values() for job in chain if job.records}
+    chains = {split: filled(_chain(study, *split, place, found)) for split in splits}
+    waits = {target for (target, _), settings in found.items() if settings is None}
+    for target, seed in splits:  # a split is one piece of work: it begins when all that is searched for it is found
+        if target in waits:
+            chains[target, seed] = [replace(job, open=True) for job in chains[target, seed]]
     for other in study.landscape.get("others", []):
-        if other not in own and not (Path(other) / "settings.json").is_file():
+        if other not in filled.own and not (Path(other) / "settings.json").is_file():
             raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
-    given = {"images": domains.fingerprint}
-    known: dict[tuple, dict[str, str]] = {}  # what lies at a path is read once
-    for split, chain in chains.items():
-        for i, job in enumerate(chain):
-            if job.records:
-                elsewhere = job.parameters.get("teacher") if job.parameters.get("teacher") not in own else None
-                asked = (job.parameters["weights"], job.parameters["pretrained"], job.parameters["model"], elsewhere)
-                asked += (json.dumps(job.parameters["objectives"]),)
-                if asked not in known:
-                    known[asked] = _given(study, job, elsewhere)
-                made = given | unsaid[job.run.name] | known[asked]
-                chains[split][i] = replace(job, **size[job.run.name], given=made)
-    jobs = [job for chain in chains.values() for job in chain]
-    jobs += _over_all(study, chains, place, listed)
+    jobs = [*sought, *(job for chain in chains.values() for job in chain)]
+    jobs += _over_all(study, chains, sought, place, listed)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
     return jobs
+
+
+class _Filled:
+    """Jobs as they are planned, with what their recordings take and are made from; the first of each name is rehearsed."""
+
+    def __init__(self, study: Study, domains: Domains):
+        self.study, self.domains = study, domains
+        self.own: set[str] = set()  # places of the study's recordings
+        self._size: dict[str, dict[str, int]] = {}
+        self._unsaid: dict[str, dict] = {}
+        self._known: dict[tuple, dict[str, str]] = {}  # what lies at a path is read once
+
+    def __call__(self, jobs: Iterable[Job]) -> list[Job]:
+        jobs = list(jobs)
+        self.own |= {str(job.run) for job in jobs if job.records}
+        return [self._one(job) if job.records else job for job in jobs]
+
+    def _one(self, job: Job) -> Job:
+        p, name = job.parameters, job.run.name
+        if name not in self._size:
+            try:
+                settings, self._size[name] = _rehearse(describe(job.notebook)(**p), self.domains)
+            except (ValueError, TypeError, UnknownName, OSError) as error:
+                raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
+            # those that a notebook does not ask for, as they are by default
+            aside = {*p, *NOT_RECORDED, "declare", "edges"}
+            self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
+            self._unsaid[name]["views"] = self.domains.views
+        elsewhere = p.get("teacher") if p.get("teacher") not in self.own else None
+        asked = (p["weights"], p["pretrained"], p["model"], elsewhere, json.dumps(p["objectives"]))
+        if asked not in self._known:
+            self._known[asked] = _given(self.study, job, elsewhere)
+        made = {"images": self.domains.fingerprint} | self._unsaid[name] | self._known[asked]
+        return replace(job, **self._size[name], given=made)
 
 
 def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
@@ -362,8 +426,10 @@ def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
     return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
 
 
-def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: Place, listed: bool) -> Iterator[Job]:
-    """The notebooks over all runs: those the study asks for, and the comparison, which is its page."""
+def _over_all(
+    study: Study, chains: Mapping[tuple[str, int], list[Job]], sought: Sequence[Job], place: Place, listed: bool
+) -> Iterator[Job]:
+    """The notebooks over all runs: those the study asks for, and the comparison, which is its page, with what was searched."""
     jobs = [job for chain in chains.values() for job in chain]
     recording = [job for job in jobs if job.records]
     given = {
@@ -376,16 +442,40 @@ def _over_all(study: Study, chains: Mapping[tuple[str, int], list[Job]], place: 
         "published": study.published,
         "tables": str(place.out),
     }
+    waits = any(job.open for job in jobs)
     also = [_also(study, name, own or {}, given, [job.name for job in recording]) for name, own in study.also.items()]
+    also = [replace(job, open=waits) for job in also]
     yield from also
     notebooks = []
     for (target, seed), chain in chains.items():
         named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
+    searches: dict[tuple[str, int], dict[str, str]] = {}
+    for job in sought:
+        split = searches.setdefault((job.parameters["target"], job.parameters["seed"]), {})
+        split[job.run.name] = f"notebooks/{job.name}.html"
+    notebooks += [[*split, pages] for split, pages in searches.items()]
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
-    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*jobs, *also)])
-    yield replace(job, page=page)
+    if search := search_of(study.search):
+        given["searched"] = [_as_drawn(job, search, place) for job in sought if re.search(r"-d\d+$", job.run.name)]
+        given["searched_by"] = search.by or study.baseline
+    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*sought, *jobs, *also)])
+    yield replace(job, page=page, open=waits)
+
+
+def _as_drawn(job: Job, search: Search, place: Place) -> dict:
+    """A draw as the comparison reads it."""
+    student, _, number = job.run.name.rpartition("-d")
+    settings = draw(search, int(number), describe(job.notebook))
+    at = job.run.relative_to(place.runs).as_posix()
+    return {
+        "target": job.parameters["target"],
+        "student": student,
+        "draw": int(number),
+        "settings": settings,
+        "run": at,
+    }
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
@@ -412,29 +502,118 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
     return job
 
 
-def _chain(study: Study, target: str, seed: int, runs: Path) -> Iterator[Job]:
-    shared = {
-        "benchmark": study.benchmark,
-        "image_size": study.image_size,
-        "target": target,
-        "seed": seed,
-        "strategies": study.strategies,
-    }
-    name, teacher = f"{target}-s{seed}", None
+def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -> Iterator[Job]:
+    """The jobs of one split. ``found``: {(target, student): settings, None while they are searched}."""
+    name, folder, teacher = f"{target}-s{seed}", place.runs / f"{target}-s{seed}", None
     if study.teacher is not None:
-        teacher = str(runs / "teacher")
-        yield job_of(study, "01_train_teacher", f"{name}-teacher", {**shared, **study.teacher, "save_to": teacher})
-    for label, own in study.students.items():
-        given = {**shared, "teacher": teacher, **study.common, **(own or {})}
-        given |= {"save_to": str(runs / label), "baseline": study.baseline}
-        given.setdefault("window_map_grid", _map_grid(study, seed, label))
-        taught = teacher is not None and given["teacher"] == teacher
-        yield job_of(study, "02_distill", f"{name}-{label}", given, after=[f"{name}-teacher"] * taught)
+        teacher = str(folder / "teacher")
+        own = found.get((target, "teacher")) or {}
+        yield _training(study, (target, seed), "teacher", f"{name}-teacher", teacher, own)
+    for label in study.students:
+        own = found.get((target, label)) or {}
+        map_grid = {"window_map_grid": _map_grid(study, seed, label)}
+        yield _training(
+            study, (target, seed), label, f"{name}-{label}", str(folder / label), own, map_grid, taught=teacher
+        )
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
         given.setdefault("strategies", labels_of(study.strategies))
-        given |= {"run": str(runs / label), "baseline": study.baseline}
+        given |= {"run": str(folder / label), "baseline": study.baseline}
         yield job_of(study, "04_landscape", f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
+
+
+def _training(
+    study: Study,
+    split: tuple[str, int],
+    label: str,
+    name: str,
+    save_to: str,
+    own: Mapping,
+    unless: Mapping | None = None,
+    *,
+    taught: str | None = None,
+    by: str = "",
+) -> Job:
+    """The job that trains a study's teacher or one of its students.
+
+    own     settings that take the place of what the study says
+    unless  settings that what the study says takes the place of
+    taught  where the study's teacher is, recorded by the job ``by``: the split's own by default
+    """
+    target, seed = split
+    given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
+    given |= {"strategies": study.strategies}
+    if label == "teacher":
+        return job_of(study, "01_train_teacher", name, {**given, **study.teacher, **own, "save_to": save_to})
+    given |= {**(unless or {}), "teacher": taught, **study.common, **(study.students[label] or {}), **own}
+    given |= {"save_to": save_to, "baseline": study.baseline}
+    after = [by or f"{target}-s{seed}-teacher"] * (taught is not None and given["teacher"] == taught)
+    return job_of(study, "02_distill", name, given, after=after)
+
+
+def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], dict]:
+    """The jobs of a study's search, and {(target, student): the settings that won, None while that is not known}.
+
+    A student is taught by the teacher that won on the same split; without a search of the teacher, by the study's.
+    """
+    search, jobs, found = search_of(study.search), [], {}
+    if search is None:
+        return jobs, found
+    everybody = [*["teacher"] * (study.teacher is not None), *study.students]
+    asked = [label for label in everybody if label in (search.students or everybody) and label not in search.like]
+    splits = [(target, seed) for target in targets for seed in split_seeds(search, study.seeds)]
+    short = {} if search.steps is None else {"steps": search.steps}
+    for target in targets:
+        own = [split for split in splits if split[0] == target]
+        teacher = "teacher-d0" if "teacher" in asked else "teacher"
+        if "teacher" not in asked and any(_taught(study, label) for label in asked):
+            jobs += filled(_drawn(study, place, split, "teacher", "teacher", short) for split in own)
+        for label in asked:
+            waits = _taught(study, label) and found.get((target, "teacher"), {}) is None
+            draws = [
+                draw(search, i, describe("01_train_teacher" if label == "teacher" else "02_distill"))
+                for i in range(search.draws)
+            ]
+            scores = []
+            for i, settings in enumerate(draws):
+                name, given = f"{label}-d{i}", settings | short
+                tried = filled(_drawn(study, place, split, label, name, given, teacher) for split in own)
+                tried = [replace(job, open=waits) for job in tried]
+                scores.append([_score(job, place, search.by or study.baseline) for job in tried])
+                jobs += [job for job in tried if not fell_apart(job, place)]  # it lost, and is not tried again
+            best = winner(scores)
+            if best is not None and max(map(max, scores)) == -math.inf:
+                raise StudyProblem(
+                    f"{study.name}: every draw of {label} without {target} fell apart; search lower rates."
+                )
+            found[target, label] = None if best is None else draws[best]
+            if label == "teacher" and best is not None:
+                teacher = f"teacher-d{best}"
+        found |= {(target, label): found.get((target, other), {}) for label, other in search.like.items()}
+    return jobs, found
+
+
+def _drawn(
+    study: Study, place: Place, split: tuple[str, int], label: str, name: str, own: Mapping, teacher: str = ""
+) -> Job:
+    """The job of one draw on one split, called and recorded below search/; ``teacher`` is the one there that may teach it."""
+    before, folder = "search-{}-s{}-".format(*split), place.runs / "search" / "{}-s{}".format(*split)
+    taught = {"taught": str(folder / teacher), "by": before + teacher} if teacher and study.teacher is not None else {}
+    return _training(study, split, label, before + name, str(folder / name), own, {"window_map_grid": 0}, **taught)
+
+
+def _score(job: Job, place: Place, label: str) -> float | None:
+    """What counts of a draw: the source validation of an average, -inf where it fell apart, None where it is not known."""
+    if fell_apart(job, place):
+        return -math.inf
+    return None if job.open or retrained(job, place) else source_accuracy(job.run, label)
+
+
+def _taught(study: Study, label: str) -> bool:
+    """Whether a student learns from the study's own teacher."""
+    if study.teacher is None or label == "teacher":
+        return False
+    return {"teacher": study.teacher, **study.common, **(study.students[label] or {})}["teacher"] is study.teacher
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:

@@ -62,33 +62,14 @@ def run_study(
     place.prepare()
     try:
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
-            describe(jobs, place)
             if file := _file(which):
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
             if keep_recordings:
                 _accept(jobs, place)
-            waiting = pending(jobs, place)
-            for name in waiting:
-                place.file("stamps", name).unlink(missing_ok=True)
-            for job in jobs:
-                if job.name not in waiting:
-                    job_files.stamp(job, place)
-            say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
-            for line in _what_is_known(jobs, place):
-                say(line)
-            needed, free, sentence = _space(jobs, waiting, place)
-            if needed > free:
-                raise StudyProblem(
-                    f"{study.name}: {sentence} Pass --runs with a folder on a larger disk, set storage: float16_difference or "
-                    "a smaller most_stored for the teacher and in common, or ask for fewer seeds."
-                )
-            if needed:
-                say(sentence + _taught(jobs, waiting))
-            said = ""
-            if waiting and engine == "snakemake":
-                said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
-            elif waiting:
-                _one_by_one(jobs, place, cores or _cores(), say)
+            said, then = "", None
+            while jobs != then:  # what waits for a search is planned anew once that has found its settings
+                said = _round(study, jobs, place, engine, cores or _cores(), _gpus(gpus), profile, lock.fileno(), say)
+                jobs, then = plan(study, place, listed=_listed(place)) if study.search else jobs, jobs
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
@@ -105,6 +86,45 @@ def run_study(
         )
     say(f"report: {place.out / 'index.html'}")
     return place.out / "index.html"
+
+
+def _round(
+    study: Study,
+    jobs: Sequence[Job],
+    place: Place,
+    engine: str,
+    cores: int,
+    gpus: int,
+    profile: str | None,
+    lock: int,
+    say: Callable[[str], None],
+) -> str:
+    """Do what is not open, and return the last that the engine said if it failed."""
+    ready = [job for job in jobs if not job.open]
+    describe(ready, place)
+    waiting = pending(jobs, place)
+    for name in waiting:
+        place.file("stamps", name).unlink(missing_ok=True)
+    for job in jobs:
+        if job.name not in waiting:
+            job_files.stamp(job, place)
+    say(f"{study.name}: {len(waiting)} of {len(jobs)} notebooks to do")
+    for line in _what_is_known(jobs, place):
+        say(line)
+    needed, free, sentence = _space(jobs, waiting, place)
+    if needed > free:
+        raise StudyProblem(
+            f"{study.name}: {sentence} Pass --runs with a folder on a larger disk, set storage: float16_difference or "
+            "a smaller most_stored for the teacher and in common, or ask for fewer seeds."
+        )
+    if needed:
+        say(sentence + _taught(jobs, waiting))
+    if waiting.keys().isdisjoint(job.name for job in ready):
+        return ""
+    if engine == "snakemake":
+        return _snakemake(ready, place, cores, gpus, profile, lock)
+    _one_by_one(ready, place, cores, say)
+    return ""
 
 
 def planned(
@@ -179,7 +199,12 @@ def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place,
     place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
-    return study, place, plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
+    return study, place, plan(study, place, listed=_listed(place))
+
+
+def _listed(place: Place) -> bool:
+    """Whether a study's report has its line in the page over all studies."""
+    return place.out.parent == (home() / "reports").resolve()
 
 
 def _file(which: str | os.PathLike | Study) -> Path | None:

@@ -1,0 +1,89 @@
+"""What a search chose, and what it would have chosen by another average: every draw is a recorded run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..files import read_table
+
+
+def source_accuracy(run: Path, label: str) -> float | None:
+    """The mean accuracy over source validation parts of a run's average, as it was evaluated; None where it was not.
+
+    An average that is not there, or no number, is the worst there is: -inf. Nothing of the unseen domain is read.
+    """
+    if not (run / "scores.csv").is_file():
+        return None
+    table = read_table(run / "scores.csv")
+    rows = table[(table["strategy"] == label) & (table["role"] == "source")]
+    mean = rows["accuracy"].mean(skipna=False)
+    return None if not len(rows) else -np.inf if np.isnan(mean) else float(mean)
+
+
+def winner(scores: Sequence[Sequence[float | None]]) -> int | None:
+    """The draw with the highest mean over seeds, the first of equals; None while one of them is not known.
+
+    scores  per draw and seed; -inf for one that fell apart
+    """
+    if any(score is None for of_draw in scores for score in of_draw):
+        return None
+    return int(np.argmax([np.mean(of_draw) for of_draw in scores]))
+
+
+def searched(runs: Path, draws: Sequence[Mapping], labels: Sequence[str]) -> pd.DataFrame:
+    """The winner of every search by every strategy: ``target, student, strategy, draws, settings, source``.
+
+    draws   {"target", "student", "draw", "settings", "run": its place below ``runs``}, several of a draw for several seeds
+    source  accuracy on source validation in per cent, mean over its domains and over seeds
+    A search of which a draw is not there, or without this strategy, has no winner by it.
+    """
+    rows = []
+    known = pd.DataFrame([{**draw, "settings": spoken(draw["settings"])} for draw in draws])
+    for (target, student), part in known.groupby(["target", "student"], sort=False):
+        each = [list(of_draw["run"]) for _, of_draw in part.groupby("draw")]
+        settings = part.groupby("draw")["settings"].first().tolist()
+        for label in labels:
+            scores = [[source_accuracy(Path(runs) / run, label) for run in of_draw] for of_draw in each]
+            best = winner(scores)
+            about = {"target": target, "student": student, "strategy": label, "draws": len(each)}
+            if best is not None and np.isfinite(mean := np.mean(scores[best])):
+                rows.append({**about, "settings": settings[best], "source": 100 * mean})
+            else:
+                rows.append({**about, "settings": "", "source": np.nan})
+    return pd.DataFrame(rows, columns=["target", "student", "strategy", "draws", "settings", "source"])
+
+
+def spoken(settings: Mapping) -> str:
+    """Settings of a draw as they stand in a table: "learning_rate 0.0003"."""
+    return ", ".join(f"{name} {v if isinstance(v, str) else json.dumps(v)}" for name, v in settings.items())
+
+
+def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A row per search for reading: the settings that won by the strategy ``by``, then "same", or the others, for each strategy."""
+    rows = []
+    for (target, student), part in table.groupby(["target", "student"], sort=False):
+        part = part.set_index("strategy")
+        won = part.loc[by]
+        row = {"unseen domain": target, "student": student, "fixed": won["settings"] or "–", "source": won["source"]}
+        for label, other in part.drop(index=by).iterrows():
+            row[f"by {label}"] = "same" if other["settings"] == won["settings"] else other["settings"] or "–"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def otherwise(table: pd.DataFrame, by: str) -> list[str]:
+    """A sentence for each other strategy: in how many searches it would have chosen otherwise."""
+    wide = table.pivot(index=["target", "student"], columns="strategy", values="settings")
+    wide = wide[wide[by] != ""]
+    said = []
+    for label in table["strategy"].unique():
+        both = wide[wide[label] != ""]
+        if label != by and len(both):
+            other = int((both[label] != both[by]).sum())
+            said.append(f"{label} would have chosen otherwise in {other} of {len(both)} searches.")
+    return said
