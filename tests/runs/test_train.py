@@ -580,3 +580,67 @@ def test_environment_records_versions_and_seconds(teacher):
     record = json.loads((teacher.folder / "environment.json").read_text())
     assert torch.__version__.startswith(record["packages"]["torch"]) and record["seconds"] > 0
     assert not (teacher.folder / "checkpoint.pt").exists() and not (teacher.folder / "lock").exists()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_began_with(
+    split, tmp_path, monkeypatch, optimiser
+):
+    given = {"optimiser": optimiser, "learning_rate": 0.1}
+    assert quick(split, tmp_path / "now", **given).settings["arithmetic"]["optimiser"] == "fused"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_kernel", lambda *_: "foreach")
+        whole = quick(split, tmp_path / "whole", **given)
+        patch.setattr(recording.Recorder, "add", dies_after(6, recording.Recorder.add))
+        with pytest.raises(Killed):
+            quick(split, tmp_path / "cut", **given)
+    file = tmp_path / "cut.recording" / "settings.json"
+    before = json.loads(file.read_text())
+    assert before.pop("arithmetic") == {"optimiser": "foreach", "validation": "float32"}
+    file.write_text(json.dumps(before))  # as it was written when there was only one
+    kernels, step = [], torch.optim.Optimizer.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Optimizer, "__init__", lambda o, p, d: (kernels.append(d["fused"]), step(o, p, d))[1])
+        cut = quick(split, tmp_path / "cut", resume=True, **given)
+    assert kernels == [None]
+    equal_runs(whole, cut)
+    assert quick(split, tmp_path / "whole", resume=True, **given).steps == 10  # and a finished one is not made again
+
+
+def dies_after(step, add):
+    def dies(recorder):
+        add(recorder)
+        if recorder.step == step:
+            raise Killed
+
+    return dies
+
+
+def test_updates_are_fused_only_where_memory_lies_as_they_go_through_it(split):
+    def kernel(change):
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+        change(model)
+        return training._kernel(model, torch.nn.Module(), make(settings.Settings, {}), torch.device("cpu"))
+
+    assert kernel(lambda model: model.to(memory_format=torch.channels_last)) == "fused"
+    holes = torch.nn.Parameter(torch.zeros(4, 6, 3, 3)[:, ::2])
+    assert kernel(lambda model: model.register_parameter("holes", holes)) == "foreach"
+
+
+def test_validation_is_computed_as_training_is(split, teacher, tmp_path, monkeypatch):
+    seen, forward = [], type(student()).forward
+
+    def looks(model, images, **settings):
+        seen.append((torch.is_autocast_enabled("cpu"), model.training))
+        return forward(model, images, **settings)
+
+    monkeypatch.setattr(type(student()), "forward", looks)
+    run = quick(split, tmp_path / "run", teacher=teacher, objectives="kd", precision="bfloat16", steps=2)
+    assert run.settings["arithmetic"]["validation"] == "bfloat16"
+    assert not any(on for on, _ in seen[:2]) and all(on for on, _ in seen[-3:])
+
+
+def test_whoever_leaves_the_student_in_eval_mode_does_not_change_the_training(split, tmp_path):
+    whole = quick(split, tmp_path / "whole")
+    model = student()
+    equal_runs(whole, quick(split, tmp_path / "looked", model, sink=lambda row: model.eval()))

@@ -281,6 +281,18 @@ def settle(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+# how recordings were computed whose settings do not say
+BEFORE = {"optimiser": "foreach", "validation": "float32"}
+
+
+def begun_with(folder: Path) -> dict | None:
+    """The arithmetic of the recording that goes on here: it is finished with what it began with. None where none does."""
+    partial = recording_folder(folder)
+    if not (partial / "checkpoint.pt").exists():
+        return None
+    return {**BEFORE, **read_json(partial / "settings.json").get("arithmetic", {})}
+
+
 GAINED = {"warmup": 0}  # settings that recordings made before them did not have, as they were then
 
 

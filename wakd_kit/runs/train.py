@@ -31,7 +31,7 @@ from ..models.tap import mark
 from ..objectives import Combined, combine
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .prepare import prepare, source_features
-from .record import Checkpoint, RunningAverages, estimate_bytes, recording, refuse_other_settings, settle
+from .record import Checkpoint, RunningAverages, begun_with, estimate_bytes, recording, refuse_other_settings, settle
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
 from .validate import SourceValidation
@@ -116,42 +116,51 @@ def train(
         "seen": seen_in_training(split, teacher, student),
     }
     folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
+    recorded["arithmetic"] = begun_with(folder) or {
+        "optimiser": _kernel(student, combined, settings, device),
+        "validation": settings.precision,
+    }
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
     data = SourceBatches(split, settings.batch_size, settings.sampling, settings.seed, device)
     with (
         recording(folder, recorded, resume=resume) as partial,
-        torch.random.fork_rng(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        _loop(student, teacher, split, data, combined.to(device), settings, views, partial, bar, sink)
+        arithmetic = recorded["arithmetic"]
+        _loop(student, teacher, split, data, combined.to(device), settings, arithmetic, views, partial, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, teacher, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
+def _loop(
+    student, teacher, split, data: SourceBatches, combined, settings, arithmetic, views, folder, bar, sink
+) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     combined.learn_examples(data.labels)
-    optimiser = _optimiser(student, combined, settings)
-    book = _Book(student, teacher, split, combined, settings, Checkpoint(folder, student, optimiser, combined))
+    optimiser = _optimiser(student, combined, settings, arithmetic["optimiser"])
+    book = _Book(
+        student, teacher, split, combined, settings, Checkpoint(folder, student, optimiser, combined), arithmetic
+    )
     if combined.needs("centres") and not book.rows:
         combined.learn_centres(*source_features(teacher, split))
-    generator, ends = torch.Generator(data.device), segment_ends(settings)
-    autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
+    autocast = _autocast(data.device, settings.precision)
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
 
     bar.initial = bar.n = book.started * settings.batch_size
+    training_mode(student, settings.batchnorm)
     for step in range(book.started + 1, settings.steps + 1):
-        seed_step(generator, settings.seed, step)
+        seed_step(generator, settings.seed, step, data.device)
         index = data.index(step)
         x, labels = augment(data.images[index], views, generator), data.labels[index]
-        training_mode(student, settings.batchnorm)
         with autocast:
             student_output = student(x, maps=maps["student"])
             with torch.no_grad():
@@ -167,6 +176,7 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
             row = book.close(step, optimiser.param_groups[0]["lr"])
             if sink is not None:
                 sink(row)
+            training_mode(student, settings.batchnorm)  # whoever looked at the student may have left it in another
             bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{book.validation.accuracy(row):.1%}")
     book.finish()
 
@@ -174,9 +184,13 @@ def _loop(student, teacher, split, data: SourceBatches, combined: Combined, sett
 class _Book:
     """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last."""
 
-    def __init__(self, student, teacher, split: Split, combined: Combined, settings: Settings, checkpoint: Checkpoint):
+    def __init__(
+        self, student, teacher, split, combined: Combined, settings: Settings, checkpoint: Checkpoint, arithmetic
+    ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
-        self.validation = SourceValidation(split, teacher, combined)
+        self.autocast = _autocast(next(student.parameters()).device, arithmetic["validation"])
+        with self.autocast:
+            self.validation = SourceValidation(split, teacher, combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
         self._open()
@@ -195,11 +209,15 @@ class _Book:
         student, recorder, settings = self.student, self.recorder, self.settings
         row = {"step": step, "iterates": recorder.count}
         row |= {name: float(total) / recorder.count for name, total in self.totals.items()}
-        if not math.isfinite(row["train_loss"]) or not all(p.isfinite().all() for p in student.parameters()):
+        if (
+            not math.isfinite(row["train_loss"])
+            or not torch.stack([p.isfinite().all() for p in student.parameters()]).all()
+        ):
             raise Diverged(_diverged(row, settings, self.checkpoint.folder))
         for name, before in (choose_mixture(student, self.split.val.values()) or {}).items():
             recorder.revise(name, before)
-        row |= self.validation(student)
+        with self.autocast:
+            row |= self.validation(student)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
         recorder.close(step)
@@ -246,12 +264,34 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step
         group["lr"] = rate
 
 
-def _optimiser(student: nn.Module, combined: Combined, settings: Settings) -> torch.optim.Optimizer:
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _optimiser(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
     # the student's come first, so a checkpoint of objectives without parameters stays what it was
     trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
     extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
     kind = OPTIMISERS[settings.optimiser]
-    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True, **extra)
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, **{kernel: True}, **extra)
+
+
+def _kernel(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:
+    """Which of torch's two kernels updates: "fused", one pass over everything, where there is one for these parameters on
+    this device; else "foreach". They round differently."""
+    parameters = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
+    probes = {(p.dtype, p.layout): nn.Parameter(torch.zeros(1, dtype=p.dtype, device=device)) for p in parameters}
+    # the fused one goes through memory as it lies, and takes no parameter that overlaps itself or has holes
+    if any(torch.empty_like(p).stride() != p.stride() for p in parameters):
+        return "foreach"
+    try:
+        optimiser = OPTIMISERS[settings.optimiser](probes.values(), lr=0.0, fused=True)
+        for probe in probes.values():
+            probe.grad = torch.zeros_like(probe)
+        optimiser.step()
+    except RuntimeError:
+        return "foreach"
+    return "fused"
 
 
 @contextlib.contextmanager
