@@ -31,11 +31,24 @@ from ..models.tap import mark
 from ..objectives import Combined, combine
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .prepare import prepare, source_features
-from .record import Checkpoint, RunningAverages, begun_with, estimate_bytes, recording, refuse_other_settings, settle
+from .record import (
+    UNSAVED,
+    Checkpoint,
+    Closed,
+    RunningAverages,
+    Writer,
+    begun_with,
+    estimate_bytes,
+    landing,
+    recording,
+    refuse_other_settings,
+    settle,
+)
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import NAMES, Settings, described, edges_to_keep, named, recurrences, rehearse, segment_ends
 from .validate import SourceValidation
 
+SECONDS = 5.0  # after which a checkpoint is written, with the next segment's end
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -128,12 +141,18 @@ def train(
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
+        Writer() as writer,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        arithmetic = recorded["arithmetic"]
-        _loop(student, teacher, split, data, combined.to(device), settings, arithmetic, views, partial, bar, sink)
+        optimiser = _optimiser(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
+        combined.learn_examples(data.labels)
+        checkpoint = Checkpoint(partial, student, optimiser, combined)
+        book = _Book(student, teacher, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        if combined.needs("centres") and not book.rows:
+            combined.learn_centres(*source_features(teacher, split))
+        _loop(student, teacher, data, combined, optimiser, settings, views, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
@@ -141,16 +160,9 @@ train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
 def _loop(
-    student, teacher, split, data: SourceBatches, combined, settings, arithmetic, views, folder, bar, sink
+    student, teacher, data: SourceBatches, combined: Combined, optimiser, settings, views, book, bar, sink
 ) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
-    combined.learn_examples(data.labels)
-    optimiser = _optimiser(student, combined, settings, arithmetic["optimiser"])
-    book = _Book(
-        student, teacher, split, combined, settings, Checkpoint(folder, student, optimiser, combined), arithmetic
-    )
-    if combined.needs("centres") and not book.rows:
-        combined.learn_centres(*source_features(teacher, split))
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
     autocast = _autocast(data.device, settings.precision)
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
@@ -182,17 +194,23 @@ def _loop(
 
 
 class _Book:
-    """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last."""
+    """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last.
+
+    Files are written by a thread of their own while training goes on: every segment and its curves, and a checkpoint with
+    the first and the last of them and whenever ``SECONDS`` or ``UNSAVED`` segments have passed since the last.
+    """
 
     def __init__(
-        self, student, teacher, split, combined: Combined, settings: Settings, checkpoint: Checkpoint, arithmetic
+        self, student, teacher, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer
     ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
-        self.autocast = _autocast(next(student.parameters()).device, arithmetic["validation"])
+        self.device, self.writer = next(student.parameters()).device, writer
+        self.autocast = _autocast(self.device, arithmetic["validation"])
         with self.autocast:
             self.validation = SourceValidation(split, teacher, combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
+        self.saved, self.unsaved = -math.inf, 0
         self._open()
 
     def _open(self) -> None:
@@ -205,7 +223,7 @@ class _Book:
             self.totals[name] = self.totals.get(name, 0) + value
 
     def close(self, step: int, learning_rate: float) -> dict:
-        """Measure, store and make safe the segment that ends here; its row of curves.csv. Raises ``Diverged``."""
+        """Measure the segment that ends here, and begin to store it; its row of curves.csv. Raises ``Diverged``."""
         student, recorder, settings = self.student, self.recorder, self.settings
         row = {"step": step, "iterates": recorder.count}
         row |= {name: float(total) / recorder.count for name, total in self.totals.items()}
@@ -220,21 +238,41 @@ class _Book:
             row |= self.validation(student)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
-        recorder.close(step)
-        if len(recorder.segments) > settings.most_stored:
-            recorder.segments.shrink(settings.most_stored, edges_to_keep(self._curves(), settings))
-        self.checkpoint.save(self.rows, recorder.running)
+        self.writer.wait()  # at most one segment is in memory beside the open one
+        closed = recorder.close(step)
+        state = self.checkpoint.take(closed.end, recorder.running) if self._due(step) else None
+        self.writer.start(self._write, closed, [*self.rows], state, landing(self.device))
         self._open()
         return row
 
+    def _due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written with this segment."""
+        self.unsaved += 1
+        now = time.perf_counter()
+        if now - self.saved < SECONDS and self.unsaved < UNSAVED and step < self.settings.steps:
+            return False
+        self.saved, self.unsaved = now, 0
+        return True
+
+    def _write(self, closed: Closed, rows: list[dict], state: dict | None, landed: Callable[[], None]) -> None:
+        """Store a segment, merge what is too many, and make safe what there is until now; in the writer's thread."""
+        landed()
+        segments, settings = self.recorder.segments, self.settings
+        segments.append(*closed)
+        if len(segments) > settings.most_stored:
+            segments.shrink(settings.most_stored, edges_to_keep(self._curves(rows), settings))
+        self.checkpoint.save(rows, segments, state)
+
     def finish(self) -> None:
         """Keep the moving averages that were declared, with the coefficients that they stand for."""
-        kept = [ema(self._curves(), **named(spec)) for spec in self.settings.declare if spec["name"] == "ema"]
+        self.writer.wait()
+        curves, declared = self._curves(self.rows), self.settings.declare
+        kept = [ema(curves, **named(spec)) for spec in declared if spec["name"] == "ema"]
         if kept:
             RunningAverages(self.checkpoint.folder / "running").write(zip(kept, self.recorder.running))
 
-    def _curves(self) -> Curves:
-        return curves_from(pd.DataFrame(self.rows), self.split.sources)
+    def _curves(self, rows: list[dict]) -> Curves:
+        return curves_from(pd.DataFrame(rows), self.split.sources)
 
 
 def _diverged(row: dict, settings: Settings, folder: Path) -> str:
