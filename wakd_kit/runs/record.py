@@ -354,7 +354,7 @@ def settle(folder: Path) -> None:
 
 
 # how recordings were computed whose settings do not say
-BEFORE = {"optimiser": "foreach", "validation": "float32"}
+BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
 
 
 def begun_with(folder: Path) -> dict | None:
@@ -365,7 +365,11 @@ def begun_with(folder: Path) -> dict | None:
     return {**BEFORE, **read_json(partial / "settings.json").get("arithmetic", {})}
 
 
-GAINED = {"warmup": 0}  # settings that recordings made before them did not have, as they were then
+GAINED = {
+    "warmup": 0,
+    "compile": False,
+    "deterministic": False,
+}  # settings that recordings made before them did not have, as they were then
 
 
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:

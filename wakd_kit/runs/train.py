@@ -20,12 +20,14 @@ from tqdm.auto import tqdm
 
 from ..averaging import Curves, ema
 from ..checks import explained, make
-from ..data.augment import augment, views_from
+from ..data.augment import augment, viewed, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
+from ..models.arithmetic import autocast, check_compiles, compiled, computing
 from ..models.build import as_tap, in_eval, training_mode
 from ..models.device import device as device_of
+from ..models.fold import frozen
 from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
@@ -77,6 +79,8 @@ def train(
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
     precision: str = "float32",
+    compile: bool = False,
+    deterministic: bool = False,
     declare: Sequence[str | dict] = ("wakd", "swad"),
     edges: Sequence[int] = (),
     most_stored: int = 64,
@@ -96,8 +100,10 @@ def train(
                         fed the student's views, normalised its own way; a module is given back as it came
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
-    resume              continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
-    sink                called with each row of curves.csv once it is recorded, such as those of ``loggers``
+    resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
+                        on the CPU; a finished run is just loaded
+    sink                called with each row of curves.csv as it is measured, such as those of ``loggers``; a run that goes on
+                        measures what came after its checkpoint once more
 
     At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
     and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
@@ -119,6 +125,8 @@ def train(
     teacher = _teacher_module(teacher, split)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
+    if settings.compile:
+        check_compiles(device)
     recorded = dataclasses.asdict(settings) | {
         "format": FORMAT,
         "student": student.spec,
@@ -132,6 +140,7 @@ def train(
     recorded["arithmetic"] = begun_with(folder) or {
         "optimiser": _kernel(student, combined, settings, device),
         "validation": settings.precision,
+        "teacher": "as it is" if teacher is None or device.type == "cpu" else "folded",
     }
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
@@ -141,18 +150,22 @@ def train(
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
+        computing(device, settings.precision, deterministic=settings.deterministic),
         Writer() as writer,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
+        asked = teacher
+        if recorded["arithmetic"]["teacher"] == "folded":
+            asked = frozen(teacher, half=settings.precision == "bfloat16")
         optimiser = _optimiser(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(data.labels)
         checkpoint = Checkpoint(partial, student, optimiser, combined)
-        book = _Book(student, teacher, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        book = _Book(student, asked, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*source_features(teacher, split))
-        _loop(student, teacher, data, combined, optimiser, settings, views, book, bar, sink)
+        _loop(student, asked, data, combined, optimiser, settings, views, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
@@ -164,19 +177,25 @@ def _loop(
 ) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
-    autocast = _autocast(data.device, settings.precision)
+    precise = autocast(data.device, settings.precision)
+    learn, ask, view = (
+        compiled(one, data.device) if settings.compile and one is not None else one
+        for one in (student, teacher, viewed)
+    )
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
 
     bar.initial = bar.n = book.started * settings.batch_size
     training_mode(student, settings.batchnorm)
     for step in range(book.started + 1, settings.steps + 1):
         seed_step(generator, settings.seed, step, data.device)
+        if settings.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
         index = data.index(step)
-        x, labels = augment(data.images[index], views, generator), data.labels[index]
-        with autocast:
-            student_output = student(x, maps=maps["student"])
+        x, labels = augment(data.images[index], views, generator, view=view), data.labels[index]
+        with precise:
+            student_output = learn(x, maps=maps["student"])
             with torch.no_grad():
-                teacher_output = None if teacher is None else teacher(x, maps=maps["teacher"])
+                teacher_output = None if teacher is None else ask(x, maps=maps["teacher"])
         loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
@@ -205,7 +224,7 @@ class _Book:
     ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
         self.device, self.writer = next(student.parameters()).device, writer
-        self.autocast = _autocast(self.device, arithmetic["validation"])
+        self.autocast = autocast(self.device, arithmetic["validation"])
         with self.autocast:
             self.validation = SourceValidation(split, teacher, combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
@@ -302,10 +321,6 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step
         group["lr"] = rate
 
 
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 def _optimiser(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
     # the student's come first, so a checkpoint of objectives without parameters stays what it was
     trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
@@ -379,8 +394,9 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             "another save_to keeps both."
         )
     run = load_run(folder, split=split, template=student)
-    # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
-    stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
+    # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
+    aside = ("declare", "edges", "most_stored", "storage", "compile", "deterministic")
+    stored = {name: run.settings[name] for name in aside if name in run.settings}
     # settings that objectives have gained since then had their defaults
     recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
     refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
