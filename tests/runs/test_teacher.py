@@ -128,7 +128,7 @@ def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypat
     monkeypatch.setattr(type(teacher), "forward", None)
     heard = Heard(teacher, split, combined, settings, CPU)
     assert all(torch.equal(*pair) for pair in zip(heard.features(), expected))
-    assert heard.validation().shape == (sum(len(e) for e in split.val.values()), 5)
+    assert heard.validation("float32").shape == (sum(len(e) for e in split.val.values()), 5)
 
 
 def _views(split):

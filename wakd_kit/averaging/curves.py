@@ -235,6 +235,13 @@ class Coefficients(np.ndarray):
         """The sum of absolute coefficients: 1 for an average; how often rounding of what is stored counts in another point."""
         return float(sum(np.abs(part).sum() for part in self.parts.values()) + abs(self.initial))
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Values and notes as JSON has them, but for what is as in nearly every choice."""
+        notes = {name: value for name, value in self.notes.items() if name not in ("ends", "signed")}
+        notes |= {"signed": True} if self.signed else {}
+        return {"values": self.tolist(), **notes} | ({} if self.ends is None else {"ends": self.ends.tolist()})
+
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
         return _coefficients, (self.tolist(), self.notes)
 

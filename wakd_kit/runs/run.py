@@ -334,14 +334,9 @@ def _record(choice) -> dict:
     """Plain values of coefficients, or of the reason why there are none."""
     if isinstance(choice, NoWindow):
         return {"no_window": str(choice)}
-    # what is as in nearly every choice is not written
-    notes = {
-        name: value
-        for name, value in getattr(choice, "notes", {}).items()
-        if not (name in ("ends", "signed") and not np.any(value))
-    }
-    ends = {"ends": notes["ends"].tolist()} if "ends" in notes else {}
-    return {"values": np.asarray(choice, dtype=np.float64).tolist(), **notes, **ends}
+    return (
+        choice.plain if isinstance(choice, Coefficients) else {"values": np.asarray(choice, dtype=np.float64).tolist()}
+    )
 
 
 def _recorded(record: dict) -> Coefficients | NoWindow:

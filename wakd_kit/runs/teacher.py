@@ -8,7 +8,7 @@ views, so all students of one teacher hear the same. It is kept under all that d
 
     $WAKD_CACHE/teachers/<key>/about.json                        whose outputs these are, and of what
     $WAKD_CACHE/teachers/<key>/logits-0000001-0000256.safetensors   of these steps, (steps, n, classes); pooled features alike
-    $WAKD_CACHE/teachers/<key>/validation.safetensors, features.safetensors   of images as they are, (n, classes or features)
+    $WAKD_CACHE/teachers/<key>/validation-float32.safetensors, features.safetensors   of images as they are, (n, classes or features)
     $WAKD_CACHE/teachers/<key>/statistics.safetensors               BatchNorm's, of what a run deploys
 
 A file is never changed and has its name when it is whole, so students that train side by side need no lock. Whatever is
@@ -37,9 +37,11 @@ from torch import Tensor, nn
 from ..data import augment, batches
 from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
-from ..models import build, tails, tap
+from ..models import build, fold, tails, tap
+from ..models.arithmetic import compiled
 from ..models.build import batchnorms
 from ..models.device import device as device_of
+from ..models.fold import frozen
 from ..models.tap import Output
 from ..objectives import Combined, combine
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
@@ -59,15 +61,27 @@ LOOK = 32  # steps after which a student that found nothing looks again, for one
 class Heard:
     """A teacher as one training hears it, in eval mode on its device; nothing but None where there is none.
 
+    how  "as it is", or "folded": asked in its place is a twin with BatchNorm in its convolutions, in half precision where
+         that is the training's
+
     Asked anew at every step are one whose maps or parts an objective reads, one that gives other outputs for the same
     images, and one with hooks, of which no identity tells.
     """
 
     def __init__(
-        self, teacher: nn.Module | None, split: Split, combined: Combined, settings: Settings, device: torch.device
+        self,
+        teacher: nn.Module | None,
+        split: Split,
+        combined: Combined,
+        settings: Settings,
+        device: torch.device,
+        *,
+        how: str = "as it is",
     ):
         self.teacher, self.split, self.maps = teacher, split, combined.reads("maps", "teacher")
-        self.kept = _kept(teacher, split, settings, device)
+        self.kept = _kept(teacher, split, settings, device, how)
+        self.asked = frozen(teacher, half=settings.precision == "bfloat16") if how == "folded" else teacher
+        self.ask = compiled(self.asked, device) if settings.compile and teacher is not None else self.asked
         read = [] if self.maps or combined.reads("parts", "teacher") or not self.kept else _read_by(combined)
         self.series = [Series(self.kept, name, device) for name in read]
 
@@ -87,19 +101,21 @@ class Heard:
         if found and all(tensor is not None for tensor in found):
             logits, *pooled = found
             return Output(logits, *(pooled or [logits[:, :0]]))
-        output = self.teacher(x, maps=self.maps)
+        output = self.ask(x, maps=self.maps)
         for series, known, tensor in zip(self.series, found, output):
             if known is None:
                 series.add(step, tensor)
         return output
 
-    def validation(self) -> Tensor | None:
-        """Logits (n, classes) of the source validation images, not augmented, domain after domain; on the CPU."""
+    def validation(self, precision: str) -> Tensor | None:
+        """Logits (n, classes) of the source validation images, not augmented, domain after domain; on the CPU.
+
+        precision  what they are computed in, as the caller has set it
+        """
         if self.teacher is None:
             return None
-        return self._once(
-            "validation", lambda: torch.cat([predict(self.teacher, e.images) for e in self.split.val.values()])
-        )
+        parts = self.split.val.values()
+        return self._once(f"validation-{precision}", lambda: torch.cat([predict(self.asked, e.images) for e in parts]))
 
     def features(self) -> tuple[Tensor, Tensor]:
         """``source_features``: (n, features) of all source training images, not augmented, and their labels (n,)."""
@@ -282,13 +298,13 @@ def most_bytes(settings: Settings, classes: int) -> int:
     return most if "pooled" in _read_by(combined) or combined.needs("centres") else min(logits, most)
 
 
-def _kept(teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device) -> Kept | None:
+def _kept(teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device, how: str) -> Kept | None:
     """Where this teacher's outputs are kept; None where they are not."""
     if teacher is None or any(m._forward_hooks or m._forward_pre_hooks for m in teacher.modules()):
         return None
     name = (provenance_of(teacher) or {}).get("run") or "teacher"
     words = f"{name} ({teacher.spec['name']}), target {split.target}, seed {settings.seed}, batches of {settings.batch_size}"
-    kept = _under(settings, words, lambda: _key(teacher, split, settings, device))
+    kept = _under(settings, words, lambda: _key(teacher, split, settings, device) | {"how": how})
     return kept if kept and (kept.folder.is_dir() or _repeats(teacher, split)) else None
 
 
@@ -310,8 +326,7 @@ def deployed(run: Run, split: Split | None, settings: Settings) -> nn.Module:
     coefficients, blank = run.deployed, run.blank_model()
     kept = None
     if run.settings["batchnorm"] == "recalibrate" and batchnorms(blank) and not run.is_raw(coefficients):
-        what = [np.asarray(coefficients).tolist(), getattr(coefficients, "notes", {})]
-        key = {"recording": of_recording(run), "deployed": what, **_arithmetic(blank, device_of())}
+        key = {"recording": of_recording(run), "deployed": coefficients.plain, **_arithmetic(blank, device_of())}
         kept = _under(settings, f"{run.name}: BatchNorm statistics", lambda: key)
     statistics = kept.read("statistics") if kept else None
     model = run.model(coefficients, split=split, **({} if statistics is None else {"batchnorm": "average"}))
@@ -348,7 +363,7 @@ def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.dev
 
 def _arithmetic(model: nn.Module, device: torch.device) -> dict:
     """All that decides the bits of a forward beside network, numbers and images."""
-    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, tails, tap))
+    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, fold, tails, tap))
     return {
         "code": digest(*code),
         "device": [device.type, _named(device)],
