@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import Held, holder, json_or_nothing, locked, path_of, recording_folder, write_text
+from ..reporting import warm
 from . import jobs as job_files
 from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained
 from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, home, load_study, plan
@@ -88,7 +89,9 @@ def run_study(
             if waiting and engine == "snakemake":
                 said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
             elif waiting:
-                _one_by_one(jobs, place, cores or _cores(), say)
+                threads = {"OMP_NUM_THREADS": str(cores or _cores())}
+                with _warm(place, threads) as (here, _):
+                    _one_by_one(jobs, place, threads | here, say)
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
@@ -245,7 +248,11 @@ def _accept(jobs: Sequence[Job], place: Place) -> None:
             job_files.begin(job, place)
 
 
-def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[str], None]) -> None:
+def _warm(place: Place, env: Mapping[str, str]):
+    return warm.started(place.engine, env, log=place.engine / "logs" / "warm.log")
+
+
+def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: Callable[[str], None]) -> None:
     failed: set[str] = set()
     for job in jobs:
         if job.over_all and failed:
@@ -255,7 +262,7 @@ def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[st
             say(f"FAILED {job.name}: {lost}, which it needs, failed.")
             continue
         try:
-            done = attempt(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
+            done = attempt(job, place, env=env, say=say)
         except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
             from ..reporting import execute  # imported by the job that runs; a dry run does not wait for papermill
 
@@ -308,11 +315,13 @@ def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile
         command += ["--resources", f"gpu={gpus}"] if gpus else []
     env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
     said = place.engine / "logs" / "snakemake.log"
-    with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
+    # jobs of a profile are processes of their own, maybe on other machines
+    here = contextlib.nullcontext(({}, [])) if profile else _warm(place, {"OMP_NUM_THREADS": str(threads)})
+    with here as (warmed, keeps), open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
         ended = subprocess.run(
             command,
-            pass_fds=[lock] if os.name == "posix" else [],
-            env=env,
+            pass_fds=[lock, *keeps] if os.name == "posix" else [],
+            env=env | warmed,
             check=False,
             stderr=None if profile else log,
         )
