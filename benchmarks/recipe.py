@@ -38,7 +38,8 @@ def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Ru
         objectives=[{"name": "kd"}] if role == "KD" else [{"name": "ce"}],
         teacher=teacher if role == "KD" else None,
         steps=max(given.lengths),
-        segment_length=30,
+        segment_length=given.segment,
+        batch_size=given.batch,
         learning_rate=rate,
         warmup=WARMUP.get(role, 0),
         batchnorm="frozen" if given.pretrained else "recalibrate",
@@ -71,7 +72,11 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/recipe"))
     options.add_argument("--roles", nargs="+", default=["teacher", "CE", "KD"], choices=[*RATES])
     options.add_argument("--rates", nargs="+", type=float, help="learning rates of every role, instead of its own")
-    options.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, help="steps, of the longest run and its prefixes")
+    options.add_argument(
+        "--lengths", nargs="+", type=int, default=LENGTHS, help="steps, of the longest run and its prefixes"
+    )
+    options.add_argument("--segment", type=int, default=30, help="steps; begins have to fall on its ends")
+    options.add_argument("--batch", type=int, default=64, help="images")
     options.add_argument("--benchmark", default="digits")
     options.add_argument("--size", type=int, choices=[32, 64], help="of images, in pixels; default 32")
     options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")

@@ -188,6 +188,7 @@ class Compare:
     strategies  labels, in this order; all that were evaluated by default
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    answer      {student: label}: the difference to the baseline that the first sentence of the page is about
     tables      the folder for tables as csv and LaTeX
     """
 
@@ -197,6 +198,7 @@ class Compare:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     reference: str | dict = ""
+    answer: dict = field(default_factory=dict)
     published: dict = field(default_factory=dict)
     tables: str = "../runs/explore/tables"
 

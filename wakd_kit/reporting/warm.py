@@ -3,7 +3,7 @@
 Importing torch, timm, matplotlib and Jupyter takes seconds, more than most notebooks compute. The warm process imports them
 once and runs nothing: what it forks has the state of a fresh interpreter, whatever others did before it.
 
-    with started(folder) as here:                    # {"WAKD_WARM": a socket}; {} where there is no such thing
+    with started() as (here, keeps):                 # {"WAKD_WARM": a socket}; {} where there is no such thing
         Forked("wakd_kit.study.jobs:main", [file], env={**os.environ, **here}).wait()
 
 Who asks owns what it is given: it ends with its owner, and its owner learns how it ended. The warm process ends when all who
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ADDRESS = "WAKD_WARM"  # the environment variable that names the socket
@@ -37,11 +38,11 @@ HERE = {"TQDM_DISABLE": "1"}  # tqdm reads it when it is imported
 
 @contextlib.contextmanager
 def started(
-    folder: str | os.PathLike, env: Mapping[str, str] | None = None, *, log: str | os.PathLike = os.devnull
+    *, before: str = f"{__name__}:everything", at_once: bool = True
 ) -> Iterator[tuple[dict[str, str], list[int]]]:
-    """A warm process that works in ``folder``: the environment that names it, and descriptors that keep it alive.
+    """A warm process: the environment variable that names it, and the descriptors that keep it alive.
 
-    env  more environment variables for it;  log  a file for what it says
+    before   "module:function" that it calls before it forks, ``at_once`` or when it is asked first
     Whoever inherits the descriptors keeps it as well. ({}, []) where there is none: processes are not forked on this system.
     """
     if not (sys.platform == "linux" and _pidfds()):
@@ -53,20 +54,23 @@ def started(
         listening.bind(address)
         listening.listen(64)  # who asks before everything is imported waits
         fds = [listening.fileno(), ends]
-        command = [sys.executable, "-m", __name__, address, *map(str, fds)]
-        here = {**os.environ, **HERE, **(env or {})}
-        with open(log, "ab") as said:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
-            process = subprocess.Popen(
-                command, pass_fds=fds, cwd=folder, env=here, start_new_session=True, **streams
-            )  # a session of its own: Ctrl-C reaches those who asked, and they tell
+        command = [sys.executable, "-m", __name__, address, *map(str, fds), before, "at once" * at_once]
+        process = subprocess.Popen(
+            command,
+            pass_fds=fds,
+            cwd=home,  # where nothing lies that could be imported in place of what is meant
+            env={**os.environ, **HERE},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches those who asked, and they tell
+        )
     os.close(ends)
     try:
         yield {ADDRESS: address}, [keeps]
     finally:
         os.close(keeps)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it goes on while others hold the pipe
-            process.wait(5)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it goes on while others keep it
+            process.wait(1)
 
 
 def _pidfds() -> bool:
@@ -162,8 +166,8 @@ def kernel(arguments: Sequence[str]) -> None:
     kernelapp.launch_new_instance([*arguments], parent_handle=os.getppid())
 
 
-def serve(address: str, listening: socket.socket, owner: int) -> None:
-    """Fork for whoever asks, until all owners are gone and nothing that was forked is left."""
+def serve(address: str, listening: socket.socket, owner: int, prepare: Callable[[], object]) -> None:
+    """Fork for whoever asks, once prepared, until all owners are gone and nothing that was forked is left."""
     waiting = selectors.DefaultSelector()
     lines: dict[int, socket.socket] = {}  # {pid: who asked for it}
     owned = True
@@ -208,7 +212,7 @@ def serve(address: str, listening: socket.socket, owner: int) -> None:
         with line, contextlib.suppress(OSError):
             line.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
 
-    waiting.register(listening, selectors.EVENT_READ, lambda: ask(listening.accept()[0]))
+    waiting.register(listening, selectors.EVENT_READ, lambda: (prepare(), ask(listening.accept()[0])))
     waiting.register(owner, selectors.EVENT_READ, lambda: None)
     try:
         while owned or lines:
@@ -252,12 +256,14 @@ def _become(asked: dict, streams: Sequence[int]) -> None:
 
 
 def _as_begun() -> None:
-    """What an interpreter does when it begins or imports, and a fork does not: fresh noise, and threads as they are asked for."""
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
-    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
-    if torch and threads.isdigit() and int(threads) != torch.get_num_threads():
-        torch.set_num_threads(int(threads))
+    """What an interpreter does when it imports, and a fork does not: noise of its own, and as many threads as it is told."""
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.seed()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdigit() and int(threads) not in (0, torch.get_num_threads()):
+            torch.set_num_threads(int(threads))
 
 
 def everything() -> None:
@@ -277,17 +283,23 @@ ALSO = ("ipykernel.kernelapp", "ipykernel.ipkernel", "nbconvert")
 
 
 def main(given: Sequence[str]) -> None:
-    """The warm process: its socket's address, and the descriptors of that socket and of its owners' pipe."""
-    if sys.path[0] in ("", os.getcwd()):  # where nothing that is imported lies; a kernel adds its own
+    """The warm process: its socket's address, the descriptors of that socket and of its owners' pipe, and what it calls when."""
+    if sys.path[0] == os.getcwd():  # python -m puts it there, unless it was told not to; a kernel adds its own
         del sys.path[0]
     sys.modules.setdefault("rfc3987_syntax", None)  # see ``study.jobs``
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    address, (listening, owner) = given[0], map(int, given[1:])
-    everything()
-    gc.collect()
-    gc.freeze()  # what is never collected is never written, and stays shared
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    serve(address, socket.socket(fileno=listening), owner)
+    address, listening, owner, before, at_once = given
+
+    @functools.cache
+    def prepare() -> None:
+        module, _, name = before.partition(":")
+        getattr(importlib.import_module(module), name)()
+        gc.collect()
+        gc.freeze()  # what is never collected is never written, and stays shared
+
+    if at_once:
+        prepare()
+    serve(address, socket.socket(fileno=int(listening)), int(owner), prepare)
+    os._exit(0)  # to take everything apart again would take a second
 
 
 if __name__ == "__main__":

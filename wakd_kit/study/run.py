@@ -59,12 +59,37 @@ def run_study(
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
-    study, place, jobs = _planned(which, out, runs)
+    study, place = _placed(which, out, runs)
+    # where nothing was ever done there is something to do, and everything is imported while the study is planned; jobs of a
+    # profile are processes of their own, maybe on other machines
+    fresh = engine == "snakemake" and not place.engine.exists()
+    warmed = contextlib.nullcontext(({}, [])) if profile else warm.started(at_once=fresh)
+    options = {"cores": cores or _cores(), "gpus": gpus, "profile": profile, "keep_recordings": keep_recordings}
+    with warmed as (env, keeps):
+        jobs = _jobs(study, place)
+        return _run(study, place, jobs, _file(which), engine, env, keeps, say=say, **options)
+
+
+def _run(
+    study: Study,
+    place: Place,
+    jobs: list[Job],
+    file: Path | None,
+    engine: str,
+    env: dict[str, str],
+    keeps: list[int],
+    *,
+    cores: int,
+    gpus: int | None,
+    profile: str | None,
+    keep_recordings: bool,
+    say: Callable[[str], None],
+) -> Path:
     place.prepare()
     try:
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
             describe(jobs, place)
-            if file := _file(which):
+            if file:
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
             if keep_recordings:
                 _accept(jobs, place)
@@ -87,11 +112,9 @@ def run_study(
                 say(sentence)
             said = ""
             if waiting and engine == "snakemake":
-                said = _snakemake(jobs, place, cores or _cores(), _gpus(gpus), profile, lock.fileno())
+                said = _snakemake(jobs, place, cores, _gpus(gpus), profile, [lock.fileno(), *keeps], env)
             elif waiting:
-                threads = {"OMP_NUM_THREADS": str(cores or _cores())}
-                with _warm(place, threads) as (here, _):
-                    _one_by_one(jobs, place, threads | here, say)
+                _one_by_one(jobs, place, {"OMP_NUM_THREADS": str(cores), **env}, say)
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
@@ -176,13 +199,22 @@ def _left(table: pd.DataFrame) -> str:
 
 
 def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
+    study, place = _placed(which, out, runs)
+    return study, place, _jobs(study, place)
+
+
+def _jobs(study: Study, place: Place) -> list[Job]:
+    return plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
+
+
+def _placed(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place]:
     study, file = which if isinstance(which, Study) else load_study(which), _file(which)
     own = {"reports": out, "runs": runs}
     own = [path_of(given or home() / kind / study.name).resolve() for kind, given in own.items()]
     place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
-    return study, place, plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
+    return study, place
 
 
 def _file(which: str | os.PathLike | Study) -> Path | None:
@@ -248,10 +280,6 @@ def _accept(jobs: Sequence[Job], place: Place) -> None:
             job_files.begin(job, place)
 
 
-def _warm(place: Place, env: Mapping[str, str]):
-    return warm.started(place.engine, env, log=place.engine / "logs" / "warm.log")
-
-
 def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: Callable[[str], None]) -> None:
     failed: set[str] = set()
     for job in jobs:
@@ -298,9 +326,17 @@ def _said(job: Job, place: Place) -> str:
     return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
 
 
-def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> str:
-    """Run the study's engine; returns the last that it said, if it failed. It inherits the study's lock, which therefore ends
-    with the last of the two."""
+def _snakemake(
+    jobs: Sequence[Job],
+    place: Place,
+    cores: int,
+    gpus: int,
+    profile: str | None,
+    keeps: list[int],
+    env: Mapping[str, str],
+) -> str:
+    """Run the study's engine; returns the last that it said, if it failed. It inherits ``keeps``, the study's lock and what
+    keeps the warm process that ``env`` names, which therefore end with the last of the two."""
     chains = sum(not job.after for job in jobs)
     threads = max(1, cores // max(1, chains))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
@@ -313,15 +349,13 @@ def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile
     else:
         command += ["--cores", str(cores)]
         command += ["--resources", f"gpu={gpus}"] if gpus else []
-    env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
+    env = {**os.environ, **env, "WAKD_GPUS": "" if profile else str(gpus or "")}
     said = place.engine / "logs" / "snakemake.log"
-    # jobs of a profile are processes of their own, maybe on other machines
-    here = contextlib.nullcontext(({}, [])) if profile else _warm(place, {"OMP_NUM_THREADS": str(threads)})
-    with here as (warmed, keeps), open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
+    with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
         ended = subprocess.run(
             command,
-            pass_fds=[lock, *keeps] if os.name == "posix" else [],
-            env=env | warmed,
+            pass_fds=keeps if os.name == "posix" else [],
+            env=env,
             check=False,
             stderr=None if profile else log,
         )
