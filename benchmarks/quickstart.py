@@ -70,7 +70,9 @@ def small(folder: Path) -> tuple[list, Place]:
     study = load_study("quickstart")
     short = {"steps": 20, "segment_length": 2}
     study = replace(study, targets=["sketch"], seeds=[0], teacher=study.teacher | short, common=study.common | short)
-    study = replace(study, landscape=study.landscape | {"size": 2, "radii": [1.0], "directions": 2}, window_map={"grid": 2})
+    study = replace(
+        study, landscape=study.landscape | {"size": 2, "radii": [1.0], "directions": 2}, window_map={"grid": 2}
+    )
     place = Place(folder / "report", folder / "runs")
     jobs = plan(study, place)
     describe(jobs, place)
@@ -97,7 +99,9 @@ def both() -> None:
                 place = places[how][1]
                 before = processor(warmed)
                 command = [sys.executable, "-m", "wakd_kit.study.jobs", str(place.file("jobs", job.name))]
-                subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, check=True, stderr=subprocess.DEVNULL)
+                subprocess.run(
+                    command, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, check=True, stderr=subprocess.DEVNULL
+                )
                 spent[how][job.name] = processor(warmed) - before
     print(f"{'processor seconds':34}{'started':>10}{'forked':>10}{'ratio':>8}")
     for name, seconds in [*spent["started"].items(), ("all", spent["started"].total())]:

@@ -102,7 +102,9 @@ def study(tiny_study, tmp_path):
 SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
 
 
-@pytest.mark.parametrize("what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel", "warm"))])
+@pytest.mark.parametrize(
+    "what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel", "warm"))]
+)
 def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     """The engine dies while a kernel works; the same command goes on, and meanwhile another one is turned away."""
     file, folder = study("killed", **SHORT)

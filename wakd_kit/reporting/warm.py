@@ -279,7 +279,13 @@ def everything() -> None:
 
 
 # what this package and those that it stands on import only when they are asked
-ALSO = ("ipykernel.kernelapp", "ipykernel.ipkernel", "nbconvert")
+ALSO = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "nbconvert",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+)
 
 
 def main(given: Sequence[str]) -> None:
