@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -75,15 +74,10 @@ def choose(
     return chosen
 
 
-@functools.cache
-def _parameters(strategy: Callable) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(strategy).parameters
-
-
 def _chosen_by(name: str, settings: Mapping[str, Any]) -> str:
     """What decides a strategy, in words: a schedule, a source-validation curve, or averages scored there."""
     known = {**settings_of(name), **settings}
-    parameters = _parameters(strategies.get(name))
+    parameters = inspect.signature(strategies.get(name)).parameters
     curve = next((known[setting] for setting in ("loss", "by") if setting in known), None)
     if "loss_and_gradient" in parameters:
         return "fitted on one half of source validation, stopped on the other"
@@ -113,7 +107,7 @@ def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
 
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed)."""
-    parameters = _parameters(strategies.get(name)).values()
+    parameters = inspect.signature(strategies.get(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
 
 
@@ -131,7 +125,7 @@ def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:
 
 def _complete(name: str, settings: dict[str, Any], evaluations: dict[str, Callable | None]) -> dict[str, Any]:
     """The settings, checked by name, with the evaluations that this strategy asks for."""
-    parameters, known = _parameters(strategies.get(name)), settings_of(name)
+    parameters, known = inspect.signature(strategies.get(name)).parameters, settings_of(name)
     for setting in settings:
         if setting not in known and setting not in (EVALUATIONS.keys() & parameters.keys()):
             if not known:

@@ -52,6 +52,11 @@ def _try_objectives(listed: str) -> None:
     combine(json.loads(listed))
 
 
+@functools.cache  # those of a study are asked about with each of its jobs
+def _labels(listed: str) -> list[str]:
+    return labels_of(json.loads(listed))
+
+
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
 
@@ -98,7 +103,7 @@ class Training:
     def __post_init__(self):
         try:
             _try_objectives(json.dumps(self.objectives))
-            labels_of(self.strategies)
+            _labels(json.dumps(self.strategies))
         except (ValueError, UnknownName) as error:
             raise ParameterError(str(error)) from error
         self.settings()
@@ -173,8 +178,8 @@ class Distill(Student):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.baseline not in labels_of(self.strategies):
-            raise ParameterError(did_you_mean("baseline", self.baseline, labels_of(self.strategies)))
+        if self.baseline not in (labels := _labels(json.dumps(self.strategies))):
+            raise ParameterError(did_you_mean("baseline", self.baseline, labels))
 
 
 @notebook_parameters("03_compare")

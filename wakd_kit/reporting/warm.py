@@ -269,13 +269,11 @@ def _as_begun() -> None:
 def everything() -> None:
     """Import what jobs and notebooks import, at once or later: all of this package but what is looked at by hand."""
     root = Path(__file__).parent.parent
-    for file in sorted(root.rglob("*.py")):
-        *rooms, name = file.relative_to(root).with_suffix("").parts
-        if not name.startswith("__") and rooms[:1] != ["explorer"] and (rooms or name != "cli"):
-            importlib.import_module(".".join([root.name, *rooms, name]))
-    for name in ALSO:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    places = (file.relative_to(root).with_suffix("").parts for file in sorted(root.rglob("*.py")))
+    own = [".".join([root.name, *place]) for place in places if place[0] not in ("explorer", "cli", "__main__")]
+    for name in (*own, *ALSO):
+        with contextlib.suppress(ImportError):  # of an extra that is not installed; who needs it says so
+            importlib.import_module(name.removesuffix(".__init__"))
 
 
 # what this package and those that it stands on import only when they are asked
