@@ -292,7 +292,7 @@ def test_the_headline_is_the_difference_that_was_asked_for(scores):
     table = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))])
     asked = {"kd": "wakd"}
     assert comparison.headline(table, asked, "last") == (
-        "Yes: averaged by wakd, kd is 2.5 points better on unseen domains than at last, with a 95 % interval of [+0.4, +4.6] "
+        "Yes: averaged by wakd, kd is 2.5 points better than last on unseen domains, with a 95 % interval of [+0.4, +4.6] "
         "over 4 pairs of target and seed."
     )
     row = table.iloc[0]

@@ -241,7 +241,7 @@ def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> st
             said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
             way = "better" if row["mean"] > 0 else "worse"
             return (
-                f"{said}: {who} is {abs(row['mean']):.1f} points {way} on unseen domains than at {baseline}, with a 95 % interval "
+                f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
                 f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
             )
     return ""
