@@ -37,8 +37,9 @@ def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Ru
         split,
         objectives=[{"name": "kd"}] if role == "KD" else [{"name": "ce"}],
         teacher=teacher if role == "KD" else None,
-        steps=max(LENGTHS),
-        segment_length=30,
+        steps=max(given.lengths),
+        segment_length=given.segment,
+        batch_size=given.batch,
         learning_rate=rate,
         warmup=WARMUP.get(role, 0),
         batchnorm="frozen" if given.pretrained else "recalibrate",
@@ -51,9 +52,9 @@ def record(role: str, rate: float, split: wk.Split, folder: Path, teacher: wk.Ru
     )
 
 
-def judge(run: wk.Run) -> list[dict]:
+def judge(run: wk.Run, lengths: list[int]) -> list[dict]:
     score, rows = wk.source_score(run), []
-    for steps in LENGTHS:
+    for steps in lengths:
         for begin in (*BEGINS, None):
             first = steps - 1 if begin is None else int(begin * steps)
             if begin is None:
@@ -71,6 +72,11 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/recipe"))
     options.add_argument("--roles", nargs="+", default=["teacher", "CE", "KD"], choices=[*RATES])
     options.add_argument("--rates", nargs="+", type=float, help="learning rates of every role, instead of its own")
+    options.add_argument(
+        "--lengths", nargs="+", type=int, default=LENGTHS, help="steps, of the longest run and its prefixes"
+    )
+    options.add_argument("--segment", type=int, default=30, help="steps; begins have to fall on its ends")
+    options.add_argument("--batch", type=int, default=64, help="images")
     options.add_argument("--benchmark", default="digits")
     options.add_argument("--size", type=int, choices=[32, 64], help="of images, in pixels; default 32")
     options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")
@@ -90,7 +96,7 @@ def main() -> None:
     for role in given.roles:
         for rate in given.rates or rates[role]:
             run = record(role, rate, split, folder, teacher, given)
-            rows += [{"role": role, "rate": rate, "target": given.target, **row} for row in judge(run)]
+            rows += [{"role": role, "rate": rate, "target": given.target, **row} for row in judge(run, given.lengths)]
             pd.DataFrame(rows).to_csv(given.out / f"{given.target}-{'-'.join(given.roles)}.csv", index=False)
         if role == "teacher":
             best = max((r for r in rows if r["begin"] != "last"), key=lambda r: r["val"])

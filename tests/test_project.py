@@ -49,6 +49,7 @@ def test_imports_are_declared():
         "nbformat": "nbconvert",
         "nbclient": "papermill",
         "jinja2": "nbconvert",
+        "ipykernel": "jupyterlab",
         "jupyter_client": "jupyterlab",
         "traitlets": "ipywidgets",
         "huggingface_hub": "timm",

@@ -15,6 +15,7 @@ from dataclasses import MISSING, fields
 from .names import Bound, ParameterError, closest, did_you_mean, is_whole
 
 
+@functools.cache
 def hints(cls: type) -> dict[str, object]:
     """What fits each field of a dataclass, bounds included: ``Annotated[int, whole(1)]``."""
     return typing.get_type_hints(cls, include_extras=True)

@@ -287,6 +287,28 @@ def test_differences_are_printed_with_their_intervals_and_p(scores):
     assert printed["95 % bootstrap"].startswith("[-0.0, ") and printed["better"] == "4 of 4"
 
 
+def test_the_headline_is_the_difference_that_was_asked_for(scores):
+    """By hand: 1, 2, 3 and 4 points have mean 2.5, sd sqrt(5/3) and t(3) = 3.182, so 2.5 -+ 2.05."""
+    table = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))])
+    asked = {"kd": "wakd"}
+    assert comparison.headline(table, asked, "last") == (
+        "Yes: averaged by wakd, kd is 2.5 points better than last on unseen domains, with a 95 % interval of [+0.4, +4.6] "
+        "over 4 pairs of target and seed."
+    )
+    row = table.iloc[0]
+    for said, mean, low, high in (
+        ("No, it hurts: averaged by wakd, kd is 2.5 points worse ", -2.5, -4.6, -0.4),
+        ("Not measurably: averaged by wakd, kd is 0.5 points better ", 0.5, -0.4, 1.4),
+        ("Not measurably: averaged by wakd, kd is 0.5 points worse ", -0.5, -1.4, 0.4),
+        ("Nothing can be said: averaged by wakd, kd has 4 pairs", 1.0, np.nan, np.nan),
+    ):
+        other = pd.DataFrame([{**row, "mean": mean, "low": low, "high": high}])
+        assert comparison.headline(other, asked, "last").startswith(said)
+    few = pd.DataFrame([{**row, "n": 2}])
+    assert comparison.headline(few, asked, "last").startswith("Nothing can be said: averaged by wakd, kd has 2 pairs")
+    assert comparison.headline(table, {}, "last") == comparison.headline(table, {"ce": "wakd"}, "last") == ""
+
+
 def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     rows = [
         {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0, "p_holm": 0.04},

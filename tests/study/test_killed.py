@@ -23,9 +23,9 @@ pytest.importorskip("snakemake", reason="snakemake is not installed")
 
 
 def processes(folder: Path) -> dict[str, list[int]]:
-    """Engines, jobs and kernels that work in a folder, by kind."""
-    found = {"report": [], "snakemake": [], "job": [], "kernel": []}
-    parents = {}
+    """Engines, jobs, kernels and what they are forked from that work in a folder, by kind."""
+    found = {"report": [], "snakemake": [], "job": [], "kernel": [], "warm": []}
+    parents, warm = {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -42,9 +42,14 @@ def processes(folder: Path) -> dict[str, list[int]]:
             found["job"].append(int(entry.name))
         elif "wakd_kit" in command and "report" in command and str(folder) in text:
             found["report"].append(int(entry.name))
-        elif "ipykernel_launcher" in command:
-            found["kernel"].append(int(entry.name))
-    found["kernel"] = [kernel for kernel in found["kernel"] if parents.get(kernel) in found["job"]]
+        elif "wakd_kit.reporting.warm" in command:  # it, and what it forked
+            warm[int(entry.name)] = (entry / "comm").read_text().strip(), here
+    for process, (name, here) in warm.items():
+        if name == "wakd main" and here.startswith(str(folder)):
+            found["job"].append(process)
+            if (parent := parents[process]) not in found["warm"]:
+                found["warm"].append(parent)
+    found["kernel"] = [p for p, (name, _) in warm.items() if name == "wakd kernel" and parents[p] in found["warm"]]
     return found
 
 
@@ -97,7 +102,9 @@ def study(tiny_study, tmp_path):
 SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
 
 
-@pytest.mark.parametrize("what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel"))])
+@pytest.mark.parametrize(
+    "what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel", "warm"))]
+)
 def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     """The engine dies while a kernel works; the same command goes on, and meanwhile another one is turned away."""
     file, folder = study("killed", **SHORT)
@@ -165,7 +172,7 @@ def test_a_study_of_25_jobs_killed_at_random_moments(study):
     file, calm = study("calm", **settings)
     finish(file, calm)
     file, folder = study("killed", **settings)
-    rng, kills = random.Random(0), {kind: 0 for kind in ("report", "snakemake", "job", "kernel")}
+    rng, kills = random.Random(0), {kind: 0 for kind in ("report", "snakemake", "job", "kernel", "warm")}
     recorded: dict[Path, int] = {}
     for _ in range(100):
         engine = start(file, folder)

@@ -368,8 +368,6 @@ _PARTS = ("images", "labels", "originals")
 @benchmarks.register
 def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
     """The embedded benchmark: scikit-learn's handwritten digits as ink, photo, sketch and neon, 32 px, 10 classes."""
-    from .digits import render_digits
-
     if path:
         raise ValueError(f"digits ships with the kit and takes no path; got {path!r}.")
     if size != 32:
@@ -380,6 +378,8 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
         with np.load(stored) as file:
             flat = dict(file)
     except (FileNotFoundError, BadZipFile, ValueError, EOFError):  # not there, or cut off
+        from .digits import render_digits  # scikit-learn takes seconds, once
+
         rendered = render_digits(seed)
         flat = {f"{n}/{part}": a for n, arrays in rendered.items() for part, a in zip(_PARTS, arrays)}
         keep(stored, lambda partial: save(partial, np.savez, **flat))

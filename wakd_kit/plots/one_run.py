@@ -31,16 +31,18 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
     names, rng = list(domains), np.random.default_rng(seed)
     labels = range(min(len(domains.classes), columns or 12))
     figure = empty(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
-    axes = figure.subplots(len(names), len(labels), squeeze=False)
-    for row, name in zip(axes, names):
-        for axis, label in zip(row, labels):
+    axis = figure.subplots()  # one for all: axes of their own take most of the time that a figure takes
+    for row, name in enumerate(names):
+        for label in labels:
             examples = domains[name]
-            axis.imshow(examples.images[rng.choice(np.flatnonzero(examples.labels == label))])
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(name.replace("_", " "), rotation=0, ha="right", va="center")
-    for axis, label in zip(axes[0], labels):
-        axis.set_title(domains.classes[label], fontsize=8, fontweight="normal", loc="center")
+            image = examples.images[rng.choice(np.flatnonzero(examples.labels == label))]
+            axis.imshow(image, extent=(label + 0.04, label + 0.96, row + 0.96, row + 0.04))
+    axis.set(xlim=(0, len(labels)), ylim=(len(names), 0))
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_xticks(np.arange(len(labels)) + 0.5, [domains.classes[label] for label in labels], fontsize=8)
+    axis.set_yticks(np.arange(len(names)) + 0.5, [name.replace("_", " ") for name in names])
+    axis.spines[:].set_visible(False)
     counts = ", ".join(f"{name} ({len(domains[name])} images)" for name in names)
     return figure, f"One example per class, {len(labels)} classes, of each domain: {counts}."
 

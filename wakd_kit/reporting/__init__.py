@@ -6,6 +6,7 @@
 
 parameters.py   what each shipped notebook accepts, and the check
 execute.py      papermill, a kernel of this interpreter, and what is kept of one that failed
+warm.py         a process that has imported everything, and forks jobs and kernels
 render.py       figures, tables and sentences in a notebook; notebooks as pages
 pages.py        the pages of a study that no notebook makes: per unseen domain, in print, over all studies
 templates/      the page's skeleton and style

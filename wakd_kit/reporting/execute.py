@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import tempfile
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
@@ -24,12 +25,14 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ..files import Stopped
 from ..names import did_you_mean
 from .parameters import ParameterError, describe, descriptions, make, plain
+from .warm import Forked
 
 
 class NotebookFailed(Stopped):
@@ -56,6 +59,7 @@ def execute(
 
     A notebook that stops early (an error, a killed kernel, ``sys.exit``) is kept as ``<out>.failed.ipynb`` with the error
     in it, and ``NotebookFailed`` is raised. An older ``out`` is gone by then. May be called from several threads at once.
+    The kernel is a fork of a warm process where one was started (``warm.started``), and is started here otherwise.
     """
     # absolute, because papermill reads and writes relative to a working directory that all threads share
     notebook, out = Path(notebook).absolute(), Path(out).absolute()
@@ -194,8 +198,10 @@ def _kernels(
             if os.name == "posix" and len(address) < 90:  # a socket's address is limited to about 100 characters
                 self.transport, self.ip = "ipc", address
             # whatever kernel specs are installed on this machine, run the interpreter that has wakd_kit
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            argv = [*KERNEL, "-f", "{connection_file}"]
             self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
+            self.kernel_id = str(uuid.uuid4())
+            self.provisioner = _Provisioner(kernel_id=self.kernel_id, kernel_spec=self._kernel_spec, parent=self)
 
         async def start_kernel(self, **settings):
             # set here and not through papermill, which would change the folder of the whole process
@@ -204,6 +210,26 @@ def _kernels(
             _running.add(self.provisioner.pid)
 
     return Kernels
+
+
+KERNEL = (sys.executable, "-m", "ipykernel_launcher")
+
+
+class _Provisioner(LocalProvisioner):
+    """Forks a kernel from a warm process, if there is one."""
+
+    async def launch_kernel(self, cmd: list[str], **settings):
+        """Start the kernel and return how it is reached."""
+        with open(os.devnull, "rb") as nothing:
+            try:
+                streams = (nothing.fileno(), 1, 2)
+                given = {name: settings[name] for name in ("cwd", "env")}
+                self.process = Forked(f"{Forked.__module__}:kernel", cmd[len(KERNEL) :], streams=streams, **given)
+            except OSError:
+                return await super().launch_kernel(cmd, **settings)
+        self.pid = self.pgid = self.process.pid
+        self.cwd = given["cwd"]
+        return self.connection_info
 
 
 class _EndedEarly(Exception):

@@ -52,6 +52,11 @@ def _try_objectives(listed: str) -> None:
     combine(json.loads(listed))
 
 
+@functools.cache  # those of a study are asked about with each of its jobs
+def _labels(listed: str) -> list[str]:
+    return labels_of(json.loads(listed))
+
+
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
 
@@ -101,7 +106,7 @@ class Training:
     def __post_init__(self):
         try:
             _try_objectives(json.dumps(self.objectives))
-            labels_of(self.strategies)
+            _labels(json.dumps(self.strategies))
         except (ValueError, UnknownName) as error:
             raise ParameterError(str(error)) from error
         self.settings()
@@ -176,8 +181,8 @@ class Distill(Student):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.baseline not in labels_of(self.strategies):
-            raise ParameterError(did_you_mean("baseline", self.baseline, labels_of(self.strategies)))
+        if self.baseline not in (labels := _labels(json.dumps(self.strategies))):
+            raise ParameterError(did_you_mean("baseline", self.baseline, labels))
 
 
 @notebook_parameters("03_compare")
@@ -193,6 +198,7 @@ class Compare:
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     searched    draws of a search, {"target", "student", "draw", "settings", "run"}, the run by path below ``runs``
     searched_by  the label that chose among them
+    answer      {student: label}: the difference to the baseline that the first sentence of the page is about
     tables      the folder for tables as csv and LaTeX
     """
 
@@ -202,6 +208,7 @@ class Compare:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     reference: str | dict = ""
+    answer: dict = field(default_factory=dict)
     published: dict = field(default_factory=dict)
     searched: list[dict] = field(default_factory=list)
     searched_by: str = "last"

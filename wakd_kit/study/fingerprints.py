@@ -177,13 +177,15 @@ def _ours(base: ast.expr, imported: dict, definitions: dict) -> bool:
 
 
 def _scoped(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[tuple[ast.AST, frozenset[str]]]:
-    """Every node below one, with the names that are variables of the functions around it."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        local |= {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
-        local |= {name for statement in ast.iter_child_nodes(node) for name in _assigned(statement)}
-    yield node, local
-    for child in ast.iter_child_nodes(node):
-        yield from _scoped(child, local)
+    """Every node below one, in no order, with the names that are variables of the functions around it."""
+    waiting = [(node, local)]
+    while waiting:
+        node, local = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            local |= {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+            local |= {name for statement in ast.iter_child_nodes(node) for name in _assigned(statement)}
+        yield node, local
+        waiting += [(child, local) for child in ast.iter_child_nodes(node)]
 
 
 def _assigned(node: ast.AST) -> Iterator[str]:

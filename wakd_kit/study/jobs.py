@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
+from ..reporting.warm import Forked
 from . import fingerprints as sources
 
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
@@ -540,7 +542,20 @@ def attempt(job: Job, place: Place, *, env: Mapping[str, str] | None = None, say
     return True
 
 
+def forked(arguments: list[str]) -> int:
+    """``main`` in a fork of the study's warm process, or here where there is none."""
+    try:
+        job = Forked("wakd_kit.study.jobs:main", arguments)
+    except OSError:
+        # jsonschema, which nbformat imports, would build a grammar for internationalised addresses: 1.5 s for nothing
+        sys.modules.setdefault("rfc3987_syntax", None)
+        return main(arguments)
+    while True:
+        try:
+            return abs(job.wait())
+        except KeyboardInterrupt:  # a terminal tells this process alone
+            job.send_signal(signal.SIGINT)
+
+
 if __name__ == "__main__":
-    # jsonschema, which nbformat imports, would build a grammar for internationalised addresses: 1.5 s for nothing
-    sys.modules.setdefault("rfc3987_syntax", None)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(forked(sys.argv[1:]))

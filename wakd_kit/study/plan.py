@@ -83,6 +83,8 @@ class Study:
                 student of each target, of the first seed
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    answer      {student: label}: the difference to the baseline that answers the title, named before there is any result;
+                the page's first sentence
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
@@ -103,6 +105,7 @@ class Study:
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
     reference: str | dict = ""
+    answer: dict = field(default_factory=dict)
     published: dict = field(default_factory=dict)
     search: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
@@ -165,6 +168,8 @@ class Study:
             ("landscape: ", "student", self.landscape.get("students", []), self.students),
             ("", "reference", filter(None, [*reference, *reference.values()]), self.students),
             ("", "baseline", [self.baseline], labels),
+            ("answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]),
+            ("answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]),
             ("", "label", self.landscape.get("strategies", []), labels),
             ("published: ", "student", self.published, self.students),
             ("published: ", "label", [label for numbers in self.published.values() for label in numbers], labels),
@@ -439,6 +444,7 @@ def _over_all(
         "strategies": labels_of(study.strategies),
         "baseline": study.baseline,
         "reference": study.reference,
+        "answer": study.answer,
         "published": study.published,
         "tables": str(place.out),
     }

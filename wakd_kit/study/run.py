@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import Held, holder, json_or_nothing, locked, path_of, recording_folder, write_text
+from ..reporting import warm
 from . import jobs as job_files
 from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained
 from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, home, load_study, plan
@@ -58,18 +59,50 @@ def run_study(
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
-    study, place, jobs = _planned(which, out, runs)
+    study, place = _placed(which, out, runs)
+    # where nothing was ever done there is something to do, and everything is imported while the study is planned; jobs of a
+    # profile are processes of their own, maybe on other machines
+    fresh = engine == "snakemake" and not place.engine.exists()
+    warmed = contextlib.nullcontext(({}, [])) if profile else warm.started(at_once=fresh)
+    options = {"cores": cores or _cores(), "gpus": gpus, "profile": profile, "keep_recordings": keep_recordings}
+    with warmed as (env, keeps):
+        jobs = _jobs(study, place)
+        return _run(study, place, jobs, _file(which), engine, env, keeps, say=say, **options)
+
+
+def _run(
+    study: Study,
+    place: Place,
+    jobs: list[Job],
+    file: Path | None,
+    engine: str,
+    env: dict[str, str],
+    keeps: list[int],
+    *,
+    cores: int,
+    gpus: int | None,
+    profile: str | None,
+    keep_recordings: bool,
+    say: Callable[[str], None],
+) -> Path:
     place.prepare()
     try:
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
-            if file := _file(which):
+            if file:
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
             if keep_recordings:
                 _accept(jobs, place)
+
+            def do(ready: Sequence[Job]) -> str:
+                if engine == "snakemake":
+                    return _snakemake(ready, place, cores, _gpus(gpus), profile, [lock.fileno(), *keeps], env)
+                _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env}, say)
+                return ""
+
             said, then = "", None
             while jobs != then:  # what waits for a search is planned anew once that has found its settings
-                said = _round(study, jobs, place, engine, cores or _cores(), _gpus(gpus), profile, lock.fileno(), say)
-                jobs, then = plan(study, place, listed=_listed(place)) if study.search else jobs, jobs
+                said = _round(study, jobs, place, do, say)
+                jobs, then = _jobs(study, place) if study.search else jobs, jobs
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
@@ -89,15 +122,7 @@ def run_study(
 
 
 def _round(
-    study: Study,
-    jobs: Sequence[Job],
-    place: Place,
-    engine: str,
-    cores: int,
-    gpus: int,
-    profile: str | None,
-    lock: int,
-    say: Callable[[str], None],
+    study: Study, jobs: Sequence[Job], place: Place, do: Callable[[Sequence[Job]], str], say: Callable[[str], None]
 ) -> str:
     """Do what is not open, and return the last that the engine said if it failed."""
     ready = [job for job in jobs if not job.open]
@@ -119,12 +144,7 @@ def _round(
         )
     if needed:
         say(sentence + _taught(jobs, waiting))
-    if waiting.keys().isdisjoint(job.name for job in ready):
-        return ""
-    if engine == "snakemake":
-        return _snakemake(ready, place, cores, gpus, profile, lock)
-    _one_by_one(ready, place, cores, say)
-    return ""
+    return "" if waiting.keys().isdisjoint(job.name for job in ready) else do(ready)
 
 
 def planned(
@@ -193,18 +213,22 @@ def _left(table: pd.DataFrame) -> str:
 
 
 def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
+    study, place = _placed(which, out, runs)
+    return study, place, _jobs(study, place)
+
+
+def _jobs(study: Study, place: Place) -> list[Job]:
+    return plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
+
+
+def _placed(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place]:
     study, file = which if isinstance(which, Study) else load_study(which), _file(which)
     own = {"reports": out, "runs": runs}
     own = [path_of(given or home() / kind / study.name).resolve() for kind, given in own.items()]
     place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
-    return study, place, plan(study, place, listed=_listed(place))
-
-
-def _listed(place: Place) -> bool:
-    """Whether a study's report has its line in the page over all studies."""
-    return place.out.parent == (home() / "reports").resolve()
+    return study, place
 
 
 def _file(which: str | os.PathLike | Study) -> Path | None:
@@ -289,7 +313,7 @@ def _accept(jobs: Sequence[Job], place: Place) -> None:
             job_files.begin(job, place)
 
 
-def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[str], None]) -> None:
+def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: Callable[[str], None]) -> None:
     failed: set[str] = set()
     for job in jobs:
         if job.over_all and failed:
@@ -299,7 +323,7 @@ def _one_by_one(jobs: Sequence[Job], place: Place, cores: int, say: Callable[[st
             say(f"FAILED {job.name}: {lost}, which it needs, failed.")
             continue
         try:
-            done = attempt(job, place, env={"OMP_NUM_THREADS": str(cores)}, say=say)
+            done = attempt(job, place, env=env, say=say)
         except KeyboardInterrupt:  # a kernel would go on for a whole training, and continues from its last segment
             from ..reporting import execute  # imported by the job that runs; a dry run does not wait for papermill
 
@@ -335,9 +359,17 @@ def _said(job: Job, place: Place) -> str:
     return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
 
 
-def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile: str | None, lock: int) -> str:
-    """Run the study's engine; returns the last that it said, if it failed. It inherits the study's lock, which therefore ends
-    with the last of the two."""
+def _snakemake(
+    jobs: Sequence[Job],
+    place: Place,
+    cores: int,
+    gpus: int,
+    profile: str | None,
+    keeps: list[int],
+    env: Mapping[str, str],
+) -> str:
+    """Run the study's engine; returns the last that it said, if it failed. It inherits ``keeps``, the study's lock and what
+    keeps the warm process that ``env`` names, which therefore end with the last of the two."""
     chains = sum(not job.after for job in jobs)
     threads = max(1, cores // max(1, chains))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
@@ -350,12 +382,12 @@ def _snakemake(jobs: Sequence[Job], place: Place, cores: int, gpus: int, profile
     else:
         command += ["--cores", str(cores)]
         command += ["--resources", f"gpu={gpus}"] if gpus else []
-    env = {**os.environ, "WAKD_GPUS": "" if profile else str(gpus or "")}
+    env = {**os.environ, **env, "WAKD_GPUS": "" if profile else str(gpus or "")}
     said = place.engine / "logs" / "snakemake.log"
     with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
         ended = subprocess.run(
             command,
-            pass_fds=[lock] if os.name == "posix" else [],
+            pass_fds=keeps if os.name == "posix" else [],
             env=env,
             check=False,
             stderr=None if profile else log,
