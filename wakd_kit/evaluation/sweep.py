@@ -241,7 +241,7 @@ def _folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Batch
     """
     network = model.model if isinstance(model, (Tap, LogitsTap)) else None  # others may call parts of it, in any order
     try:
-        nodes = list(torch.fx.Tracer().trace(network).nodes)
+        nodes = list(torch.fx.symbolic_trace(network).graph.nodes)
     except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
         return model, []
     called = collections.Counter(network.get_submodule(n.target) for n in nodes if n.op == "call_module")
