@@ -24,8 +24,9 @@ $(READY): pyproject.toml
 report: $(READY)
 	$(BIN)/wakd report $(STUDY)
 
-# the long tests begin first (tests/conftest.py), and who is done takes from who is not
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# the long tests begin first (tests/conftest.py), and who is done takes from who is not; what is compiled is kept, for
+# tests start processes
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test: $(READY)
 	$(PYTEST)

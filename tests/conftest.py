@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 import wakd_kit as wk  # as good as nothing until a name of it is used: torch is imported by tests, not by who only starts workers
+
+# a grammar of IRIs that jsonschema, which nbformat imports, does without where it is missing; it takes seconds to compile
+sys.modules.setdefault("rfc3987_syntax", None)
 
 # who asks for one of these runs a study, a browser, another Python or a real benchmark
 SLOW = {"finished", "chromium", "edited", "pacs_path"}
@@ -106,13 +110,19 @@ def run(split, tmp_path_factory):
     )
 
 
+MEASURED = shutil.ignore_patterns("scores.csv", "choices.json", "predictions.npz", "window_map.csv")
+
+
+@pytest.fixture(scope="session")
+def bare(run, tmp_path_factory):
+    """The folder of the finished run as training left it; nobody writes into it."""
+    return shutil.copytree(run.folder, tmp_path_factory.mktemp("bare") / "copied", ignore=MEASURED)
+
+
 @pytest.fixture
-def copied(run, split, tmp_path):
+def copied(bare, split, tmp_path):
     """The finished run in a folder of its own, with nothing measured yet, for tests that write into it."""
-    folder = shutil.copytree(run.folder, tmp_path / "copied")
-    for measured in ("scores.csv", "choices.json", "predictions.npz", "window_map.csv"):
-        (folder / measured).unlink(missing_ok=True)
-    return wk.load_run(folder, split=split)
+    return wk.load_run(shutil.copytree(bare, tmp_path / "copied"), split=split)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from itertools import permutations
 from math import factorial
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import fdtrc, stdtr, stdtrit
 
 FEWEST = 3  # pairs that an interval or a p value takes: two on a grid are often equal, which looks like certainty
@@ -99,14 +100,18 @@ def told(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's; NaN for fewer than three values, or where one side's are all alike."""
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | np.ndarray:
+    """Spearman's; NaN for fewer than three values, or where one side's are all alike. Of (n, many) values, (many,) of them."""
     from scipy.stats import rankdata  # slow to import, as in ``rank_methods``
 
-    ranks = [rankdata(values) for values in (a, b)]
-    if len(ranks[0]) < 3 or min(np.ptp(r) for r in ranks) == 0:
+    if len(a) < 3:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = [rankdata(values, axis=0) for values in (a, b)]
+    x, y = (r - r.mean(axis=0) for r in ranks)
+    covariance, *variances = (of.sum(axis=0) / (len(x) - 1) for of in (x * y, x * x, y * y))
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        found = np.clip(covariance / np.sqrt(variances[0]) / np.sqrt(variances[1]), -1, 1)
+    return found if np.ndim(found) else float(found)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 import wakd_kit as wk
+from wakd_kit.reporting import execute as notebook
 from wakd_kit.runs.run import Run
 from wakd_kit.study.jobs import accepted, retrained
 from wakd_kit.study.run import _planned as planned_of
 from wakd_kit.study.run import planned, run_study, status
+
+from .. import notebooks
 
 # SHA-256 of every name and array of run.average(..., batchnorm="average"), computed by that commit
 AVERAGES = {
@@ -95,7 +98,8 @@ KEPT = (
 
 
 @pytest.mark.slow
-def test_its_report_is_made_again_of_the_recordings_that_are_there(before):
+def test_its_report_is_made_again_of_the_recordings_that_are_there(before, monkeypatch):
+    monkeypatch.setattr(notebook, "execute", lambda *given, env, **settings: notebooks.execute(*given, **settings))
     folders = {"out": before / "report", "runs": before / "runs"}
     files, lines = recorded(before), []
     page = run_study(before / "before.yaml", engine="sequential", cores=1, **folders, say=lines.append)

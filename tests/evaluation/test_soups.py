@@ -26,9 +26,9 @@ def split():
 
 def record(split, folder, start, seed, **settings):
     model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=start)
-    settings = {"steps": 60, "learning_rate": 1e-3, **settings}
+    settings = {"steps": 24, "learning_rate": 1e-3, **settings}
     return wk.train(
-        model, split, segment_length=20, batch_size=16, declare=[], seed=seed, batchnorm_batches=3,
+        model, split, segment_length=8, batch_size=16, declare=[], seed=seed, batchnorm_batches=3,
         save_to=folder, progress=False, device="cpu", **settings,
     )  # fmt: skip
 

@@ -33,11 +33,11 @@ def run(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(run):
     """What evaluate says of each window, {(begin, end): accuracy per domain}."""
-    found = {}
-    for begin, end in itertools.combinations([0, *map(int, run.segments.edges)], 2):
-        window = wk.averaging.window(run.source_curves, begin=begin, end=end)
-        found[begin, end] = wk.evaluate(run, {"window": window}).set_index("domain")["accuracy"]
-    return found
+    places = itertools.combinations([0, *map(int, run.segments.edges)], 2)
+    windows = {place: wk.averaging.window(run.source_curves, begin=place[0], end=place[1]) for place in places}
+    table = wk.evaluate(run, {str(place): window for place, window in windows.items()})
+    tables = dict(iter(table.set_index("domain").groupby("strategy")["accuracy"]))
+    return {place: tables[str(place)] for place in windows}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

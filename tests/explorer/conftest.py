@@ -18,11 +18,9 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def with_map(run, split, tmp_path_factory):
+def with_map(bare, split, tmp_path_factory):
     """A copy of the finished run with an exact window map and nothing else measured; nobody writes into it."""
-    folder = shutil.copytree(run.folder, tmp_path_factory.mktemp("mapped") / "copied")
-    for measured in ("scores.csv", "choices.json", "predictions.npz", "window_map.csv"):
-        (folder / measured).unlink(missing_ok=True)
+    folder = shutil.copytree(bare, tmp_path_factory.mktemp("mapped") / "copied")
     wk.window_map(wk.load_run(folder, split=split), workers=1)
     return folder
 

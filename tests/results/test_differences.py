@@ -438,19 +438,24 @@ def test_answer_gives_one_average_on_both_sides():
 # ---- recorded runs
 
 
-@pytest.fixture
-def study(copied, tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(bare, split, tmp_path_factory):
     """A teacher and a student below one folder, evaluated; a third run was not, a fourth is not finished."""
-    root = tmp_path / "study"
-    curves = copied.source_curves
+    root, curves = tmp_path_factory.mktemp("differences") / "study", wk.load_run(bare).source_curves
     choices = {"last": averaging.last(curves), "wakd": averaging.wakd(curves), "swad": NoWindow("too short")}
     for name in ("student", "teacher", "unevaluated", "later.recording"):
-        shutil.copytree(copied.folder, root / name)
+        shutil.copytree(bare, root / name)
     for name in ("student", "teacher"):
-        run = wk.load_run(root / name, split=copied.split)
+        run = wk.load_run(root / name, split=split)
         run.deploy(choices["wakd"])
         wk.evaluate(run, {**choices, "deployed": run.deployed})
-    return comparison.collect(root)
+    return root
+
+
+@pytest.fixture
+def study(evaluated, tmp_path):
+    """The same in a folder of the test's own."""
+    return comparison.collect(shutil.copytree(evaluated, tmp_path / "study"))
 
 
 def test_collect_finds_evaluated_runs_and_their_scores(study):

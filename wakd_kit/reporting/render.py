@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import importlib.metadata
 import io
 import json
@@ -214,17 +215,21 @@ def write_page(
 
 
 def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, links: Mapping) -> Path:
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(
-        template_name="wakd", extra_template_basedirs=[str(TEMPLATES)], exclude_input=True, exclude_anchor_links=True
-    )
     addresses = {name: quote(to) for name, to in nav.items()}
     about = {**about, "nav": addresses, "links": links_html(links) if any(links.values()) else ""}
-    body, _ = exporter.from_notebook_node(book, resources={"wakd": about})
+    body, _ = _exporter().from_notebook_node(book, resources={"wakd": about})
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, body)
     return page
+
+
+@functools.cache  # its templates are compiled once
+def _exporter():
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(
+        template_name="wakd", extra_template_basedirs=[str(TEMPLATES)], exclude_input=True, exclude_anchor_links=True
+    )
 
 
 def _worth_reading(output: nbformat.NotebookNode) -> bool:

@@ -112,9 +112,9 @@ def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.Da
             for measure in MEASURES:
                 pairs = part[[measure, "gain"]].dropna().to_numpy()
                 n = len(pairs)
-                drawn = [rank_correlation(*pairs[rng.integers(0, n, n)].T) for _ in range(draws if n >= FEWEST else 0)]
-                drawn = [r for r in drawn if np.isfinite(r)]  # a draw of one cell alone has no order
-                low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
+                drawn = rank_correlation(*pairs[rng.integers(0, n, (draws, n))].T) if n >= FEWEST else np.array([])
+                drawn = drawn[np.isfinite(drawn)]  # a draw of one cell alone has no order
+                low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
                 row = {"average": average, "start": start, "measure": measure}
                 rows.append(row | {"correlation": rank_correlation(*pairs.T), "low": low, "high": high, "cells": n})
     return pd.DataFrame(rows)
