@@ -45,7 +45,7 @@ def study_keys() -> str:
         ),
         "## search\n",
         "Random draws, each a recorded training on a split of its own and without the domain that is left out; what won on source "
-        "validation is fixed for the study's seeds. In braces, quote what has a comma: `over: {learning_rate: \"10^U(-5,-3.5)\"}`.\n",
+        'validation is fixed for the study\'s seeds. In braces, quote what has a comma: `over: {learning_rate: "10^U(-5,-3.5)"}`.\n',
         table([search.Search]),
         "## landscape\n",
         "`targets`, `seeds` and `students` say of which runs, and then:\n",

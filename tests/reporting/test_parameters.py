@@ -24,7 +24,7 @@ def test_a_teacher_teaches_as_it_deployed_or_as_another_average_of_its_run(copie
 def test_an_average_that_is_not_there_does_not_teach(copied):
     never = {"name": "swad", "loss": "val_kd_loss"}  # it had no teacher of its own
     assert isinstance(*wk.choose(copied, [never]).values(), NoWindow)
-    with pytest.raises(NoWindow, match="no .val_kd_loss. curve"):
+    with pytest.raises(NoWindow, match=r"no .val_kd_loss. curve"):
         make(Distill, {"teacher": str(copied.folder), "teacher_as": never}).taught_by()
 
 
