@@ -169,12 +169,14 @@ class Student(Training):
 class Distill(Student):
     """02: trains one student, averages its trajectory by every strategy, and scores them on every domain.
 
+    teacher_as       the strategy whose average of the teacher's run teaches; by default what that run deployed
     window_map_grid  every window of a grid with so many points a side is scored; 0 for none
     baseline         the label that the others are compared with
     """
 
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
     teacher: str | None = "../runs/explore/teacher"
+    teacher_as: dict | None = None
     save_to: str = "../runs/explore/student"
     window_map_grid: Annotated[int, at_least(0)] = 8
     baseline: str = "last"
@@ -183,6 +185,27 @@ class Distill(Student):
         super().__post_init__()
         if self.baseline not in (labels := _labels(json.dumps(self.strategies))):
             raise ParameterError(did_you_mean("baseline", self.baseline, labels))
+        if self.teacher_as is not None:
+            if self.teacher is None:
+                raise ParameterError("teacher_as is an average of the teacher, and there is none.")
+            try:
+                labels_of([self.teacher_as])
+            except (ValueError, UnknownName) as error:
+                raise ParameterError(f"teacher_as: {error}") from error
+
+    def taught_by(self):
+        """What ``train`` takes as the teacher: its place, or the average of its run that is asked for. Raises ``NoWindow``."""
+        if self.teacher_as is None:
+            return self.teacher
+        from ..averaging import NoWindow
+        from ..evaluation.choose import choose
+        from ..runs.run import load_run
+
+        run = load_run(self.teacher)
+        (average,) = choose(run, [self.teacher_as]).values()
+        if isinstance(average, NoWindow):
+            raise average
+        return run.model(average)
 
 
 @notebook_parameters("03_compare")

@@ -1,0 +1,45 @@
+"""What parameters of a notebook stand for, where that is more than their values."""
+
+import pytest
+import torch
+
+import wakd_kit as wk
+from wakd_kit.averaging import NoWindow
+from wakd_kit.names import ParameterError
+from wakd_kit.reporting.parameters import describe, make
+from wakd_kit.runs.identity import provenance_of
+
+Distill = describe("02_distill")
+
+
+def test_a_teacher_teaches_as_it_deployed_or_as_another_average_of_its_run(copied):
+    place = str(copied.folder)
+    assert make(Distill, {"teacher": place}).taught_by() == place
+    last = make(Distill, {"teacher": place, "teacher_as": {"name": "last"}}).taught_by()
+    expected = copied.average(wk.averaging.last(copied.source_curves))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in last.state_dict().items())
+    assert provenance_of(last)["strategy"] == "last" and provenance_of(last)["run"] == copied.name
+
+
+def test_an_average_that_is_not_there_does_not_teach(copied):
+    never = {"name": "swad", "loss": "val_kd_loss"}  # it had no teacher of its own
+    assert isinstance(*wk.choose(copied, [never]).values(), NoWindow)
+    with pytest.raises(NoWindow, match=r"no .val_kd_loss. curve"):
+        make(Distill, {"teacher": str(copied.folder), "teacher_as": never}).taught_by()
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (
+            {"teacher": None, "teacher_as": {"name": "last"}},
+            "teacher_as is an average of the teacher, and there is none.",
+        ),
+        ({"teacher_as": {"name": "lasst"}}, "teacher_as: Unknown strategy 'lasst'. Did you mean 'last'?"),
+        ({"teacher_as": "last"}, "teacher_as='last': expected dict or None, got str."),
+    ],
+)
+def test_what_cannot_teach_is_a_sentence(given, sentence):
+    with pytest.raises(ParameterError) as problem:
+        make(Distill, given)
+    assert sentence in str(problem.value)
