@@ -58,7 +58,7 @@ def measure(student_name: str, teacher_name: str, side: int, batch: int, rounds:
         for _ in range(rounds):
             steps.append(timed(step))
             adds.append(timed(recorder.add))
-        closing = timed(lambda: recorder.close(recorder.count))
+        closing = timed(lambda: segments.append(*recorder.close(recorder.count)))
     return {"step": statistics.median(steps), "add": statistics.median(adds), "close": closing}
 
 

@@ -60,7 +60,6 @@ def main() -> None:
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()  # the moments exist, as they would in training
         checkpoint = Checkpoint(folder, model, optimiser, combine("ce"))
-        checkpoint = Checkpoint(folder, model, optimiser, combine("ce"))
         recorder, rows = checkpoint.restore(given.storage)
         segments = recorder.segments
         move = [1e-4 * torch.randn_like(p) for p in model.parameters()]
@@ -76,11 +75,12 @@ def main() -> None:
             if step % given.segment_length == 0:
                 start = time.perf_counter()
                 rows.append(row(step, recorder.count, float(rng.normal(0, 0.005))))
-                recorder.close(step)
+                closed = recorder.close(step)
+                segments.append(*closed)
                 if len(segments) > given.most:
                     curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
                     segments.shrink(given.most, edges_to_keep(curves, settings(given)))
-                checkpoint.save(rows)
+                checkpoint.save(rows, segments, checkpoint.take(closed.end))
                 most_held = max(most_held, held_mb())
                 storing += time.perf_counter() - start
                 highest = max(highest, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from wakd_kit.data import augment as module
 from wakd_kit.data.augment import PRESETS, Views, augment, calibration_views, to_float, views_from
@@ -105,20 +106,65 @@ def test_colour_matrix_equals_one_operation_after_another(images):
     hue, gray = rng.uniform(-math.pi, math.pi, n), rng.random(n) < 0.5
     x = to_float(images)
     settings = [torch.tensor(v, dtype=torch.float32) for v in (brightness, contrast, saturation, hue)]
-    matrix, offset = module._colour(x, *settings, torch.tensor(gray))
-    found = torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
+    matrix = module._colour(*settings, torch.tensor(gray))
+    as_it_lies = torch.eye(2, 3).expand(n, -1, -1)
+    found = module.viewed(images, as_it_lies, matrix, settings[0], 1 - settings[1], torch.tensor(LIGHT))
     for i in range(n):
         expected = one_by_one(x[i].double().numpy(), brightness[i], contrast[i], saturation[i], hue[i], gray[i])
-        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+        np.testing.assert_allclose(found[i], expected.clip(0, 1), atol=1e-5)
+
+
+LIGHT = [0.299, 0.587, 0.114]
+TO_YIQ = [LIGHT, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+
+
+@pytest.mark.parametrize("n", [1, 5, 8])
+@pytest.mark.parametrize("views", [*PRESETS.values(), Views(rotation=30, flip=0.3)])
+def test_views_of_a_seed_are_what_they_always_were(n, views):
+    """Bit for bit those of eleven draws, one after the other, on the images' device: recordings are continued with them."""
+    images = torch.randint(0, 256, (n, 12, 12, 3), dtype=torch.uint8, generator=generator(1))
+    one, other = generator(n), generator(n)
+    assert torch.equal(augment(images, views, one), eleven_draws(images, views, other))
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+def eleven_draws(images, views, generator):
+    x, n, yiq = to_float(images), len(images), torch.tensor(TO_YIQ)
+
+    def uniform(low, high):
+        return torch.rand(n, generator=generator) * (high - low) + low
+
+    area, ratio = uniform(*views.scale), uniform(*map(math.log, views.ratio)).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    angle = uniform(-views.rotation, views.rotation) * (math.pi / 180)
+    mirror = torch.where(uniform(0, 1) < views.flip, -1.0, 1.0)
+    shift_x, shift_y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
+    rows = [width * angle.cos() * mirror, -height * angle.sin(), shift_x]
+    rows += [width * angle.sin() * mirror, height * angle.cos(), shift_y]
+    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    brightness, contrast, saturation = (
+        uniform(1 - s, 1 + s) for s in (views.brightness, views.contrast, views.saturation)
+    )
+    hue, gray = uniform(-views.hue, views.hue) * (2 * math.pi), uniform(0, 1) < views.gray
+    chroma = torch.where(gray, torch.zeros_like(saturation), saturation)
+    turn = torch.zeros(n, 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1] = turn[:, 2, 2] = chroma * hue.cos()
+    turn[:, 1, 2], turn[:, 2, 1] = -chroma * hue.sin(), chroma * hue.sin()
+    matrix = torch.linalg.inv(yiq) @ turn @ yiq * (brightness * contrast)[:, None, None]
+    luma = torch.einsum("c,nc->n", yiq[0], x.mean((2, 3))) * brightness
+    offset = ((1 - contrast) * luma)[:, None, None].expand(-1, 3, 1)
+    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
 
 
 def one_by_one(image, brightness, contrast, saturation, hue, gray):
     """Brightness, contrast, saturation, hue and grey of one (3, H, W) image, the slow way."""
-    light = np.array([0.299, 0.587, 0.114])
+    light = np.array(LIGHT)
     image = brightness * image
     image = contrast * image + (1 - contrast) * np.tensordot(light, image, 1).mean()
     image = saturation * image + (1 - saturation) * np.tensordot(light, image, 1)
-    to_yiq = np.array([light, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    to_yiq = np.array(TO_YIQ)
     y, i, q = np.tensordot(to_yiq, image, 1)
     turned = np.stack([y, i * math.cos(hue) - q * math.sin(hue), i * math.sin(hue) + q * math.cos(hue)])
     image = np.tensordot(np.linalg.inv(to_yiq), turned, 1)

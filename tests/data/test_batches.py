@@ -102,6 +102,15 @@ def test_random_draws_of_a_step_are_a_function_of_seed_and_step():
     assert one[0] != one[1], "views and dropout do not share their draws"
 
 
+def test_a_step_draws_what_it_drew_when_every_backend_was_asked():
+    with torch.random.fork_rng():
+        words = np.random.SeedSequence([3, 7]).generate_state(2, np.uint64)
+        torch.manual_seed(int(words[1] >> 1))
+        expected = torch.randn(40)
+        seed_step(torch.Generator(), 3, 7)
+        assert torch.equal(torch.randn(40), expected)
+
+
 @pytest.fixture(scope="module")
 def classes():
     """Sources of 3 domains and 5 classes, 12 training images of each in each."""

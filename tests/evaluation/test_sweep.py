@@ -12,6 +12,7 @@ from wakd_kit.averaging import NoWindow, last, uniform, wise_ft
 from wakd_kit.evaluation import sweep
 from wakd_kit.evaluation.scores import evaluate_model, predict
 from wakd_kit.evaluation.sweep import Point, Sweep
+from wakd_kit.models import fold
 from wakd_kit.models.build import Adapter, LogitsTap, Output
 from wakd_kit.models.device import cores
 from wakd_kit.runs.record import RunProblem
@@ -191,7 +192,7 @@ class Folding(nn.Module):
 def test_only_what_is_called_once_is_folded(kind, folded):
     torch.manual_seed(0)
     model = LogitsTap(Folding(kind)).eval()
-    twin, pairs = sweep._folded(model)
+    twin, pairs = fold.folded(model)
     assert len(pairs) == folded and (twin is not model) == folded
     images = torch.rand(4, 3, 8, 8)
     with torch.no_grad():
@@ -206,7 +207,7 @@ def test_only_what_is_called_once_is_folded(kind, folded):
 def test_an_adapters_network_is_not_folded(run):
     torch.manual_seed(0)
     model = Adapter(Folding("plain"), lambda m, x: Output(m(x) + m.f(m.conv(m.stem(x)).mean((2, 3))), x)).eval()
-    assert sweep._folded(model) == (model, [])
+    assert fold.folded(model) == (model, [])
 
 
 def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(run, monkeypatch):

@@ -39,6 +39,9 @@ LOADED = [
     )
 ]
 STEPS, SEGMENT = 40, 4
+MOST = (
+    recording.UNSAVED + 1
+) * SEGMENT  # steps since a checkpoint, and those of a segment while the next one is written
 DECLARED = ["wakd", {"name": "ema", "decay": 0.9}]
 
 
@@ -49,8 +52,15 @@ def small_split():
 
 
 def train_here(folder: Path, log: Path) -> None:
-    """The training that is killed; ``log`` has a line for every step."""
-    add = recording.Recorder.add
+    """The training that is killed, on a slow disk: half of the time something is being written beside it. ``log`` has a line
+    for every step."""
+    add, replace = recording.Recorder.add, os.replace
+
+    def slowly(old, new):
+        time.sleep(0.005)
+        replace(old, new)
+
+    files.os.replace = slowly
 
     def said(recorder):
         add(recorder)
@@ -131,14 +141,14 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
             trained = lines(log)
             if trained:
                 again, at = at - trained[0] + 1, trained[-1]
-                assert again <= SEGMENT, f"seed {seed}, {log}: {again} steps trained again"
+                assert again <= MOST, f"seed {seed}, {log}: {again} steps trained again"
                 most = max(most, again)
         alone(train_here, cut, folder / "last.log")  # the kill may have come after the final name
         assert not lines(folder / "last.log"), "a finished run was trained again"
         same_recordings(whole, cut)
     return (
         f"training: {done} kills ({ends} after the last step) of {trainings} runs, {trainings} of {trainings} finished, bit "
-        f"for bit; at most {most} steps trained again after a kill, segments have {SEGMENT}"
+        f"for bit; at most {most} steps trained again after a kill, segments have {SEGMENT} and checkpoints come every {recording.UNSAVED}"
     )
 
 

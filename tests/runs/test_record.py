@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -325,7 +326,7 @@ def test_a_resumed_optimiser_keeps_its_step_counts_on_the_cpu(split, tmp_path, m
     assert asked == ["cpu"]
 
 
-def quick_dies(split, folder, monkeypatch, step=5):
+def quick_dies(split, folder, monkeypatch, step=5, **settings):
     add = recording.Recorder.add
 
     def dies(recorder):
@@ -335,7 +336,7 @@ def quick_dies(split, folder, monkeypatch, step=5):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(recording.Recorder, "add", dies)
-        quick(split, folder)
+        quick(split, folder, **settings)
 
 
 def test_measuring_is_for_one_at_a_time_who_may_ask_again(tmp_path):
@@ -456,3 +457,77 @@ def test_the_error_of_half_precision_is_what_is_said(tmp_path):
 def relative_error(whole, half, position):
     true, kept = (segments.read(position, "mean")["w"] for segments in (whole, half))
     return ((true - kept).norm() / (true - whole.initial["w"]).norm()).item()
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_how_often_checkpoints_are_written_changes_nothing(split, tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr("wakd_kit.runs.train.SECONDS", seconds)
+    saved, save = [], recording.Checkpoint.save
+
+    def looks(checkpoint, rows, segments, state):
+        saved.extend([rows[-1]["step"]] if state else [])
+        save(checkpoint, rows, segments, state)
+
+    monkeypatch.setattr(recording.Checkpoint, "save", looks)
+    given = {"steps": 26, "most_stored": 4, "declare": []}
+    whole = quick(split, tmp_path / "whole", **given)
+    assert saved == ([*range(2, 27, 2)] if seconds == 0 else [2, 10, 18, 26])
+    quick_dies(split, tmp_path / "cut", monkeypatch, step=17, **given)
+    partial = tmp_path / "cut.recording"
+    kept = json.loads((partial / "segments" / "index.json").read_text())
+    assert kept[-1]["last"] == 16 and wk.load_run(partial).steps == 16  # who looks meanwhile sees all that was closed
+    cut = quick(split, tmp_path / "cut", resume=True, **given)
+    assert files_of(whole) == files_of(cut)
+
+
+def files_of(run) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (run.folder / "segments").iterdir()}
+
+
+@pytest.mark.parametrize("what", ["Segments.append", "Checkpoint.save"])
+def test_what_goes_wrong_while_writing_stops_the_training_and_costs_nothing(split, tmp_path, monkeypatch, what):
+    owner, name = what.split(".")
+    write, calls = getattr(getattr(recording, owner), name), []
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(getattr(recording, owner), name, full)
+        quick(split, tmp_path / "cut", steps=20)
+    assert len(calls) == 3, "nothing more was written"
+    cut = quick(split, tmp_path / "cut", steps=20, resume=True)
+    assert files_of(cut) == files_of(quick(split, tmp_path / "whole", steps=20))
+
+
+def test_what_goes_wrong_while_the_last_segment_is_written_is_heard(split, tmp_path, monkeypatch):
+    save = recording.Checkpoint.save
+
+    def full(checkpoint, rows, *given):
+        if rows[-1]["step"] == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(checkpoint, rows, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(recording.Checkpoint, "save", full)
+        quick(split, tmp_path / "run")
+    assert not (tmp_path / "run").exists() and quick(split, tmp_path / "run", resume=True).complete
+
+
+def test_training_goes_on_while_a_segment_is_written_and_no_further(split, tmp_path, monkeypatch, steps):
+    append, seen = Segments.append, []
+
+    def waits(segments, *given):
+        until = time.time() + 5
+        while len(steps) < min(given[-1] + 2, 8) and time.time() < until:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        seen.append((given[-1], len(steps)))
+        append(segments, *given)
+
+    monkeypatch.setattr(Segments, "append", waits)
+    quick(split, tmp_path / "run")
+    assert seen == [(2, 4), (4, 6), (6, 8), (8, 8)]

@@ -24,6 +24,7 @@ from wakd_kit.runs.teacher import Heard
 
 BATCH, SIDE = 6, 32
 CPU = torch.device("cpu")
+PLAIN = {"teacher": "as it is", "validation": "float32"}
 WRITE = taught.Series.write
 
 
@@ -126,7 +127,7 @@ def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypat
     combined, settings = combine("proto_kd"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
     expected = source_features(teacher, split)
     monkeypatch.setattr(type(teacher), "forward", None)
-    heard = Heard(teacher, split, combined, settings, CPU)
+    heard = Heard(teacher, split, combined, settings, CPU, PLAIN)
     assert all(torch.equal(*pair) for pair in zip(heard.features(), expected))
     assert heard.validation().shape == (sum(len(e) for e in split.val.values()), 5)
 
@@ -175,7 +176,7 @@ def test_two_students_side_by_side(split, teacher, cache, monkeypatch):
     with torch.no_grad():
         teacher.eval()
         expected = [teacher(x, maps=False).logits for x in views]
-    one, other = (Heard(teacher, split, combine("kd"), settings, CPU) for _ in range(2))
+    one, other = (Heard(teacher, split, combine("kd"), settings, CPU, PLAIN) for _ in range(2))
     asked = Asked(teacher, monkeypatch)
     for step in range(1, 9):  # the other is a step behind, so that it looks before and after the file is there
         assert torch.equal(one(step, views[step]).logits, expected[step])
@@ -218,7 +219,7 @@ def test_the_last_bit_of_a_teacher_counts_and_so_do_images_threads_and_its_size(
     settings = make(Settings, {"views": _views(split)})
 
     def key(tap=teacher, of=split, given=settings):
-        return json.dumps(taught._key(tap, of, given, CPU))
+        return json.dumps(taught._key(tap, of, given, CPU, PLAIN))
 
     keys = [
         key(),

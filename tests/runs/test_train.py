@@ -16,9 +16,11 @@ import torch
 import wakd_kit as wk
 from wakd_kit.checks import make
 from wakd_kit.models import build as models
+from wakd_kit.objectives import combine
 from wakd_kit.runs import record as recording
 from wakd_kit.runs import settings
 from wakd_kit.runs import train as training
+from wakd_kit.runs.prepare import prepare
 from wakd_kit.runs.record import RunProblem, refuse_other_settings
 
 from ..conftest import one_image
@@ -580,3 +582,128 @@ def test_environment_records_versions_and_seconds(teacher):
     record = json.loads((teacher.folder / "environment.json").read_text())
     assert torch.__version__.startswith(record["packages"]["torch"]) and record["seconds"] > 0
     assert not (teacher.folder / "checkpoint.pt").exists() and not (teacher.folder / "lock").exists()
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_began_with(
+    split, tmp_path, monkeypatch, optimiser
+):
+    given = {"optimiser": optimiser, "learning_rate": 0.1}
+    assert quick(split, tmp_path / "now", **given).settings["arithmetic"]["optimiser"] == "fused"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_kernel", lambda *_: "foreach")
+        whole = quick(split, tmp_path / "whole", **given)
+        patch.setattr(recording.Recorder, "add", dies_after(6, recording.Recorder.add))
+        with pytest.raises(Killed):
+            quick(split, tmp_path / "cut", **given)
+    file = tmp_path / "cut.recording" / "settings.json"
+    before = json.loads(file.read_text())
+    assert before.pop("arithmetic") == {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
+    file.write_text(json.dumps(before))  # as it was written when there was only one
+    kernels, step = [], torch.optim.Optimizer.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Optimizer, "__init__", lambda o, p, d: (kernels.append(d["fused"]), step(o, p, d))[1])
+        cut = quick(split, tmp_path / "cut", resume=True, **given)
+    assert kernels == [None]
+    equal_runs(whole, cut)
+    assert quick(split, tmp_path / "whole", resume=True, **given).steps == 10  # and a finished one is not made again
+
+
+def dies_after(step, add):
+    def dies(recorder):
+        add(recorder)
+        if recorder.step == step:
+            raise Killed
+
+    return dies
+
+
+def test_updates_are_fused_only_where_memory_lies_as_they_go_through_it(split):
+    def kernel(change):
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+        change(model)
+        return training._kernel(model, torch.nn.Module(), make(settings.Settings, {}), torch.device("cpu"))
+
+    assert kernel(lambda model: model.to(memory_format=torch.channels_last)) == "fused"
+    holes = torch.nn.Parameter(torch.zeros(4, 6, 3, 3)[:, ::2])
+    assert kernel(lambda model: model.register_parameter("holes", holes)) == "foreach"
+
+
+def test_validation_is_computed_as_training_is(split, teacher, tmp_path, monkeypatch):
+    seen, forward = [], type(student()).forward
+
+    def looks(model, images, **settings):
+        seen.append((torch.is_autocast_enabled("cpu"), model.training))
+        return forward(model, images, **settings)
+
+    monkeypatch.setattr(type(student()), "forward", looks)
+    run = quick(split, tmp_path / "run", teacher=teacher, objectives="kd", precision="bfloat16", steps=2)
+    assert run.settings["arithmetic"]["validation"] == "bfloat16"
+    assert not any(on for on, _ in seen[:2]) and all(on for on, _ in seen[-3:])
+
+
+def test_whoever_leaves_the_student_in_eval_mode_does_not_change_the_training(split, tmp_path):
+    whole = quick(split, tmp_path / "whole")
+    model = student()
+    equal_runs(whole, quick(split, tmp_path / "looked", model, sink=lambda row: model.eval()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
+def test_a_compiled_training_is_the_same_but_for_rounding(split, tmp_path):
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    models = [Mean() for _ in range(3)]
+    models[1].load_state_dict(models[0].state_dict())
+    given = {"teacher": models[2], "objectives": "kd", "optimiser": "sgd", "steps": 6}
+    whole = quick(split, tmp_path / "whole", models[0], **given)
+    run = quick(split, tmp_path / "run", models[1], compile=True, **given)
+    assert run.settings["compile"] and run.settings["identity"]["structure"] == whole.settings["identity"]["structure"]
+    for ours, theirs in zip(whole.segments.read(1, "end").values(), run.segments.read(1, "end").values()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    pd.testing.assert_series_equal(whole.table["val_loss_pooled"], run.table["val_loss_pooled"], rtol=1e-4)
+    torch.manual_seed(0)
+    assert quick(split, tmp_path / "run", Mean(), resume=True, **given).settings["compile"]  # no other training
+
+
+def test_tf32_and_determinism_train_and_leave_torch_as_it_was(split, tmp_path):
+    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    run = quick(split, tmp_path / "run", precision="tf32", deterministic=True, steps=2)
+    assert run.settings["precision"] == "tf32" and run.settings["arithmetic"]["validation"] == "tf32"
+    assert before == (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled())
+
+
+def test_an_accelerator_asks_a_twin_of_the_teacher(split, teacher, tmp_path, monkeypatch):
+    """What would run there, here: the loop and validation ask the twin, and the teacher is given back as it came."""
+    made, twin = [], training.frozen
+
+    def looks(model, *, half):
+        made.append((model, twin(model, half=half), half))
+        return made[-1][1]
+
+    monkeypatch.setattr(training, "frozen", looks)
+    monkeypatch.setattr(
+        training, "begun_with", lambda folder: {**recording.BEFORE, "teacher": "folded", "validation": "bfloat16"}
+    )
+    module = teacher.model()
+    quick(split, tmp_path / "run", teacher=module, objectives=["kd", "kdpp"], precision="bfloat16", steps=2)
+    ((asked, folded, half),) = made
+    assert asked is module and half
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in folded.parameters()}
+
+
+@pytest.mark.parametrize("name", ["simkd", "dho"])
+def test_a_student_that_is_on_the_device_already_gets_its_tail_there(split, name):
+    """A second training of one module: it was moved in place. The meta device stands for another."""
+    combined, other = combine(name), student(seed=1)
+    extended = combined.extended(student().to("meta"), other, seed=0)
+    assert {t.device.type for t in (*extended.parameters(), *extended.buffers())} == {"meta"}
+    prepare(make(settings.Settings, {"objectives": combined.specs, "batch_size": 8}), extended, other, split, combined)

@@ -1,4 +1,4 @@
-"""Augmented views of a batch, drawn on the device that trains: one affine resampling and one colour matrix per image.
+"""Augmented views of a batch, made on the device that trains: one affine resampling and one colour matrix per image.
 
 The recipe is DomainBed's (random resized crop, flip, colour jitter, grey), applied to the whole batch at once with a
 different draw per image. It differs from torchvision's in these ways: the colour operations are composed into a single
@@ -8,8 +8,9 @@ that would be wider or higher than the image is cut to it; rotation is ours.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -54,6 +55,7 @@ class Views:
             pair = getattr(self, name)
             if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
                 raise ValueError(f"{name} is (low, high) with 0 < low <= high{' <= 1' * (most == 1)}; got {pair!r}.")
+            object.__setattr__(self, name, tuple(pair))
         limits = {"rotation": 180, "hue": 0.5, "flip": 1, "gray": 1, "brightness": 1, "contrast": 1, "saturation": 1}
         for name, most in limits.items():
             value = getattr(self, name)
@@ -90,56 +92,94 @@ def views_from(setting: str | dict | Views) -> Views:
     return Views(**{k: tuple(v) if isinstance(v, list) else v for k, v in setting.items()})
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device; the host does not wait for the copy, which is pinned where the device is CUDA's."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def to_float(images: Tensor) -> Tensor:
     """(n, H, W, 3) uint8 to (n, 3, H, W) float32 in [0, 1]; the memory stays as it lay, which is channels_last."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
-def augment(images: Tensor, views: Views, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, views: Views, generator: torch.Generator, *, view=None) -> Tensor:
     """One random view of each image: (n, H, W, 3) uint8 in, (n, 3, H, W) float32 in [0, 1] out, channels_last.
 
-    Every draw comes from ``generator`` (on the images' device), so a seeded generator repeats the views exactly.
+    Every draw comes from ``generator``, so a seeded generator repeats the views exactly; one of the CPU draws the same
+    views of images on every device. ``view`` stands in for ``viewed``: the same, compiled.
     """
-    x = to_float(images)
-    n = len(x)
+    return (view or viewed)(images, *_on(images.device, drawn(len(images), views, generator)))
 
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, generator=generator, device=x.device, dtype=x.dtype) * (high - low) + low
 
-    area, ratio = uniform(*views.scale), uniform(*map(math.log, views.ratio)).exp()
+def drawn(n: int, views: Views, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """What ``viewed`` does to each of n images, on the generator's device: how they are resampled (n, 2, 3), the change of
+    their colours (n, 3, 3), their brightness (n,), the share of their mean luma (n,), and what luma is (3,)."""
+    device = torch.device("cpu") if generator is None else generator.device
+    low, span = (bound.to(device) for bound in _ranges(views))
+    draws = torch.rand(len(low), n, generator=generator, device=device, dtype=torch.float32) * span + low
+    area, ratio, angle, flip, shift_x, shift_y, brightness, contrast, saturation, hue, gray = draws
+
+    ratio, angle = ratio.exp(), angle * (math.pi / 180)
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    angle = uniform(-views.rotation, views.rotation) * (math.pi / 180)
-    mirror = torch.where(uniform(0, 1) < views.flip, -1.0, 1.0).to(x.dtype)
-    shift_x, shift_y = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)
-    affine = torch.stack(
-        [
-            torch.stack([width * angle.cos() * mirror, -height * angle.sin(), shift_x], 1),
-            torch.stack([width * angle.sin() * mirror, height * angle.cos(), shift_y], 1),
-        ],
-        1,
-    )
+    mirror = torch.where(flip < views.flip, -1.0, 1.0).to(draws.dtype)
+    cos, sin = angle.cos(), angle.sin()
+    across = (width * cos * mirror, -height * sin, shift_x * (1 - width))
+    down = (width * sin * mirror, height * cos, shift_y * (1 - height))
+    affine = torch.stack([*across, *down], 1).view(n, 2, 3)
+    colour = _colour(brightness, contrast, saturation, hue * (2 * math.pi), gray < views.gray)
+    return affine, colour, brightness, 1 - contrast, _YIQ[0].to(device)
+
+
+def _colour(brightness, contrast, saturation, hue, gray) -> Tensor:
+    """The composed colour change of each image but for what contrast adds, (n, 3, 3)."""
+    yiq, rgb = _YIQ.to(hue.device), _RGB.to(hue.device)
+    chroma = saturation.masked_fill(gray, 0)
+    cos, sin = chroma * hue.cos(), chroma * hue.sin()
+    turn = hue.new_zeros(len(hue), 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1] = turn[:, 2, 2] = cos
+    turn[:, 1, 2], turn[:, 2, 1] = -sin, sin
+    return rgb @ turn @ yiq * (brightness * contrast)[:, None, None]
+
+
+@functools.cache
+def _ranges(views: Views) -> tuple[Tensor, Tensor]:
+    """The lowest value of each draw and how far it reaches, (11, 1) each."""
+    jitter = [(1 - s, 1 + s) for s in (views.brightness, views.contrast, views.saturation)]
+    ranges = [
+        views.scale,
+        tuple(map(math.log, views.ratio)),
+        (-views.rotation, views.rotation),
+        (0, 1),
+        (-1, 1),
+        (-1, 1),
+    ]
+    ranges += [*jitter, (-views.hue, views.hue), (0, 1)]
+    columns = [[low for low, _ in ranges], [high - low for low, high in ranges]]
+    low, span = torch.tensor(columns, dtype=torch.float32)[..., None]
+    return low, span
+
+
+def _on(device: torch.device, parts: tuple[Tensor, ...]) -> Sequence[Tensor]:
+    """Small tensors on the device, in one copy."""
+    if parts[0].device == device:
+        return parts
+    whole = upload(torch.cat([part.flatten() for part in parts]), device).split([part.numel() for part in parts])
+    return [part.view(like.shape) for part, like in zip(whole, parts)]
+
+
+def viewed(images: Tensor, affine: Tensor, colour: Tensor, brightness: Tensor, pulled: Tensor, luma: Tensor) -> Tensor:
+    """Images (n, H, W, 3) uint8 as ``drawn`` says, on one device: (n, 3, H, W) float32, channels_last."""
+    x = to_float(images)
     grid = F.affine_grid(affine, list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-
-    jitter = [uniform(1 - s, 1 + s) for s in (views.brightness, views.contrast, views.saturation)]
-    matrix, offset = _colour(x, *jitter, uniform(-views.hue, views.hue) * (2 * math.pi), uniform(0, 1) < views.gray)
-    x = torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x)
-    return x.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _colour(x: Tensor, brightness, contrast, saturation, hue, gray) -> tuple[Tensor, Tensor]:
-    """The composed colour change of each image: ``x -> matrix @ x + offset``, (n, 3, 3) and (n, 3, 1)."""
-    yiq, rgb = _YIQ.to(x.device), _RGB.to(x.device)
-    chroma = torch.where(gray, torch.zeros_like(saturation), saturation)
-    turn = torch.zeros(len(x), 3, 3, device=x.device, dtype=x.dtype)
-    turn[:, 0, 0] = 1
-    turn[:, 1, 1] = turn[:, 2, 2] = chroma * hue.cos()
-    turn[:, 1, 2], turn[:, 2, 1] = -chroma * hue.sin(), chroma * hue.sin()
-    matrix = rgb @ turn @ yiq * (brightness * contrast)[:, None, None]
     # contrast pulls towards the mean luma of the (brightened) image, as torchvision's adjust_contrast does
-    luma = torch.einsum("c,nc->n", yiq[0], x.mean((2, 3))) * brightness
-    offset = ((1 - contrast) * luma)[:, None, None].expand(-1, 3, 1)
-    return matrix, offset
+    mean = torch.einsum("c,nc->n", luma, x.mean((2, 3))) * brightness
+    offset = (pulled * mean)[:, None, None].expand(-1, 3, 1)
+    x = torch.baddbmm(offset, colour, x.flatten(2)).view_as(x)
+    return x.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def calibration_views(split, views: Views, batches: int, batch_size: int, *, seed: int, device) -> list[Tensor]:
@@ -155,5 +195,5 @@ def calibration_views(split, views: Views, batches: int, batch_size: int, *, see
     starts = np.concatenate([[0], np.cumsum(sizes)])
     parts = [e.images[chosen[(chosen >= a) & (chosen < b)] - a] for e, a, b in zip(examples, starts, starts[1:])]
     images = torch.from_numpy(np.concatenate(parts)[rng.permutation(total)]).to(device)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     return [augment(batch, views, generator) for batch in images.split(batch_size)]

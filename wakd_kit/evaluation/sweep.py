@@ -17,16 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..averaging import NoWindow
 from ..data.augment import to_float
 from ..data.domains import Split
-from ..models.build import LogitsTap, Tap
+from ..models.build import Tap
 from ..models.device import cores
+from ..models.fold import fold, folded
 from ..runs.network import Network, predict
 from ..runs.record import RunProblem, fingerprint
 
@@ -187,7 +186,7 @@ class _Worker:
         self.sweep, self.inputs, self.model = sweep, inputs, copy.deepcopy(sweep.model)
         state = self.model.state_dict()
         self.tensors = [state[name] for name in sweep.shapes]
-        self.folded, self.pairs = _folded(self.model)
+        self.folded, self.pairs = folded(self.model)
 
     @torch.inference_mode()
     def __call__(self, vector: Tensor, raw: bool) -> dict[str, Tensor]:
@@ -201,18 +200,7 @@ class _Worker:
 
     def fold(self) -> None:
         """Bring the twin's convolutions up to what is in the model now."""
-        for convolution, norm, folded in self.pairs:
-            weight, bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            folded.weight.copy_(weight)
-            folded.bias.copy_(bias)
+        fold(self.pairs)
 
 
 def _write(tensors: list[Tensor], vector: Tensor) -> None:
@@ -230,39 +218,3 @@ def _inputs(
         domain: [model.normalised(to_float(part)) for part in parts.split(batch_size)]
         for domain, parts in images.items()
     }
-
-
-def _folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]]]:
-    """A twin of the model whose convolutions take over the BatchNorm that follows them, and what to fold into which.
-
-    Everything else of the twin is the model's own tensors, so it follows when those are overwritten. A model that
-    torch.fx cannot trace, or that has no such pair, is its own twin. A pair is folded where the network calls each of the
-    two exactly once, reads their parameters nowhere else and hooks nothing to them, and the BatchNorm keeps statistics.
-    """
-    network = model.model if isinstance(model, (Tap, LogitsTap)) else None  # others may call parts of it, in any order
-    try:
-        nodes = list(torch.fx.symbolic_trace(network).graph.nodes)
-    except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
-        return model, []
-    called = collections.Counter(network.get_submodule(n.target) for n in nodes if n.op == "call_module")
-    read = {network.get_submodule(n.target.rpartition(".")[0]) for n in nodes if n.op == "get_attr"}
-
-    def once(node, kind: type[nn.Module]) -> nn.Module | None:
-        """The module that a node of the graph calls, if it is of this kind and nothing else uses it."""
-        if not isinstance(node, torch.fx.Node) or node.op != "call_module":
-            return None
-        module = network.get_submodule(node.target)
-        hooks = module._forward_pre_hooks or module._forward_hooks  # the older weight and spectral norm are such
-        return module if type(module) is kind and called[module] == 1 and module not in read and not hooks else None
-
-    replaced, found = {id(t): t for t in (*model.parameters(), *model.buffers())}, []
-    for node in nodes:
-        before = node.args[0] if node.args else None
-        norm, convolution = once(node, nn.BatchNorm2d), once(before, nn.Conv2d)
-        if norm is None or convolution is None or norm.running_mean is None or len(before.users) > 1:
-            continue
-        folded = copy.deepcopy(convolution)
-        folded.bias = nn.Parameter(torch.zeros_like(norm.running_mean))
-        replaced |= {id(convolution): folded, id(norm): nn.Identity()}
-        found.append((convolution, norm, folded))
-    return (copy.deepcopy(model, memo=replaced).eval() if found else model), found

@@ -90,6 +90,8 @@ class Training:
     sampling: FITS.sampling = Settings.sampling
     batchnorm: FITS.batchnorm = Settings.batchnorm
     precision: FITS.precision = Settings.precision
+    compile: FITS.compile = Settings.compile
+    deterministic: FITS.deterministic = Settings.deterministic
     storage: FITS.storage = Settings.storage
     most_stored: FITS.most_stored = Settings.most_stored
     teacher_cache: FITS.teacher_cache = Settings.teacher_cache

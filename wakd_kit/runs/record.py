@@ -15,8 +15,10 @@ import shutil
 import subprocess
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ from ..files import Held, locked, read_json, recording_folder, sweep, write_text
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 from .store import (  # noqa: F401
     STORAGE,
+    UNSAVED,
     RunningAverages,
     RunProblem,
     Segments,
@@ -38,6 +41,59 @@ from .store import (  # noqa: F401
     read_state,
     write_state,
 )
+
+
+class Closed(NamedTuple):
+    """A segment to be stored: what ``Segments.append`` takes."""
+
+    mean: State
+    end: State
+    first: int
+    last: int
+
+
+def copies(state):
+    """Copies on the host of the tensors in nested dictionaries and lists; from CUDA's the host does not wait, see ``landing``."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True, non_blocking=state.is_cuda)
+    if isinstance(state, Mapping):
+        return {key: copies(value) for key, value in state.items()}
+    return [copies(value) for value in state] if isinstance(state, (list, tuple)) else state
+
+
+def landing(device: torch.device) -> Callable[[], None]:
+    """What waits until all copies from the device that were begun are complete."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
+
+
+class Writer:
+    """One thread that writes while training goes on. Who has more to write waits for it, and hears what went wrong."""
+
+    def __init__(self):
+        self._thread, self._writing = ThreadPoolExecutor(1, "wakd-writer"), None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._thread.shutdown()  # what is being written is written to its end, whatever happened meanwhile
+        if kind is None:
+            self.wait()
+
+    def start(self, write: Callable, *given) -> None:
+        """Begin to write, once what was begun before is written."""
+        self.wait()
+        self._writing = self._thread.submit(write, *given)
+
+    def wait(self) -> None:
+        """Nothing is being written afterwards. Raises what the thread raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 class Recorder:
@@ -84,15 +140,16 @@ class Recorder:
             average[name].add_(change, alpha=1 - float(np.prod(decays)))
 
     @torch.no_grad()
-    def close(self, step: int) -> None:
-        """Store the segment that ends with this step and start the next one."""
+    def close(self, step: int) -> Closed:
+        """The segment that ends with this step, as copies on the host that may still be on their way; the next one starts."""
         state = dict(self.model.state_dict())
         self._check({n: t for n, t in state.items() if t.is_floating_point()})
         sums = [*self._sums.values()]
         torch._foreach_div_(sums, self.count)
-        self.segments.append(self._sums, state, step - self.count + 1, step)
+        closed = Closed(copies(self._sums), copies(state), step - self.count + 1, step)
         torch._foreach_zero_(sums)
         self.count = 0
+        return closed
 
     def _check(self, state: State) -> None:
         """Raises ``RunProblem`` unless the tensors that were summed are those of the ``state_dict``."""
@@ -106,7 +163,7 @@ class Recorder:
 
 
 class Checkpoint:
-    """What a killed run continues from: parameters, optimiser, state of the objectives, curves. Saving it commits the segment just closed.
+    """What a killed run continues from: parameters, optimiser, state of the objectives, curves, and which segments there were.
 
     No random state is needed: every draw is a function of the seed and the step.
     """
@@ -115,15 +172,25 @@ class Checkpoint:
         self.folder, self.model, self.optimiser, self.objectives = folder, model, optimiser, objectives
         self.file = folder / "checkpoint.pt"
 
-    def save(self, rows: list[dict], running: Sequence[State] = ()) -> None:
-        """Write curves.csv, and then all that a killed run continues from."""
-        write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        state |= {"objectives": self.objectives.state_dict(), "rows": rows, "running": list(running)}
-        write_with(self.file, lambda path: torch.save(state, path))
+    def take(self, end: State, running: Sequence[State] = ()) -> dict:
+        """What it would hold now, as copies on the host; ``end`` are those of the model that there are already."""
+        state = {"optimiser": self.optimiser.state_dict(), "objectives": self.objectives.state_dict()}
+        return {"model": end, **copies(state | {"running": list(running)})}
+
+    def save(self, rows: list[dict], segments: Segments, state: dict | None) -> None:
+        """Write curves.csv until now and, with a ``state``, all that a killed run continues from: that commits the segments
+        until now, and files of older ones may go."""
+        self._write_curves(rows)
+        if state is not None:
+            state = {**state, "rows": rows, "segments": segments.index}
+            write_with(self.file, lambda path: torch.save(state, path))
+            segments.clean()
 
     def restore(self, storage: str, recurrences: Sequence[Recurrence] = ()) -> tuple[Recorder, list[dict]]:
-        """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start."""
+        """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start.
+
+        What was recorded after it is cut off: it is recorded again, to the same bits.
+        """
         folder = self.folder / "segments"
         if not self.file.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a kill before the first segment was complete
@@ -139,13 +206,18 @@ class Checkpoint:
                 f"{self.folder} was started by an older version of wakd_kit, whose checkpoints hold no moving averages. "
                 "Finish it with that version, or record it again elsewhere."
             )
-        segments = Segments(folder, storage)
-        segments.cut(state["rows"][-1]["step"])
+        rows, segments = state["rows"], Segments(folder, storage)
+        segments.index = state.get("segments", segments.index)  # older ones were written with every segment
+        self._write_curves(rows)
+        segments.cut(rows[-1]["step"])
         recorder = Recorder(self.model, segments, recurrences)
         for average, kept in zip(recorder.running, state["running"]):
             for name, tensor in average.items():
                 tensor.copy_(kept[name])
-        return recorder, state["rows"]
+        return recorder, rows
+
+    def _write_curves(self, rows: list[dict]) -> None:
+        write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
 
 
 # what is measured on a run, beside what was recorded; patterns of files in its folder
@@ -281,7 +353,23 @@ def settle(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-GAINED = {"warmup": 0}  # settings that recordings made before them did not have, as they were then
+# how recordings were computed whose settings do not say
+BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
+
+
+def begun_with(folder: Path) -> dict | None:
+    """The arithmetic of the recording that goes on here: it is finished with what it began with. None where none does."""
+    partial = recording_folder(folder)
+    if not (partial / "checkpoint.pt").exists():
+        return None
+    return {**BEFORE, **read_json(partial / "settings.json").get("arithmetic", {})}
+
+
+GAINED = {
+    "warmup": 0,
+    "compile": False,
+    "deterministic": False,
+}  # settings that recordings made before them did not have, as they were then
 
 
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:

@@ -77,9 +77,20 @@ class Settings:
         'are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"',
     ] = "recalibrate"
     batchnorm_batches: Annotated[int, whole(1), "source batches that BatchNorm is recalibrated on"] = 10
-    precision: Annotated[Literal["float32", "bfloat16"], "of both forwards; losses are in float32 or better"] = (
-        "float32"
-    )
+    precision: Annotated[
+        Literal["float32", "tf32", "bfloat16"],
+        'of both forwards and of validation; losses are in float32 or better. "tf32" is float32 whose products an accelerator '
+        "may round to 10 bits",
+    ] = "float32"
+    compile: Annotated[
+        bool,
+        "student, teacher and views by torch.compile, on CUDA as graphs: minutes at the start, less time a step; rounds "
+        "otherwise",
+    ] = False
+    deterministic: Annotated[
+        bool,
+        "the same bits twice on an accelerator, too, where there are kernels for it; the CPU's always are",
+    ] = False
     declare: Annotated[
         tuple,
         "strategies that must stay exact: their windows when stored segments are merged (``most_stored``), and an ema "

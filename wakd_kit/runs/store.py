@@ -7,8 +7,9 @@ is kept itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ class Segments:
         self._index_file = folder / "index.json"
         self.index: list[dict] = read_json(self._index_file) if self._index_file.exists() else []
         self._initial: State | None = None
+        self._start_file = None
 
     @classmethod
     def create(cls, folder: Path, initial: State, storage: str) -> Segments:
@@ -83,22 +85,26 @@ class Segments:
 
         names  of the tensors to read, default all
         """
-        with self._open(position) as file:
+        with self._started(), self._open(position) as file:
             wanted = _names(file, of) if names is None else names
             return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in wanted}
 
     def append(self, mean: State, end: State, first: int, last: int) -> None:
         """Store one more segment. The file is complete before the index names it."""
         given = {"mean": mean, "end": end}
-        state = {f"{of}.{name}": self._encode(name, state[name]) for of, state in given.items() for name in state}
+        with self._started():
+            state = {f"{of}.{name}": self._encode(name, state[name]) for of, state in given.items() for name in state}
         self.index.append(self._write(state, first, last))
         self._write_index()
 
     def merge(self, position: int) -> None:
-        """Join a stored segment with the next one: the mean over all iterates of both, and the later end."""
+        """Join a stored segment with the next one: the mean over all iterates of both, and the later end.
+
+        The files of the two stay until ``clean``: a checkpoint may name them still.
+        """
         left, right = self.index[position], self.index[position + 1]
         share = self.iterates[position] / (self.iterates[position] + self.iterates[position + 1])
-        with self._open(position) as before, self._open(position + 1) as after:
+        with self._started(), self._open(position) as before, self._open(position + 1) as after:
             state = {f"end.{name}": after.get_tensor(f"end.{name}") for name in _names(after, "end")}
             for name in _names(after, "mean"):
                 total = self._decode(name, before.get_tensor(f"mean.{name}")).double().mul_(share)
@@ -106,8 +112,6 @@ class Segments:
                 state[f"mean.{name}"] = self._encode(name, total.float())
             self.index[position : position + 2] = [self._write(state, left["first"], right["last"])]
         self._write_index()
-        for old in (left, right):
-            (self.folder / old["file"]).unlink(missing_ok=True)
 
     def shrink(self, most: int, keep: Iterable[int]) -> None:
         """Merge neighbours until at most ``most`` are stored, smallest pair first, earliest first among equals.
@@ -127,6 +131,10 @@ class Segments:
         """Forget what was stored after ``step`` (a resumed run records it again), and files no index names."""
         self.index = [entry for entry in self.index if entry["last"] <= step]
         self._write_index()
+        self.clean()
+
+    def clean(self) -> None:
+        """Delete the files that the index does not name: of segments that were merged, or never committed."""
         named = {entry["file"] for entry in self.index} | {"index.json", "initial.safetensors"}
         for file in self.folder.iterdir():
             if file.name not in named:
@@ -157,10 +165,19 @@ class Segments:
 
     def _start(self, name: str) -> Tensor:
         """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
-        if self._initial is not None:
-            return self._initial[name]
-        with _opened(self.folder / "initial.safetensors") as file:
-            return file.get_tensor(name)
+        return self._initial[name] if self._initial is not None else self._start_file.get_tensor(name)
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[None]:
+        """The initial parameters at hand, where differences to them are stored."""
+        if self.storage == "float32" or self._initial is not None or self._start_file is not None:
+            yield
+            return
+        with _opened(self.folder / "initial.safetensors") as self._start_file:
+            try:
+                yield
+            finally:
+                self._start_file = None
 
     def _write_index(self) -> None:
         write_text(self._index_file, json.dumps(self.index))
@@ -206,8 +223,14 @@ class RunningAverages:
 
 def write_state(path: Path, state: State) -> None:
     """A safetensors file that is either complete or not there."""
-    # of each a copy of its own: safetensors takes none that share memory or lie otherwise than their shape says
-    copies = {n: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for n, t in state.items()}
+    # safetensors takes none that share memory or lie otherwise than their shape says: of those a copy of its own
+    copies, taken = {}, set()
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        own = memory.data_ptr() not in taken and memory.nbytes() == tensor.nbytes
+        copies[name] = tensor if own else tensor.clone()
+        taken.add(memory.data_ptr())
     try:
         write_with(path, lambda partial: save_file(copies, partial))
     except SafetensorError as error:  # a full disk, too
@@ -239,6 +262,9 @@ def places_of(model: nn.Module) -> dict[str, tuple[dict, str]]:
     }
 
 
+UNSAVED = 4  # a checkpoint is written at least at every so many segments
+
+
 def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
     """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
 
@@ -255,8 +281,10 @@ def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int =
     # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
     checkpoint = (3 + running) * (everything + sum(CHECKPOINT_ENTRY + len(name.encode()) for name in state))
     whole = (1 + running) * (everything + headers)  # initial parameters and moving averages
-    memory = 4 * (1 + running) * numbers + 2 * (mean + everything)  # running sums, and copies of what is being written
-    return {"disk": (segments + 2) * one + whole + 2 * checkpoint, "memory": memory}
+    # running sums; what is being written, a copy of it and of what the next checkpoint holds
+    memory = 4 * (1 + running) * numbers + 2 * (mean + everything) + (2 + running) * everything
+    # what was merged since the last checkpoint is still there: two for one, and one of them would be stored
+    return {"disk": (segments + 2 + UNSAVED) * one + whole + 2 * checkpoint, "memory": memory}
 
 
 def check_recordable(model: nn.Module) -> None:

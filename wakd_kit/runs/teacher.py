@@ -26,7 +26,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,12 @@ from torch import Tensor, nn
 from ..data import augment, batches
 from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
-from ..models import build, tails, tap
+from ..models import arithmetic as computing
+from ..models import build, fold, tails, tap
+from ..models.arithmetic import compiled
 from ..models.build import batchnorms
 from ..models.device import device as device_of
+from ..models.fold import frozen
 from ..models.tap import Output
 from ..objectives import Combined, combine
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
@@ -52,6 +55,7 @@ from .store import RunProblem, read_state, write_state
 # settings that views and teachers know nothing of; one that is not named here is part of the key
 ASIDE = {"objectives", "steps", "segment_length", "learning_rate", "optimiser", "momentum", "weight_decay", "schedule"}
 ASIDE |= {"warmup", "batchnorm", "batchnorm_batches", "declare", "edges", "most_stored", "storage", "teacher_cache"}
+CODE = (augment, batches, build, computing, fold, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
 
@@ -59,15 +63,26 @@ LOOK = 32  # steps after which a student that found nothing looks again, for one
 class Heard:
     """A teacher as one training hears it, in eval mode on its device; nothing but None where there is none.
 
+    arithmetic  of the recording: "teacher" is "folded" where a folded twin is asked, "validation" the precision of that
+
     Asked anew at every step are one whose maps or parts an objective reads, one that gives other outputs for the same
     images, and one with hooks, of which no identity tells.
     """
 
     def __init__(
-        self, teacher: nn.Module | None, split: Split, combined: Combined, settings: Settings, device: torch.device
+        self,
+        teacher: nn.Module | None,
+        split: Split,
+        combined: Combined,
+        settings: Settings,
+        device: torch.device,
+        arithmetic: Mapping[str, str],
     ):
         self.teacher, self.split, self.maps = teacher, split, combined.reads("maps", "teacher")
-        self.kept = _kept(teacher, split, settings, device)
+        self.kept = _kept(teacher, split, settings, device, arithmetic)
+        half = settings.precision == "bfloat16"
+        self.asked = frozen(teacher, half=half) if teacher and arithmetic["teacher"] == "folded" else teacher
+        self.ask = compiled(self.asked, device) if teacher and settings.compile else self.asked
         read = [] if self.maps or combined.reads("parts", "teacher") or not self.kept else _read_by(combined)
         self.series = [Series(self.kept, name, device) for name in read]
 
@@ -87,7 +102,7 @@ class Heard:
         if found and all(tensor is not None for tensor in found):
             logits, *pooled = found
             return Output(logits, *(pooled or [logits[:, :0]]))
-        output = self.teacher(x, maps=self.maps)
+        output = self.ask(x, maps=self.maps)
         for series, known, tensor in zip(self.series, found, output):
             if known is None:
                 series.add(step, tensor)
@@ -98,7 +113,7 @@ class Heard:
         if self.teacher is None:
             return None
         return self._once(
-            "validation", lambda: torch.cat([predict(self.teacher, e.images) for e in self.split.val.values()])
+            "validation", lambda: torch.cat([predict(self.asked, e.images) for e in self.split.val.values()])
         )
 
     def features(self) -> tuple[Tensor, Tensor]:
@@ -282,13 +297,15 @@ def most_bytes(settings: Settings, classes: int) -> int:
     return most if "pooled" in _read_by(combined) or combined.needs("centres") else min(logits, most)
 
 
-def _kept(teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device) -> Kept | None:
+def _kept(
+    teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device, arithmetic: Mapping[str, str]
+) -> Kept | None:
     """Where this teacher's outputs are kept; None where they are not."""
     if teacher is None or any(m._forward_hooks or m._forward_pre_hooks for m in teacher.modules()):
         return None
     name = (provenance_of(teacher) or {}).get("run") or "teacher"
     words = f"{name} ({teacher.spec['name']}), target {split.target}, seed {settings.seed}, batches of {settings.batch_size}"
-    kept = _under(settings, words, lambda: _key(teacher, split, settings, device))
+    kept = _under(settings, words, lambda: _key(teacher, split, settings, device, arithmetic))
     return kept if kept and (kept.folder.is_dir() or _repeats(teacher, split)) else None
 
 
@@ -333,7 +350,9 @@ def _repeats(teacher: nn.Module, split: Split) -> bool:
     return torch.equal(first.logits, second.logits) and torch.equal(first.pooled, second.pooled)
 
 
-def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.device) -> dict:
+def _key(
+    teacher: nn.Module, split: Split, settings: Settings, device: torch.device, arithmetic: Mapping[str, str]
+) -> dict:
     """All that decides the bits of what a teacher gives: the network and its numbers, the images, the views of every step,
     and what computes. Buffers are taken to the last bit, unlike in ``identity.of_teacher``."""
     numbers = {**dict(teacher.named_parameters()), **dict(teacher.named_buffers())}
@@ -342,13 +361,14 @@ def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.dev
         "split": [split.domains.fingerprint, split.seed, split.validation, list(split.sources)],
         "sizes": [[len(e) for e in part.values()] for part in (split.train, split.val)],
         "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name not in ASIDE},
+        "asked": [arithmetic["teacher"], arithmetic["validation"]],
         **_arithmetic(teacher, device),
     }
 
 
 def _arithmetic(model: nn.Module, device: torch.device) -> dict:
     """All that decides the bits of a forward beside network, numbers and images."""
-    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, tails, tap))
+    code = (Path(module.__file__).read_text(encoding="utf-8") for module in CODE)
     return {
         "code": digest(*code),
         "device": [device.type, _named(device)],

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from ..averaging import Curves, ema
 from ..checks import explained, make
-from ..data.augment import augment, views_from
+from ..data.augment import augment, viewed, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
+from ..models.arithmetic import autocast, check_compiles, compiled, computing
 from ..models.build import as_tap, in_eval, training_mode
 from ..models.device import device as device_of
 from ..models.tails import choose_mixture
@@ -31,7 +32,19 @@ from ..models.tap import mark
 from ..objectives import Combined, combine
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .prepare import prepare
-from .record import Checkpoint, RunningAverages, estimate_bytes, recording, refuse_other_settings, settle
+from .record import (
+    UNSAVED,
+    Checkpoint,
+    Closed,
+    RunningAverages,
+    Writer,
+    begun_with,
+    estimate_bytes,
+    landing,
+    recording,
+    refuse_other_settings,
+    settle,
+)
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import (
     NAMES,
@@ -47,6 +60,7 @@ from .settings import (
 from .teacher import Heard, deployed, most_bytes
 from .validate import SourceValidation
 
+SECONDS = 5.0  # after which a checkpoint is written, with the next segment's end
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -75,6 +89,8 @@ def train(
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
     precision: str = "float32",
+    compile: bool = False,
+    deterministic: bool = False,
     declare: Sequence[str | dict] = ("wakd", "swad"),
     edges: Sequence[int] = (),
     most_stored: int = 64,
@@ -95,8 +111,10 @@ def train(
                         fed the student's views, normalised its own way; a module is given back as it came
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
-    resume              continue a killed run from its last segment, bit for bit on the CPU; a finished run is just loaded
-    sink                called with each row of curves.csv once it is recorded, such as those of ``loggers``
+    resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
+                        on the CPU; a finished run is just loaded
+    sink                called with each row of curves.csv as it is measured, such as those of ``loggers``; a run that goes on
+                        measures what came after its checkpoint once more
 
     At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
     and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
@@ -118,6 +136,8 @@ def train(
     teacher = _teacher_module(teacher, split, settings)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
+    if settings.compile:
+        check_compiles(device)
     recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
         "format": FORMAT,
         "student": student.spec,
@@ -128,45 +148,55 @@ def train(
         "seen": seen_in_training(split, teacher, student),
     }
     folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
+    recorded["arithmetic"] = begun_with(folder) or {
+        "optimiser": _kernel(student, combined, settings, device),
+        "validation": settings.precision,
+        "teacher": "as it is" if teacher is None or device.type == "cpu" else "folded",
+    }
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
     data = SourceBatches(split, settings.batch_size, settings.sampling, settings.seed, device)
     with (
         recording(folder, recorded, resume=resume) as partial,
-        torch.random.fork_rng(),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
-        Heard(teacher, split, combined, settings, device) as heard,
+        computing(device, settings.precision, deterministic=settings.deterministic),
+        Writer() as writer,
+        Heard(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        _loop(student, heard, split, data, combined.to(device), settings, views, partial, bar, sink)
+        optimiser = _optimiser(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
+        combined.learn_examples(data.labels)
+        checkpoint = Checkpoint(partial, student, optimiser, combined)
+        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        if combined.needs("centres") and not book.rows:
+            combined.learn_centres(*heard.features())
+        _loop(student, heard, data, combined, optimiser, settings, views, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, heard, split, data: SourceBatches, combined: Combined, settings, views, folder, bar, sink) -> None:
+def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, views, book, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
-    combined.learn_examples(data.labels)
-    optimiser = _optimiser(student, combined, settings)
-    book = _Book(student, heard, split, combined, settings, Checkpoint(folder, student, optimiser, combined))
-    if combined.needs("centres") and not book.rows:
-        combined.learn_centres(*heard.features())
-    generator, ends = torch.Generator(data.device), segment_ends(settings)
-    autocast = torch.autocast(data.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-    maps = combined.reads("maps", "student")
+    generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
+    precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
+    learn, view = (compiled(one, data.device) if settings.compile else one for one in (student, viewed))
 
     bar.initial = bar.n = book.started * settings.batch_size
+    training_mode(student, settings.batchnorm)
     for step in range(book.started + 1, settings.steps + 1):
-        seed_step(generator, settings.seed, step)
+        seed_step(generator, settings.seed, step, data.device)
+        if settings.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
         index = data.index(step)
-        x, labels = augment(data.images[index], views, generator), data.labels[index]
-        training_mode(student, settings.batchnorm)
-        with autocast:
-            student_output = student(x, maps=maps)
+        x, labels = augment(data.images[index], views, generator, view=view), data.labels[index]
+        with precise:
+            student_output = learn(x, maps=maps)
             teacher_output = heard(step, x)
         loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
         set_learning_rate(optimiser, settings, step)
@@ -179,18 +209,27 @@ def _loop(student, heard, split, data: SourceBatches, combined: Combined, settin
             row = book.close(step, optimiser.param_groups[0]["lr"])
             if sink is not None:
                 sink(row)
+            training_mode(student, settings.batchnorm)  # whoever looked at the student may have left it in another
             bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{book.validation.accuracy(row):.1%}")
     book.finish()
 
 
 class _Book:
-    """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last."""
+    """What a training writes as it goes: ``add`` after every update, ``close`` at a segment's end, ``finish`` after the last.
 
-    def __init__(self, student, heard, split: Split, combined: Combined, settings: Settings, checkpoint: Checkpoint):
+    Files are written by a thread of their own while training goes on: every segment and its curves, and a checkpoint with
+    the first and the last of them and whenever ``SECONDS`` or ``UNSAVED`` segments have passed since the last.
+    """
+
+    def __init__(self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
-        self.validation = SourceValidation(split, heard.validation(), combined)
+        self.device, self.writer = next(student.parameters()).device, writer
+        self.autocast = autocast(self.device, arithmetic["validation"])
+        with self.autocast:
+            self.validation = SourceValidation(split, heard.validation(), combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
+        self.saved, self.unsaved = -math.inf, 0
         self._open()
 
     def _open(self) -> None:
@@ -203,32 +242,56 @@ class _Book:
             self.totals[name] = self.totals.get(name, 0) + value
 
     def close(self, step: int, learning_rate: float) -> dict:
-        """Measure, store and make safe the segment that ends here; its row of curves.csv. Raises ``Diverged``."""
+        """Measure the segment that ends here, and begin to store it; its row of curves.csv. Raises ``Diverged``."""
         student, recorder, settings = self.student, self.recorder, self.settings
         row = {"step": step, "iterates": recorder.count}
         row |= {name: float(total) / recorder.count for name, total in self.totals.items()}
-        if not math.isfinite(row["train_loss"]) or not all(p.isfinite().all() for p in student.parameters()):
+        if (
+            not math.isfinite(row["train_loss"])
+            or not torch.stack([p.isfinite().all() for p in student.parameters()]).all()
+        ):
             raise Diverged(_diverged(row, settings, self.checkpoint.folder))
         for name, before in (choose_mixture(student, self.split.val.values()) or {}).items():
             recorder.revise(name, before)
-        row |= self.validation(student)
+        with self.autocast:
+            row |= self.validation(student)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
-        recorder.close(step)
-        if len(recorder.segments) > settings.most_stored:
-            recorder.segments.shrink(settings.most_stored, edges_to_keep(self._curves(), settings))
-        self.checkpoint.save(self.rows, recorder.running)
+        self.writer.wait()  # at most one segment is in memory beside the open one
+        closed = recorder.close(step)
+        state = self.checkpoint.take(closed.end, recorder.running) if self._due(step) else None
+        self.writer.start(self._write, closed, [*self.rows], state, landing(self.device))
         self._open()
         return row
 
+    def _due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written with this segment."""
+        self.unsaved += 1
+        now = time.perf_counter()
+        if now - self.saved < SECONDS and self.unsaved < UNSAVED and step < self.settings.steps:
+            return False
+        self.saved, self.unsaved = now, 0
+        return True
+
+    def _write(self, closed: Closed, rows: list[dict], state: dict | None, landed: Callable[[], None]) -> None:
+        """Store a segment, merge what is too many, and make safe what there is until now; in the writer's thread."""
+        landed()
+        segments, settings = self.recorder.segments, self.settings
+        segments.append(*closed)
+        if len(segments) > settings.most_stored:
+            segments.shrink(settings.most_stored, edges_to_keep(self._curves(rows), settings))
+        self.checkpoint.save(rows, segments, state)
+
     def finish(self) -> None:
         """Keep the moving averages that were declared, with the coefficients that they stand for."""
-        kept = [ema(self._curves(), **named(spec)) for spec in self.settings.declare if spec["name"] == "ema"]
+        self.writer.wait()
+        curves, declared = self._curves(self.rows), self.settings.declare
+        kept = [ema(curves, **named(spec)) for spec in declared if spec["name"] == "ema"]
         if kept:
             RunningAverages(self.checkpoint.folder / "running").write(zip(kept, self.recorder.running))
 
-    def _curves(self) -> Curves:
-        return curves_from(pd.DataFrame(self.rows), self.split.sources)
+    def _curves(self, rows: list[dict]) -> Curves:
+        return curves_from(pd.DataFrame(rows), self.split.sources)
 
 
 def _diverged(row: dict, settings: Settings, folder: Path) -> str:
@@ -260,12 +323,30 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step
         group["lr"] = rate
 
 
-def _optimiser(student: nn.Module, combined: Combined, settings: Settings) -> torch.optim.Optimizer:
+def _optimiser(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
     # the student's come first, so a checkpoint of objectives without parameters stays what it was
     trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
     extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
     kind = OPTIMISERS[settings.optimiser]
-    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True, **extra)
+    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, **{kernel: True}, **extra)
+
+
+def _kernel(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:
+    """Which of torch's two kernels updates: "fused", one pass over everything, where there is one for these parameters on
+    this device; else "foreach". They round differently."""
+    parameters = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
+    probes = {(p.dtype, p.layout): nn.Parameter(torch.zeros(1, dtype=p.dtype, device=device)) for p in parameters}
+    # the fused one goes through memory as it lies, and takes no parameter that overlaps itself or has holes
+    if any(torch.empty_like(p).stride() != p.stride() for p in parameters):
+        return "foreach"
+    try:
+        optimiser = OPTIMISERS[settings.optimiser](probes.values(), lr=0.0, fused=True)
+        for probe in probes.values():
+            probe.grad = torch.zeros_like(probe)
+        optimiser.step()
+    except RuntimeError:
+        return "foreach"
+    return "fused"
 
 
 @contextlib.contextmanager
@@ -315,8 +396,9 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             "another save_to keeps both."
         )
     run = load_run(folder, split=split, template=student)
-    # these only decide how a run is stored, not its trajectory; averages that do not fit its storage say so themselves
-    stored = {name: run.settings[name] for name in ("declare", "edges", "most_stored", "storage")}
+    # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
+    aside = ("declare", "edges", "most_stored", "storage", "compile", "deterministic")
+    stored = {name: run.settings[name] for name in aside if name in run.settings}
     # settings that objectives have gained since then had their defaults
     recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
     refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
