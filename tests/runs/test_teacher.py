@@ -18,6 +18,7 @@ from wakd_kit.objectives import combine
 from wakd_kit.objectives import objectives as REGISTRY
 from wakd_kit.runs import settings as of_training
 from wakd_kit.runs import teacher as taught
+from wakd_kit.runs import train as training
 from wakd_kit.runs.prepare import source_features
 from wakd_kit.runs.settings import Settings
 from wakd_kit.runs.teacher import Heard
@@ -154,6 +155,7 @@ def test_what_a_kill_has_lost_is_asked_again_and_no_more(split, teacher, cache, 
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "SECONDS", 0)  # a checkpoint with every segment
         patch.setattr(taught, "PIECE", 1)  # every step a file, the last of which a kill has no time for
         patch.setattr(taught.Series, "write", lambda series: series.begin > 2 or WRITE(series))
         trained(split, teacher, tmp_path / "run", steps=7, sink=dies)
