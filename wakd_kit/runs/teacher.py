@@ -54,7 +54,17 @@ from .store import RunProblem, read_state, write_state
 
 # settings that views and teachers know nothing of; one that is not named here is part of the key
 ASIDE = {"objectives", "steps", "segment_length", "learning_rate", "optimiser", "momentum", "weight_decay", "schedule"}
-ASIDE |= {"warmup", "batchnorm", "batchnorm_batches", "declare", "edges", "most_stored", "storage", "teacher_cache"}
+ASIDE |= {
+    "warmup",
+    "batchnorm",
+    "batchnorm_batches",
+    "declare",
+    "edges",
+    "most_stored",
+    "storage",
+    "teacher_cache",
+    "streaming",
+}
 CODE = (augment, batches, build, computing, fold, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
