@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit.data.batches import SourceBatches, seed_step
+from wakd_kit.data.batches import SourceBatches, room, seed_step, streams, uploaded
 from wakd_kit.data.domains import Rows
 
 
@@ -218,3 +218,53 @@ def test_rows_are_read_like_the_array_they_stand_for():
 def test_sampling_by_classes_fills_the_batch(classes, size, counts):
     images, labels = batch_of(batches(classes, "classes", size=size), 1)
     assert len(images) == size and sorted(labels.unique(return_counts=True)[1].tolist(), reverse=True) == counts
+
+
+# ---- images that do not fit
+
+
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
+def test_streamed_batches_are_those_of_images_that_lie_still(split, sampling):
+    still = batches(split, sampling)
+    streamed = SourceBatches(split, 8, sampling, 0, torch.device("cpu"), streaming="always")
+    for step in (*range(1, 25), 3, 4, 90):  # on, back where a run is resumed, and beyond
+        for ours, theirs in zip(streamed.batch(step), still.batch(step)):
+            assert torch.equal(ours, theirs)
+        assert len(streamed._ahead.begun) == 2
+
+
+def test_images_are_streamed_where_they_exceed_a_share_of_memory(split, monkeypatch):
+    images, device = [e.images for e in split.train.values()], torch.device("cpu")
+    taken = 72 * 8 * 8 * 3
+    assert room(device) > 2**28
+    for memory, streamed in ((2 * taken, False), (2 * taken - 1, True)):
+        monkeypatch.setattr("wakd_kit.data.batches.room", lambda _, memory=memory: memory)
+        assert streams(images, device) is streamed and SourceBatches(split, 8, "pooled", 0, device).streamed is streamed
+        assert streams(images, device, "always") and not streams(images, device, "never")
+
+
+def test_a_batch_that_cannot_be_read_says_so_at_its_step(split, monkeypatch):
+    data = SourceBatches(split, 8, "pooled", 0, torch.device("cpu"), streaming="always")
+    gathered = data.images.gathered
+
+    def breaks(index):
+        if 5 in index:
+            raise OSError("the disk is gone")
+        return gathered(index)
+
+    monkeypatch.setattr(data.images, "gathered", breaks)
+    (step,) = [step for step in range(1, 10) if 5 in data.index(step)]
+    for before in range(1, step):
+        data.batch(before)
+    with pytest.raises(OSError, match="the disk is gone"):
+        data.batch(step)
+
+
+def test_batches_of_a_domain_are_uploaded_one_by_one(split):
+    images = split.train["a"].images
+    for source in (images, np.asarray(images), torch.as_tensor(np.asarray(images))):
+        parts = list(uploaded(source, torch.device("cpu"), 5))
+        assert [len(part) for part in parts] == [5, 5, 5, 1]
+        assert torch.equal(torch.cat(parts), torch.as_tensor(np.asarray(images)))
+    other = list(uploaded(images, torch.device("meta"), 5))  # ahead, by a thread
+    assert [tuple(part.shape) for part in other] == [(5, 8, 8, 3)] * 3 + [(1, 8, 8, 3)]

@@ -18,12 +18,14 @@ from wakd_kit.objectives import combine
 from wakd_kit.objectives import objectives as REGISTRY
 from wakd_kit.runs import settings as of_training
 from wakd_kit.runs import teacher as taught
+from wakd_kit.runs import train as training
 from wakd_kit.runs.prepare import source_features
 from wakd_kit.runs.settings import Settings
 from wakd_kit.runs.teacher import Heard
 
 BATCH, SIDE = 6, 32
 CPU = torch.device("cpu")
+PLAIN = {"teacher": "as it is", "validation": "float32"}
 WRITE = taught.Series.write
 
 
@@ -126,9 +128,9 @@ def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypat
     combined, settings = combine("proto_kd"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
     expected = source_features(teacher, split)
     monkeypatch.setattr(type(teacher), "forward", None)
-    heard = Heard(teacher, split, combined, settings, CPU)
+    heard = Heard(teacher, split, combined, settings, CPU, PLAIN)
     assert all(torch.equal(*pair) for pair in zip(heard.features(), expected))
-    assert heard.validation("float32").shape == (sum(len(e) for e in split.val.values()), 5)
+    assert heard.validation().shape == (sum(len(e) for e in split.val.values()), 5)
 
 
 def _views(split):
@@ -153,6 +155,7 @@ def test_what_a_kill_has_lost_is_asked_again_and_no_more(split, teacher, cache, 
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "SECONDS", 0)  # a checkpoint with every segment
         patch.setattr(taught, "PIECE", 1)  # every step a file, the last of which a kill has no time for
         patch.setattr(taught.Series, "write", lambda series: series.begin > 2 or WRITE(series))
         trained(split, teacher, tmp_path / "run", steps=7, sink=dies)
@@ -175,7 +178,7 @@ def test_two_students_side_by_side(split, teacher, cache, monkeypatch):
     with torch.no_grad():
         teacher.eval()
         expected = [teacher(x, maps=False).logits for x in views]
-    one, other = (Heard(teacher, split, combine("kd"), settings, CPU) for _ in range(2))
+    one, other = (Heard(teacher, split, combine("kd"), settings, CPU, PLAIN) for _ in range(2))
     asked = Asked(teacher, monkeypatch)
     for step in range(1, 9):  # the other is a step behind, so that it looks before and after the file is there
         assert torch.equal(one(step, views[step]).logits, expected[step])
@@ -218,7 +221,7 @@ def test_the_last_bit_of_a_teacher_counts_and_so_do_images_threads_and_its_size(
     settings = make(Settings, {"views": _views(split)})
 
     def key(tap=teacher, of=split, given=settings):
-        return json.dumps(taught._key(tap, of, given, CPU))
+        return json.dumps(taught._key(tap, of, given, CPU, PLAIN))
 
     keys = [
         key(),

@@ -19,6 +19,7 @@ from wakd_kit.models import build as models
 from wakd_kit.objectives import combine
 from wakd_kit.runs import record as recording
 from wakd_kit.runs import settings
+from wakd_kit.runs import teacher as taught
 from wakd_kit.runs import train as training
 from wakd_kit.runs.prepare import prepare
 from wakd_kit.runs.record import RunProblem, refuse_other_settings
@@ -687,13 +688,13 @@ def test_tf32_and_determinism_train_and_leave_torch_as_it_was(split, tmp_path):
 
 def test_an_accelerator_asks_a_twin_of_the_teacher(split, teacher, tmp_path, monkeypatch):
     """What would run there, here: the loop and validation ask the twin, and the teacher is given back as it came."""
-    made, twin = [], training.frozen
+    made, twin = [], taught.frozen
 
     def looks(model, *, half):
         made.append((model, twin(model, half=half), half))
         return made[-1][1]
 
-    monkeypatch.setattr(training, "frozen", looks)
+    monkeypatch.setattr(taught, "frozen", looks)
     monkeypatch.setattr(
         training, "begun_with", lambda folder: {**recording.BEFORE, "teacher": "folded", "validation": "bfloat16"}
     )
@@ -712,3 +713,19 @@ def test_a_student_that_is_on_the_device_already_gets_its_tail_there(split, name
     extended = combined.extended(student().to("meta"), other, seed=0)
     assert {t.device.type for t in (*extended.parameters(), *extended.buffers())} == {"meta"}
     prepare(make(settings.Settings, {"objectives": combined.specs, "batch_size": 8}), extended, other, split, combined)
+
+
+def test_images_that_do_not_fit_are_streamed_into_the_same_recording(split, teacher, tmp_path, monkeypatch):
+    """In training and in its validation; a recording does not say which, and may be resumed the other way."""
+    runs = [
+        quick(split, tmp_path / how, teacher=teacher, objectives="kd", streaming=how) for how in ("never", "always")
+    ]
+    monkeypatch.setattr("wakd_kit.data.batches.room", lambda _: 1)
+    runs.append(quick(split, tmp_path / "auto", teacher=teacher, objectives="kd"))
+    for run in runs[1:]:
+        assert run.table.drop(columns="seconds").equals(runs[0].table.drop(columns="seconds"))
+        for k in range(len(run.segments)):
+            ours, theirs = run.segments.read(k, "mean"), runs[0].segments.read(k, "mean")
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert "streaming" not in run.settings
+    quick(split, tmp_path / "always", teacher=teacher, objectives="kd", streaming="never", resume=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -42,12 +45,18 @@ class SourceBatches:
               and so do the images of a class in a domain. What does not divide is dealt like cards, on from step to
               step, so that over a run each domain has its share to within one image
 
-    Images on the CPU stay where they are; on another device they lie whole.
+    Images on the CPU stay where they are; on another device they lie whole, unless they are too many for it or ``streaming``
+    is "always": then a thread gathers and pins those of the next steps. The batches are the same.
     """
 
-    def __init__(self, split: Split, size: int, sampling: str, seed: int, device: torch.device):
+    def __init__(
+        self, split: Split, size: int, sampling: str, seed: int, device: torch.device, *, streaming: str = "auto"
+    ):
         parts = list(split.train.values())
-        self.images = SourceImages([e.images for e in parts], device)
+        images = [e.images for e in parts]
+        self.streamed = streams(images, device, streaming)
+        self.images = SourceImages(images, device, streamed=self.streamed)
+        self._ahead = Ahead(self._gathered) if self.streamed else None
         labels = np.concatenate([e.labels for e in parts])
         self.labels = torch.from_numpy(labels).to(device)
         starts = np.cumsum([0, *(len(e) for e in parts)])
@@ -74,13 +83,27 @@ class SourceBatches:
         self.pools = [*cells, np.arange(len(classes))]
         self._more = (0, np.zeros(len(classes), dtype=int))
 
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step sees, on the device: images (n, H, W, 3) uint8, labels (n,), and ``index``."""
+        if self._ahead:
+            images, index = (tensor.to(self.device, non_blocking=True) for tensor in self._ahead(step))
+        else:
+            index = self.index(step)
+            images = self.images[index]
+        return images, self.labels[index], index
+
+    def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
+        places = self._places(step)
+        return tuple(pinned(tensor, self.device) for tensor in (self.images.gathered(places), torch.from_numpy(places)))
+
     def index(self, step: int) -> Tensor:
         """Which of all source training images a step sees, (n,), on the device."""
+        return upload(torch.from_numpy(self._places(step)), self.device)
+
+    def _places(self, step: int) -> np.ndarray:
         if self.sampling == "classes":
-            index = self._of_classes(step)
-        else:
-            index = self._dealt(range(len(self.pools)), (step - 1) * self.size, step * self.size)
-        return upload(torch.from_numpy(index), self.device)
+            return self._of_classes(step)
+        return self._dealt(range(len(self.pools)), (step - 1) * self.size, step * self.size)
 
     def _dealt(self, pools: Sequence[int], first: int, stop: int) -> np.ndarray:
         """Cards ``first`` to ``stop`` of an endless deal, one to each of some pools in turn."""
@@ -140,14 +163,71 @@ def _turns(cards: int, players: int, player: int) -> int:
     return (cards + players - 1 - player) // players
 
 
-class SourceImages:
-    """All source training images in the order of their domains: ``images[index]`` is (n, H, W, 3) uint8 on the device."""
+SHARE = 0.5  # of the memory that a device has free, or the host has, which images may take
 
-    def __init__(self, parts: list, device: torch.device):
+
+def streams(parts: Sequence, device: torch.device, wanted: str = "auto") -> bool:
+    """Whether images are gathered step by step ahead of the loop: where it is wanted, or they exceed a share of what is free
+    on the device, of the memory there is on the CPU."""
+    taken = sum(math.prod(part.shape) for part in parts)
+    return wanted == "always" or (wanted == "auto" and taken > SHARE * room(device))
+
+
+def room(device: torch.device) -> float:
+    """Bytes of memory: free ones on a CUDA device, all of the host elsewhere, as far as the system says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return math.inf
+
+
+class Ahead:
+    """What a function gives for whole numbers that are asked for one after the other, made by one thread some of them ahead."""
+
+    def __init__(self, make: Callable[[int], object], count: int = 2):
+        self.make, self.count, self.thread = make, count, ThreadPoolExecutor(1, "wakd-images")
+        self.begun: dict[int, Future] = {}
+
+    def __call__(self, number: int):
+        wanted = range(number, number + self.count + 1)
+        for passed in self.begun.keys() - set(wanted):
+            self.begun.pop(passed).cancel()
+        for one in wanted:
+            if one not in self.begun:
+                self.begun[one] = self.thread.submit(self.make, one)
+        return self.begun.pop(number).result()
+
+
+def uploaded(images, device: torch.device, size: int) -> Iterator[Tensor]:
+    """Images (n, H, W, 3) uint8 in batches of at most ``size`` on the device, none of them copied as a whole; of those on the
+    host, the next batches are gathered and pinned while the device works."""
+
+    def part(number: int) -> Tensor:
+        return pinned(torch.as_tensor(images[number * size : (number + 1) * size]), device)
+
+    take = part if device.type == "cpu" or isinstance(images, Tensor) else Ahead(part)
+    for number in range(-(-len(images) // size)):
+        yield take(number).to(device, non_blocking=True)
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host where a CUDA device can fetch it while the host goes on; as it is for other devices."""
+    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+
+
+class SourceImages:
+    """All source training images in the order of their domains: ``images[index]`` is (n, H, W, 3) uint8 on the device.
+
+    They lie whole on a device other than the CPU, unless they are streamed.
+    """
+
+    def __init__(self, parts: list, device: torch.device, *, streamed: bool = False):
         self.parts, self.device = parts, device
         self.ends = np.cumsum([len(part) for part in parts])
         self.whole = None
-        if device.type != "cpu":
+        if device.type != "cpu" and not streamed:
             self.whole = torch.empty((self.ends[-1], *parts[0].shape[1:]), dtype=torch.uint8, device=device)
             for part, end in zip(parts, self.ends):
                 for i in range(0, len(part), 1024):
@@ -160,7 +240,10 @@ class SourceImages:
     def __getitem__(self, index: Tensor) -> Tensor:
         if self.whole is not None:
             return self.whole[index]
-        index = index.numpy()
+        return upload(self.gathered(index.cpu().numpy()), self.device)
+
+    def gathered(self, index: np.ndarray) -> Tensor:
+        """The same on the host, read from where they are: memory maps stay such."""
         found = np.empty((len(index), *self.parts[0].shape[1:]), np.uint8)
         which = np.searchsorted(self.ends, index, side="right")
         for number, (part, end) in enumerate(zip(self.parts, self.ends)):

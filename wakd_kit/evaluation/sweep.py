@@ -212,7 +212,8 @@ def _inputs(
     model: nn.Module, images: dict[str, Tensor], *, most: int = 2**29, batch_size: int = 128
 ) -> dict[str, list[Tensor]] | None:
     """What the network behind the tap sees, made once for all points; None where that would take too much memory."""
-    if not isinstance(model, Tap) or 4 * sum(u.numel() for u in images.values()) > most:
+    held = all(isinstance(u, Tensor) for u in images.values())  # images that do not fit stay where they are
+    if not (held and isinstance(model, Tap)) or 4 * sum(u.numel() for u in images.values()) > most:
         return None
     return {
         domain: [model.normalised(to_float(part)) for part in parts.split(batch_size)]

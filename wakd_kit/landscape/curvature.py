@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.augment import to_float
-from ..data.domains import Split
+from ..data.domains import Rows, Split
 from ..evaluation.export import Logits
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Sweep
@@ -127,8 +127,8 @@ def spectrum(
     return np.sort(eigenvalues)[::-1], quadratic.mean().item(), (quadratic.std(ddof=1) / probes**0.5).item()
 
 
-def _batches(images: Tensor, labels: Tensor, most: int, seed: int, *, batch_size: int = 128):
+def _batches(images: Tensor | Rows, labels: Tensor, most: int, seed: int, *, batch_size: int = 128):
     """At most so many of a domain's images with their labels, drawn by seed, in batches."""
     drawn = np.random.default_rng(seed).permutation(len(images))[:most]
-    chosen = torch.from_numpy(np.sort(drawn)).to(images.device)
-    return [(to_float(images[part]), labels[part]) for part in chosen.split(batch_size)]
+    chosen = [np.sort(drawn)[i : i + batch_size] for i in range(0, len(drawn), batch_size)]
+    return [(to_float(torch.as_tensor(images[part]).to(labels.device)), labels[part]) for part in chosen]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.augment import to_float
+from ..data.batches import uploaded
 from ..data.domains import Examples
 from .tap import Output, Tap, in_eval, shapes_of
 
@@ -171,9 +171,7 @@ def choose_mixture(
     parts = []
     with in_eval(student):
         for examples in validation:
-            images = np.ascontiguousarray(examples.images)
-            starts = range(0, len(images), batch_size)
-            batches = [to_float(torch.from_numpy(images[i : i + batch_size]).to(device)) for i in starts]
+            batches = map(to_float, uploaded(examples.images, device, batch_size))
             heads = [torch.cat(z).double() for z in zip(*(student(x, maps=False).parts for x in batches))]
             parts.append((*heads, torch.from_numpy(examples.labels).to(device)))
     grid = [torch.tensor(pair, dtype=torch.float64, device=device) for pair in ((a, b) for a in ALPHAS for b in BETAS)]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augment import to_float
-from ..data.domains import Examples, Split
+from ..data.batches import streams, uploaded
+from ..data.domains import Examples, Rows, Split
 from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, in_eval, recalibrate
 from ..models.device import device
 from ..names import did_you_mean
@@ -29,10 +30,7 @@ def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 
     model = as_tap(model)
     on = next((p.device for p in model.parameters()), torch.device("cpu"))
     with in_eval(model):
-        batches = [
-            model(to_float(torch.as_tensor(images[i : i + batch_size]).to(on)), maps=False).logits.float().cpu()
-            for i in range(0, len(images), batch_size)
-        ]
+        batches = [model(to_float(part), maps=False).logits.float().cpu() for part in uploaded(images, on, batch_size)]
     return torch.cat(batches)
 
 
@@ -84,8 +82,10 @@ class Network:
         return self.run.calibration_batches(self.split, self.device) if calibrates else []
 
     @functools.cached_property
-    def images(self) -> dict[str, Tensor]:
-        """(n, H, W, 3) uint8 of each domain on the device, for what asks again and again."""
+    def images(self) -> dict[str, Tensor | Rows]:
+        """(n, H, W, 3) uint8 of each domain on the device, for what asks again and again; where they are if they do not fit."""
+        if streams([e.images for _, _, e in self.parts], self.device):
+            return {d: e.images for d, _, e in self.parts}
         return {d: torch.as_tensor(np.ascontiguousarray(e.images)).to(self.device) for d, _, e in self.parts}
 
     def average(self, coefficients, run=None) -> State:

@@ -108,6 +108,11 @@ class Settings:
         "GB of disk, for all of them together, that what teachers give may take below ``$WAKD_CACHE``: the first student "
         "of a teacher asks it, those after it read the same; what was used longest ago goes first, 0 keeps nothing",
     ] = 5.0
+    streaming: Annotated[
+        Literal["auto", "always", "never"],
+        "images are gathered by a thread ahead of each step, and need not fit the device or the memory: where they exceed half "
+        "of what is free, always or never; the batches are the same",
+    ] = "auto"
     seed: Annotated[int, whole(0), "of batches, views, dropout and what objectives initialise"] = 0
 
     def __post_init__(self):
@@ -124,7 +129,7 @@ class Settings:
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
 
 
-NOT_RECORDED = ("teacher_cache",)  # decides nothing of a recording
+NOT_RECORDED = ("teacher_cache", "streaming")  # decide nothing of a recording
 NAMES = tuple(f.name for f in fields(Settings))
 FITS = types.SimpleNamespace(**hints(Settings))  # ``steps: FITS.steps`` is a field with the same bounds
 

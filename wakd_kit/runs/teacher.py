@@ -8,7 +8,7 @@ views, so all students of one teacher hear the same. It is kept under all that d
 
     $WAKD_CACHE/teachers/<key>/about.json                        whose outputs these are, and of what
     $WAKD_CACHE/teachers/<key>/logits-0000001-0000256.safetensors   of these steps, (steps, n, classes); pooled features alike
-    $WAKD_CACHE/teachers/<key>/validation-float32.safetensors, features.safetensors   of images as they are, (n, classes or features)
+    $WAKD_CACHE/teachers/<key>/validation.safetensors, features.safetensors   of images as they are, (n, classes or features)
     $WAKD_CACHE/teachers/<key>/statistics.safetensors               BatchNorm's, of what a run deploys
 
 A file is never changed and has its name when it is whole, so students that train side by side need no lock. Whatever is
@@ -26,7 +26,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from ..data import augment, batches
 from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
+from ..models import arithmetic as computing
 from ..models import build, fold, tails, tap
 from ..models.arithmetic import compiled
 from ..models.build import batchnorms
@@ -53,7 +54,18 @@ from .store import RunProblem, read_state, write_state
 
 # settings that views and teachers know nothing of; one that is not named here is part of the key
 ASIDE = {"objectives", "steps", "segment_length", "learning_rate", "optimiser", "momentum", "weight_decay", "schedule"}
-ASIDE |= {"warmup", "batchnorm", "batchnorm_batches", "declare", "edges", "most_stored", "storage", "teacher_cache"}
+ASIDE |= {
+    "warmup",
+    "batchnorm",
+    "batchnorm_batches",
+    "declare",
+    "edges",
+    "most_stored",
+    "storage",
+    "teacher_cache",
+    "streaming",
+}
+CODE = (augment, batches, build, computing, fold, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
 
@@ -61,8 +73,7 @@ LOOK = 32  # steps after which a student that found nothing looks again, for one
 class Heard:
     """A teacher as one training hears it, in eval mode on its device; nothing but None where there is none.
 
-    how  "as it is", or "folded": asked in its place is a twin with BatchNorm in its convolutions, in half precision where
-         that is the training's
+    arithmetic  of the recording: "teacher" is "folded" where a folded twin is asked, "validation" the precision of that
 
     Asked anew at every step are one whose maps or parts an objective reads, one that gives other outputs for the same
     images, and one with hooks, of which no identity tells.
@@ -75,13 +86,13 @@ class Heard:
         combined: Combined,
         settings: Settings,
         device: torch.device,
-        *,
-        how: str = "as it is",
+        arithmetic: Mapping[str, str],
     ):
         self.teacher, self.split, self.maps = teacher, split, combined.reads("maps", "teacher")
-        self.kept = _kept(teacher, split, settings, device, how)
-        self.asked = frozen(teacher, half=settings.precision == "bfloat16") if how == "folded" else teacher
-        self.ask = compiled(self.asked, device) if settings.compile and teacher is not None else self.asked
+        self.kept = _kept(teacher, split, settings, device, arithmetic)
+        half = settings.precision == "bfloat16"
+        self.asked = frozen(teacher, half=half) if teacher and arithmetic["teacher"] == "folded" else teacher
+        self.ask = compiled(self.asked, device) if teacher and settings.compile else self.asked
         read = [] if self.maps or combined.reads("parts", "teacher") or not self.kept else _read_by(combined)
         self.series = [Series(self.kept, name, device) for name in read]
 
@@ -107,15 +118,13 @@ class Heard:
                 series.add(step, tensor)
         return output
 
-    def validation(self, precision: str) -> Tensor | None:
-        """Logits (n, classes) of the source validation images, not augmented, domain after domain; on the CPU.
-
-        precision  what they are computed in, as the caller has set it
-        """
+    def validation(self) -> Tensor | None:
+        """Logits (n, classes) of the source validation images, not augmented, domain after domain; on the CPU."""
         if self.teacher is None:
             return None
-        parts = self.split.val.values()
-        return self._once(f"validation-{precision}", lambda: torch.cat([predict(self.asked, e.images) for e in parts]))
+        return self._once(
+            "validation", lambda: torch.cat([predict(self.asked, e.images) for e in self.split.val.values()])
+        )
 
     def features(self) -> tuple[Tensor, Tensor]:
         """``source_features``: (n, features) of all source training images, not augmented, and their labels (n,)."""
@@ -298,13 +307,15 @@ def most_bytes(settings: Settings, classes: int) -> int:
     return most if "pooled" in _read_by(combined) or combined.needs("centres") else min(logits, most)
 
 
-def _kept(teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device, how: str) -> Kept | None:
+def _kept(
+    teacher: nn.Module | None, split: Split, settings: Settings, device: torch.device, arithmetic: Mapping[str, str]
+) -> Kept | None:
     """Where this teacher's outputs are kept; None where they are not."""
     if teacher is None or any(m._forward_hooks or m._forward_pre_hooks for m in teacher.modules()):
         return None
     name = (provenance_of(teacher) or {}).get("run") or "teacher"
     words = f"{name} ({teacher.spec['name']}), target {split.target}, seed {settings.seed}, batches of {settings.batch_size}"
-    kept = _under(settings, words, lambda: _key(teacher, split, settings, device) | {"how": how})
+    kept = _under(settings, words, lambda: _key(teacher, split, settings, device, arithmetic))
     return kept if kept and (kept.folder.is_dir() or _repeats(teacher, split)) else None
 
 
@@ -348,7 +359,9 @@ def _repeats(teacher: nn.Module, split: Split) -> bool:
     return torch.equal(first.logits, second.logits) and torch.equal(first.pooled, second.pooled)
 
 
-def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.device) -> dict:
+def _key(
+    teacher: nn.Module, split: Split, settings: Settings, device: torch.device, arithmetic: Mapping[str, str]
+) -> dict:
     """All that decides the bits of what a teacher gives: the network and its numbers, the images, the views of every step,
     and what computes. Buffers are taken to the last bit, unlike in ``identity.of_teacher``."""
     numbers = {**dict(teacher.named_parameters()), **dict(teacher.named_buffers())}
@@ -357,13 +370,14 @@ def _key(teacher: nn.Module, split: Split, settings: Settings, device: torch.dev
         "split": [split.domains.fingerprint, split.seed, split.validation, list(split.sources)],
         "sizes": [[len(e) for e in part.values()] for part in (split.train, split.val)],
         "settings": {name: value for name, value in dataclasses.asdict(settings).items() if name not in ASIDE},
+        "asked": [arithmetic["teacher"], arithmetic["validation"]],
         **_arithmetic(teacher, device),
     }
 
 
 def _arithmetic(model: nn.Module, device: torch.device) -> dict:
     """All that decides the bits of a forward beside network, numbers and images."""
-    code = (Path(module.__file__).read_text(encoding="utf-8") for module in (augment, batches, build, fold, tails, tap))
+    code = (Path(module.__file__).read_text(encoding="utf-8") for module in CODE)
     return {
         "code": digest(*code),
         "device": [device.type, _named(device)],

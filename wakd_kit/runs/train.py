@@ -96,6 +96,7 @@ def train(
     most_stored: int = 64,
     storage: str = "float32",
     teacher_cache: float = 5.0,
+    streaming: str = "auto",
     seed: int = 0,
     device: str | None = None,
     save_to: str | os.PathLike | None = None,
@@ -156,14 +157,16 @@ def train(
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
-    data = SourceBatches(split, settings.batch_size, settings.sampling, settings.seed, device)
+    data = SourceBatches(
+        split, settings.batch_size, settings.sampling, settings.seed, device, streaming=settings.streaming
+    )
     with (
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
         computing(device, settings.precision, deterministic=settings.deterministic),
-        Heard(teacher, split, combined, settings, device, how=recorded["arithmetic"]["teacher"]) as heard,
         Writer() as writer,
+        Heard(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
@@ -193,8 +196,8 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         seed_step(generator, settings.seed, step, data.device)
         if settings.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
-        index = data.index(step)
-        x, labels = augment(data.images[index], views, generator, view=view), data.labels[index]
+        images, labels, index = data.batch(step)
+        x = augment(images, views, generator, view=view)
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x)
@@ -226,7 +229,7 @@ class _Book:
         self.device, self.writer = next(student.parameters()).device, writer
         self.autocast = autocast(self.device, arithmetic["validation"])
         with self.autocast:
-            self.validation = SourceValidation(split, heard.validation(arithmetic["validation"]), combined)
+            self.validation = SourceValidation(split, heard.validation(), combined)
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
