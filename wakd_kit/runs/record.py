@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import Recurrence
-from ..files import Held, locked, read_json, recording_folder, sweep, write_text, write_with
+from ..files import Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 from .store import (  # noqa: F401
     STORAGE,
@@ -185,6 +185,11 @@ class Checkpoint:
             state = {**state, "rows": rows, "segments": segments.index}
             write_with(self.file, lambda path: torch.save(state, path))
             segments.clean()
+
+    def measured(self) -> int:
+        """The last step of curves.csv, which may lie after the checkpoint; 0 without one."""
+        file = self.folder / "curves.csv"
+        return int(read_table(file)["step"].max()) if file.exists() else 0
 
     def restore(self, storage: str, recurrences: Sequence[Recurrence] = ()) -> tuple[Recorder, list[dict]]:
         """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start.

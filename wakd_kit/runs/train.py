@@ -115,7 +115,7 @@ def train(
     resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
                         on the CPU; a finished run is just loaded
     sink                called with each row of curves.csv as it is measured, such as those of ``loggers``; a run that goes on
-                        measures what came after its checkpoint once more
+                        sends those that curves.csv did not hold yet
 
     At every segment's end the current iterate is evaluated on source validation: cross-entropy and accuracy per domain,
     and, with a teacher, the distillation loss (T^2 KL at the temperature of the kd objective, else the paper's 5).
@@ -210,7 +210,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         bar.update(settings.batch_size)
         if step in ends:
             row = book.close(step, optimiser.param_groups[0]["lr"])
-            if sink is not None:
+            if sink is not None and step > book.measured:
                 sink(row)
             training_mode(student, settings.batchnorm)  # whoever looked at the student may have left it in another
             bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{book.validation.accuracy(row):.1%}")
@@ -230,6 +230,7 @@ class _Book:
         self.autocast = autocast(self.device, arithmetic["validation"])
         with self.autocast:
             self.validation = SourceValidation(split, heard.validation(), combined)
+        self.measured = checkpoint.measured()
         self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
