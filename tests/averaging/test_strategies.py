@@ -190,7 +190,7 @@ def test_power_equals_the_reference_on_uneven_segments():
         ([1, 0.5, 0], lambda x: 1 - x),
         ([1, 1, 0.2, 0], lambda x: [1, 1 - 2.4 * (x - 1 / 3), 0.2 - 0.6 * (x - 2 / 3)][min(2, int(3 * x + 1e-9))]),
     ],
-    ids=str,
+    ids=["linear", "cosine", "1-sqrt", "list of 3", "list of 4"],
 )
 def test_annealed_is_the_run_whose_updates_were_taken_at_a_decaying_rate(shape, rate):
     rng = np.random.default_rng(10)
