@@ -55,7 +55,7 @@ def folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchN
     """
     network = model.model if isinstance(model, (Tap, LogitsTap)) else None  # others may call parts of it, in any order
     try:
-        nodes = list(torch.fx.symbolic_trace(network).graph.nodes)
+        nodes = list(torch.fx.Tracer().trace(network).nodes)
     except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
         return model, []
     called = collections.Counter(network.get_submodule(n.target) for n in nodes if n.op == "call_module")
