@@ -1,20 +1,22 @@
 """How much of a training is the networks? The share of train() that its forwards, backward and update are, and images per second.
 
-    python benchmarks/training.py [--cases NAME ...] [--repeats 3] [--segments 1] [--device cpu] [--kernel fused]
+    python benchmarks/training.py [--cases NAME ...] [--segments 4] [--device cpu] [--kernel fused]
 
 pure   forward of the teacher, forward and backward of the student, distillation loss and update, on one batch that lies there
-train  ``wakd_kit.train`` itself, per step: batches, views, losses, recording, validation and checkpoints included. What it
-       costs to begin and to end is taken out: a training of some steps less one of fewer, both of whole segments
+train  ``wakd_kit.train`` itself, per step: batches, views, losses, recording, validation and checkpoints included; what it
+       costs to begin, with its first segment, is left out
 
-Each is measured in turn, ``repeats`` times, and ratios are of medians of this one run. On the CPU seconds are those of the
-process on all its threads, for others may work beside it; on an accelerator they are wall seconds, and there ResNet-18 from
-ResNet-50 and DeiT-Ti from DeiT-S are trained at 224 px as well. Images are noise: the numbers in them change no speed.
+Both alternate segment by segment within one training, for a busy machine changes its pace by more than what is asked: a
+segment is trained, then as many steps of the networks alone. On the CPU seconds are the processor's: of a thread for the
+networks, of all threads (the one that writes included) for the training. On an accelerator they are wall seconds, and there
+ResNet-18 from ResNet-50 and DeiT-Ti from DeiT-S are trained at 224 px as well. Images are noise: they change no speed.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.data.domains import Split
-from wakd_kit.models.arithmetic import autocast, computing
+from wakd_kit.models.arithmetic import autocast
 from wakd_kit.models.device import device as device_of
 from wakd_kit.models.fold import frozen
 from wakd_kit.objectives import kd
@@ -46,7 +48,7 @@ class Case(NamedTuple):
 
 CASES = {
     "digits, 32 px": Case("resnet10t_w16", "resnet18_w16", 32, 64, "float32", 50, 541),
-    "PACS, 96 px": Case("resnet18", "resnet18", 96, 16, "float32", 50, 1212),
+    "PACS, 96 px": Case("resnet18", "resnet18", 96, 16, "float32", 25, 1212),
 }
 LARGE = {
     f"{student} from {teacher}, 224 px, {batch}": Case(student, teacher, 224, batch, "bfloat16", 50, 1212)
@@ -55,12 +57,12 @@ LARGE = {
 }
 
 
-def seconds(device: torch.device) -> float:
-    """Of this process on all its threads on the CPU, else wall seconds once the device is done."""
+def clocks(device: torch.device) -> tuple[float, float]:
+    """Seconds of this thread and of the process on the CPU, else wall seconds twice, once the device is done."""
     if device.type == "cpu":
-        return time.process_time()
+        return time.thread_time(), time.process_time()
     torch.accelerator.synchronize()
-    return time.perf_counter()
+    return (time.perf_counter(),) * 2
 
 
 def split_of(case: Case) -> Split:
@@ -81,8 +83,8 @@ def models(case: Case) -> tuple[torch.nn.Module, torch.nn.Module]:
     return tuple(wk.build_model(name, CLASSES, seed=0, **sized) for name in (case.student, case.teacher))
 
 
-def pure(case: Case, device: torch.device, kernel: str, steps: int) -> float:
-    """Seconds of a step of the networks alone."""
+def alone(case: Case, device: torch.device, kernel: str) -> Callable[[], None]:
+    """A step of the networks alone."""
     student, teacher = (model.to(device, memory_format=torch.channels_last) for model in models(case))
     teacher = teacher.eval() if device.type == "cpu" else frozen(teacher.eval(), half=case.precision == "bfloat16")
     optimiser = torch.optim.Adam(student.train().parameters(), lr=1e-3, **{kernel: True})
@@ -99,36 +101,38 @@ def pure(case: Case, device: torch.device, kernel: str, steps: int) -> float:
         loss.backward()
         optimiser.step()
 
-    with computing(device, case.precision, deterministic=False):
-        for _ in range(2):
-            step()
-        start = seconds(device)
-        for _ in range(steps):
-            step()
-        return (seconds(device) - start) / steps
+    return step
 
 
-def trained(case: Case, split, device: torch.device, segments: int) -> float:
-    """Seconds of a step of ``train``, without those that beginning and ending take."""
-    taken = []
-    for count in (1, 1 + segments):
-        student, teacher = models(case)
-        with tempfile.TemporaryDirectory() as folder:
-            start = seconds(device)
-            wk.train(
-                student, split, teacher=teacher, objectives="kd", steps=count * case.steps, segment_length=case.steps,
-                batch_size=case.batch, precision=case.precision, batchnorm_batches=1, save_to=Path(folder) / "run",
-                device=str(device), progress=False,
-            )  # fmt: skip
-            taken.append(seconds(device) - start)
-    return (taken[1] - taken[0]) / (segments * case.steps)
+def measure(case: Case, device: torch.device, kernel: str, segments: int) -> list[tuple[float, float]]:
+    """(pure, train) seconds a step of every segment but the first."""
+    step, found, left = alone(case, device, kernel), [], [0.0]
+
+    def after_a_segment(row) -> None:
+        begin, now = clocks(device)
+        trained = now - left[0]
+        for _ in range(case.steps):
+            step()
+        pure = clocks(device)[0] - begin
+        # what the process did meanwhile beside this thread is the training's: its writer
+        beside = clocks(device)[1] - now - pure if device.type == "cpu" else 0.0
+        found.append((pure / case.steps, (trained + beside) / case.steps))
+        left[0] = clocks(device)[1]
+
+    student, teacher = models(case)
+    with tempfile.TemporaryDirectory() as folder:
+        wk.train(
+            student, split_of(case), teacher=teacher, objectives="kd", steps=(1 + segments) * case.steps,
+            segment_length=case.steps, batch_size=case.batch, precision=case.precision, save_to=Path(folder) / "run",
+            device=str(device), progress=False, sink=after_a_segment, declare=[],
+        )  # fmt: skip
+    return found[1:]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--cases", nargs="*", help="default all of the device")
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--segments", type=int, default=1, help="segments of a case's steps that are measured")
+    options.add_argument("--segments", type=int, default=4, help="how many are measured")
     options.add_argument("--device", help="default the accelerator where there is one")
     options.add_argument("--kernel", choices=("fused", "foreach"), default="fused", help="of the update, in both")
     given = options.parse_args()
@@ -136,20 +140,17 @@ def main() -> None:
     torch.set_num_threads(1)
     training._kernel = lambda *_: given.kernel
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    print(f"{name}, torch {torch.__version__}, updates {given.kernel}, {given.repeats} repeats")
+    print(f"{name}, torch {torch.__version__}, updates {given.kernel}, medians of {given.segments} segments")
     print("| case | pure, ms a step | train, ms a step | share | train, images/s |\n|---|---|---|---|---|")
     for label, case in (CASES if device.type == "cpu" else CASES | LARGE).items():
         if given.cases and not any(label.startswith(wanted) for wanted in given.cases):
             continue
-        split, alone, whole = split_of(case), [], []
-        for _ in range(given.repeats):
-            alone.append(pure(case, device, given.kernel, case.steps * given.segments))
-            whole.append(trained(case, split, device, given.segments))
-        a, w = statistics.median(alone), statistics.median(whole)
-        shares = sorted(one / other for one, other in zip(alone, whole))
+        found = measure(case, device, given.kernel, given.segments)
+        pure, train = (statistics.median(column) for column in zip(*found))
+        shares = sorted(one / other for one, other in found)
         print(
-            f"| {label}, {case.student} from {case.teacher}, {case.batch} | {1e3 * a:.1f} | {1e3 * w:.1f} | {a / w:.0%} "
-            f"({shares[0]:.0%} to {shares[-1]:.0%}) | {case.batch / w:.0f} |",
+            f"| {label}, {case.student} from {case.teacher}, {case.batch} | {1e3 * pure:.1f} | {1e3 * train:.1f} | "
+            f"{statistics.median(shares):.0%} ({shares[0]:.0%} to {shares[-1]:.0%}) | {case.batch / train:.0f} |",
             flush=True,
         )
 
