@@ -225,7 +225,7 @@ def poisonable(split, folder):
     return {
         "parameters": torch.cat([t.flatten().double() for t in run.average(uniform).values()]).numpy(),
         "curves": run.table.drop(columns="seconds").to_numpy(),
-        "choices": [str(c) if isinstance(c, NoWindow) else (c.tolist(), c.notes) for c in choices],
+        "choices": [str(c) if isinstance(c, NoWindow) else c.plain for c in choices],
         "scores": [wk.source_score(run, metric=metric)(uniform) for metric in ("accuracy", "nll")],
         "fit": (fitted[0], fitted[1].tolist(), held_out_loss(uniform)),
         "soups": (

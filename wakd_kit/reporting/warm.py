@@ -3,8 +3,9 @@
 Importing torch, timm, matplotlib and Jupyter takes seconds, more than most notebooks compute. The warm process imports them
 once and runs nothing: what it forks has the state of a fresh interpreter, whatever others did before it.
 
-    with started() as (here, keeps):                 # {"WAKD_WARM": a socket}; {} where there is no such thing
-        Forked("wakd_kit.study.jobs:main", [file], env={**os.environ, **here}).wait()
+    started()                                           -> {"WAKD_WARM": a socket}, the environment of those who may ask;
+                                                           {} where there is no such thing
+    Forked("wakd_kit.study.jobs:main", [file], env=...) -> a process that has begun, with ``wait`` and ``kill``
 
 Who asks owns what it is given: it ends with its owner, and its owner learns how it ended. The warm process ends when all who
 hold its ``owner`` pipe are gone and its last child is. On Linux; elsewhere a process is started for each, as everything falls back

@@ -265,11 +265,14 @@ def places_of(model: nn.Module) -> dict[str, tuple[dict, str]]:
 UNSAVED = 4  # a checkpoint is written at least at every so many segments
 
 
-def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int = 0) -> dict[str, int]:
+def estimate_bytes(
+    model: nn.Module, segments: int, storage: str, running: int = 0, *, merged: bool = True
+) -> dict[str, int]:
     """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
 
     segments  how many are stored at most
     running   how many moving averages are declared
+    merged    whether more are recorded than stored
     """
     state = model.state_dict()
     floats = [t for t in state.values() if t.is_floating_point()]
@@ -284,7 +287,7 @@ def estimate_bytes(model: nn.Module, segments: int, storage: str, running: int =
     # running sums; what is being written, a copy of it and of what the next checkpoint holds
     memory = 4 * (1 + running) * numbers + 2 * (mean + everything) + (2 + running) * everything
     # what was merged since the last checkpoint is still there: two for one, and one of them would be stored
-    return {"disk": (segments + 2 + UNSAVED) * one + whole + 2 * checkpoint, "memory": memory}
+    return {"disk": (segments + 2 + UNSAVED * merged) * one + whole + 2 * checkpoint, "memory": memory}
 
 
 def check_recordable(model: nn.Module) -> None:

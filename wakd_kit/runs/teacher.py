@@ -1,7 +1,7 @@
 """What objectives read of a teacher, kept on disk: the first student pays for it, those after it read.
 
-    with Heard(teacher, split, combined, settings, device) as heard:
-        teacher_output = heard(step, x)      # for the views of this step: read, or else asked, and kept
+    heard = Heard(teacher, split, ...)      -> a context that lasts as long as the training
+    heard(step, x)                          -> the teacher's Output for the views of this step: read, or else asked, and kept
 
 Views are a function of seed, step, batch, sampling and their own settings, and a teacher in eval mode is a function of its
 views, so all students of one teacher hear the same. It is kept under all that decides the bits, and on the CPU equal to them:

@@ -313,7 +313,7 @@ def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     segments = len(segment_ends(settings))
     stored, running = min(segments, settings.most_stored), len(recurrences(settings))
     kept = {"segments": segments, "stored": stored, "teacher": most_bytes(settings, model.classes)}
-    return kept | estimate_bytes(model, stored, settings.storage, running)
+    return kept | estimate_bytes(model, stored, settings.storage, running, merged=segments > stored)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
