@@ -242,6 +242,7 @@ def _become(asked: dict, streams: Sequence[int]) -> None:
         os.environ.clear()
         os.environ.update(asked["env"])
         os.chdir(asked["cwd"])
+        sys.path[:0] = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
         sys.argv = [asked["target"], *asked["arguments"]]
         time.tzset()
         _as_begun()
