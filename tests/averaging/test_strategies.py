@@ -250,6 +250,8 @@ def test_the_length_of_any_average():
     one = averaging.uniform(curves)
     assert averaging.relative_length(curves, one) == pytest.approx(np.arange(100).std() / 100)
     assert averaging.relative_length(curves, averaging.last(curves)) == 0
+    with pytest.raises(ValueError, match="bema has signed coefficients: it is no average"):
+        averaging.relative_length(curves, averaging.bema(curves))
     short = averaging.ema(
         iterates=[1] * 5000, decay=0.99
     )  # a geometric tail has the deviation sqrt(decay) / (1 - decay)

@@ -1,6 +1,6 @@
 """From source curves to an average: ``theta = initial theta_0 + sum_k coefficients[k] theta_k``, over segments k. numpy only.
 
-coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, non-negative (but of beyond.py), summing to 1
+coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, >= 0 but for beyond.py, sum 1
 theta_k = mean or last iterate of segment k       coefficients.of; ``initial`` is 0 for nearly every strategy
 
 schedule.py   last, uniform, window, wakd, ema, swa, lawa, wise_ft           settled before training

@@ -110,10 +110,15 @@ def gamma_of(sigma_rel: float) -> float:
 def relative_length(curves: Curves, coefficients: Coefficients) -> float:
     """Standard deviation of the step that an average's weight lies at, over the length of the run: EDM2's sigma_rel of any
     average, so that moving averages of different kinds are compared at one length. Within a segment weight lies evenly.
+    Raises ``ValueError`` for signed coefficients.
 
     >>> round(relative_length(as_curves(iterates=[25] * 4), power(iterates=[25] * 4, gamma=0)), 4)
     0.2887
     """
+    if coefficients.signed:
+        raise ValueError(
+            f"{coefficients.strategy or 'A point'} has signed coefficients: it is no average, and has no length."
+        )
     weights = np.asarray(coefficients) / np.asarray(coefficients).sum()
     counts = curves.iterates if coefficients.of == "mean" else np.ones(len(curves))
     middles = curves.ends - (counts - 1) / 2
