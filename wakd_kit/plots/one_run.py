@@ -111,10 +111,11 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
 
 
 @styled
-def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
+def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> tuple[Figure, str]:
     """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
 
-    table  as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    table   as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    chance  accuracy of guessing, a fraction, drawn as a line
     """
     unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
     domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
@@ -131,6 +132,8 @@ def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
             ms=5,
             label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
         )
+    if chance is not None:
+        axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
     axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
     names = [d.replace("_", " ") for d in domains]
     rows(axis, [f"{names[0]} (unseen)", *names[1:]])
