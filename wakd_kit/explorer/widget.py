@@ -9,14 +9,11 @@ is written into a run but the window map, and that only by the button that says 
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
-import json
 import time
 from collections.abc import Callable, Mapping
 from html import escape, unescape
 from pathlib import Path
-from string import Template
 
 import anywidget
 import ipywidgets as widgets
@@ -29,18 +26,14 @@ from ..evaluation.export import export
 from ..files import path_of
 from ..plots import one_run as figures
 from ..plots import surface as landscape_figures
-from ..reporting.render import table_html
-from ..results import differences as comparison
 from ..results.collect import run_folders
 from ..runs.record import RunProblem
-from ..runs.run import Run, load_run
+from ..runs.run import load_run
 from .answers import Board
 from .drawing import pick, scene, values_of
+from .pages import STYLE, VIEW, page
 
-TEMPLATES = Path(__file__).parent
-VIEW, STYLE, FRAGMENT, SHELL = (
-    (TEMPLATES / name).read_text(encoding="utf-8") for name in ("view.js", "view.css", "fragment.html", "page.html")
-)
+__all__ = ["Explorer", "View", "controls", "page", "runs_below", "save_figures"]
 OWN = "your own window"
 
 
@@ -320,36 +313,3 @@ def save_figures(board: Board, choices: Mapping[str, Coefficients | NoWindow], s
     for file in written:
         drawn[file.stem.removeprefix(f"{stem.name}_")][0].savefig(file, dpi=144, bbox_inches="tight")
     return written
-
-
-def page(run: Run, path: str | Path | None = None, choices: Mapping[str, Coefficients | NoWindow] | None = None) -> str:
-    """The explorer of one run without a kernel: HTML that answers from tables it carries. Asks no network for anything.
-
-    path     write a page of its own there, for any browser, light or dark as the reader has it; what is returned is the
-             part to embed in another page: ``display(HTML(explorer.page(run)))``
-    choices  {label: coefficients} with a button each; default what was evaluated on the run, else every strategy that
-             reads curves alone. What the run has no scores of is evaluated now, and not written into it
-
-    Raises ``RunProblem`` when the run has no window map: every answer is looked up in it.
-    """
-    board = Board(run)
-    if board.exact is None:
-        raise RunProblem(f"{run.name} has no window map, which a page answers from; call window_map(run) first.")
-    chosen = dict(choices or run.choices or board.presets())
-    table = comparison.one_run(board.table(chosen))  # measures them, for the buttons as well
-    data = scene(board, chosen) | {"presets": [pick(board, label, choice) for label, choice in chosen.items()]}
-    fragment = Template(FRAGMENT).substitute(
-        style=STYLE,
-        view=VIEW,
-        data=json.dumps(data, allow_nan=False).replace(
-            "<", "\\u003c"
-        ),  # no name in it opens or ends a tag or a comment
-        table=table_html(table, caption="Accuracy in %, evaluated exactly"),
-    )
-    if path is not None:
-        title = escape(f"{run.name}: which part of training should be averaged?")
-        version = importlib.metadata.version("wakd_kit")
-        Path(path).write_text(
-            Template(SHELL).substitute(title=title, explorer=fragment, version=version), encoding="utf-8"
-        )
-    return fragment
