@@ -169,10 +169,9 @@ def as_declared(recorded: Mapping, spec: Mapping) -> dict:
     What was declared by name while all defaults were the papers' still has them: a study of before that names no settings
     chooses on its recordings what it chose then.
     """
-    if recorded.get("arithmetic", {}).get("defaults", "published") == "published":
-        if any(declared["name"] == spec["name"] for declared in recorded.get("declare", ())):
-            return {**PUBLISHED.get(spec["name"], {}), **spec}
-    return dict(spec)
+    then = recorded.get("arithmetic", {}).get("defaults", "published") == "published"
+    named_then = then and any(declared["name"] == spec["name"] for declared in recorded.get("declare", ()))
+    return {**(PUBLISHED.get(spec["name"], {}) if named_then else {}), **spec}
 
 
 def named(spec: Mapping) -> dict:
