@@ -48,8 +48,7 @@ def write_page(folder: str | Path, file: str | Path, *, title: str = "", hidden:
     """
     file = path_of(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    page(load_run(folder), file, title=title, hidden=hidden)
-    return file
+    return page(load_run(folder), file, title=title, hidden=hidden)
 
 
 def write_pages(runs: str | Path, folder: str | Path, *, hidden: bool = False) -> dict[Path, Path]:
@@ -71,11 +70,11 @@ def page(
     *,
     title: str = "",
     hidden: bool = False,
-) -> str:
+) -> str | Path:
     """The explorer of one run without a kernel: HTML that answers from tables it carries. Asks no network for anything.
 
-    path     write a page of its own there, for any browser, light or dark as the reader has it; what is returned is the
-             part to embed in another page: ``display(HTML(explorer.page(run)))``
+    path     write a page of its own there, for any browser, light or dark as the reader has it, and return that path;
+             without one the part to embed in another page is returned: ``display(HTML(explorer.page(run)))``
     choices  {label: coefficients} with a button each; default what was evaluated on the run, else every strategy that
              reads curves alone. What the run has no scores of is evaluated now, and not written into it
     title    of a page of its own, default which run it is
@@ -86,7 +85,7 @@ def page(
     board = Board(run)
     if board.exact is None:
         raise RunProblem(f"{run.name} has no window map, which a page answers from; call window_map(run) first.")
-    chosen = dict(choices or run.choices or board.presets())
+    chosen = dict(choices or board.presets())
     table = comparison.one_run(board.table(chosen))  # measures them, for the buttons as well
     data = scene(board, chosen) | {"presets": [pick(board, label, choice) for label, choice in chosen.items()]}
     data |= {"hidden": hidden}
@@ -94,12 +93,13 @@ def page(
     fragment = Template(FRAGMENT).substitute(
         style=STYLE, view=VIEW, data=told, table=table_html(table, caption="Accuracy in %, evaluated exactly")
     )
-    if path is not None:
-        title = title or f"{_named(run)}: which part of training should be averaged?"
-        version = importlib.metadata.version("wakd_kit")
-        whole = Template(SHELL).substitute(title=escape(title), explorer=fragment, version=version)
-        write_text(Path(path), whole)
-    return fragment
+    if path is None:
+        return fragment
+    title = title or f"{_named(run)}: which part of training should be averaged?"
+    version = importlib.metadata.version("wakd_kit")
+    whole = Template(SHELL).substitute(title=escape(title), explorer=fragment, version=version)
+    write_text(path_of(path), whole)
+    return path_of(path)
 
 
 def _named(run: Run) -> str:
