@@ -8,6 +8,7 @@ wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
+wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
 wakd list strategies|objectives|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
@@ -397,6 +398,58 @@ def _landscape(given: argparse.Namespace) -> None:
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
     executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
+
+
+@command(
+    "explore",
+    argument("which", metavar="RUN|STUDY", help="a run's folder, a folder of runs, or a study by name or YAML file"),
+    argument(
+        "-o",
+        "--out",
+        type=path_of,
+        help="the page, default explorer.html in the run's folder; of several, their folder",
+    ),
+    argument(
+        "--grid", type=int, default=10, metavar="N", help="segments a side of the window map, where a run has none"
+    ),
+    argument("--hidden", action="store_true", help="cover what looks at the unseen domain until it is asked for"),
+    argument("--open", action="store_true", help="show the first page in the browser"),
+)
+def _explore(given: argparse.Namespace) -> None:
+    """write the explorer's page of a run, or of every run of a study that has a window map"""
+    from .explorer.pages import write_page, write_pages
+    from .study.status import place_of
+
+    runs, out = path_of(given.which), given.out
+    if (runs / "settings.json").is_file():
+        _map_of(runs, given.grid)
+        pages = [write_page(runs, out or runs / "explorer.html", hidden=given.hidden)]
+    else:
+        if not runs.is_dir():
+            place = place_of(given.which)
+            runs, out = place.runs, out or place.out / "explorer"
+        pages = list(write_pages(runs, out or runs / "explorer", hidden=given.hidden).values())
+    if not pages:
+        raise FileNotFoundError(
+            f"No evaluated run with a window map in or below {runs}. Give one run's folder, and its map is computed; a study "
+            "asks for maps with window_map: {grid: 7, seeds: [0]}."
+        )
+    print(*pages, sep="\n")
+    if given.open:
+        import webbrowser
+
+        webbrowser.open(pages[0].absolute().as_uri())
+
+
+def _map_of(folder: Path, grid: int) -> None:
+    """The window map that a page looks its numbers up in: computed, and kept with the run, where there is none."""
+    from .evaluation.windows import window_map
+    from .runs.run import load_run
+
+    run = load_run(folder)
+    if not len(run.window_map):
+        print(f"{run.name} has no window map yet: its windows are averaged and evaluated, {grid} segments a side.")
+        window_map(run, grid=grid)
 
 
 def _phrases(registry) -> list[str]:

@@ -102,6 +102,22 @@ def test_bars_cover_the_iterates_that_a_strategy_averages(curves, choices):
     assert strip.texts[0].get_position()[1] == 1, "on the row of the strategy that found none"
 
 
+def test_the_start_is_drawn_and_negative_coefficients_hang_below_their_line():
+    curves = Curves(iterates=[10] * 10, val_accuracy=[0.5] * 10)
+    mixed = {"bema": averaging.bema(curves), "wise_ft": averaging.wise_ft(curves), "uniform": averaging.uniform(curves)}
+    strip = figures.training_curves(curves, mixed)[0].axes[2]
+    bars = [(b.get_x(), b.get_x() + b.get_width(), b.get_y(), b.get_height(), b.get_hatch()) for b in strip.patches]
+    start = next(b for b in bars if b[4] and b[2] == 0)
+    assert start[:2] == (0, 1) and start[3] == pytest.approx(0.4), (
+        "bema's start is negative: down from the line of its row"
+    )
+    last = next(b for b in bars if b[1] == 100 and b[2] == 0 and b[0] == 99)
+    assert last[3] == pytest.approx(-0.4 * mixed["bema"].ends[-1] / -mixed["bema"].initial)
+    wise = [b for b in bars if b[2] == pytest.approx(1.4)]
+    assert [b[3] for b in wise] == pytest.approx([-0.8 / 3, -0.8]) and [bool(b[4]) for b in wise] == [True, False]
+    assert strip.patches[-1].get_y() == pytest.approx(2.4) and not strip.patches[-1].get_hatch()
+
+
 def test_heights_of_bars_are_coefficients_per_iterate(curves, choices):
     strip = figures.training_curves(curves, choices)[0].axes[2]
     heights = [abs(b.get_height()) for b in strip.patches if round(b.get_y() - 0.4) == 4]
@@ -202,8 +218,9 @@ def test_picks_are_marked_in_the_cell_of_their_window(windows, curves, choices):
     figure, alt = figures.window_map(windows, curves, choices)
     for axis in figure.axes[:2]:
         marks = {name: (x.item(), y.item()) for name, (x, y) in lines(axis).items() if name in choices}
-        # half a cell of 20 inside the corner: wakd is 20-100, the window 40-70 lies between two cells
-        assert marks == {"wakd": (90, 30), "window": (60, 50)}, "ema and last are no plain means over a window"
+        assert marks == {"wakd": (100, 20), "window": (70, 40)}, (
+            "where they end and begin; ema and last are no plain means over a window"
+        )
     assert "wakd averages from step 20 to 100." in alt and "window averages from step 40 to 70." in alt
 
 
@@ -211,16 +228,32 @@ def test_picks_of_one_window_stand_side_by_side_in_its_cell(windows, curves):
     same = {name: averaging.window(curves, begin=40, end=80) for name in ("swad", "sma", "wakd")}
     shown = lines(figures.window_map(windows, curves, same)[0].axes[0])
     x = [shown[name][0].item() for name in same]
-    assert len(set(x)) == 3 and min(x) >= 60 and max(x) <= 80
-    assert {shown[name][1].item() for name in same} == {50}
+    assert len(set(x)) == 3 and min(x) >= 60 and max(x) == 80
+    assert {shown[name][1].item() for name in same} == {40}
 
 
 def test_the_best_of_the_oracle_is_ringed_there_and_there_only(windows, curves):
     figure, alt = figures.window_map(windows, curves, images=400)
     assert "best of the oracle" not in lines(figure.axes[0])
-    np.testing.assert_allclose(lines(figure.axes[1])["best of the oracle"], [[90], [90]])  # from step 80 to 100
+    np.testing.assert_allclose(lines(figure.axes[1])["best of the oracle"], [[100], [80]])  # from step 80 to 100
     assert "from step 80 to 100: 39.0%" in alt and "15 windows" in alt
     assert "± 2.4" in figure.axes[1].get_title(loc="left")  # sqrt(.39 * .61 / 400)
+
+
+def test_what_noise_cannot_tell_from_the_best_is_hatched_and_both_scales_are_as_long(windows, curves):
+    figure, _ = figures.window_map(windows, curves, images=400, source_images=[100, 100, 100])
+    source, target = figure.axes[:2]
+    scales = [(mesh.norm.vmin, mesh.norm.vmax) for axis in (source, target) for mesh in axis.collections]
+    assert scales[0][1] - scales[0][0] == pytest.approx(scales[1][1] - scales[1][0])
+    assert [high for _, high in scales] == pytest.approx([60, 39])  # each from its own best
+    hatched = {(p.get_x() + p.get_width(), p.get_y()) for p in target.patches if p.get_hatch()}
+    error = 2 * 100 * np.sqrt(0.39 * 0.61 / 400)
+    near = windows[100 * windows["oracle_target_accuracy"] >= 39 - error]
+    assert hatched == set(zip(near["end"], near["begin"])) and 1 < len(hatched) < len(windows)
+    assert "± 2.8" in source.get_title(loc="left")  # sqrt(.6 * .4 * 3 / 100) / 3
+    assert not [p for axis in figures.window_map(windows, curves)[0].axes[:2] for p in axis.patches], (
+        "no images, no noise"
+    )
 
 
 def test_a_map_of_a_single_window_can_be_drawn(curves):

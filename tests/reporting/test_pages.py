@@ -56,7 +56,9 @@ def test_the_report_links_to_all_that_belongs_to_it(finished):
     pdf = {out / "index.pdf"} if (out / "index.pdf").exists() else set()
     notebooks = {p.resolve() for p in (out / "notebooks").glob("*.html")}
     tables = {*out.glob("*.csv"), *out.glob("*.tex"), *out.glob("figures/*")}
-    assert to == {*notebooks, *pdf, *tables, *out.glob("targets/*.html"), out / "tiny.yaml"}
+    explorers = {out / "explorer" / f"{d}-s0-KD.html" for d in ("north", "east")}
+    assert explorers == {*out.glob("explorer/*")}
+    assert to == {*notebooks, *pdf, *tables, *explorers, *out.glob("targets/*.html"), out / "tiny.yaml"}
     figures = {"differences", "domains", "ranks", "picks", "reliability"} | {
         f"window_map-{d}-s0-KD" for d in ("north", "east")
     }
@@ -143,12 +145,13 @@ def test_a_page_of_a_notebook_has_its_own_title_and_ways_on(finished):
     for page in pages_of:
         assert (finished / "report" / "index.html").resolve() in links(page)
     to = links(notebooks / "north-s0-KD.html")
+    assert (finished / "report" / "explorer" / "north-s0-KD.html").resolve() in to
     assert {"north.html", "north-s0-teacher.html", "landscape-north-s0-KD.html"} <= {page.name for page in to}
 
 
 def test_explorer_pages_are_linked_where_they_are(publish, path):
     out, _ = publish(listed=False)
-    assert "explorer" not in (out / "index.html").read_text()
+    assert "by hand" not in (out / "index.html").read_text()
     explorer = out / "explorer" / "north-s0-KD.html"
     explorer.parent.mkdir()
     explorer.write_text("<p>drag")

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from ..results.differences import points
 from .style import MARKERS, colour, empty, forest, rows, styled, zero
 
-BEFORE, AFTER, LINK = "#D55E00", "#0072B2", "#B8C4CE"
+BEFORE, AFTER, LINK = "#333333", "#0072B2", "#B8C4CE"
 
 
 @styled

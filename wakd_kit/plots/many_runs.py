@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..results.differences import points
 from ..statistics import cliques, told
-from .style import colour, empty, line, marker, rows, styled, zero
+from .style import empty, looks, marker, rows, styled, zero
 
 
 @styled
@@ -77,7 +77,7 @@ def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
     without a window has no line, and the row says how many there are.
     """
     groups = list(table.groupby(["student", "strategy"], sort=False))
-    colours = {name: colour(i) for i, name in enumerate(table["strategy"].unique())}
+    colours = {name: look.colour for name, look in looks(table["strategy"]).items()}
     labels, found = [], []
     figure = empty(7.2, 0.6 + 0.32 * len(groups))
     axis = figure.subplots()
@@ -176,7 +176,7 @@ def reliability(
         block, column = divmod(place, columns)
         for axis, (role, name) in zip(axes[2 * block : 2 * block + 2, column], roles.items()):
             axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
-            for i, strategy in enumerate(strategies):
+            for strategy, look in looks(strategies).items():
                 part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
                 if not len(part):
                     continue
@@ -184,10 +184,10 @@ def reliability(
                 error = f"{errors[student, strategy, role]:.1f}"
                 x, y = 100 * part["confidence"], 100 * part["accuracy"]
                 joined = part["n"] >= 10
-                axis.plot(x[joined], y[joined], line(i), color=colour(i), lw=1.2)
-                axis.scatter(x, y, s=4 + 120 * share, marker=marker(i), color=colour(i), alpha=0.8, lw=0)
+                axis.plot(x[joined], y[joined], look.line, color=look.colour, lw=1.2)
+                axis.scatter(x, y, s=4 + 120 * share, marker=look.marker, color=look.colour, alpha=0.8, lw=0)
                 label = f"{strategy}: ECE {error}"
-                axis.plot([], [], line(i), marker=marker(i), ms=4, color=colour(i), label=label)
+                axis.plot([], [], look.line, marker=look.marker, ms=4, color=look.colour, label=label)
                 alts.append(f"{student} {strategy} on {name} {error} %")
             axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
             axis.legend(loc="best")

@@ -4,7 +4,7 @@ reports/index.html                 all studies that were rendered, newest first
 reports/<study>/index.html         03_compare, rendered, with links to all that belongs to the study
 reports/<study>/index.pdf          the same in print, where there is a Chromium
 reports/<study>/targets/*.html     one per unseen domain
-reports/<study>/explorer/*.html    <target>-s<seed>-<student>: averages of one run by hand, where ``wakd explore`` wrote them
+reports/<study>/explorer/*.html    <target>-s<seed>-<student>: averages of one run by hand, of runs with a window map
 reports/<study>/study.json         what the page over all studies says of this one
 """
 

@@ -360,7 +360,7 @@ def settle(folder: Path) -> None:
 
 
 # how recordings were computed whose settings do not say
-BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
+BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is", "defaults": "published"}
 
 
 def begun_with(folder: Path) -> dict | None:

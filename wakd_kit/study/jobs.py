@@ -334,12 +334,21 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
     if job.page:
         _publish(job, place, say)
     else:
+        _explorer(job, place)
         report.render(executed, rendered, parameters=place.relative(job.parameters), **_shown(job, place))
     seconds = then["seconds"] if why.startswith(RENDERED) else round(time.time() - clock, 1)
     record = {"scheme": sources.SCHEME, **_what(job, place), "before": before, "files": _files(job, place)}
     record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly}
     record |= {"why": why, "seconds": seconds, "at": _now()}
     write_text(place.file("done", job.name), json.dumps(record))
+
+
+def _explorer(job: Job, place: Place) -> None:
+    """Write the explorer's page of a run that has a window map, for the report to link to."""
+    from ..explorer.pages import explorable, write_page
+
+    if job.records and explorable(job.run):
+        write_page(job.run, place.out / "explorer" / f"{job.name}.html")
 
 
 def _shown(job: Job, place: Place) -> dict:

@@ -652,8 +652,8 @@ def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequen
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
     listed = json.dumps(complete.objectives) if issubclass(cls, Training) else ""
     code = _code(file, listed)
-    code |= {"analysis": code["analysis"] | sources.of_plugins(study.plugins), "plugins": tuple(study.plugins)}
-    return Job(name, file, plain(complete), tuple(after), **code)
+    code = {**code, "analysis": code["analysis"] | sources.of_plugins(study.plugins)}
+    return Job(name, file, plain(complete), tuple(after), plugins=tuple(study.plugins), **code)
 
 
 @functools.cache
