@@ -77,7 +77,7 @@ class Training:
 
     benchmark: str = "digits"
     image_size: Annotated[int, whole(1)] | None = None
-    target: str = "sketch"
+    target: str = "photo"
     seed: FITS.seed = 0
     model: str = "resnet10t_w16"
     model_settings: dict = field(default_factory=dict)
@@ -141,7 +141,7 @@ class TrainTeacher(Training):
     """
 
     model: str = "resnet18_w16"
-    deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
+    deploy: dict = field(default_factory=lambda: {"name": "wakd"})
 
     def __post_init__(self):
         super().__post_init__()

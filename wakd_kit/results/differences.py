@@ -131,7 +131,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     ``n`` target x seed pairs; ``boot_low, boot_high``: the bootstrap's, targets resampled and seeds within them
     (``statistics.bootstrap_interval``); ``p`` of the t test over all pairs and ``p_holm`` with Holm's correction over the
     rows of this table; ``missing``: targets and seeds left out for want of a score on both sides (no window found, say);
-    ``better``: pairs above zero; ``pairs``: all of them. Pairs share targets, so ``target_low, target_high`` is the t
+    ``better``: pairs above zero; ``pairs``: all of them, and ``pair_targets`` of each. Pairs share targets, so ``target_low, target_high`` is the t
     interval over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not
     in the list. Intervals and p are NaN for fewer than ``statistics.FEWEST`` values, and allow for the grid of accuracies.
     """
@@ -150,7 +150,11 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         row["boot_low"], row["boot_high"] = bootstrap_interval(targets)
         row["target_low"], row["target_high"] = interval([part.mean() for part in targets], step=step)
         row |= {"missing": len(both) - len(pairs), "better": int((pairs > 0).sum()), "targets": len(targets)}
-        rows.append(row | estimate(pairs, step=step) | {"pairs": pairs.to_numpy()})
+        rows.append(
+            row
+            | estimate(pairs, step=step)
+            | {"pairs": pairs.to_numpy(), "pair_targets": [*pairs.index.get_level_values("target")]}
+        )
     table = pd.DataFrame(rows, columns=_DIFFERENCE)
     return table.assign(p_holm=holm(table["p"]))
 
@@ -159,6 +163,7 @@ MANY = 20
 _DIFFERENCE = [
     *("label", "student", "mean", "low", "high", "boot_low", "boot_high", "p"),
     *("p_holm", "n", "missing", "better", "targets", "target_low", "target_high", "pairs"),
+    "pair_targets",
 ]
 
 
