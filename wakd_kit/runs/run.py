@@ -112,8 +112,17 @@ class Run:
             self._split = split
         return self._split
 
-    def check_split(self, split: Split) -> None:
-        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie."""
+    def check_split(self, split: Split, *, others: Sequence[Run] = ()) -> None:
+        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie.
+
+        others  runs that are merged with this one: the split is then of the sources of all of them
+        """
+        if others:
+            of = [set(run.settings["split"]["sources"]) for run in (self, *others)]
+            if set().union(*of) == set(split.sources):
+                for run, sources in zip((self, *others), of):
+                    run.check_split(split.only(*sources))
+                return
         recorded, given = self.settings["split"], split.recipe
         key = other_split(recorded, given)
         if key:
@@ -237,9 +246,11 @@ class Run:
         buffers = {name for name, _ in self.blank_model().named_buffers()}
         return {n: t for n, t in self.segments.read(position, "end").items() if n in buffers}
 
-    def calibration_batches(self, split: Split, device: torch.device | str = "cpu") -> list[Tensor]:
+    def calibration_batches(
+        self, split: Split, device: torch.device | str = "cpu", *, others: Sequence[Run] = ()
+    ) -> list[Tensor]:
         """The source training images that BatchNorm is recalibrated on: the same views at every call."""
-        self.check_split(split)
+        self.check_split(split, others=others)
         s = self.settings
         return calibration_views(
             split, views_from(s["views"]), s["batchnorm_batches"], s["batch_size"], seed=s["seed"], device=device
