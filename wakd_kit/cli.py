@@ -163,7 +163,7 @@ def _train(given: argparse.Namespace) -> None:
         settings["objectives"] = [{"name": "ce"}]
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
-    split = leave_one_out(domains, p.target, p.seed)
+    split = leave_one_out(domains, p.target, p.seed, only=p.only)
     student = build_model(p.model, split.classes, **p.student())
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")

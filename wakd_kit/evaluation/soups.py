@@ -161,7 +161,7 @@ def _split_of_all(runs: Sequence[Run]) -> Split:
     sources = {domain for run in runs for domain in run.settings["split"]["sources"]}
     if sources == set(first.sources):
         return first
-    return leave_one_out(first.domains, first.target, first.seed, validation=first.validation).only(*sources)
+    return leave_one_out(first.domains, first.target, first.seed, validation=first.validation, only=sorted(sources))
 
 
 def _same_student(run: Run, other: Run) -> bool:

@@ -106,8 +106,8 @@ class Run:
             if recipe["benchmark"] is None:
                 raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
             domains = load_domains(recipe["benchmark"], **recipe["options"])
-            split = leave_one_out(domains, recipe["target"], recipe["seed"], validation=recipe["validation"])
-            split = split if split.sources == tuple(recipe["sources"]) else split.only(*recipe["sources"])
+            about = {"validation": recipe["validation"], "only": recipe["sources"]}
+            split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
             self.check_split(split)
             self._split = split
         return self._split
@@ -118,11 +118,15 @@ class Run:
         others  runs that are merged with this one: the split is then of the sources of all of them
         """
         if others:
-            of = [set(run.settings["split"]["sources"]) for run in (self, *others)]
-            if set().union(*of) == set(split.sources):
-                for run, sources in zip((self, *others), of):
-                    run.check_split(split.only(*sources))
-                return
+            of = [run.settings["split"]["sources"] for run in (self, *others)]
+            if {domain for sources in of for domain in sources} != set(split.sources):
+                raise RunProblem(
+                    f"The sources of this split are {', '.join(split.sources)}, and the runs that meet in it were trained on "
+                    f"{'; '.join(', '.join(sources) for sources in of)}: give the split of all of these."
+                )
+            for run, sources in zip((self, *others), of):
+                run.check_split(split.only(*sources))
+            return
         recorded, given = self.settings["split"], split.recipe
         key = other_split(recorded, given)
         if key:
