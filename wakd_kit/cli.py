@@ -339,8 +339,13 @@ def _phrases(registry) -> list[str]:
 
 def _strategies() -> list[str]:
     from .averaging import strategies
+    from .averaging.about import ABOUT
 
-    return _phrases(strategies)
+    lines = []
+    for name, phrase in zip(strategies, _phrases(strategies)):
+        known = ABOUT.get(name)  # one's own has none
+        lines += [phrase, f"{'':16}exact: {known.exact}; cost: {known.cost}; {known.source}"] if known else [phrase]
+    return lines
 
 
 def _objectives() -> list[str]:

@@ -11,6 +11,7 @@ search.py     sma, iidmax, greedy_soup, learned                              try
 across.py     uniform_soup, diwa, ensemble, check_barrier                    several runs
 choosing.py   strategies (the registry), choose(curves, wanted)              several strategies on one run
 curves.py     Curves, Coefficients, NoWindow                                 what goes in and what comes out
+about.py      ABOUT: source, exactness and cost of every strategy
 spans.py      first_after, over_iterates, describe, ...                      what the strategies share
 """
 
