@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import features as slow
+from tests.reference.objectives import cosine_distance as slow_cosine
 from wakd_kit import objectives
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import Pair, combine
@@ -115,6 +116,20 @@ def test_mean_squared_products_equal_a_loop_over_channels(positions):
     a, b = (torch.randn(3, c, positions, dtype=torch.float64, generator=generator) for c in (4, 9))
     products = [(x @ y) ** 2 for n in range(3) for x in a[n] for y in b[n]]
     torch.testing.assert_close(mean_squared_products(a, b), torch.stack(products).mean(), rtol=1e-12, atol=0)
+
+
+def test_cosine_is_the_angle_of_pooled_features_and_projects_only_where_widths_differ():
+    student, teacher = pair("cosine")
+    cosine = built("cosine", student, teacher)
+    projected = cosine.parts["0"].projector(student.pooled).tolist()
+    expected = slow_cosine(projected, teacher.pooled.tolist())
+    assert cosine(student, teacher, LABELS)[1]["cosine"].item() == pytest.approx(expected, abs=1e-10)
+    alike = outputs(seed=1)
+    same = built("cosine", student, alike)
+    assert not list(same.parameters())
+    expected = slow_cosine(student.pooled.tolist(), alike.pooled.tolist())
+    assert same(student, alike, LABELS)[1]["cosine"].item() == pytest.approx(expected, abs=1e-10)
+    assert same(alike, alike, LABELS)[1]["cosine"].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_contrast_in_the_batch_equals_its_formula():

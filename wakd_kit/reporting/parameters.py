@@ -42,7 +42,7 @@ def parameters(which: str | type, namespace: Mapping[str, object]):
 
 def plain(instance) -> dict[str, object]:
     """The fields of a dataclass as JSON values, which is how papermill should get them."""
-    return json.loads(json.dumps(asdict(instance)))
+    return json.loads(json.dumps(vars(instance), default=asdict))
 
 
 @functools.cache  # a plan of a thousand jobs lists the same few

@@ -647,19 +647,21 @@ def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequen
         complete = make(cls, given)
     except ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    records = issubclass(cls, Training)
-    training = sources.of_recording(_defined_in(json.dumps(complete.objectives))) if records else {}
-    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
-    rendering = sources.of_page(compares=notebook == "03_compare")
-    code = {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
-    return Job(name, file, plain(complete), tuple(after), **code)
+    listed = json.dumps(complete.objectives) if issubclass(cls, Training) else ""
+    return Job(name, file, plain(complete), tuple(after), **_code(file, listed))
 
 
 @functools.cache
-def _defined_in(listed: str) -> tuple[tuple[str, str], ...]:
-    """(module, name) of the objectives of a list, given as JSON."""
-    made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
-    return tuple((objective.__module__, objective.__qualname__) for objective in made)
+def _code(file: Path, listed: str) -> dict[str, dict[str, str]]:
+    """Digests of the code that a notebook's recording, its tables and its page are made with; ``listed`` are the objectives of
+    a training, as JSON."""
+    training = {}
+    if listed:
+        made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+        training = sources.of_recording(tuple((one.__module__, one.__qualname__) for one in made))
+    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
+    rendering = sources.of_page(compares=file.stem == "03_compare")
+    return {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
 
 
 def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int]]:
