@@ -18,7 +18,6 @@ from wakd_kit.docstrings import notes, sentence_of
 from wakd_kit.names import Bound
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.parameters import describe
-from wakd_kit.runs.settings import FITS
 from wakd_kit.study import plan, search
 
 DOCS = Path(__file__).parent.parent

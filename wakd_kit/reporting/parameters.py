@@ -343,7 +343,9 @@ class ExploreAveraging:
 
     runs             a run's folder, or any folder above runs
     window_map_grid  at most so many segments a side of a window map that is computed
+    hidden           whether what the unseen domain says is covered until it is asked for
     """
 
     runs: str = "../runs"
     window_map_grid: Annotated[int, at_least(1)] = 20
+    hidden: bool = False
