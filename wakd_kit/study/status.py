@@ -49,7 +49,7 @@ def rows_of(place: Place) -> list[dict]:
     seconds  it took, of those that are done; since it began, of those that run
     said     of those that failed: why, in a line; of those that wait: for what
     """
-    jobs = [job_files.read(file)[0] for file in sorted((place.engine / "jobs").glob("*.json"))]
+    jobs = [job_files.described(file) for file in sorted((place.engine / "jobs").glob("*.json"))]
     waiting = job_files.pending(_in_order(jobs), place)
     return [row_of(job, place, waiting) for job in _in_order(jobs)]
 
