@@ -226,7 +226,7 @@ def _train(given: argparse.Namespace) -> None:
         settings["objectives"] = [{"name": "ce"}]
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
-    split = leave_one_out(domains, p.target, p.seed)
+    split = leave_one_out(domains, p.target, p.seed, only=p.only)
     student = build_model(p.model, split.classes, **p.student())
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
@@ -460,8 +460,13 @@ def _phrases(registry) -> list[str]:
 
 def _strategies() -> list[str]:
     from .averaging import strategies
+    from .averaging.about import ABOUT
 
-    return _phrases(strategies)
+    lines = []
+    for name, phrase in zip(strategies, _phrases(strategies)):
+        known = ABOUT.get(name)  # one's own has none
+        lines += [phrase, f"{'':16}exact: {known.exact}; cost: {known.cost}; {known.source}"] if known else [phrase]
+    return lines
 
 
 def _objectives() -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes what the code says already into docs/: every key of a study file, every objective. `python docs/tools/generate.py`.
+"""Writes what the code says already into docs/: every key of a study file, objective and strategy. `python docs/tools/generate.py`.
 
 What lies between `<!-- generated -->` and `<!-- end -->` is made here; tests/test_docs.py says when it is out of date.
 """
@@ -11,6 +11,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from wakd_kit.averaging import settings_of, strategies
+from wakd_kit.averaging.about import ABOUT
+from wakd_kit.averaging.choosing import chosen_by
 from wakd_kit.checks import hints, spelled
 from wakd_kit.docstrings import notes, sentence_of
 from wakd_kit.names import Bound
@@ -68,6 +70,20 @@ def objective_list() -> str:
     )
 
 
+def strategy_list() -> str:
+    """Every strategy: what it averages and what decides, when that is exact, what it costs, where it is from and what tests compare it with."""
+    lines = [
+        "| strategy | averages | decided by | exact | cost | source | tested against |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in strategies:
+        known = ABOUT[name]
+        decided = chosen_by(name).replace("settled before training", "schedule")
+        cells = [f"`{name}`", known.averages, decided, known.exact, known.cost, known.source, known.tested]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:
     kind = item[0]
     return kind != "labels", kind != "logits", kind  # what everybody looks for first; the order of imports says nothing
@@ -120,7 +136,7 @@ def spelled_out(settings: dict) -> str:
     return ", ".join(f"`{name}` {json.dumps(value)}" for name, value in rounded.items())
 
 
-PAGES = {"study-files.md": study_keys, "objectives.md": objective_list}
+PAGES = {"study-files.md": study_keys, "objectives.md": objective_list, "strategies.md": strategy_list}
 BETWEEN = re.compile(r"(?<=<!-- generated -->\n).*(?=<!-- end -->)", re.S)
 
 

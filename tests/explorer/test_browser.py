@@ -130,9 +130,10 @@ def test_the_explorer_in_jupyterlab(chromium, opened, runs, tmp_path):
         expect(page.locator(".wk-map .wk-here").first).to_be_hidden()  # no window, no place on the map
         strip = page.locator(".wk-strip").screenshot()
         page.locator(".wk-set-decay .noUi-handle").focus()
-        for _ in range(4):
-            page.keyboard.press("ArrowLeft")
+        for _ in range(4):  # from the 0.5 that fits twelve steps
+            page.keyboard.press("ArrowRight")
         expect(page.locator(".wk-note")).to_contain_text("decay 0.98")
+        expect(what).to_have_text("ema (decay=0.98): iterates 1 to 12")
         assert page.locator(".wk-strip").screenshot() != strip
 
         page.locator(".wk-strategy select").select_option("swad")
@@ -237,6 +238,7 @@ def test_what_the_unseen_domain_says_can_be_covered_until_it_is_asked_for(opened
     )
     assert page.locator(".wk-every th[scope=col]").nth(1).inner_text() == "west, unseen: oracle"
     assert page.locator(".wk-every tbody tr").count() == len(page_of.window_map)
+    page.goto("about:blank")
     page.goto((tmp_path / "page.html").as_uri() + "#guess")
     assert covered.get_attribute("aria-pressed") == "true" and wrong == []
 

@@ -478,3 +478,34 @@ def test_lengths_are_drawn_for_both_roles_with_the_last_iterate_as_a_line():
     assert (
         "power on the unseen domain (oracle): best 58.0 at length 0.280, 58.0 as plain mean, last iterate 30.0" in alt
     )
+
+
+# ---- averages along training
+
+
+def test_averages_along_training_have_a_ring_where_they_are_as_good_as_the_iterates_get():
+    values = {"last": (0.3, 0.6, 0.5), "wakd": (0.2, 0.55, 0.65), "swad": (np.nan, np.nan, 0.4)}
+    table = pd.DataFrame(
+        [
+            {"step": 10 * (k + 1), "strategy": strategy, "domain": domain, "role": role, "accuracy": value}
+            for strategy, along in values.items()
+            for k, value in enumerate(along)
+            for domain, role in (("a", "source"), ("b", "target"))
+        ]
+    )
+    rows = [
+        (role, *row)
+        for role in ("source", "target")
+        for row in (("last", 0.6, 20), ("wakd", 0.6, 30), ("swad", 0.6, None))
+    ]
+    reached = pd.DataFrame(rows, columns=["role", "strategy", "goal", "step"]).astype({"step": "Int64"})
+    figure, alt = figures.along(table, reached)
+    left, right = figure.axes
+    assert "oracle" in right.get_title(loc="left") and "oracle" not in left.get_title(loc="left")
+    lines = {line.get_label(): line for line in left.lines}
+    assert [*lines["iterates"].get_ydata()] == [30, 60, 50] and [*lines["wakd"].get_ydata()] == pytest.approx(
+        [20, 55, 65]
+    )
+    (ring,) = [line for line in left.lines if line.get_markersize() == 10]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (30, 65)
+    assert "the iterates' best, 60.0, is reached at step 20, by wakd first at step 30, by swad never" in alt

@@ -114,7 +114,7 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
     """Kills trainings anywhere, and every other time between the last step and the final name; raises where one is lost."""
     SERVER.set_forkserver_preload(["wakd_kit", *LOADED])
     rng, whole, done, most, ends = random.Random(seed), folder / "whole", 0, 0, 0
-    whole_seconds = alone(train_here, whole, folder / "whole.log")
+    alone(train_here, whole, folder / "whole.log")
     tail = max(0.1, time.time() - (folder / "whole.log").stat().st_mtime)
     trainings = 0
     while done < kills:
@@ -126,8 +126,11 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
             process = SERVER.Process(target=train_here, args=(cut, log))
             process.start()
             if done < until:
-                if rng.random() < 0.5:
-                    process.join(rng.uniform(0, whole_seconds))
+                if rng.random() < 0.5:  # by steps, which a busy machine takes longer for
+                    moment = rng.randint(0, STEPS - 1)
+                    while process.is_alive() and (lines(log) or [0])[-1] < moment:
+                        time.sleep(0.001)
+                    process.join(rng.uniform(0, 0.02))  # some steps of a quiet machine
                 else:  # its last moments
                     while process.is_alive() and STEPS not in lines(log):
                         time.sleep(0.001)

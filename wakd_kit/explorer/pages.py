@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from ..averaging import Coefficients, NoWindow
-from ..files import path_of, read_json, write_text
+from ..files import path_of, write_text
 from ..reporting.render import table_html
 from ..results import differences as comparison
 from ..results.collect import run_folders
@@ -35,7 +35,8 @@ def explorable(folder: str | Path) -> bool:
     folder = path_of(folder)
     if not all((folder / name).is_file() for name in ("settings.json", "window_map.csv", "scores.csv")):
         return False
-    return read_json(folder / "settings.json")["split"]["target"] is not None
+    run = load_run(folder)
+    return run.settings["split"]["target"] is not None and len(run.window_map) > 0
 
 
 def write_page(folder: str | Path, file: str | Path, *, title: str = "", hidden: bool = False) -> Path:

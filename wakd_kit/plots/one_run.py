@@ -271,6 +271,44 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
     return figure, f"Accuracy in % against the length of a moving average: {'; '.join(said)}."
 
 
+@styled
+def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
+    """Accuracy along training of the iterates and of each strategy's own average, source validation beside the oracle; a ring where
+    an average is first as good as the iterates ever are.
+
+    table    as ``averages_along`` returns: domains of a role are averaged
+    reached  what ``steps_to_reach`` says of it
+    """
+    mean = 100 * table.groupby(["role", "strategy", "step"])["accuracy"].agg(lambda a: a.mean(skipna=False))
+    steps = reached.set_index(["role", "strategy"])
+    titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
+    shown = [role for role in titles if role in set(table["role"])]
+    figure = empty(3.6 * len(shown) + 1.2, 2.9)
+    said = []
+    for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        for i, strategy in enumerate(dict.fromkeys(table["strategy"])):
+            values, (goal, step) = mean[role, strategy], steps.loc[(role, strategy), ["goal", "step"]]
+            iterates = i == 0
+            look = (
+                {"color": "#222222", "ls": ":"}
+                if iterates
+                else {"color": colour(i - 1), "marker": marker(i - 1), "ms": 4}
+            )
+            axis.plot(values.index, values, label="iterates" if iterates else strategy, **look)
+            first = "never" if pd.isna(step) else f"first at step {int(step)}"
+            if iterates:
+                said.append(
+                    f"on the {'source validation' if role == 'source' else 'unseen domain (oracle)'} the iterates' best, {100 * goal:.1f}, is reached {first.removeprefix('first ')}"
+                )
+                continue
+            said.append(f"by {strategy} {first}")
+            if not pd.isna(step):
+                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look["color"])
+        axis.set(title=titles[role], xlabel="step at which the run would have ended")
+        axis.legend()
+    return figure, f"Accuracy in % along training: {', '.join(said)}."
+
+
 def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96) -> str:
     """A contact sheet as PNG, a random readable image per domain and class, grey where there is none; says so."""
     rng = np.random.default_rng(seed)

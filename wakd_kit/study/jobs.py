@@ -84,7 +84,7 @@ class Job:
     @property
     def over_all(self) -> bool:
         """Whether it looks at many runs: then it goes on with those that are there when others failed."""
-        return "only" in self.parameters
+        return "runs" in self.parameters
 
     @property
     def run(self) -> Path | None:

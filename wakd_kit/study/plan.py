@@ -37,7 +37,7 @@ import yaml
 
 from .. import plugins
 from ..averaging import labels_of
-from ..data.domains import Domains, load_domains
+from ..data.domains import Domains, load_domains, sources_among
 from ..files import path_of
 from ..models.build import build_model, declares
 from ..models.weights import check_size, find, from_file, sha256
@@ -400,6 +400,11 @@ class _Filled:
 
     def _one(self, job: Job) -> Job:
         p, name = job.parameters, job.run.name
+        if p["only"]:  # a name may be a source of one split and the unseen domain of another
+            try:
+                sources_among([domain for domain in self.domains if domain != p["target"]], p["only"])
+            except ValueError as error:
+                raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: only: {error}") from error
         if name not in self._size:
             try:
                 settings, self._size[name] = _rehearse(describe(job.notebook)(**p), self.domains)
