@@ -197,7 +197,9 @@ def term(spec: dict) -> str:
     where nobody declared it here."""
     about, usual = registry.about(spec["name"]) if spec["name"] in registry else None, {}
     if about:
-        usual = json.loads(json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule}))  # as recorded
+        usual = json.loads(
+            json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule})
+        )  # as recorded
     settings = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
     own = {n: value for n, value in settings.items() if n == "temperature" or value != usual.get(n)}
     said = ", ".join(f"{name} {value}" for name, value in own.items())
