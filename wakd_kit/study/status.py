@@ -120,11 +120,9 @@ def left_of(rows: Sequence[dict]) -> str:
             each.setdefault(row["kind"], []).append(row["seconds"])
     known = [row for row in left if row["kind"] in each]
     unknown = [row["kind"] for row in left if row["kind"] not in each]
-    others = ", ".join(f"{unknown.count(kind)} of {kind}" for kind in dict.fromkeys(unknown))
+    others = ", ".join(f"{n} of {kind}" if (n := unknown.count(kind)) > 1 else kind for kind in dict.fromkeys(unknown))
     if not known:
-        return (
-            f"Time left is not known yet: no notebook is done of {others}." if others else "Time left is not known yet."
-        )
+        return f"Time left is not known yet: none was done before of {others}."
     gone = [row["seconds"] or 0 if row["state"] == "running" else 0 for row in known]
     seconds = sum(max(0, sum(each[row["kind"]]) / len(each[row["kind"]]) - spent) for row, spent in zip(known, gone))
     minutes = seconds / max(1, sum(row["state"] == "running" for row in rows)) / 60
