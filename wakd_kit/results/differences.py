@@ -232,24 +232,27 @@ _PAIRS = {1: "One pair", 2: "Two pairs"}
 
 
 def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> str:
-    """The answer to a title that asks whether averaging helps: one row of ``paired`` in words, with its mean and interval.
+    """The answer to a title that asks whether averaging helps: rows of ``paired`` in words, with their means and intervals.
 
-    asked  {student: strategy}: the difference to ``baseline`` that answers, which a study names before there is a result
-    Empty where nothing was asked, or that difference is not in the table.
+    asked  {student: strategy}: the differences to ``baseline`` that answer, which a study names before there is a result
+    Empty where nothing was asked, or no such difference is in the table.
     """
-    for student, strategy in asked.items():
-        for _, row in table[table["label"] == _label((student, strategy), (student, baseline))].iterrows():
-            who = f"averaged by {strategy}, {student}"
-            if row["n"] < FEWEST or np.isnan(row["low"]):
-                return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
-            told = not row["low"] <= 0 <= row["high"]
-            said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
-            way = "better" if row["mean"] > 0 else "worse"
-            return (
-                f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
-                f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
-            )
-    return ""
+    labels = [_label((student, strategy), (student, baseline)) for student, strategy in asked.items()]
+    rows = [row for label in labels for _, row in table[table["label"] == label].iterrows()]
+    named = {label: f"averaged by {strategy}, {student}" for label, (student, strategy) in zip(labels, asked.items())}
+    return " ".join(_answer(row, named[row["label"]], baseline) for row in rows)
+
+
+def _answer(row: pd.Series, who: str, baseline: str) -> str:
+    if row["n"] < FEWEST or np.isnan(row["low"]):
+        return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
+    told = not row["low"] <= 0 <= row["high"]
+    said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
+    way = "better" if row["mean"] > 0 else "worse"
+    return (
+        f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
+        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
+    )
 
 
 def findings(table: pd.DataFrame) -> list[str]:

@@ -72,8 +72,8 @@ class Study:
                 student of each target, of the first seed
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
-    answer      {student: label}: the difference to the baseline that answers the title, named before there is any result;
-                the page's first sentence
+    answer      {student: label}: the differences to the baseline that answer the title, named before there is any result;
+                the page's first sentences
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
