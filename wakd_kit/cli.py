@@ -287,7 +287,7 @@ def _notebook(given: argparse.Namespace) -> None:
     """execute one notebook with checked parameters and render it"""
     from .reporting import execute as notebook
     from .reporting import render as report
-    from .study.plan import INSTALLED, NOTEBOOKS, home
+    from .study.places import INSTALLED, NOTEBOOKS, home
 
     shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
     source = shipped if shipped.is_file() else path_of(given.notebook)
@@ -384,7 +384,7 @@ def _landscape(given: argparse.Namespace) -> None:
     from .reporting import execute as notebook
     from .reporting import render as report
     from .runs.run import load_run
-    from .study.plan import NOTEBOOKS
+    from .study.places import NOTEBOOKS
 
     run = load_run(given.run)
     folder = run.folder.resolve()  # the notebook runs in a folder of its own
@@ -396,6 +396,8 @@ def _landscape(given: argparse.Namespace) -> None:
             f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
         )
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
+    size = settings.get("size", Landscape.size)
+    print(f"A plane of {size} x {size} points around {run.name}: each is evaluated on every domain.", flush=True)
     executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
 
@@ -487,7 +489,8 @@ def _domains() -> list[str]:
 
 
 def _studies() -> list[str]:
-    from .study.plan import REPORTS, load_study
+    from .study.places import REPORTS
+    from .study.plan import load_study
 
     return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
 

@@ -98,7 +98,11 @@ def test_one_page_lists_all_studies_the_newest_first(finished, tmp_path):
     text = page.read_text()
     assert page == tmp_path / "index.html" and offline_problems(page) == []
     assert text.index("Study &lt;second one&gt;") < text.index("Study &lt;first&gt;")
-    for said in ("4 recorded runs: teacher (resnet10t), KD (resnet10t)", "Strategies: last, WAKD, SWAD.", "landscapes"):
+    for said in (
+        "4 recorded runs: teacher (resnet10t), KD (resnet10t)",
+        "Strategies: last, WAKD, SWAD.",
+        "1 landscape.",
+    ):
         assert said in text
     assert "Rendered 2026-01-02 10:00 UTC." in text and "nothing to learn from" in text
     to = links(page)

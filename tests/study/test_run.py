@@ -476,7 +476,8 @@ def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, 
     pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
     assert {"north-s0-CE.failed.ipynb", "north-s0-CE.html", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
     assert "north-s0-CE.ipynb" not in pages
-    assert "Diverged" in (tmp_path / "report" / "notebooks" / "north-s0-CE.html").read_text(), "its page says why"
+    why = (tmp_path / "report" / "notebooks" / "north-s0-CE.html").read_text()
+    assert "Diverged" in why and 'class="notice"' in why and str(tmp_path) not in why, "its page says why"
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Not in this report: 2 notebooks." in page and "Diverged" in page and str(tmp_path) not in page
     assert (

@@ -40,11 +40,11 @@ def test_the_time_left_is_told_from_the_first_notebook_of_a_kind_on():
         row("02", "waiting"),
         row("03", "waiting"),
     ]
-    assert status.left_of(first) == "About 3 minutes are left, and 1 of 03, of which none is done yet."
+    assert status.left_of(first) == "About 3 minutes are left, and 03, of which none is done yet."
     assert status.left_of(first[:4]) == "About 3 minutes are left."
     running = [*first[:2], row("02", "running", 30.0), row("02", "running", 0.0)]
     assert status.left_of(running) == "About a minute is left.", "(60 + 90) / 2 seconds"
-    assert status.left_of([row("02", "waiting")]) == "Time left is not known yet: no notebook is done of 1 of 02."
+    assert status.left_of([row("02", "waiting")]) == "Time left is not known yet: none was done before of 02."
     assert status.left_of(first[:2]) == "Nothing is left."
 
 

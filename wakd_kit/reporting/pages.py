@@ -175,8 +175,10 @@ def holds(study: Recorded, notebooks: Notebooks) -> str:
     """One sentence: which strategies were compared, and what was drawn of how many runs."""
     strategies = study.scores.loc[~study.scores["deployed"], "strategy"].unique()
     landscapes = sum(name.startswith("landscape") for pages in notebooks.values() for name in pages)
-    drawn = {"window maps": len(study.mapped()), "landscapes": landscapes}
-    return f"Strategies: {', '.join(strategies)}." + "".join(f" {n} {what}." for what, n in drawn.items() if n)
+    drawn = {"window map": len(study.mapped()), "landscape": landscapes}
+    return f"Strategies: {', '.join(strategies)}." + "".join(
+        f" {n} {what}{'s' * (n > 1)}." for what, n in drawn.items() if n
+    )
 
 
 def target_page(

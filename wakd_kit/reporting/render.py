@@ -126,8 +126,10 @@ def _cell(value: object, digits: int) -> str:
 
 
 def _minus(text: str) -> str:
-    """The sign of a negative number as long as a plus; hyphens elsewhere stay."""
-    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
+    """Signs as they are printed: a minus as long as a plus, between words too, and a cross; other hyphens stay."""
+    return re.sub(
+        r"(?<=\S) - (?=\S)", " − ", re.sub(r"(?<=\w) x (?=\w)", " × ", re.sub(r"(?<![\w.-])-(?=\d)", "−", text))
+    )
 
 
 def _numeric(cells: list[str]) -> bool:

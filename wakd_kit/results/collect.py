@@ -134,8 +134,8 @@ class Recorded:
                 sentences.append(f"Runs called {name} were not trained alike: {'; '.join(listed)}.")
         return sentences
 
-    def captions(self, baseline: str) -> dict[str, str]:
-        """What the numbers of each printed table are, in words, and what chose the models behind them."""
+    def captions(self, baseline: str, *, selection: bool = True) -> dict[str, str]:
+        """What the numbers of each printed table are, in words, and what chose the models behind them: where a table stands alone."""
         shown = dict.fromkeys(("calibration", "agreement", "churn"), self.shown(baseline))
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         captions = {
@@ -153,6 +153,8 @@ class Recorded:
             "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
             "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
         }
+        if not selection:
+            return captions
         return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
 
     @property

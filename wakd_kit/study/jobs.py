@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 
 from .. import plugins
@@ -172,13 +173,18 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
 
 
 def read(file: str | os.PathLike) -> tuple[Job, Place]:
-    """A job as ``describe`` wrote it, and where it works."""
+    """A job as ``describe`` wrote it, and where it works; who starts it from here knows its plugins."""
+    job, values = described(file), json.loads(Path(file).read_text(encoding="utf-8"))
+    plugins.announce(*job.plugins)
+    return job, Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
+
+
+def described(file: str | os.PathLike) -> Job:
+    """A job as ``describe`` wrote it, by this version or an earlier one, which said less."""
     values = json.loads(Path(file).read_text(encoding="utf-8"))
-    place = Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
     values = {f.name: values[f.name] for f in fields(Job) if f.name in values}
-    plugins.announce(*values.get("plugins", ()))
     values |= {name: tuple(values.get(name, ())) for name in ("after", "plugins")}
-    return Job(**{**values, "notebook": Path(values["notebook"])}), place
+    return Job(**{**values, "notebook": Path(values["notebook"])})
 
 
 def reason(job: Job, place: Place) -> str | None:
@@ -374,7 +380,16 @@ def show_missing(job: Job, place: Place, why: str = "") -> None:
     with contextlib.suppress(OSError, ValueError):  # what failed is told in any case
         if place.failed(job).is_file():
             given = {"parameters": place.relative(job.parameters), "notice": notice}
-            report.render(place.failed(job), place.rendered(job), **_shown(job, place), **given)
+            page = report.render(place.failed(job), place.rendered(job), **_shown(job, place), **given)
+            text = page.read_text(encoding="utf-8")  # a traceback names files of this machine
+            for folder, name in (
+                (place.runs, "<runs>"),
+                (place.out, "<report>"),
+                (sources.PACKAGE, "wakd_kit"),
+                (Path(sys.prefix), "<python>"),
+            ):
+                text = text.replace(str(folder), escape(name))
+            write_text(page, text)
         elif not place.rendered(job).is_file():
             report.write_page(place.rendered(job), **{"title": job.name, **_shown(job, place)}, notice=notice)
 

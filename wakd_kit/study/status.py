@@ -49,7 +49,7 @@ def rows_of(place: Place) -> list[dict]:
     seconds  it took, of those that are done; since it began, of those that run
     said     of those that failed: why, in a line; of those that wait: for what
     """
-    jobs = [job_files.read(file)[0] for file in sorted((place.engine / "jobs").glob("*.json"))]
+    jobs = [job_files.described(file) for file in sorted((place.engine / "jobs").glob("*.json"))]
     waiting = job_files.pending(_in_order(jobs), place)
     return [row_of(job, place, waiting) for job in _in_order(jobs)]
 
@@ -120,11 +120,9 @@ def left_of(rows: Sequence[dict]) -> str:
             each.setdefault(row["kind"], []).append(row["seconds"])
     known = [row for row in left if row["kind"] in each]
     unknown = [row["kind"] for row in left if row["kind"] not in each]
-    others = ", ".join(f"{unknown.count(kind)} of {kind}" for kind in dict.fromkeys(unknown))
+    others = ", ".join(f"{n} of {kind}" if (n := unknown.count(kind)) > 1 else kind for kind in dict.fromkeys(unknown))
     if not known:
-        return (
-            f"Time left is not known yet: no notebook is done of {others}." if others else "Time left is not known yet."
-        )
+        return f"Time left is not known yet: none was done before of {others}."
     gone = [row["seconds"] or 0 if row["state"] == "running" else 0 for row in known]
     seconds = sum(max(0, sum(each[row["kind"]]) / len(each[row["kind"]]) - spent) for row, spent in zip(known, gone))
     minutes = seconds / max(1, sum(row["state"] == "running" for row in rows)) / 60
