@@ -123,6 +123,7 @@ def run(split, tmp_path_factory):
         batch_size=16,
         learning_rate=3e-2,
         batchnorm_batches=4,
+        declare=[{"name": "wakd", "begin": 0.1}, "swad"],
         save_to=tmp_path_factory.mktemp("runs") / "student",
         device="cpu",
         progress=False,

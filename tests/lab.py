@@ -46,7 +46,7 @@ def two_runs(folder: Path) -> Path:
         student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
         run = wk.train(
             student, split, steps=12, segment_length=2, batch_size=8, learning_rate=3e-2, batchnorm_batches=2,
-            save_to=folder / "runs" / target / "student", device="cpu", progress=False,
+            declare=[{"name": "wakd", "begin": 0.1}, "swad"], save_to=folder / "runs" / target / "student", device="cpu", progress=False,
         )  # fmt: skip
     wk.window_map(run, workers=1)
     return folder / "runs"

@@ -56,8 +56,19 @@ def benchmark(student):
 def test_list_prints_every_name_with_a_phrase(what, names, capsys):
     assert main(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith(" ")]  # more of a strategy
     assert {line.split()[0] for line in lines} == set(names)
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_list_says_of_every_strategy_what_it_costs_and_where_it_is_from(capsys):
+    assert main(["list", "strategies"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(strategies)
+    (sma,) = [more for line, more in zip(lines, lines[1:]) if line.startswith("sma ")]
+    assert (
+        sma.strip() == "exact: always: it looks over what is stored; cost: an average per checkpoint; Arpit et al. 2022"
+    )
 
 
 def test_help_and_data_do_not_wait_for_torch_or_papermill():

@@ -607,6 +607,12 @@ def test_a_split_with_fewer_sources_says_so_and_is_another_split(renderings):
     assert fewer.recipe == {**split.recipe, "sources": ["r"]} and split.only("r", "p").recipe == split.recipe
     assert other_split(split.recipe, fewer.recipe) == "sources"
     assert fewer.target_for_testing_only is split.target_for_testing_only
+    assert split.only(2).recipe == fewer.recipe == leave_one_out(renderings, "q", seed=4, only=["r"]).recipe
+    assert split.only(1, "r").recipe == split.recipe and leave_one_out(renderings, "p", seed=4, only=[1]).sources == (
+        "q",
+    )
+    with pytest.raises(ValueError, match=r"There is no source 3: they are 1 to 2, p, r\."):
+        split.only(3)
     with pytest.raises(ValueError, match=r"Unknown source domain 'q'\. .*Known: p, r"):
         split.only("q")
     with pytest.raises(ValueError, match="at least one source domain; name some of p, r"):

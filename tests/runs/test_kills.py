@@ -56,7 +56,7 @@ def lines(log: Path) -> list[int]:
 def kill_trainings(folder: Path, kills: int, seed: int) -> str:
     """Kills trainings anywhere, and every other time between the last step and the final name; raises where one is lost."""
     rng, whole, done, most, ends = random.Random(seed), folder / "whole", 0, 0, 0
-    whole_seconds = alone("train", whole, folder / "whole.log")
+    alone("train", whole, folder / "whole.log")
     tail = max(0.1, time.time() - (folder / "whole.log").stat().st_mtime)
     trainings = 0
     while done < kills:
@@ -67,8 +67,11 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
             log = folder / f"cut{trainings}-{attempt}.log"
             process = begin("train", cut, log)
             if done < until:
-                if rng.random() < 0.5:
-                    forked.ended(process, rng.uniform(0, whole_seconds))
+                if rng.random() < 0.5:  # by steps, which a busy machine takes longer for
+                    moment = rng.randint(0, STEPS - 1)
+                    while process.poll() is None and (lines(log) or [0])[-1] < moment:
+                        time.sleep(0.001)
+                    forked.ended(process, rng.uniform(0, 0.02))  # some steps of a quiet machine
                 else:  # its last moments
                     while process.poll() is None and STEPS not in lines(log):
                         time.sleep(0.005)

@@ -474,11 +474,17 @@ def test_a_student_that_fails_is_kept_and_only_it_runs_again_once_mended(write, 
         run_study(write(students={"CE": huge, "KD": KD}), say=lines.append, **folders)
     assert sum("Diverged" in line and line.startswith("FAILED") for line in lines) == 2
     pages = {f.name for f in (tmp_path / "report" / "notebooks").iterdir()}
-    assert {"north-s0-CE.failed.ipynb", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
-    assert not pages & {"north-s0-CE.ipynb", "north-s0-CE.html"}
+    assert {"north-s0-CE.failed.ipynb", "north-s0-CE.html", "north-s0-KD.ipynb", "north-s0-KD.html"} <= pages
+    assert "north-s0-CE.ipynb" not in pages
+    why = (tmp_path / "report" / "notebooks" / "north-s0-CE.html").read_text()
+    assert "Diverged" in why and 'class="notice"' in why and str(tmp_path) not in why, "its page says why"
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Not in this report: 2 notebooks." in page and "Diverged" in page and str(tmp_path) not in page
-    assert "north-s0-CE.html" not in page and "north-s0-KD.html" in page and executed[-1] == "03_compare"
+    assert (
+        '<a href="notebooks/north-s0-CE.html">north-s0-CE</a>' in page
+        and "north-s0-KD.html" in page
+        and executed[-1] == "03_compare"
+    )
     assert "2 notebooks are missing" in (tmp_path / "report" / "study.json").read_text()
     assert set(pd.read_csv(tmp_path / "report" / "scores.csv").student) == {"teacher", "KD"}
     table, _ = study.status(tmp_path / "tiny.yaml", **folders)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..names import Registry, UnknownName, did_you_mean, one_line
 from . import beyond, profiles, schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
+from .fitting import fitting
 
 strategies = Registry("strategy")
 
@@ -74,15 +76,16 @@ def choose(
             chosen[label] = strategy(curves, **settings)
         except NoWindow as reason:
             chosen[label] = reason
-        chosen[label].chosen_by, chosen[label].evaluations = _chosen_by(name, asked), len(spent)
+        chosen[label].chosen_by, chosen[label].evaluations = chosen_by(name, asked), len(spent)
     return chosen
 
 
-def _chosen_by(name: str, settings: Mapping[str, Any]) -> str:
+def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
     """What decides a strategy, in words: a schedule, a source-validation curve, or averages scored there."""
     known = {**settings_of(name), **settings}
     parameters = inspect.signature(strategies.get(name)).parameters
-    curve = next((known[setting] for setting in ("loss", "by") if setting in known), None)
+    reads = "val_accuracy" if strategies.get(name).__module__ == valley.__name__ else None  # where it is no setting
+    curve = next((known[setting] for setting in ("loss", "by") if setting in known), reads)
     if "loss_and_gradient" in parameters:
         return "fitted on one half of source validation, stopped on the other"
     if "score" in parameters:
@@ -109,10 +112,14 @@ def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
     return _labels(entries)
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed)."""
+def settings_of(name: str, steps: int | None = None) -> dict[str, Any]:
+    """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed).
+
+    steps  the length of a run: defaults that are read off it are those of such a run, in place of None
+    """
     parameters = inspect.signature(strategies.get(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+    found = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+    return found | (fitting(name, steps) if steps else {})
 
 
 def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:
