@@ -45,7 +45,8 @@ def averages_along(
     sweep = Sweep(run, split, workers=workers)
     asked = [{"name": "last", "label": ITERATE}, *(one for one in wanted if one != "last")]
     moments = _moments(run, whole_number("count", count, 1, "moments of the run"))
-    points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, asked)]
+    labelled = dict(zip(choose_on(run.source_curves, asked), asked))  # what cannot be at the end cannot be
+    points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, labelled)]
     identity = {"kind": "along", "wanted": asked, "steps": [step for step, _ in moments], **sweep.settled}
 
     def missing(table: Growing) -> Iterator[list[dict]]:
@@ -86,10 +87,16 @@ def _moments(run, count: int) -> list[tuple[int, int]]:
     return [(int(step), int(np.searchsorted(run.table["step"], step)) + 1) for step in chosen]
 
 
-def _until(curves: Curves, segments: int, wanted: Sequence) -> Iterator[tuple[str, Coefficients | NoWindow]]:
+def _until(
+    curves: Curves, segments: int, wanted: Mapping[str, object]
+) -> Iterator[tuple[str, Coefficients | NoWindow]]:
     """What strategies choose on the first so many segments, over all of them."""
     more = len(curves) - segments
-    for label, choice in choose_on(curves[:segments], wanted).items():
+    for label, one in wanted.items():
+        try:
+            (choice,) = choose_on(curves[:segments], [one]).values()
+        except ValueError as early:  # no whole segment to begin with, which the whole run has
+            choice = NoWindow(str(early))
         if not isinstance(choice, NoWindow):
             ends = None if choice.ends is None else np.pad(choice.ends, (0, more))
             choice = Coefficients(np.pad(choice, (0, more)), **{**choice.notes, "ends": ends})
