@@ -143,7 +143,7 @@ class TrainTeacher(Training):
     """
 
     model: str = "resnet18_w16"
-    deploy: dict = field(default_factory=lambda: {"name": "wakd"})
+    deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
 
     def __post_init__(self):
         super().__post_init__()
