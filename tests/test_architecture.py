@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "wakd_kit"
 # from the ground up: a room, or a file of the hall, imports from those before it and from itself
 STAIRS = [
     "names",
+    "plugins",
     "checks",
     "files",
     "written",
@@ -18,6 +19,7 @@ STAIRS = [
     "models",
     "objectives",
     "runs",
+    "docstrings",
     "evaluation",
     "landscape",
 ]

@@ -19,6 +19,7 @@ from wakd_kit.runs import record as recording
 from wakd_kit.runs.record import estimate_bytes, read_state
 from wakd_kit.study import run as study
 
+from .forked import shared
 from .offline import offline_problems
 
 TINY = [
@@ -55,8 +56,19 @@ def benchmark(student):
 def test_list_prints_every_name_with_a_phrase(what, names, capsys):
     assert main(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith(" ")]  # more of a strategy
     assert {line.split()[0] for line in lines} == set(names)
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_list_says_of_every_strategy_what_it_costs_and_where_it_is_from(capsys):
+    assert main(["list", "strategies"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * len(strategies)
+    (sma,) = [more for line, more in zip(lines, lines[1:]) if line.startswith("sma ")]
+    assert (
+        sma.strip() == "exact: always: it looks over what is stored; cost: an average per checkpoint; Arpit et al. 2022"
+    )
 
 
 def test_help_and_data_do_not_wait_for_torch_or_papermill():
@@ -231,6 +243,8 @@ def test_average_writes_what_run_average_returns(student, tmp_path, capsys, word
 def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_path, monkeypatch, capsys):
     shutil.copytree(student, tmp_path / "student", ignore=shutil.ignore_patterns("landscape"))
     monkeypatch.chdir(tmp_path)
+    for name, value in shared().items():  # its kernel is a fork
+        monkeypatch.setenv(name, value)
     settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"

@@ -5,10 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from wakd_kit.averaging import strategies
+from wakd_kit.averaging import as_curves, choose, strategies
+from wakd_kit.averaging.about import ABOUT
 from wakd_kit.objectives import objectives
 from wakd_kit.study.plan import load_study
 
@@ -31,7 +33,7 @@ def generate():
     sys.path[:] = before
 
 
-@pytest.mark.parametrize("name", ["study-files.md", "objectives.md"])
+@pytest.mark.parametrize("name", ["study-files.md", "objectives.md", "strategies.md"])
 def test_a_generated_page_is_up_to_date(name, generate):
     assert (DOCS / name).read_text() == generate.page(name), "python docs/tools/generate.py writes it again"
 
@@ -46,6 +48,27 @@ def test_a_key_without_a_sentence_is_named(generate, monkeypatch):
 def test_everything_registered_is_listed(page, names):
     listed = re.findall(r"^- \**`(\w+)`", (DOCS / page).read_text(), re.M)
     assert sorted(listed) == sorted(names)
+
+
+def test_every_strategy_says_where_it_is_from_when_it_is_exact_and_what_it_costs():
+    assert list(ABOUT) == sorted(ABOUT, key=list(strategies).index) and {*ABOUT} == {*strategies}
+    losses = [6, 5, 4, 3, 4, 5]
+    curves = as_curves(
+        iterates=[49, 1, 50, 50, 50, 50],
+        val_accuracy=[0.1, 0.2, 0.3, 0.4, 0.3, 0.2],
+        val_loss=losses,
+        val_kd_loss=losses,
+    )
+    evaluate = {
+        "score": lambda c: 0.0,
+        "held_out_loss": lambda c: 0.0,
+        "loss_and_gradient": lambda c: (0.0, np.zeros(6)),
+    }
+    for name, about in ABOUT.items():
+        assert all(about) and about.tested in ("published code", "published update", "slow reference", "by hand")
+        own = {"begin": 50} if name == "eoa_wakd_repo" else {}  # an iterate that is a segment
+        (found,) = choose(curves, [{"name": name, **own}], **evaluate).values()
+        assert (found.evaluations > 0) == (about.cost != "none"), name
 
 
 def test_study_files_that_are_shown_load(tmp_path):

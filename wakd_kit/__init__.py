@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is imported when it is first used
     from . import averaging, landscape, objectives
     from .data.domains import Domains, Split, domains_from_arrays, leave_one_out, load_domains
+    from .evaluation.along import averages_along
     from .evaluation.choose import choices_table, choose
     from .evaluation.export import export
     from .evaluation.lengths import length_sweep
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is
 # torch and timm take seconds to import: a step of a study that only starts a kernel, and averaging curves, need neither
 _NAMES = {
     "data.domains": ("Domains", "Split", "domains_from_arrays", "leave_one_out", "load_domains"),
+    "evaluation.along": ("averages_along",),
     "evaluation.choose": ("choices_table", "choose"),
     "evaluation.export": ("export",),
     "evaluation.lengths": ("length_sweep",),

@@ -6,6 +6,8 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
+from wakd_kit.data.augment import calibration_views, views_from
+from wakd_kit.evaluation.merging import merge
 from wakd_kit.runs.record import RunProblem
 
 from ..conftest import one_image
@@ -118,3 +120,62 @@ def test_soups_refuse_what_cannot_be_averaged(split, alike, tmp_path):
         wk.Soup(alike[:1])
     with pytest.raises(ValueError, match="needs as many coefficients"):
         wk.Soup(alike).average([1.0])
+
+
+@pytest.fixture(scope="module")
+def experts(split, tmp_path_factory):
+    """One for each source of the split, from one start."""
+    folder = tmp_path_factory.mktemp("experts")
+    return [record(split.only(domain), folder / domain, start=0, seed=0) for domain in split.sources]
+
+
+def test_experts_of_single_sources_are_merged_and_judged_on_all_of_them(experts, split):
+    soup = wk.Soup(experts, split=split)
+    assert soup.split.sources == ("a", "b") and soup.check(allowed=5) < 5
+    table = soup.evaluate({"mean": "mean", "uniform": [0.5, 0.5], "TIES": {"name": "ties", "density": 0.3}})
+    assert all(sorted(rows["domain"]) == ["a", "b", "c"] for _, rows in table.groupby("strategy")) and len(table) == 9
+    accuracy = table.pivot(index="strategy", columns="domain", values="accuracy")
+    assert (accuracy.loc["mean"] == accuracy.loc["uniform"]).all()
+    # by hand: the rule on parameters, statistics of the views that the first run draws, of both domains
+    model = experts[0].blank_model()
+    names = [n for n, _ in model.named_parameters()]
+    means = [
+        r.average(wk.averaging.best_val(r.source_curves), split=split.only(*r.source_curves.per_domain["val_loss"]))
+        for r in experts
+    ]
+    merged = merge(
+        {n: experts[0].segments.initial[n] for n in names}, [{n: s[n] for n in names} for s in means], "ties"
+    )
+    model.load_state_dict(means[0] | merged)
+    wk.models.recalibrate(
+        model, calibration_views(split, views_from(experts[0].settings["views"]), 3, 16, seed=0, device="cpu")
+    )
+    for name, tensor in soup.merge("ties").items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-4, atol=1e-5)
+    assert soup.merge("ties") is soup.merge({"name": "ties"})
+
+
+def test_a_member_alone_keeps_the_statistics_of_its_own_sources(experts, split):
+    soup = wk.Soup(experts, split=split)
+    table = soup.evaluate({"b alone": [0.0, 1.0]})
+    best = wk.averaging.best_val(experts[1].source_curves)
+    own = wk.evaluate(experts[1], {"b alone": best}, split.only("b"))
+    columns = ["domain", "accuracy", "nll"]
+    both = table[columns].merge(own[columns], on="domain", suffixes=("", "_own"))
+    assert sorted(both["domain"]) == ["b", "c"]
+    assert both["nll"].to_numpy() == pytest.approx(both["nll_own"].to_numpy(), abs=1e-4)
+
+
+def test_runs_of_other_starts_or_splits_are_not_merged(experts, alike, split, tmp_path):
+    other = record(split.only("b"), tmp_path / "other", start=1, seed=0)
+    soup = wk.Soup([experts[0], other], split=split)
+    with pytest.raises(
+        RunProblem,
+        match=r"other and a began with different parameters.*loss barrier between these runs is [\d.e-]+ nats",
+    ):
+        soup.merge("mean")
+    elsewhere = record(wk.leave_one_out(split.domains, "b", 0), tmp_path / "elsewhere", start=0, seed=0, steps=8)
+    with pytest.raises(RunProblem, match="differ in their split"):
+        wk.Soup([experts[0], elsewhere])
+    with pytest.raises(RunProblem, match=r"sources"):
+        wk.Soup(experts, split=split.only("a"))

@@ -1,5 +1,7 @@
 """Figures, tested on what they would draw: data, positions and words, not pixels."""
 
+from collections import defaultdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -263,37 +265,41 @@ def test_a_map_of_a_single_window_can_be_drawn(curves):
 # ---- many runs
 
 
-def test_differences_are_dots_with_their_mean_and_interval():
+def test_differences_are_dots_over_their_mean_and_interval_grouped_by_student_on_one_zero():
     table = pd.DataFrame(
         {
-            "label": ["kd: wakd - last", "kd: swad - last"],
-            "student": "kd",
-            "pairs": [np.array([1.0, 2.0, 6.0]), np.array([])],
-            "mean": [3.0, np.nan],
-            "low": [-3.5, np.nan],
-            "high": [9.5, np.nan],
-            "n": [3, 0],
+            "label": ["kd: wakd - last", "kd: swad - last", "kd last - ce last"],
+            "student": ["kd", "kd", ""],
+            "pairs": [np.array([1.0, 2.0, 6.0]), np.array([]), np.array([40.0])],
+            "pair_targets": [["ink", "ink", "neon"], [], ["neon"]],
+            "mean": [3.0, np.nan, 40.0],
+            "low": [-3.5, np.nan, np.nan],
+            "high": [9.5, np.nan, np.nan],
+            "n": [3, 0, 1],
         }
     )
     figure, alt = study_figures.differences(table, baseline="last")
     (axis,) = figure.axes
-    dots, mean = axis.lines[0].get_xydata(), axis.lines[-2].get_xydata()[:1]
+    assert ticks(axis) == ["wakd", "swad", "kd last − ce last"] and axis.get_yticks().tolist() == [1, 2, 4]
+    dots = {
+        line.get_marker(): line.get_xdata().tolist()
+        for line in axis.lines
+        if line.get_zorder() == 3 and len(line.get_xdata())
+    }
+    assert dots == {"o": [1, 2], "s": [40]}, "a marker for each target, over the interval"
+    first = [line for line in axis.lines if line.get_marker() == "s" and 6 in line.get_xdata()]
+    assert first and abs(first[0].get_ydata()[0] - 1) < 0.5
     interval = axis.collections[0].get_segments()[0]
-    assert dots[:, 0].tolist() == [1, 2, 6] and np.abs(dots[:, 1]).max() < 0.5
-    assert interval.tolist() == [[-3.5, 0], [9.5, 0]] and mean.tolist() == [[3, 0]]
-    assert ticks(axis) == list(table["label"]) and axis.lines[-1].get_xdata() == [0, 0], "zero has a line"
+    assert interval.tolist() == [[-3.5, 1], [9.5, 1]] and axis.collections[0].get_zorder() < 3
+    means = [line for line in axis.lines if line.get_marker() == "|"]
+    assert means[0].get_xydata().tolist() == [[3, 1]]
+    assert [line.get_xdata() for line in axis.lines if list(line.get_xdata()) == [0, 0]] == [[0, 0]], (
+        "zero has one line"
+    )
+    said = [text.get_text() for text in axis.texts]
+    assert said == ["kd: difference to last", "  no pair with a score on both sides", "between students"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ink", "neon"]
     assert "kd: wakd - last +3.0 [-3.5, +9.5]" in alt and "nan" not in alt
-
-
-def test_students_differ_on_an_axis_of_their_own():
-    rows = [("kd: wakd - last", "kd", 1.0), ("kd last - ce last", "", 40.0), ("ce: wakd - last", "ce", 2.0)]
-    table = pd.DataFrame(rows, columns=["label", "student", "mean"]).assign(n=2)
-    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, pairs=[np.array([m, m]) for m in table["mean"]])
-    figure, alt = study_figures.differences(table, baseline="last")
-    within, between = figure.axes
-    assert ticks(within) == ["kd: wakd - last", "ce: wakd - last"] and ticks(between) == ["kd last - ce last"]
-    assert within.get_xlim()[1] < 10 and between.get_xlim()[1] > 40, "one does not flatten the other"
-    assert all(label in alt for label in table["label"])
 
 
 @pytest.fixture
@@ -400,7 +406,8 @@ def bins():
 
 
 def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bins):
-    figure, alt = study_figures.reliability(bins, bins=5)
+    errors = {("KD", s, role): 0.0 for s in ("last", "WAKD") for role in ("target", "source")}
+    figure, alt = study_figures.reliability(bins, errors | {("KD", "last", "target"): 17.46}, bins=5)
     unseen, source = figure.axes
     assert [a.get_title(loc="left") for a in figure.axes] == ["KD, unseen domain", "KD, source validation"]
     shown = [c.get_offsets().tolist() for c in unseen.collections]
@@ -408,7 +415,7 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
     first, second = unseen.collections[0].get_sizes()
     assert first - 4 == pytest.approx(3 * (second - 4)), "area beyond the least goes with the share of images"
     labels = [text.get_text() for text in unseen.get_legend().get_texts()]
-    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"]  # .75 x .2 + .25 x .1
+    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"], "the numbers of the table"
     assert [text.get_text() for text in source.get_legend().get_texts()] == ["last: ECE 0.0", "WAKD: ECE 0.0"]
     joined = [len(line.get_xdata()) for line in source.lines[1:] if line.get_label().startswith("_")]
     assert joined == [1, 0], "nine images are a dot and no line"
@@ -417,7 +424,8 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
 
 def test_reliability_of_many_students_has_four_beside_each_other(bins):
     many = pd.concat([bins.assign(student=f"s{i}") for i in range(6)], ignore_index=True)
-    figure, alt = study_figures.reliability(many)
+    errors = {key: 1.0 for key in many[["student", "strategy", "role"]].itertuples(index=False, name=None)}
+    figure, alt = study_figures.reliability(many, errors)
     shown = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
     assert sorted(shown) == sorted(f"s{i}, {role}" for i in range(6) for role in ("unseen domain", "source validation"))
     places = {axis.get_title(loc="left"): axis.get_subplotspec() for axis in figure.axes if axis.axison}
@@ -433,7 +441,7 @@ def test_reliability_of_many_students_has_four_beside_each_other(bins):
 def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows, chosen, ranks, bins):
     gains = pd.DataFrame(
         {"label": ["a student with a long name: swad_wakd_repo - best_val"], "pairs": [np.arange(3.0)]}
-    )
+    ).assign(pair_targets=[["ink", "neon", "photo"]])
     gains = gains.assign(mean=1.0, low=-1.5, high=3.5, n=3, student="")
     for figure, _ in (
         figures.contact_sheet(domains),
@@ -443,7 +451,7 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
         study_figures.differences(gains, baseline="best_val"),
         study_figures.picks(chosen, steps=100),
         study_figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
-        study_figures.reliability(bins),
+        study_figures.reliability(bins, defaultdict(float)),
     ):
         figure.draw_without_rendering()
         inked = figure.get_tightbbox()  # in inches
@@ -470,3 +478,34 @@ def test_lengths_are_drawn_for_both_roles_with_the_last_iterate_as_a_line():
     assert (
         "power on the unseen domain (oracle): best 58.0 at length 0.280, 58.0 as plain mean, last iterate 30.0" in alt
     )
+
+
+# ---- averages along training
+
+
+def test_averages_along_training_have_a_ring_where_they_are_as_good_as_the_iterates_get():
+    values = {"last": (0.3, 0.6, 0.5), "wakd": (0.2, 0.55, 0.65), "swad": (np.nan, np.nan, 0.4)}
+    table = pd.DataFrame(
+        [
+            {"step": 10 * (k + 1), "strategy": strategy, "domain": domain, "role": role, "accuracy": value}
+            for strategy, along in values.items()
+            for k, value in enumerate(along)
+            for domain, role in (("a", "source"), ("b", "target"))
+        ]
+    )
+    rows = [
+        (role, *row)
+        for role in ("source", "target")
+        for row in (("last", 0.6, 20), ("wakd", 0.6, 30), ("swad", 0.6, None))
+    ]
+    reached = pd.DataFrame(rows, columns=["role", "strategy", "goal", "step"]).astype({"step": "Int64"})
+    figure, alt = figures.along(table, reached)
+    left, right = figure.axes
+    assert "oracle" in right.get_title(loc="left") and "oracle" not in left.get_title(loc="left")
+    lines = {line.get_label(): line for line in left.lines}
+    assert [*lines["iterates"].get_ydata()] == [30, 60, 50] and [*lines["wakd"].get_ydata()] == pytest.approx(
+        [20, 55, 65]
+    )
+    (ring,) = [line for line in left.lines if line.get_markersize() == 10]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (30, 65)
+    assert "the iterates' best, 60.0, is reached at step 20, by wakd first at step 30, by swad never" in alt

@@ -12,6 +12,7 @@ across.py     uniform_soup, diwa, ensemble, check_barrier                    sev
 choosing.py   strategies (the registry), choose(curves, wanted)              several strategies on one run
 curves.py     Curves, Coefficients, NoWindow                                 what goes in and what comes out
 fitting.py    fitting(strategy, steps): defaults read off a run's length     begin, decay, start
+about.py      ABOUT: source, exactness and cost of every strategy
 spans.py      first_after, over_iterates, describe, ...                      what the strategies share
 """
 

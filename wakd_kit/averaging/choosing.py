@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..names import Registry, UnknownName, did_you_mean, one_line
@@ -75,15 +76,16 @@ def choose(
             chosen[label] = strategy(curves, **settings)
         except NoWindow as reason:
             chosen[label] = reason
-        chosen[label].chosen_by, chosen[label].evaluations = _chosen_by(name, asked), len(spent)
+        chosen[label].chosen_by, chosen[label].evaluations = chosen_by(name, asked), len(spent)
     return chosen
 
 
-def _chosen_by(name: str, settings: Mapping[str, Any]) -> str:
+def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
     """What decides a strategy, in words: a schedule, a source-validation curve, or averages scored there."""
     known = {**settings_of(name), **settings}
     parameters = inspect.signature(strategies.get(name)).parameters
-    curve = next((known[setting] for setting in ("loss", "by") if setting in known), None)
+    reads = "val_accuracy" if strategies.get(name).__module__ == valley.__name__ else None  # where it is no setting
+    curve = next((known[setting] for setting in ("loss", "by") if setting in known), reads)
     if "loss_and_gradient" in parameters:
         return "fitted on one half of source validation, stopped on the other"
     if "score" in parameters:

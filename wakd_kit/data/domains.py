@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..checks import explained
 from ..files import path_of
-from ..names import Registry, UnknownName, did_you_mean, one_line
+from ..names import Registry, UnknownName, did_you_mean, is_whole, one_line
 from .catalog import BENCHMARKS, Benchmark, DataProblem, locate
 from .folders import keep, no_cache, read_images, save
 
@@ -197,17 +197,13 @@ class Split:
             raise ValueError("No domain was left out of this split, so there is no unseen domain to test on.")
         return self.domains[self.target]
 
-    def only(self, *sources: str) -> Split:
-        """The same split with fewer source domains, in the order of the benchmark: those named here.
+    def only(self, *sources: str | int) -> Split:
+        """The same split with fewer source domains, in the order of the benchmark: those named here, or by place from 1.
 
         Raises ``ValueError`` for none, and for a domain that is no source of this split.
         """
-        for name in sources:
-            if name not in self.train:
-                raise ValueError(did_you_mean("source domain", name, self.train))
-        if not sources:
-            raise ValueError(f"A split has at least one source domain; name some of {', '.join(self.sources)}.")
-        train, val = ({d: e for d, e in part.items() if d in sources} for part in (self.train, self.val))
+        kept = sources_among(self.sources, sources)
+        train, val = ({d: part[d] for d in kept} for part in (self.train, self.val))
         return replace(self, train=train, val=val)
 
     @property
@@ -227,6 +223,19 @@ class Split:
         }
 
 
+def sources_among(known: Sequence[str], asked: Sequence[str | int]) -> tuple[str, ...]:
+    """Those of the known sources that are asked for by name or by place from 1, in their own order: an expert of "the second
+    source" is one of another domain for each domain that is left out. Raises as ``Split.only`` does."""
+    if not asked:
+        raise ValueError(f"A split has at least one source domain; name some of {', '.join(known)}.")
+    for one in asked:
+        if is_whole(one) and not 1 <= one <= len(known):
+            raise ValueError(f"There is no source {one}: they are 1 to {len(known)}, {', '.join(known)}.")
+        if not is_whole(one) and one not in known:
+            raise ValueError(did_you_mean("source domain", one, known))
+    return tuple(name for place, name in enumerate(known, 1) if name in asked or place in asked)
+
+
 def other_split(recorded: Mapping, given: Mapping) -> str | None:
     """The first thing in which two recipes of splits differ, "fingerprint" for the images; None where they are one split.
 
@@ -237,12 +246,14 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
 
 
 @explained
-def leave_one_out(domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2) -> Split:
+def leave_one_out(
+    domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2, only: Sequence[str | int] = ()
+) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
 
     The split of a source domain depends on the seed and its name alone, so it is the same whichever domain is left
-    out; with ``target=None`` none is, as for pretraining or for a student that is deployed. Raises ``ValueError`` for an
-    unknown target, or a class too small to have an image on both sides.
+    out; with ``target=None`` none is, as for pretraining or for a student that is deployed. ``only`` keeps some of the sources, see
+    ``Split.only``. Raises ``ValueError`` for an unknown target or source, or a class too small to have an image on both sides.
 
     >>> split = wk.leave_one_out(wk.load_domains("digits"), target="sketch", seed=0)
     >>> split.target, list(split.sources)
@@ -263,7 +274,8 @@ def leave_one_out(domains: Domains, target: str | None, seed: int = 0, *, valida
         if name != target:
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
-    return Split(domains, target, seed, validation, train, val)
+    split = Split(domains, target, seed, validation, train, val)
+    return split.only(*only) if only else split
 
 
 def _held_out(examples: Examples, domain: str, seed: int, fraction: float, classes: tuple[str, ...]) -> np.ndarray:

@@ -3,12 +3,13 @@
 soup = Soup([run_a, run_b, run_c])                      # each run's best-validation iterate, as DiWA
 soup.check()                                            # the loss barrier between them, or a sentence why not
 coef = averaging.diwa(soup.val_accuracy, restrict=True, score=soup.score)
-table = soup.evaluate({"DiWA": coef})
+table = soup.evaluate({"DiWA": coef, "TIES": {"name": "ties", "density": 0.2}})
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,38 +17,43 @@ import pandas as pd
 import torch
 
 from ..averaging import NoWindow, best_val, check_barrier, ensemble
-from ..data.domains import Split, other_split
+from ..data.domains import Split, leave_one_out, other_split
 from ..runs.network import Network
 from ..runs.record import RunProblem, State
 from ..runs.run import Run
+from .merging import merge, named
 from .scores import COLUMNS, judged, source_mean
 
 
 class Soup:
-    """Several runs of one architecture on one split, one set of parameters of each.
+    """Several runs of one architecture, one set of parameters of each. They may differ in their sources, as experts do, and in
+    nothing else of their split; a member alone keeps its BatchNorm statistics, whatever is made of several has those of all sources.
 
     coefficients  one per run, what it contributes; default its best-validation iterate
+    split         of the sources of all of them, if it is in memory already
 
-    Raises ``RunProblem`` when the runs differ in architecture or split: their mean would mean nothing.
+    Raises ``RunProblem`` when the runs differ in architecture, target, seed of the split or data: their mean would mean nothing.
     """
 
     def __init__(self, runs: Sequence[Run], *, coefficients: Sequence | None = None, split: Split | None = None):
         if len(runs) < 2:
             raise RunProblem(f"A soup needs at least two runs; got {len(runs)}.")
-        for run in runs[1:]:
-            here, there = run.settings["split"], runs[0].settings["split"]
-            differs = other_split(here, there)
+        recipes = [{k: v for k, v in run.settings["split"].items() if k != "sources"} for run in runs]
+        for run, here in zip(runs[1:], recipes[1:]):
+            differs = other_split(here, recipes[0])
             if differs or not _same_student(run, runs[0]):
-                what = f"split ({differs} {here[differs]!r} and {there[differs]!r})" if differs else "student"
+                what = f"split ({differs} {here[differs]!r} and {recipes[0][differs]!r})" if differs else "student"
                 raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
         self.runs = list(runs)
-        self.split = split or runs[0].split
+        self.split = split or _split_of_all(runs)
         chosen = [best_val(run.source_curves) for run in runs] if coefficients is None else coefficients
         if len(chosen) != len(runs):
             raise RunProblem(f"{len(runs)} runs need as many coefficients, one set each; got {len(chosen)}.")
-        self._source = Network(runs[0], self.split, roles=("source",))
-        self.states = [run.average(c, split=self.split) for run, c in zip(runs, chosen)]
+        self._source = self._network(("source",))
+        own = (self.split.only(*run.settings["split"]["sources"]) for run in runs)
+        self.states = [run.average(c, split=part) for run, c, part in zip(runs, chosen, own)]
         self._known: dict[tuple[str, bytes], float] = {}
+        self._merged: dict[str, State] = {}
 
     @property
     def val_accuracy(self) -> list[float]:
@@ -84,14 +90,45 @@ class Soup:
             midpoints[i, j] = loss if np.isfinite(loss) else np.inf
         return check_barrier(losses, midpoints, allowed=allowed)
 
+    def merge(self, rule: str | Mapping) -> State:
+        """What a rule of ``merging`` makes of the members: a ``state_dict``, float32 on the CPU, its BatchNorm statistics as the runs'
+        policy wants them, of all sources. Raises ``RunProblem`` where members have no start in common, naming the loss barrier.
+        """
+        key = json.dumps(named(rule), sort_keys=True)
+        if key not in self._merged:
+            self._check_start()
+            names = [name for name, _ in self._source.model.named_parameters()]
+            start, *states = (
+                {name: state[name] for name in names} for state in (self.runs[0].segments.initial, *self.states)
+            )
+            state = self.average(np.full(len(self.states), 1 / len(self.states))) | merge(start, states, rule)
+            settled = self._source.load(state).state_dict()
+            self._merged[key] = {name: tensor.cpu().clone() for name, tensor in settled.items()}
+        return self._merged[key]
+
+    def _check_start(self) -> None:
+        first, names = self.runs[0], [name for name, _ in self._source.model.named_parameters()]
+        for run in self.runs[1:]:
+            here, there = run.segments.initial, first.segments.initial
+            if not all(torch.equal(here[name], there[name]) for name in names):
+                barrier = self.check(allowed=1e12)
+                raise RunProblem(
+                    f"{run.name} and {first.name} began with different parameters, and what is merged is what runs moved from a common "
+                    f"start: the highest loss barrier between these runs is {barrier:.2g} nats. Train them from one seed or one "
+                    "file of weights, or use an ensemble."
+                )
+
     def evaluate(self, choices: Mapping[str, object]) -> pd.DataFrame:
-        """Like ``scores.evaluate``, for coefficients over runs; ``"probs"`` or ``"logits"`` in place of coefficients
-        scores the ensemble of all members' predictions instead."""
-        network = Network(self.runs[0], self.split)
+        """Like ``scores.evaluate``, for coefficients over runs; in their place ``"probs"`` or ``"logits"`` scores the ensemble of all
+        members' predictions, and a rule of ``merging``, by name or with settings, what it makes of them."""
+        network = self._network(("source", "target"))
         rows = []
         for label, choice in choices.items():
             none, logits = isinstance(choice, NoWindow), None
-            if isinstance(choice, str):
+            if isinstance(choice, str | Mapping) and choice not in ("probs", "logits"):
+                network.load(self.merge(choice), raw=True)
+                logits = network.outputs()
+            elif isinstance(choice, str):
                 members = [self._logits(network, member) for member in np.eye(len(self.states))]
                 stacked = {d: np.stack([m[d].numpy() for m in members]) for d in network.roles}
                 probs = {d: ensemble(z, combine=choice) for d, z in stacked.items()}
@@ -101,6 +138,9 @@ class Soup:
             note = str(choice) if none else getattr(choice, "note", "")
             rows += judged(network.parts, logits, strategy=label, note=note)
         return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _network(self, roles: tuple[str, ...]) -> Network:
+        return Network(self.runs[0], self.split, roles=roles, others=self.runs[1:])
 
     def _logits(self, network: Network, coefficients) -> dict[str, torch.Tensor]:
         """Of the soup with these coefficients; a member alone keeps its statistics, which are its run's own."""
@@ -113,6 +153,15 @@ class Soup:
             logits = self._logits(self._source, coefficients)
             self._known[key] = source_mean(logits, self._source.labels, metric)
         return self._known[key]
+
+
+def _split_of_all(runs: Sequence[Run]) -> Split:
+    """The split of the sources of all runs, which differ in nothing else."""
+    first = runs[0].split
+    sources = {domain for run in runs for domain in run.settings["split"]["sources"]}
+    if sources == set(first.sources):
+        return first
+    return leave_one_out(first.domains, first.target, first.seed, validation=first.validation, only=sorted(sources))
 
 
 def _same_student(run: Run, other: Run) -> bool:

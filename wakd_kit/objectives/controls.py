@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..names import not_negative, positive
 from .base import hard, logit_pair, logits_of, objectives
 from .logits import kl
 
 
 @objectives.declare(
-    kind="labels", needs="labels teacher", source="BAN, Furlanello et al. 2018, arXiv 1805.04770, section 3.2"
+    kind="controls", needs="labels teacher", source="BAN, Furlanello et al. 2018, arXiv 1805.04770, section 3.2"
 )
 def cwtm(student, teacher, labels: Tensor) -> Tensor:
     """Cross-entropy with the labels, in nats, each example as heavy as the teacher is confident ("confidence-weighted by
@@ -25,7 +24,9 @@ def cwtm(student, teacher, labels: Tensor) -> Tensor:
     return (confidence / confidence.sum() * F.cross_entropy(z_s, hard(labels), reduction="none")).sum()
 
 
-@objectives.declare(kind="logits", needs="teacher", source="BAN, Furlanello et al. 2018, arXiv 1805.04770, section 3.2")
+@objectives.declare(
+    kind="controls", needs="teacher", source="BAN, Furlanello et al. 2018, arXiv 1805.04770, section 3.2"
+)
 def dkpp(student, teacher, labels: Tensor | None = None) -> Tensor:
     """``KL(teacher || student)`` at T = 1, in nats, the teacher's probabilities but its largest permuted example by example
     ("dark knowledge with permuted predictions").
@@ -43,7 +44,7 @@ def dkpp(student, teacher, labels: Tensor | None = None) -> Tensor:
     return kl(log_t.gather(1, order), F.log_softmax(z_s, dim=1))
 
 
-@objectives.declare(kind="labels", needs="labels", source="MIX-KD, Choi et al. 2023, arXiv 2211.03946, released code")
+@objectives.declare(kind="controls", needs="labels", source="MIX-KD, Choi et al. 2023, arXiv 2211.03946, released code")
 def std_ce(student, teacher, labels: Tensor) -> Tensor:
     """Cross-entropy, in nats, of ``softmax(z / std(z))``: logits of every example over their standard deviation (unbiased).
 
@@ -55,7 +56,7 @@ def std_ce(student, teacher, labels: Tensor) -> Tensor:
     return F.cross_entropy(z_s / z_s.std(1, keepdim=True).clamp(min=1e-7), labels)
 
 
-@objectives.declare(kind="labels", needs="labels", source="LFME, Chen et al. 2024, arXiv 2410.17020")
+@objectives.declare(kind="controls", needs="labels", source="LFME, Chen et al. 2024, arXiv 2410.17020")
 def label_mse(student, teacher, labels: Tensor) -> Tensor:
     """Mean squared difference of the logits and the labels, 0 and 1, over examples and classes; no teacher.
 
@@ -64,35 +65,3 @@ def label_mse(student, teacher, labels: Tensor) -> Tensor:
     z_s = logits_of(student)
     soft = labels if labels.is_floating_point() else F.one_hot(labels.long(), z_s.shape[1])
     return F.mse_loss(z_s, soft.to(z_s.dtype))
-
-
-@objectives.declare(kind="logits", needs="teacher", source="ABKD, Wang et al. 2025, arXiv 2505.04560", weight=32.0)
-def abkd(
-    student,
-    teacher,
-    labels: Tensor | None = None,
-    *,
-    alpha: float = 0.8,
-    beta: float = 0.3,
-    temperature: float = 4.0,
-) -> Tensor:
-    """The alpha-beta divergence of teacher p and student q, both at ``temperature``, mean over the batch:
-    ``sum_c p^(a+b) / (b (a+b)) + q^(a+b) / (a (a+b)) - p^a q^b / (a b)``.
-
-    (1, 0) is the forward KL and (0, 1) the reverse one, as limits, in which the formula has its own form. Larger alpha makes up
-    for large errors, larger beta trusts what the student is sure of. No ``T^2``: the released weight of 32 stands for it.
-    Defaults are those of ResNet-56 and ResNet-20 on CIFAR-100. At alpha or beta 0 the released code divides by the other once, the limit
-    twice, as here: they differ where that other is not 1.
-    """
-    not_negative(alpha=alpha, beta=beta)
-    positive(temperature=temperature, **{"alpha + beta": alpha + beta})
-    log_q, log_p = (F.log_softmax(z / temperature, dim=1) for z in logit_pair(student, teacher))
-    both = alpha + beta
-    p, q = (both * log_p).exp(), (both * log_q).exp()
-    if beta == 0:
-        values = (p * alpha * (log_p - log_q) - p + q) / alpha**2
-    elif alpha == 0:
-        values = (q * beta * (log_q - log_p) - q + p) / beta**2
-    else:
-        values = p / (beta * both) + q / (alpha * both) - (alpha * log_p + beta * log_q).exp() / (alpha * beta)
-    return values.sum(1).mean()

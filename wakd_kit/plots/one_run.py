@@ -120,10 +120,11 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
 
 
 @styled
-def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
+def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> tuple[Figure, str]:
     """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
 
-    table  as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    table   as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    chance  accuracy of guessing, a fraction, drawn as a line
     """
     unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
     domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
@@ -140,6 +141,8 @@ def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
             ms=5,
             label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
         )
+    if chance is not None:
+        axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
     axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
     names = [d.replace("_", " ") for d in domains]
     rows(axis, [f"{names[0]} (unseen)", *names[1:]])
@@ -266,6 +269,44 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.legend()
     return figure, f"Accuracy in % against the length of a moving average: {'; '.join(said)}."
+
+
+@styled
+def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
+    """Accuracy along training of the iterates and of each strategy's own average, source validation beside the oracle; a ring where
+    an average is first as good as the iterates ever are.
+
+    table    as ``averages_along`` returns: domains of a role are averaged
+    reached  what ``steps_to_reach`` says of it
+    """
+    mean = 100 * table.groupby(["role", "strategy", "step"])["accuracy"].agg(lambda a: a.mean(skipna=False))
+    steps = reached.set_index(["role", "strategy"])
+    titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
+    shown = [role for role in titles if role in set(table["role"])]
+    figure = empty(3.6 * len(shown) + 1.2, 2.9)
+    said = []
+    for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        for i, strategy in enumerate(dict.fromkeys(table["strategy"])):
+            values, (goal, step) = mean[role, strategy], steps.loc[(role, strategy), ["goal", "step"]]
+            iterates = i == 0
+            look = (
+                {"color": "#222222", "ls": ":"}
+                if iterates
+                else {"color": colour(i - 1), "marker": marker(i - 1), "ms": 4}
+            )
+            axis.plot(values.index, values, label="iterates" if iterates else strategy, **look)
+            first = "never" if pd.isna(step) else f"first at step {int(step)}"
+            if iterates:
+                said.append(
+                    f"on the {'source validation' if role == 'source' else 'unseen domain (oracle)'} the iterates' best, {100 * goal:.1f}, is reached {first.removeprefix('first ')}"
+                )
+                continue
+            said.append(f"by {strategy} {first}")
+            if not pd.isna(step):
+                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look["color"])
+        axis.set(title=titles[role], xlabel="step at which the run would have ended")
+        axis.legend()
+    return figure, f"Accuracy in % along training: {', '.join(said)}."
 
 
 def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96) -> str:

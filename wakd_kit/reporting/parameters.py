@@ -67,6 +67,7 @@ class Training:
     benchmark       what ``load_domains`` takes
     image_size      side in pixels; by default the benchmark's own
     target          the domain that is left out
+    only            the sources that it is trained on, by name or by place from 1; all of them by default
     model           any timm name, or one of the kit's small ones
     model_settings  keyword arguments of the model
     pretrained      whether it starts from weights: shipped ones, those in ``$WAKD_WEIGHTS``, timm's
@@ -78,6 +79,7 @@ class Training:
     benchmark: str = "digits"
     image_size: Annotated[int, whole(1)] | None = None
     target: str = "photo"
+    only: list[str | int] = field(default_factory=list)
     seed: FITS.seed = 0
     model: str = "resnet10t_w16"
     model_settings: dict = field(default_factory=dict)

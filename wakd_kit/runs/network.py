@@ -10,6 +10,7 @@ Scores, searches, soups, window maps and landscapes go through it, so that none 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Network:
     batchnorm  policy for running statistics, default the run's. Under ``recalibrate`` they are recomputed for every average
                on the run's calibration batches; a single raw iterate keeps those it was trained with, unless the policy
                is given here
+    others     runs that are merged with this one: the split is of the sources of all of them
 
     ``parts`` lists (domain, role, examples), ``roles`` and ``labels`` are by domain.
     Raises ``RunProblem`` for a split that the run was not trained on, whatever the policy and the architecture.
@@ -62,12 +64,13 @@ class Network:
         *,
         roles: tuple[str, ...] = ("source", "target"),
         batchnorm: str | None = None,
+        others: Sequence = (),
     ):
         self.policy = batchnorm or run.settings["batchnorm"]
         if self.policy not in BATCHNORM_POLICIES:
             raise ValueError(did_you_mean("BatchNorm policy", self.policy, BATCHNORM_POLICIES))
-        self.run, self.split = run, split or run.split
-        run.check_split(self.split)
+        self.run, self.split, self.others = run, split or run.split, tuple(others)
+        run.check_split(self.split, others=self.others)
         self._raw_keep_theirs = batchnorm is None
         self.device = device()
         self.model = run.blank_model().to(self.device, memory_format=torch.channels_last)
@@ -79,7 +82,7 @@ class Network:
     def batches(self) -> list[Tensor]:
         """The calibration batches; none where nothing is recalibrated."""
         calibrates = self.policy == "recalibrate" and batchnorms(self.model)
-        return self.run.calibration_batches(self.split, self.device) if calibrates else []
+        return self.run.calibration_batches(self.split, self.device, others=self.others) if calibrates else []
 
     @functools.cached_property
     def images(self) -> dict[str, Tensor | Rows]:

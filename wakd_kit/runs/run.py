@@ -106,14 +106,27 @@ class Run:
             if recipe["benchmark"] is None:
                 raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
             domains = load_domains(recipe["benchmark"], **recipe["options"])
-            split = leave_one_out(domains, recipe["target"], recipe["seed"], validation=recipe["validation"])
-            split = split if split.sources == tuple(recipe["sources"]) else split.only(*recipe["sources"])
+            about = {"validation": recipe["validation"], "only": recipe["sources"]}
+            split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
             self.check_split(split)
             self._split = split
         return self._split
 
-    def check_split(self, split: Split) -> None:
-        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie."""
+    def check_split(self, split: Split, *, others: Sequence[Run] = ()) -> None:
+        """Raises ``RunProblem`` unless ``split`` is the one this run was trained on, wherever its images lie.
+
+        others  runs that are merged with this one: the split is then of the sources of all of them
+        """
+        if others:
+            of = [run.settings["split"]["sources"] for run in (self, *others)]
+            if {domain for sources in of for domain in sources} != set(split.sources):
+                raise RunProblem(
+                    f"The sources of this split are {', '.join(split.sources)}, and the runs that meet in it were trained on "
+                    f"{'; '.join(', '.join(sources) for sources in of)}: give the split of all of these."
+                )
+            for run, sources in zip((self, *others), of):
+                run.check_split(split.only(*sources))
+            return
         recorded, given = self.settings["split"], split.recipe
         key = other_split(recorded, given)
         if key:
@@ -237,9 +250,11 @@ class Run:
         buffers = {name for name, _ in self.blank_model().named_buffers()}
         return {n: t for n, t in self.segments.read(position, "end").items() if n in buffers}
 
-    def calibration_batches(self, split: Split, device: torch.device | str = "cpu") -> list[Tensor]:
+    def calibration_batches(
+        self, split: Split, device: torch.device | str = "cpu", *, others: Sequence[Run] = ()
+    ) -> list[Tensor]:
         """The source training images that BatchNorm is recalibrated on: the same views at every call."""
-        self.check_split(split)
+        self.check_split(split, others=others)
         s = self.settings
         return calibration_views(
             split, views_from(s["views"]), s["batchnorm_batches"], s["batch_size"], seed=s["seed"], device=device

@@ -205,7 +205,9 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x)
-        loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
+        loss, terms = combined(
+            student_output, teacher_output, labels, step=step, index=index, domains=data.sources[index]
+        )
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import plugins
+
 PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.name
 SCHEME = 3  # of these digests; those of another one cannot be compared
@@ -77,6 +79,16 @@ def of_page(*, compares: bool) -> dict[str, str]:
     return {
         **_digests((("reporting/pages", "publish"),) if compares else (("reporting/render", "render"),)),
         **templates,
+    }
+
+
+def of_plugins(which: Iterable[str]) -> dict[str, str]:
+    """``{plugin: digest}`` of the source of files and modules of one's own; comments and layout count for nothing."""
+    return {
+        f"plugin {plugins.module_of(plugin)}": _short(
+            "\n".join(_dump(ast.parse(file.read_text(encoding="utf-8"))) for file in plugins.files(plugin))
+        )
+        for plugin in which
     }
 
 
