@@ -8,6 +8,10 @@ READY := .venv/.ready
 # pip resumes a download that broke off, which not every proxy serves; asked again it starts that one afresh
 RETRY := retry() { for wait in 5 30 0; do "$$@" && return; [ $$wait = 0 ] || { echo "again in $$wait s: $$*"; sleep $$wait; }; done; return 1; }; retry
 
+# torch's CPU build, a third of the disk, on a Linux machine without an accelerator; where its index does not answer, what pip takes
+CPU_TORCH := https://download.pytorch.org/whl/cpu
+ANSWERS := import urllib.request as u; u.urlopen("$(CPU_TORCH)/torch/", timeout=5)
+
 .PHONY: setup report test test-fast check format
 
 setup: $(READY)
@@ -18,6 +22,9 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv"
 	@$(RETRY) $(BIN)/python -m pip install --quiet --upgrade pip
+	@if test "$$(uname)" = Linux && ! command -v nvidia-smi >/dev/null && ! command -v rocm-smi >/dev/null && $(BIN)/python -c '$(ANSWERS)' 2>/dev/null; then \
+		echo "no accelerator: torch's CPU build"; \
+		$(BIN)/python -m pip install --quiet --index-url $(CPU_TORCH) torch torchvision || echo "which could not be installed: pip takes its own"; fi
 	@$(RETRY) $(BIN)/python -m pip install --quiet --editable '.[test,workflow]'
 	@touch $(READY)
 

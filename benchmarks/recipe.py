@@ -27,6 +27,7 @@ WARMUP = {"ViT": 60, "mixer": 60}
 
 def build(role: str, split: wk.Split, given: argparse.Namespace) -> torch.nn.Module:
     model = "resnet18_w24" if role == "teacher" and given.size == 64 else MODEL.get(role, "resnet10t_w16")
+    model = {"teacher": given.teacher, "CE": given.student, "KD": given.student}.get(role) or model
     model += f".px{given.size or 32}" if given.pretrained else ""
     return wk.build_model(model, split.classes, pretrained=given.pretrained, seed=split.seed)
 
@@ -77,6 +78,8 @@ def main() -> None:
     )
     options.add_argument("--segment", type=int, default=30, help="steps; begins have to fall on its ends")
     options.add_argument("--batch", type=int, default=64, help="images")
+    options.add_argument("--teacher", help="its model, instead of resnet18_w16")
+    options.add_argument("--student", help="the model of CE and KD, instead of resnet10t_w16")
     options.add_argument("--benchmark", default="digits")
     options.add_argument("--size", type=int, choices=[32, 64], help="of images, in pixels; default 32")
     options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")

@@ -16,12 +16,15 @@ from PIL import Image
 import wakd_kit as wk
 
 from .conftest import patterns
+from .forked import ROOT
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 SETTINGS = {
     "notification": {"fetchNews": "false", "checkForUpdates": False},  # its pop-up would cover the notebook
     "themes": {"theme": "JupyterLab Light"},
 }
+# a kernel that a process asks the session's warm process for, and waits for: what a notebook talks to is the same
+KERNEL = [sys.executable, "-m", "tests.forked", "-f", "{connection_file}"]
 READY = """async () => {
   const panel = window.jupyterapp.shell.currentWidget;
   await panel.context.ready;
@@ -43,7 +46,7 @@ def two_runs(folder: Path) -> Path:
         student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
         run = wk.train(
             student, split, steps=12, segment_length=2, batch_size=8, learning_rate=3e-2, batchnorm_batches=2,
-            save_to=folder / "runs" / target / "student", device="cpu", progress=False,
+            declare=[{"name": "wakd", "begin": 0.1}, "swad"], save_to=folder / "runs" / target / "student", device="cpu", progress=False,
         )  # fmt: skip
     wk.window_map(run, workers=1)
     return folder / "runs"
@@ -76,6 +79,10 @@ def lab(folder: Path, *, theme: str = "JupyterLab Light") -> Iterator[str]:
         file = own / f"settings/@jupyterlab/apputils-extension/{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
+    spec = own / "DATA_DIR" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    own_kernel = {"argv": KERNEL, "env": {"PYTHONPATH": str(ROOT)}, "language": "python"}
+    spec.write_text(json.dumps({**own_kernel, "display_name": "Python 3 (ipykernel)"}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

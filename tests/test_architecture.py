@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "wakd_kit"
 # from the ground up: a room, or a file of the hall, imports from those before it and from itself
 STAIRS = [
     "names",
+    "plugins",
     "checks",
     "files",
     "written",
@@ -18,10 +19,11 @@ STAIRS = [
     "models",
     "objectives",
     "runs",
+    "docstrings",
     "evaluation",
     "landscape",
 ]
-STAIRS += ["results", "plots", "reporting", "study", "explorer", "cli"]
+STAIRS += ["results", "plots", "reporting", "explorer", "study", "cli"]
 DOORS = {"__init__", "__main__"}  # lists of names; they import what is asked for when it is asked for
 
 

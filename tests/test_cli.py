@@ -19,6 +19,7 @@ from wakd_kit.runs import record as recording
 from wakd_kit.runs.record import estimate_bytes, read_state
 from wakd_kit.study import run as study
 
+from .forked import shared
 from .offline import offline_problems
 
 TINY = [
@@ -242,6 +243,8 @@ def test_average_writes_what_run_average_returns(student, tmp_path, capsys, word
 def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_path, monkeypatch, capsys):
     shutil.copytree(student, tmp_path / "student", ignore=shutil.ignore_patterns("landscape"))
     monkeypatch.chdir(tmp_path)
+    for name, value in shared().items():  # its kernel is a fork
+        monkeypatch.setenv(name, value)
     settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"

@@ -58,12 +58,14 @@ def installed(wheel, tmp_path_factory):
     def wakd(*words: str) -> str:
         return said(python, "-m", "wakd_kit", *words, cwd=folder / "here")
 
-    def each(*commands: list[str]) -> str:
-        """Several commands in one process, which imports torch once."""
+    def each(*commands: list[str]) -> list[list[str]]:
+        """Several commands in one process, which imports torch once: the lines that each of them says."""
         code = (
-            "import json, sys; from wakd_kit.cli import main; sys.exit(any([main(c) for c in json.loads(sys.argv[1])]))"
+            "import json, sys; from wakd_kit.cli import main\n"
+            "for command in json.loads(sys.argv[1]): assert main(command) == 0; print(chr(12))"
         )
-        return said(python, "-c", code, json.dumps(commands), cwd=wakd.here)
+        *said_by, _ = said(python, "-c", code, json.dumps(commands), cwd=wakd.here).split("\f\n")
+        return [lines.splitlines() for lines in said_by]
 
     wakd.each = each
     wakd.here, package = folder / "here", there / "wakd_kit"
@@ -93,21 +95,32 @@ def test_a_wheel_holds_every_file_that_the_package_reads(wheel):
     assert not [name for name in held if name.startswith(("tests", "reports/")) and not name.endswith(".yaml")]
 
 
-def test_studies_and_notebooks_are_found_and_land_where_one_stands(installed):
+@pytest.fixture(scope="module")
+def commands(installed) -> dict[str, list[str]]:
+    """What ``wakd report`` says of a study in the empty folder, and other commands in another process after it."""
+    (installed.here / "two.yaml").write_text(STUDY)
     small = ["model=resnet10t", 'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4}', "steps=2"]
     small += ["segment_length=1", 'strategies=["last"]', 'deploy={"name": "last"}']
     given = [word for setting in small for word in ("-p", setting)]
-    notebook = ["notebook", "01_train_teacher", "teacher.ipynb", *given]
-    *lines, printed = installed.each(["list", "studies"], notebook).splitlines()
-    assert [line.split()[0] for line in lines] == sorted(f.stem for f in (ROOT / "reports").glob("*.yaml"))
-    assert printed.endswith("teacher.html") and (installed.here / "teacher.html").is_file()
+    asked = {
+        "list": ["list", "studies"],
+        "notebook": ["notebook", "01_train_teacher", "teacher.ipynb", *given],
+        "planned": ["report", "two.yaml", "--dry-run"],
+        "status": ["status", "two.yaml"],
+    }
+    report = installed("report", "two.yaml", "--cores", "1").splitlines()
+    return {"report": report, **dict(zip(asked, installed.each(*asked.values()), strict=True))}
+
+
+def test_studies_and_notebooks_are_found_and_land_where_one_stands(installed, commands):
+    listed = [line.split()[0] for line in commands["list"]]
+    assert listed == sorted(f.stem for f in (ROOT / "reports").glob("*.yaml"))
+    assert commands["notebook"][-1].endswith("teacher.html") and (installed.here / "teacher.html").is_file()
     assert (installed.here / "runs" / "explore" / "teacher" / "settings.json").is_file()
 
 
-def test_a_study_is_run_in_an_empty_folder(installed):
-    (installed.here / "two.yaml").write_text(STUDY)
-    assert "report: " in installed("report", "two.yaml", "--cores", "1")
-    said_after = installed.each(["report", "two.yaml", "--dry-run"], ["status", "two.yaml"])
-    assert "0 of 2 notebooks to do" in said_after and "2 done" in said_after
+def test_a_study_is_run_in_an_empty_folder(installed, commands):
+    assert "report: " in commands["report"][-1]
+    assert "0 of 2 notebooks to do" in commands["planned"][-1] and "2 done" in "".join(commands["status"])
     for name in ("reports/two/index.html", "reports/index.html", "runs/two/sketch-s0/CE/scores.csv"):
         assert (installed.here / name).is_file(), name

@@ -55,8 +55,6 @@ def fitted(name: str, value: object, hint: object) -> object:
         for bound in bounds:
             bound.check(name, value)
         return value
-    got = "None" if value is None else type(value).__name__
-    unfit = ParameterError(f"{name}={value!r}: expected {spelled(hint)}, got {got}.")
     if origin in (typing.Union, types.UnionType):
         problems = []
         for option in options:
@@ -65,7 +63,7 @@ def fitted(name: str, value: object, hint: object) -> object:
             except ParameterError as problem:
                 problems.append(problem)
         # of the right type for one of them: what that one says is nearer than that none fits
-        raise next((p for p in problems if "expected" not in str(p)), unfit)
+        raise next((p for p in problems if "expected" not in str(p)), _unfit(name, value, hint))
     if origin is typing.Literal:
         if not isinstance(value, str | int) or isinstance(value, bool) or value not in options:
             listed = ", ".join(map(repr, options))
@@ -79,10 +77,15 @@ def fitted(name: str, value: object, hint: object) -> object:
     if wanted is tuple and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         value = tuple(value)
     if wanted in (int, float) or not isinstance(value, wanted):
-        raise unfit
+        raise _unfit(name, value, hint)
     if wanted in (list, tuple) and options:
         return wanted(fitted(f"{name}[{i}]", item, options[0]) for i, item in enumerate(value))
     return value
+
+
+def _unfit(name: str, value: object, hint: object) -> ParameterError:
+    got = "None" if value is None else type(value).__name__
+    return ParameterError(f"{name}={value!r}: expected {spelled(hint)}, got {got}.")
 
 
 def spelled(hint: object) -> str:

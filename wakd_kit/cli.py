@@ -1,12 +1,14 @@
 """The command line. Everything it does is a call of the package.
 
 wakd report STUDY                      train what is missing, render every notebook, write the page; --dry-run says what
-wakd status STUDY                      what of it is done, running, failed or waiting, and the time left
+wakd status STUDY                      what of it is done, running, failed or waiting, and the time left; --failed says why
+wakd compare STUDY STUDY               two studies of one design side by side, paired by target and seed
 wakd train NAME=VALUE ...              train one student and record its trajectory
 wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
+wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
 wakd list strategies|objectives|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
@@ -17,18 +19,22 @@ wakd data check PATH                   count, read and compare every image; exit
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import io
 import json
 import os
 import shlex
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+from . import plugins
 from .data.catalog import BENCHMARKS
+from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
 from .names import UnknownName, did_you_mean
 from .reporting.parameters import Landscape, Student, make, parse
@@ -46,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda said, *_: print(f"wakd {given.command}: {said}", file=sys.stderr)
+            plugins.use(*getattr(given, "plugin", ()))
             given.call(given)
     except (ValueError, UnknownName, OSError, ImportError, Stopped, Held) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
@@ -63,6 +70,7 @@ def command_line() -> argparse.ArgumentParser:
     """Every command with its arguments; what it parses has ``call``, a function of it."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="wakd", description=__doc__, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"wakd_kit {importlib.metadata.version('wakd_kit')}")
     rooms = {"": parser.add_subparsers(dest="command", required=True)}
     for name, (call, arguments, about) in COMMANDS.items():
         group, _, verb = name.rpartition(" ")
@@ -101,17 +109,29 @@ def _place(error: BaseException) -> str:
 
 
 def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
-    """The settings of a parameter class, read off it: making one would check objectives, which imports torch."""
+    """The settings of a parameter class with their sentences, read off it: making one would check objectives, which imports torch."""
     given = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(cls)}
-    return "Settings and their defaults, values as JSON or plain text:\n" + "\n".join(
-        f"  {name:20}{json.dumps(value)}" for name, value in given.items() if name not in without
-    )
+    lines = ["Settings with their defaults, values as JSON or plain text:"]
+    for name, value in given.items():
+        if name not in without:
+            lines.append(f"  {name}={json.dumps(value)}")
+            lines += textwrap.wrap(
+                sentence_of([cls], name).replace("``", ""), 96, initial_indent="      ", subsequent_indent="      "
+            )
+    return "\n".join(lines)
 
 
 OF_A_STUDY = (
     argument("study", help="a study's name under reports/, or a YAML file"),
-    argument("--out", type=path_of, help="report folder, default reports/<name>"),
-    argument("--runs", type=path_of, help="where recordings go, default runs/<name>"),
+    argument("--out", type=path_of, help="report folder, default reports/<name> beside the study's file"),
+    argument("--runs", type=path_of, help="where recordings go, default runs/<name> beside the study's file"),
+)
+PLUGIN = argument(
+    "--plugin",
+    action="append",
+    default=[],
+    metavar="FILE.py",
+    help="a file or module of yours that declares objectives, strategies, models or benchmarks; may come twice",
 )
 RUN = argument("run", type=path_of, help="a run's folder")
 SETTINGS = argument("settings", nargs="*", metavar="NAME=VALUE")
@@ -138,19 +158,62 @@ def _report(given: argparse.Namespace) -> None:
     study.run_study(given.study, **options, say=lambda line: print(line, flush=True))
 
 
-@command("status", *OF_A_STUDY)
+@command(
+    "status",
+    *OF_A_STUDY,
+    argument(
+        "--failed", action="store_true", help="all that is known of what failed: why, its page, the end of its log"
+    ),
+    argument("--json", action="store_true", help="as JSON, for programs"),
+    about="As it was planned last, from its folders. Exit status: 0 all is done, 1 something failed, 3 something is to do.",
+)
 def _status(given: argparse.Namespace) -> None:
     """what of a study is done, running, failed or waiting"""
-    from .study import run as study
+    from .study import status
 
-    table, sentence = study.status(given.study, out=given.out, runs=given.runs)
-    for row in table.itertuples():
-        took = f"{row.seconds:.0f} s" if row.state == "done" else row.said
-        print(f"{row.state:9}{row.name:40}{took}")
-    print(sentence)
+    place = status.place_of(given.study, given.out, given.runs)
+    name, rows = status.name_of(status.file_of(given.study)), status.rows_of(place)
+    said = status.sentence_of(name, place, rows), status.changed_since(given.study, place)
+    if given.json:
+        print(
+            json.dumps(
+                {"study": name, "notebooks": rows, "said": said[0], "out": str(place.out), "runs": str(place.runs)}
+            )
+        )
+    else:
+        lines = status.failed_lines(rows, place) if given.failed else status.lines_of(rows)
+        print("\n".join([*lines, *filter(None, said)]))
+    given.status = status.exit_status(rows)
 
 
-@command("train", SETTINGS, about=f"{_defaults(Student)}\nWithout a teacher, objectives are cross-entropy by default.")
+@command(
+    "compare",
+    argument("first", help="a study's name or YAML file, or a folder of recordings"),
+    argument("second", help="another one of the same images: its differences to the first are shown"),
+    argument("--out", type=path_of, metavar="FOLDER", help="the page's folder, default compared/<first>-<second>"),
+)
+def _compare(given: argparse.Namespace) -> None:
+    """two studies of one design side by side, paired by target and seed"""
+    from .reporting.compare import compare
+    from .results.collect import collect
+    from .study import status
+
+    studies = {}
+    for which in (given.first, given.second):
+        name, runs, asked = status.recorded(which)
+        studies[name if name not in studies else f"{name}, {runs.parent.name}"] = collect(runs, **asked)
+    if len(studies) < 2:
+        raise ValueError(f"{given.first} and {given.second} are the same recordings.")
+    page, said = compare(studies, given.out or Path("compared") / "-".join(studies))
+    print("\n".join([*said, str(page)]))
+
+
+@command(
+    "train",
+    SETTINGS,
+    PLUGIN,
+    about=f"{_defaults(Student)}\nWithout a teacher, objectives are cross-entropy by default.",
+)
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
     from .data.domains import leave_one_out, load_domains
@@ -168,7 +231,7 @@ def _train(given: argparse.Namespace) -> None:
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
-    run = train(student, split, teacher=p.teacher, **p.training())
+    run = train(student, split, teacher=p.teacher, **p.training(), progress=sys.stderr.isatty())
     print(run.summary())
     print(run.folder)
 
@@ -190,6 +253,7 @@ def _what_it_takes(student, p: Student) -> str:
     argument("name", help="a recipe such as resnet10t_w16.px64: a small model and the size of its images"),
     argument("images", help="class/images: a folder, a tar or a zip"),
     argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20"),
+    PLUGIN,
     argument("--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"),
     argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card"),
     argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card"),
@@ -198,7 +262,7 @@ def _pretrain(given: argparse.Namespace) -> None:
     """pretrain a small backbone on a folder or an archive of class folders"""
     from .runs.pretrain import pretrain, write_weights
 
-    run = pretrain(given.name, given.images, **_settings(given.settings))
+    run = pretrain(given.name, given.images, **{"progress": sys.stderr.isatty(), **_settings(given.settings)})
     print(run.summary())
     print(f"{run.folder}: {run.source_curves.val_accuracy[-1]:.1%} of held-out images")
     if given.to:
@@ -217,12 +281,13 @@ def _pretrain(given: argparse.Namespace) -> None:
         metavar="NAME=VALUE",
         help="JSON, or plain text; paths are those of where you stand",
     ),
+    PLUGIN,
 )
 def _notebook(given: argparse.Namespace) -> None:
     """execute one notebook with checked parameters and render it"""
     from .reporting import execute as notebook
     from .reporting import render as report
-    from .study.plan import INSTALLED, NOTEBOOKS, home
+    from .study.places import INSTALLED, NOTEBOOKS, home
 
     shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
     source = shipped if shipped.is_file() else path_of(given.notebook)
@@ -290,6 +355,7 @@ def _settings(words: list[str], cls: type = object) -> dict[str, object]:
     ),
     argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file"),
     argument("--no-scores", action="store_true", help="do not evaluate it for the card"),
+    PLUGIN,
 )
 def _average(given: argparse.Namespace) -> None:
     """average a recorded run and write the student for use elsewhere, with a card"""
@@ -310,6 +376,7 @@ def _average(given: argparse.Namespace) -> None:
     RUN,
     SETTINGS,
     argument("-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"),
+    PLUGIN,
     about=_defaults(Landscape, without=("run",)),
 )
 def _landscape(given: argparse.Namespace) -> None:
@@ -317,7 +384,7 @@ def _landscape(given: argparse.Namespace) -> None:
     from .reporting import execute as notebook
     from .reporting import render as report
     from .runs.run import load_run
-    from .study.plan import NOTEBOOKS
+    from .study.places import NOTEBOOKS
 
     run = load_run(given.run)
     folder = run.folder.resolve()  # the notebook runs in a folder of its own
@@ -329,8 +396,62 @@ def _landscape(given: argparse.Namespace) -> None:
             f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
         )
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
+    size = settings.get("size", Landscape.size)
+    print(f"A plane of {size} x {size} points around {run.name}: each is evaluated on every domain.", flush=True)
     executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
+
+
+@command(
+    "explore",
+    argument("which", metavar="RUN|STUDY", help="a run's folder, a folder of runs, or a study by name or YAML file"),
+    argument(
+        "-o",
+        "--out",
+        type=path_of,
+        help="the page, default explorer.html in the run's folder; of several, their folder",
+    ),
+    argument(
+        "--grid", type=int, default=10, metavar="N", help="segments a side of the window map, where a run has none"
+    ),
+    argument("--hidden", action="store_true", help="cover what looks at the unseen domain until it is asked for"),
+    argument("--open", action="store_true", help="show the first page in the browser"),
+)
+def _explore(given: argparse.Namespace) -> None:
+    """write the explorer's page of a run, or of every run of a study that has a window map"""
+    from .explorer.pages import write_page, write_pages
+    from .study.status import place_of
+
+    runs, out = path_of(given.which), given.out
+    if (runs / "settings.json").is_file():
+        _map_of(runs, given.grid)
+        pages = [write_page(runs, out or runs / "explorer.html", hidden=given.hidden)]
+    else:
+        if not runs.is_dir():
+            place = place_of(given.which)
+            runs, out = place.runs, out or place.out / "explorer"
+        pages = list(write_pages(runs, out or runs / "explorer", hidden=given.hidden).values())
+    if not pages:
+        raise FileNotFoundError(
+            f"No evaluated run with a window map in or below {runs}. Give one run's folder, and its map is computed; a study "
+            "asks for maps with window_map: {grid: 7, seeds: [0]}."
+        )
+    print(*pages, sep="\n")
+    if given.open:
+        import webbrowser
+
+        webbrowser.open(pages[0].absolute().as_uri())
+
+
+def _map_of(folder: Path, grid: int) -> None:
+    """The window map that a page looks its numbers up in: computed, and kept with the run, where there is none."""
+    from .evaluation.windows import window_map
+    from .runs.run import load_run
+
+    run = load_run(folder)
+    if not len(run.window_map):
+        print(f"{run.name} has no window map yet: its windows are averaged and evaluated, {grid} segments a side.")
+        window_map(run, grid=grid)
 
 
 def _phrases(registry) -> list[str]:
@@ -368,7 +489,8 @@ def _domains() -> list[str]:
 
 
 def _studies() -> list[str]:
-    from .study.plan import REPORTS, load_study
+    from .study.places import REPORTS
+    from .study.plan import load_study
 
     return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
 
@@ -395,7 +517,7 @@ LISTS = {
 }
 
 
-@command("list", argument("what", choices=tuple(LISTS)))
+@command("list", argument("what", choices=tuple(LISTS)), PLUGIN)
 def _list(given: argparse.Namespace) -> None:
     """what there is"""
     print("\n".join(LISTS[given.what]()))

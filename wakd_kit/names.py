@@ -37,6 +37,9 @@ def one_line(what: str, name: object) -> str:
     return name
 
 
+PLUGGED = ("objective", "strategy", "benchmark")  # what a file of one's own may declare
+
+
 class Registry:
     """A dictionary of functions by name, filled by a decorator that returns the function unchanged.
 
@@ -72,7 +75,8 @@ class Registry:
         try:
             return self._entries[name]
         except (KeyError, TypeError):
-            raise UnknownName(did_you_mean(self.kind, name, self._entries)) from None
+            own = " One of your own: --plugin FILE.py, or plugins: in a study." if self.kind in PLUGGED else ""
+            raise UnknownName(did_you_mean(self.kind, name, self._entries) + own) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -225,3 +225,8 @@ def cliques(mean_ranks: Sequence[float], difference: float) -> list[list[int]]:
         if len(alike) > 1 and not any(set(alike) <= set(other) for other in found):
             found.append(alike)
     return found
+
+
+def standard_error(share: float, counts: Sequence[int]) -> float:
+    """Binomial standard error of an accuracy ``share`` that is the mean over domains of so many images each, a fraction."""
+    return float(np.sqrt(share * (1 - share) * sum(1 / n for n in counts)) / len(counts))

@@ -6,27 +6,21 @@ What lies between `<!-- generated -->` and `<!-- end -->` is made here; tests/te
 import inspect
 import json
 import re
-import sys
-import typing
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+from wakd_kit.averaging import settings_of, strategies
+from wakd_kit.averaging.about import ABOUT
+from wakd_kit.averaging.choosing import chosen_by
+from wakd_kit.checks import hints, spelled
+from wakd_kit.docstrings import notes, sentence_of
+from wakd_kit.names import Bound
+from wakd_kit.objectives import objectives
+from wakd_kit.reporting.parameters import describe
+from wakd_kit.study import plan, search
+
 DOCS = Path(__file__).parent.parent
-sys.path.insert(0, str(Path(__file__).parent))
-
-from docstrings import described  # noqa: E402
-
-from wakd_kit.averaging import settings_of, strategies  # noqa: E402
-from wakd_kit.averaging.about import ABOUT  # noqa: E402
-from wakd_kit.averaging.choosing import chosen_by  # noqa: E402
-from wakd_kit.checks import hints, spelled  # noqa: E402
-from wakd_kit.names import Bound  # noqa: E402
-from wakd_kit.objectives import objectives  # noqa: E402
-from wakd_kit.reporting.parameters import describe  # noqa: E402
-from wakd_kit.runs.settings import FITS  # noqa: E402
-from wakd_kit.study import plan, search  # noqa: E402
-
 GIVEN = {"teacher": "the study's", "window_map_grid": "by `window_map`"}  # what a study puts in place of a default
 
 
@@ -115,7 +109,12 @@ def table(
         hint = hints(next(iter(having.values())))[key]
         only = f" ({next(iter(having))} only)" * (len(having) < len(classes))
         bounds = "".join(f", {bound.words.removeprefix('is ')}" for bound in notes(hint, Bound))
-        cells = [f"`{key}`", spelled(hint) + bounds, said, sentence(list(having.values()), key) + only]
+        cells = [
+            f"`{key}`",
+            spelled(hint) + bounds,
+            said,
+            sentence_of([*having.values()], key).replace("``", "`") + only,
+        ]
         if any("|" in cell for cell in cells):
             raise ValueError(f"{key} has a | in what is said of it, which ends a cell.")
         lines.append(f"| {' | '.join(cells)} |")
@@ -126,23 +125,6 @@ def default(cls: type, key: str) -> str:
     field = next(f for f in fields(cls) if f.name == key)
     value = field.default if field.default_factory is MISSING else field.default_factory()
     return "–" if value is MISSING else f"`{json.dumps(value)}`"
-
-
-def notes(hint: object, kind: type) -> list:
-    """What an annotation says beside the type: its bounds, or its sentence."""
-    own = [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, kind)]
-    return own + [note for option in typing.get_args(hint) for note in notes(option, kind)]
-
-
-def sentence(classes: list[type], key: str) -> str:
-    """What is said of a field: in its annotation, or in the table of a class's docstring."""
-    for cls in classes:
-        said = notes(hints(cls)[key], str)
-        said += [rows[key] for base in cls.__mro__ if key in (rows := described(base.__doc__))]
-        said += notes(vars(FITS).get(key), str)  # a setting of train under its own name
-        if said:
-            return said[0].replace("``", "`")
-    raise LookupError(f"{classes[0].__name__}.{key} has no sentence: add a row to the docstring.")
 
 
 def spoken(names: Iterable[str]) -> str:

@@ -389,11 +389,39 @@ def test_wakd_begins_after_a_step_or_fraction():
     equal(tenth, [0, 0] + [1 / 18] * 18)
     assert tenth.note == "segments 3-20, iterates 101-1000"
     equal(averaging.wakd(**segments, begin=100), tenth)
-    equal(averaging.wakd(**segments), tenth)
+    equal(averaging.wakd(iterates=[500] * 10), [0] + [1 / 9] * 9)  # 5,000 steps: the paper's tenth
+    equal(averaging.wakd(**segments), averaging.wakd(**segments, begin=0.6))
     inside = averaging.wakd(**segments, begin=101)
     equal(inside, [0, 0, 0] + [1 / 17] * 17)
     assert inside.note.endswith("(begin=101 lies inside segment 3)")
     equal(averaging.wakd(iterates=[1] * 100, begin=0.29), [0] * 29 + [1 / 71] * 71)  # 0.29 * 100 < 29 in floats
+
+
+def test_defaults_fit_the_run_and_are_the_papers_where_the_steps_are():
+    assert averaging.PUBLISHED == {"wakd": {"begin": 0.1}, "ema": {"decay": 0.999}, "sma": {"start": 100}}
+    for steps in (6_000, 50_000):
+        assert {name: averaging.fitting(name, steps) for name in averaging.PUBLISHED} == averaging.PUBLISHED
+    short = {"iterates": [30] * 20}
+    equal(averaging.ema(**short), averaging.ema(**short, decay=0.99))
+    equal(averaging.ema(iterates=[1, 1]), [0, 1])  # nothing shorter than its last iterate
+    score = {"score": lambda c: float(np.flatnonzero(c)[0])}  # the first segment that is averaged
+    assert (
+        averaging.sma(**short, **score).window()[0] == 2 and averaging.sma(iterates=[1] * 9, **score).window()[0] == 0
+    )
+    published = averaging.wakd(
+        iterates=[1] * 10, exact="published"
+    )  # as long as the paper's is wide: its begin is a tenth
+    equal(published, averaging.wakd(iterates=[1] * 10, begin=0.1, exact="published"))
+
+
+def test_a_memory_longer_than_the_run_is_said():
+    note = averaging.ema(iterates=[30] * 20, decay=0.999).note
+    assert (
+        note == "segments 1-20, iterates 1-600, decay 0.999; too long for this run: 55% of it is iterate 1"
+    )  # 0.999^599
+    assert "too long" not in averaging.ema(iterates=[30] * 20, decay=0.99).note
+    initial = averaging.ema(iterates=[30] * 20, decay=0.999, from_initial=True)
+    assert f"{initial.initial:.0%} of it is the initial parameters" in initial.note
 
 
 def test_wakd_as_published_counts_its_begin():
@@ -800,8 +828,9 @@ def test_choose_checks_everything_before_it_starts():
 
 
 def test_settings_of_a_strategy_are_its_signature():
-    assert settings_of("wakd") == {"begin": 0.1, "exact": None}
-    assert settings_of("sma") == {"start": 100, "frequency": None, "exact": None}
+    assert settings_of("wakd") == {"begin": None, "exact": None}
+    assert settings_of("wakd", 600) == {"begin": 0.6, "exact": None}
+    assert settings_of("sma") == {"start": None, "frequency": None, "exact": None}
     assert settings_of("iidmax") == {}
 
 

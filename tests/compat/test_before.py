@@ -13,6 +13,7 @@ import pytest
 
 import wakd_kit as wk
 from wakd_kit.reporting import execute as notebook
+from wakd_kit.reporting import pages, render
 from wakd_kit.runs.run import Run
 from wakd_kit.study.jobs import accepted, retrained
 from wakd_kit.study.run import _planned as planned_of
@@ -100,6 +101,8 @@ KEPT = (
 @pytest.mark.slow
 def test_its_report_is_made_again_of_the_recordings_that_are_there(before, monkeypatch):
     monkeypatch.setattr(notebook, "execute", lambda *given, env, **settings: notebooks.execute(*given, **settings))
+    monkeypatch.setattr(render, "show", lambda figure, alt, **_: None)  # drawn, and not turned into images
+    monkeypatch.setattr(pages, "BROWSERS", ())
     folders = {"out": before / "report", "runs": before / "runs"}
     files, lines = recorded(before), []
     page = run_study(before / "before.yaml", engine="sequential", cores=1, **folders, say=lines.append)

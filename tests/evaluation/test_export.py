@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 
 import wakd_kit as wk
 from wakd_kit.data.augment import to_float
@@ -37,6 +38,10 @@ def test_the_card_says_what_it_is_and_what_it_scores(run, split, coefficients, t
     card = json.loads(wk.export(run, coefficients, tmp_path / "s.safetensors").read_text())
     assert card["strategy"] == "wakd" and card["chosen_by"] == "settled before training"
     assert np.array_equal(card["coefficients"], coefficients) and len(card["segment_ends"]) == len(coefficients)
+    with safe_open(tmp_path / "s.safetensors", "pt") as file:
+        inside = json.loads(file.metadata()["wakd_kit"])
+    assert inside["classes"] == card["classes"] and inside["input"] == card["input"]
+    assert card["input"]["normalisation"] == "to be done: (image - mean) / std"
     assert card["data"]["target"] == "west" and card["classes"] == ["a", "b", "c", "d"]
     assert card["input"]["size"] == 16 and card["input"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
     table = wk.evaluation.score_choices(run, {"x": coefficients})
@@ -53,6 +58,13 @@ def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coef
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     wk.export(run, coefficients, tmp_path / "s.onnx", scores=False)
     session = runtime.InferenceSession(tmp_path / "s.onnx", providers=["CPUExecutionProvider"])
+    card = json.loads((tmp_path / "s.onnx.json").read_text())
+    assert card["input"]["normalisation"] == "inside the graph" and "mean" not in card["input"], (
+        "nobody normalises twice"
+    )
+    assert card["input"]["inside the graph"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    inside = json.loads(session.get_modelmeta().custom_metadata_map["wakd_kit"])
+    assert inside == {n: card[n] for n in ("input", "classes", "strategy")} | {"model": "resnet10t"}
     for n in (1, 2, 7):
         images = split.target_for_testing_only.images[:n]
         (logits,) = session.run(["logits"], {"images": to_float(torch.as_tensor(images)).contiguous().numpy()})

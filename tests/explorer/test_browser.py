@@ -25,6 +25,21 @@ PICTURES = (
     ".wk-map >> nth=1",
 )
 
+RUN_BELOW = """async (source) => {
+  const book = window.jupyterapp.shell.currentWidget.content;
+  book.activeCellIndex = book.widgets.length - 1;
+  await window.jupyterapp.commands.execute("notebook:insert-cell-below");
+  book.activeCell.model.sharedModel.setSource(source);
+  window.jupyterapp.commands.execute("notebook:run-cell");
+}"""
+CLIPPED = """all => all.flatMap(view => {
+  const output = view.closest(".jp-OutputArea-output").getBoundingClientRect();
+  return [view, ...view.querySelectorAll("span, b, td, th, button")].filter(e => {
+    const r = e.getBoundingClientRect();
+    return r.width && (r.left < output.left - 0.5 || r.right > output.right + 0.5);
+  }).map(e => e.outerHTML.slice(0, 80));
+})"""
+
 
 @pytest.fixture
 def opened(chromium):
@@ -115,9 +130,10 @@ def test_the_explorer_in_jupyterlab(chromium, opened, runs, tmp_path):
         expect(page.locator(".wk-map .wk-here").first).to_be_hidden()  # no window, no place on the map
         strip = page.locator(".wk-strip").screenshot()
         page.locator(".wk-set-decay .noUi-handle").focus()
-        for _ in range(4):
-            page.keyboard.press("ArrowLeft")
+        for _ in range(4):  # from the 0.5 that fits twelve steps
+            page.keyboard.press("ArrowRight")
         expect(page.locator(".wk-note")).to_contain_text("decay 0.98")
+        expect(what).to_have_text("ema (decay=0.98): iterates 1 to 12")
         assert page.locator(".wk-strip").screenshot() != strip
 
         page.locator(".wk-strategy select").select_option("swad")
@@ -140,6 +156,12 @@ def test_the_explorer_in_jupyterlab(chromium, opened, runs, tmp_path):
         page.locator(".wk-exact-map").click()
         expect(page.locator(".wk-message")).to_contain_text("kept with the run", timeout=20_000)
         assert len(wk.load_run(runs / "north" / "student").window_map) == 7 * 8 // 2
+        page.evaluate(RUN_BELOW, "display(HTML(explorer.page(explore.board.run)))")
+        expect(page.locator(".wk-page .wk-what")).to_have_text(re.compile("iterates"), timeout=20_000)
+        for width in (1280, 1920):
+            page.set_viewport_size({"width": width, "height": 1000})
+            assert page.locator(".wk-explorer").count() == 2
+            assert page.locator(".wk-explorer").evaluate_all(CLIPPED) == [], f"cut off at {width} px"
         assert wrong == []
 
 
@@ -181,6 +203,108 @@ def test_a_page_answers_without_a_kernel(opened, page_of, tmp_path, scheme):
     page.get_by_role("button", name="ema").press("Enter")
     assert shown(page) == expected(page_of, page_of.choices["ema"])
     assert wrong == []
+
+
+def test_what_the_unseen_domain_says_can_be_covered_until_it_is_asked_for(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html", hidden=True)
+    page, wrong = opened((tmp_path / "page.html").as_uri())
+    verdict, unseen = page.locator(".wk-verdict"), page.locator(".wk-unseen td")
+    covered = page.get_by_role("button", name="Cover the unseen domain")
+    known = expected(page_of, wk.averaging.wakd(page_of.source_curves, begin=8)).expected
+
+    def words() -> str:
+        attributes = "['aria-label', 'aria-valuetext'].map(n => e.getAttribute(n))"
+        spoken = page.locator("[aria-label], [aria-valuetext]").evaluate_all(
+            f"all => all.filter(e => e.checkVisibility()).flatMap(e => {attributes})"
+        )
+        return page.locator("main").inner_text() + " ".join(filter(None, spoken))
+
+    assert covered.get_attribute("aria-pressed") == "true"
+    assert verdict.inner_text().startswith("source validation") and unseen.all_inner_texts()[1:] == ["?"] * 3
+    assert page.locator(".wk-unseen-field").is_hidden() and page.locator(".wk-page > details").is_hidden()
+    page.locator(".wk-numbers summary").click()
+    assert page.locator(".wk-every th[scope=col]").all_inner_texts()[1:] == [
+        "mean of sources",
+        "north",
+        "east",
+        "south",
+    ]
+    assert "oracle:" not in words() and "best of the oracle" not in words()
+    covered.press("Enter")
+    assert covered.get_attribute("aria-pressed") == "false"
+    assert re.fullmatch(r"west [\d.]+ → [\d.]+, [+−±][\d.]+ oracle", verdict.inner_text())
+    assert f"→ {known['west']:.1f}," in verdict.inner_text() and shown(page)["west"] == pytest.approx(
+        known["west"], abs=0.051
+    )
+    assert page.locator(".wk-every th[scope=col]").nth(1).inner_text() == "west, unseen: oracle"
+    assert page.locator(".wk-every tbody tr").count() == len(page_of.window_map)
+    page.goto("about:blank")
+    page.goto((tmp_path / "page.html").as_uri() + "#guess")
+    assert covered.get_attribute("aria-pressed") == "true" and wrong == []
+
+
+def test_on_a_projector_cause_and_effect_are_on_one_screen(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, _ = opened((tmp_path / "page.html").as_uri() + "#large")
+    needed = [
+        ".wk-verdict",
+        ".wk-begin",
+        ".wk-end",
+        ".wk-strip",
+        ".wk-unseen",
+        ".wk-accuracy tr >> nth=5",
+        ".wk-preset >> nth=0",
+    ]
+    sizes = "all => all.map(e => parseFloat(getComputedStyle(e).fontSize))"
+    for width, height, least in ((1280, 720, 18), (853, 480, 18)):
+        page.set_viewport_size({"width": width, "height": height})
+        boxes = {name: page.locator(name).bounding_box() for name in needed[: 7 if height == 720 else 1]}
+        assert {name for name, b in boxes.items() if b["y"] < 0 or b["y"] + b["height"] > height} == set()
+        assert min(page.locator(".wk-accuracy td, .wk-what, .wk-verdict").evaluate_all(sizes)) >= least
+        assert min(page.locator(".wk-x, .wk-y").evaluate_all(sizes)) >= 14
+    page.mouse.wheel(0, 500)
+    page.wait_for_timeout(100)
+    assert page.locator(".wk-verdict").bounding_box()["y"] >= 0, "the answer stays on top while the page is scrolled"
+
+
+def test_a_button_is_answered_aloud_and_a_slider_speaks_for_itself(opened, page_of, tmp_path):
+    from playwright.sync_api import expect
+
+    explorer.page(page_of, tmp_path / "page.html")
+    page, _ = opened((tmp_path / "page.html").as_uri())
+    said = page.locator(".wk-said")
+    assert said.get_attribute("aria-live") == "polite"
+    page.get_by_role("button", name="ema").click()
+    expect(said).to_have_text(
+        re.compile(r"^ema: iterates 1 to 24; unseen domain [\d.]+ %, [+−±][\d.]+ points to the last")
+    )
+    page.get_by_role("button", name="swad").click()
+    expect(said).to_have_text(re.compile("^swad: swad found no window"))
+    page.get_by_role("button", name="last").click()
+    expect(said).to_have_text(re.compile("^last: "))
+    page.locator(".wk-end").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(400)
+    assert said.inner_text().startswith("last: "), "the slider's own words are enough"
+    assert "unseen domain" in page.locator(".wk-end").get_attribute("aria-valuetext")
+
+
+def test_marks_stand_at_the_edges_of_their_windows_and_bars_below_the_line(opened, page_of, tmp_path):
+    curves = page_of.source_curves
+    choices = {"W": wk.averaging.window(curves, begin=8, end=20), "B": wk.averaging.bema(curves)}
+    explorer.page(page_of, tmp_path / "page.html", choices=choices)
+    page, _ = opened((tmp_path / "page.html").as_uri())
+    box = page.locator(".wk-map .wk-box").first.bounding_box()
+    here = page.locator(".wk-map .wk-here").first.bounding_box()
+    assert (here["x"] + here["width"] / 2 - box["x"]) / box["width"] == pytest.approx(20 / 24, abs=0.01)
+    assert (here["y"] + here["height"] / 2 - box["y"]) / box["height"] == pytest.approx(8 / 24, abs=0.01)
+    assert all(float(r.get_attribute("y")) >= 0 for r in page.locator(".wk-strip rect").all())
+    page.get_by_role("button", name="B", exact=True).click()
+    line = float(page.locator(".wk-strip .wk-zero").get_attribute("y1"))
+    (start,) = page.locator(".wk-strip .wk-start.wk-negative").all()
+    assert float(start.get_attribute("y")) == line and float(start.get_attribute("height")) > 0
+    last = page.locator(".wk-strip rect").last
+    assert float(last.get_attribute("y")) + float(last.get_attribute("height")) == pytest.approx(line)
 
 
 def test_every_window_of_a_page_shows_its_own_row(opened, page_of, tmp_path):

@@ -15,6 +15,7 @@ from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board
 from wakd_kit.explorer.drawing import pick, scene
+from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.record import RunProblem
 
@@ -65,7 +66,7 @@ def test_what_a_strategy_picks_is_measured_as_evaluate_would(mapped, name):
         assert before["accuracy"] == pytest.approx([expected[row] for row in board.rows], abs=one_image())
     assert board.measure(choice).to_dict() == pytest.approx(expected, abs=one_image())
     assert pick(board, name, choice)["source"] == "evaluated"
-    assert max(height for *_, height in before["bars"]) == 1
+    assert max(height for _, _, height, _ in before["bars"]) == 1
 
 
 def test_only_the_plain_mean_of_one_window_has_a_place_on_the_map(copied):
@@ -105,7 +106,7 @@ def test_maps_mark_the_oracle_and_where_strategies_lie(mapped):
         "maps"
     ]
     assert [m["oracle"] for m in (source, target)] == [False, True]
-    assert source["marks"] == [{"window": (4, 24), "label": "a, b"}]
+    assert [(m["window"], m["label"]) for m in source["marks"]] == [((4, 24), "a, b")]
     best = board.windows.loc[board.windows["west"].idxmax()]
     assert any(
         "best of the oracle" in m["label"] and m["window"] == (best["begin"], best["end"]) for m in target["marks"]
@@ -353,11 +354,83 @@ def test_every_setting_with_a_control_starts_at_a_value_that_fits(run):
             assert isinstance(control, ipywidgets.ValueWidget) and f"wk-set-{setting}" in control._dom_classes
 
 
+@pytest.fixture
+def named(mapped):
+    """A run that declared strategies under labels of its own, and was evaluated with them."""
+    file = mapped.folder / "settings.json"
+    own = [{"name": "wakd", "label": "WAKD", "begin": 0.5}, {"name": "swad", "label": "SWAD"}]
+    own += [{"name": "sma", "label": "SMA", "start": 0.2}, {"name": "ema", "label": "EMA", "decay": 0.8}]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "declare": own}))
+    (
+        mapped.folder / "window_map.json"
+    ).unlink()  # which knows that these settings are others than those it was measured with
+    wk.evaluate(mapped, wk.choose(mapped, ["last", *own]))
+    return mapped
+
+
+def test_one_name_has_one_window_in_the_widget_on_its_page_and_in_the_scores(named, monkeypatch):
+    explored = explorer.Explorer(named.folder)
+    assert explored.strategy.value == "WAKD" and explored.view.pick["begin"] == 12
+    text = re.search(r'<script type="application/json">(.*?)</script>', explorer.page(named), re.S).group(1)
+    monkeypatch.setattr(explored.board, "choose", lambda wanted: pytest.fail("it was chosen before"))
+    for preset in json.loads(text)["presets"]:
+        explored.strategy.value = preset["label"]
+        assert json.loads(json.dumps({**explored.view.pick, "key": ""})) == {**preset, "key": ""}
+        if "problem" not in preset:
+            assert np.array_equal(explored.choice, named.choices[preset["label"]])
+    assert not {"wakd", "swad", "sma", "ema"} & {*explored.strategy.options}, "no second window under the same name"
+
+
+def test_a_setting_that_is_moved_is_in_the_name(named):
+    explored = explorer.Explorer(named.folder)
+    (slider,) = explored.settings.children
+    assert slider.value == 12
+    slider.value = 16
+    assert explored.view.pick["label"] == "WAKD (begin=16)" and explored.view.pick["begin"] == 16
+    slider.value = 12
+    assert explored.view.pick["label"] == "WAKD"
+    explored.strategy.value = "EMA"
+    assert explored.settings.children[0].value == 0.8
+
+
+def test_the_start_and_signs_of_coefficients_are_told_to_the_view(mapped):
+    board = Board(mapped)
+    (start, *rest) = pick(board, "bema", board.choose("bema"))["bars"]
+    assert start[0] == 0 and start[2] < 0 and start[3] and not any(of_start for *_, of_start in rest)
+    assert rest[-1][1] == board.curves.steps and rest[-1][2] > 0
+
+
+def test_maps_share_the_length_of_their_scale_and_hatch_what_noise_hides(mapped):
+    board = Board(mapped)
+    maps = scene(board)["maps"]
+    assert board.images == {"north": 16, "east": 16, "south": 16, "west": 80}
+    for m, name in zip(maps, (MEAN, "west")):
+        values = board.windows[name]
+        noise = 2 * np.sqrt(values.max() * (1 - values.max()) / (48 if name == MEAN else 80))
+        assert [alike for *_, alike in m["cells"]] == (values >= values.max() - noise).tolist()
+        assert f"within {100 * noise:.1f} points" in m["noise"]
+    lengths = [float(m["scale"]["labels"][1]) - float(m["scale"]["labels"][0].split()[0]) for m in maps]
+    assert lengths[0] == pytest.approx(lengths[1], abs=0.11)
+
+
 # ---- pages
 
 
+def test_pages_are_written_of_the_runs_that_one_can_be_made_of(named, tmp_path):
+    without = shutil.copytree(named.folder, tmp_path / "runs/a-s0/CE", ignore=shutil.ignore_patterns("window_map.*"))
+    shutil.copytree(named.folder, tmp_path / "runs" / "a-s0" / "KD")
+    assert explorable(named.folder) and not explorable(without) and not explorable(tmp_path)
+    pages = write_pages(tmp_path / "runs", tmp_path / "out" / "explorer")
+    assert pages == {tmp_path / "runs" / "a-s0" / "KD": tmp_path / "out" / "explorer" / "a-s0-KD.html"}
+    text = (tmp_path / "out" / "explorer" / "a-s0-KD.html").read_text()
+    assert "<h1>KD, west left out, seed 0: which part of training should be averaged?</h1>" in text
+    assert str(tmp_path) not in text
+
+
 def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
-    fragment = explorer.page(planed, tmp_path / "page.html")
+    assert explorer.page(planed, tmp_path / "page.html") == tmp_path / "page.html"
+    fragment = explorer.page(planed)
+    assert fragment in (tmp_path / "page.html").read_text()
     assert offline_problems(tmp_path / "page.html") == []
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', fragment, re.S).group(1))
     assert data["windows"] == scene(Board(planed))["windows"] and data["asks"] is False

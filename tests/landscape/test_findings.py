@@ -74,7 +74,8 @@ def test_corners_may_be_labels_steps_and_the_initial_parameters(run, choices):
 
 def test_distance_is_that_of_the_parameters(run, choices):
     names = [name for name, _ in run.blank_model().named_parameters()]
-    vectors = [torch.cat([run.average(choices[n])[k].flatten() for k in names]) for n in ("last", "WAKD")]
+    states = [run.average(choices[n]) for n in ("last", "WAKD")]
+    vectors = [torch.cat([state[k].flatten() for k in names]) for state in states]
     assert findings.distance(run, choices["last"], choices["WAKD"]) == pytest.approx(
         (vectors[0] - vectors[1]).norm().item(), rel=1e-5
     )

@@ -133,9 +133,9 @@ CLASSES = {"dog": range(151, 269), "elephant": (101, 385, 386), "guitar": (402, 
 def test_photos_of_pacs_are_what_they_are(name, pacs_path):
     network = build_model(name, 1000, pretrained=True)
     for label, classes in CLASSES.items():
-        files = sorted((pacs_path / "photo" / label).iterdir())[:40]
+        files = sorted((pacs_path / "photo" / label).iterdir())[:20]
         images = [np.asarray(Image.open(f).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)) for f in files]
-        predicted = torch.cat([predict(network, np.stack(images[i : i + 20])) for i in range(0, 40, 20)])
+        predicted = predict(network, np.stack(images))
         assert np.isin(predicted.argmax(1).numpy(), list(classes)).mean() > 0.85, label
 
 

@@ -26,7 +26,7 @@ def student(seed=0):
 
 
 def quick(split, folder, objectives, teacher, **settings):
-    settings = {"steps": 12, "segment_length": 4, "batch_size": 12, "learning_rate": 1e-2, "declare": [], **settings}
+    settings = {"steps": 6, "segment_length": 2, "batch_size": 8, "learning_rate": 1e-2, "declare": [], **settings}
     return wk.train(
         student(),
         split,
@@ -42,7 +42,7 @@ def quick(split, folder, objectives, teacher, **settings):
 
 @pytest.fixture(scope="module")
 def runs(run, split, tmp_path_factory):
-    """A student of 12 steps for each objective that deploys a part, taught by the shared run."""
+    """A student of 6 steps for each objective that deploys a part, taught by the shared run."""
     folder = tmp_path_factory.mktemp("deployed")
     return {name: quick(split, folder / name, name, run) for name in ("simkd", "dho")}
 
@@ -86,7 +86,7 @@ def test_a_killed_run_continues_with_its_part_bit_for_bit(runs, run, split, tmp_
 
     def dies(recorder):
         calls.append(0)
-        if len(calls) == 10:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         add(recorder)
 
@@ -229,7 +229,7 @@ def test_what_remembers_examples_is_told_which_they_are(split, run, tmp_path, mo
     n = sum(len(e) for e in split.train.values())
     monkeypatch.setattr(CRDMemory, "forward", spy)
     quick(split, tmp_path / "run", "crd_memory", run)
-    assert told == [True] * 12
+    assert told == [True] * 6
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,23 @@ from torch import nn
 from tests.reference import objectives as slow
 from wakd_kit import objectives
 from wakd_kit.models.build import Output
-from wakd_kit.objectives import CTKD, bckd, ce, combine, kd, margin_mse, mlkd, mse, rs_kd, uld
+from wakd_kit.objectives import (
+    CTKD,
+    abkd,
+    bckd,
+    ce,
+    combine,
+    cwtm,
+    dkpp,
+    kd,
+    label_mse,
+    margin_mse,
+    mlkd,
+    mse,
+    rs_kd,
+    std_ce,
+    uld,
+)
 
 REGISTRY = objectives.objectives
 ON_LOGITS = [
@@ -24,11 +40,12 @@ KINDS = ("forward", "reverse", "jeffreys", "js")
 VARIANTS = [(name, {}) for name in ON_LOGITS] + [("kd", {"kind": kind}) for kind in KINDS[1:]]
 
 # what does not hold for every objective, and why
-DRAWS = {"rs_kd"}  # the classes it draws differ from row to row
-OTHER_OPTIMUM = {"ce", "nkd", "sinkd", "rs_kd", "xded"}  # labels; a target term; a blurred plan; draws; no teacher
+DRAWS = {"rs_kd", "dkpp"}  # the classes it draws differ from row to row
+# labels; a target term; a blurred plan; draws; no teacher
+OTHER_OPTIMUM = {"ce", "cwtm", "std_ce", "label_mse", "nkd", "sinkd", "rs_kd", "dkpp", "xded"}
 OPTIMUM = {"ttm": lambda z: 0.1 * z, "wttm": lambda z: 0.2 * z}  # the student is not tempered, the teacher is
 ENTROPY_LEFT = {"wsld", "taid"}  # cross-entropies, least at the teacher but not zero
-ANY_CLASSES = {"ce", "uld", "xded"}  # no teacher; made for two vocabularies; no teacher
+ANY_CLASSES = {"ce", "std_ce", "label_mse", "uld", "xded"}  # no teacher; made for two vocabularies; no teacher
 
 
 @pytest.fixture
@@ -90,13 +107,18 @@ def test_objectives_without_published_numbers_equal_their_formulas(batch):
         (bckd(*batch, beta=2.0), slow.bckd(student, teacher, 2.0)),
         (uld(*batch), slow.uld(student, teacher, 1.0)),
         (uld(*batch, temperature=3.0), slow.uld(student, teacher, 3.0)),
+        (cwtm(*batch), slow.cwtm(student, teacher, labels)),
+        (std_ce(*batch), slow.std_ce(student, labels)),
+        (label_mse(*batch), slow.label_mse(student, labels)),
+        (abkd(*batch), slow.abkd(student, teacher, 0.8, 0.3, 4.0)),
+        (abkd(*batch, alpha=0.2, beta=0.7, temperature=1.0), slow.abkd(student, teacher, 0.2, 0.7, 1.0)),
         (mlkd(*batch), slow.mlkd(student, teacher, (2, 3, 4, 5, 6))),
         (mlkd(*batch, temperatures=[4.0]), slow.mlkd(student, teacher, [4.0])),
     ):
         assert ours.item() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("objective", [mse, margin_mse, bckd, uld, mlkd])
+@pytest.mark.parametrize("objective", [mse, margin_mse, bckd, uld, mlkd, cwtm, std_ce, label_mse, abkd])
 def test_their_gradients_equal_finite_differences(batch, objective):
     student, teacher, labels = batch
     assert torch.autograd.gradcheck(lambda z: objective(z, teacher, labels), student)
@@ -133,6 +155,46 @@ def test_gradients_of_rs_kd_are_those_of_kd_in_expectation(batch):
 def test_mse_is_twice_the_limit_of_kd_at_high_temperature(batch):
     student, teacher = (z - z.mean(1, keepdim=True) for z in batch[:2])
     assert kd(student, teacher, temperature=1e4).item() == pytest.approx(mse(student, teacher).item() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("alpha, beta", [(1.0, 0.0), (0.0, 1.0), (0.6, 0.0), (0.0, 0.6)])
+def test_abkd_at_its_ends_is_the_limit_and_a_kl(batch, alpha, beta):
+    end = abkd(*batch, alpha=alpha, beta=beta, temperature=2.0).item()
+    near = abkd(*batch, alpha=max(alpha, 1e-5), beta=max(beta, 1e-5), temperature=2.0).item()
+    assert near == pytest.approx(end, rel=1e-3)
+    if 1 in (alpha, beta):
+        kind = "forward" if alpha else "reverse"
+        assert 4 * end == pytest.approx(kd(*batch, temperature=2.0, kind=kind).item(), abs=1e-10)
+
+
+def test_dkpp_keeps_the_teachers_largest_class_and_its_doubt_but_not_where_it_lies(batch):
+    _, teacher, _ = batch
+    student = torch.zeros_like(teacher).requires_grad_()
+    loss = dkpp(student, teacher)
+    loss.backward()
+    told = softmax_of(student.grad, len(teacher))
+    expected = teacher.softmax(1)
+    assert torch.equal(told.argmax(1), expected.argmax(1))
+    torch.testing.assert_close(told.sort(1).values, expected.sort(1).values)
+    assert (told - expected).abs().max() > 1e-3
+
+
+def softmax_of(gradient, n):
+    """What a uniform student is told, from the gradient of its loss: (1/classes - told) / n."""
+    return 1 / gradient.shape[1] - n * gradient
+
+
+def test_dkpp_permutes_evenly():
+    teacher = torch.tensor([[4.0, 0.0, 1.0, 2.0]]).double().repeat(6000, 1)
+    student = torch.zeros_like(teacher).requires_grad_()
+    torch.manual_seed(0)
+    dkpp(student, teacher).backward()
+    told = softmax_of(student.grad, len(teacher))
+    assert torch.equal(told.argmax(1), torch.zeros(6000, dtype=torch.long))
+    orders = told[:, 1:].argsort(1)
+    counts = torch.bincount(orders[:, 0] * 9 + orders[:, 1] * 3 + orders[:, 2])
+    counts = counts[counts > 0]
+    assert len(counts) == 6 and (counts - 1000).abs().max() < 150  # five standard deviations of a count of 1,000
 
 
 def test_taid_follows_the_formula_where_it_runs_ahead_of_its_line():
@@ -270,8 +332,14 @@ def test_inputs_that_are_not_there_are_a_sentence(batch, name):
 def test_soft_labels_count_as_their_largest_class_or_are_not_read(batch, name):
     student, teacher, labels = batch
     soft = F.one_hot(labels, 7).double() * 0.9 + 0.1 / 7
-    expected = ce(student, None, labels, label_smoothing=0.1) if name == "ce" else ready(name)(*batch)
-    loss = ready({"name": name, "weight": 1.0} if name == "ce" else name)
+    scaled = student / student.std(1, keepdim=True)
+    as_they_are = {
+        "ce": lambda: ce(student, None, labels, label_smoothing=0.1),
+        "std_ce": lambda: ce(scaled, None, labels, label_smoothing=0.1),
+        "label_mse": lambda: (student - soft).square().mean(),
+    }
+    expected = as_they_are.get(name, lambda: ready({"name": name, "weight": 1.0})(*batch))()
+    loss = ready({"name": name, "weight": 1.0})
     assert loss(student, teacher, soft).item() == pytest.approx(expected.item(), rel=1e-9)
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import features as slow
+from tests.reference.objectives import cosine_distance as slow_cosine
 from wakd_kit import objectives
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import Pair, combine
@@ -15,9 +16,10 @@ REGISTRY = objectives.objectives
 FEATURES = [n for n in REGISTRY if REGISTRY.about(n).needs - {"labels", "teacher", "progress"}]
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 4])
 INDEX = torch.arange(8)  # the batch is all there is to remember
+DOMAINS = torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
 
 # what does not hold for every objective, and why
-ORDERED = {"cc", "crd_memory"}  # neighbours in the batch; draws differ from row to row
+ORDERED = {"cc", "crd_memory", "irm"}  # neighbours in the batch; draws differ from row to row; halves of a domain
 # labels or class centres decide; a target that is normalised; two embeddings, two heads or a projector of its own
 ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "proto_kd"}
 
@@ -52,10 +54,10 @@ def built(spec, student, teacher):
     return combined
 
 
-def loss_of(combined, student, teacher, labels=LABELS, *, step=50, index=INDEX):
+def loss_of(combined, student, teacher, labels=LABELS, *, step=50, index=INDEX, domains=DOMAINS):
     """The total, with the same draws at every call of a step."""
     torch.manual_seed(step)
-    return combined(student, teacher, labels, step=step, index=index)[0]
+    return combined(student, teacher, labels, step=step, index=index, domains=domains)[0]
 
 
 def leaves(output):
@@ -115,6 +117,20 @@ def test_mean_squared_products_equal_a_loop_over_channels(positions):
     a, b = (torch.randn(3, c, positions, dtype=torch.float64, generator=generator) for c in (4, 9))
     products = [(x @ y) ** 2 for n in range(3) for x in a[n] for y in b[n]]
     torch.testing.assert_close(mean_squared_products(a, b), torch.stack(products).mean(), rtol=1e-12, atol=0)
+
+
+def test_cosine_is_the_angle_of_pooled_features_and_projects_only_where_widths_differ():
+    student, teacher = pair("cosine")
+    cosine = built("cosine", student, teacher)
+    projected = cosine.parts["0"].projector(student.pooled).tolist()
+    expected = slow_cosine(projected, teacher.pooled.tolist())
+    assert cosine(student, teacher, LABELS)[1]["cosine"].item() == pytest.approx(expected, abs=1e-10)
+    alike = outputs(seed=1)
+    same = built("cosine", student, alike)
+    assert not list(same.parameters())
+    expected = slow_cosine(student.pooled.tolist(), alike.pooled.tolist())
+    assert same(student, alike, LABELS)[1]["cosine"].item() == pytest.approx(expected, abs=1e-10)
+    assert same(alike, alike, LABELS)[1]["cosine"].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_contrast_in_the_batch_equals_its_formula():
@@ -260,7 +276,10 @@ def test_the_order_of_the_batch_matters_only_where_it_is_said(name):
         Output(o.logits[order], o.pooled[order], *(tuple(t[order] for t in part) for part in (o.maps, o.parts)))
         for o in (student, teacher)
     ]
-    before, after = loss_of(combined, student, teacher), loss_of(combined, *turned, LABELS[order], index=order)
+    before, after = (
+        loss_of(combined, student, teacher),
+        loss_of(combined, *turned, LABELS[order], index=order, domains=DOMAINS[order]),
+    )
     assert (after.item() == pytest.approx(before.item(), rel=1e-9)) is (name not in ORDERED)
 
 

@@ -51,7 +51,7 @@ def test_every_objective_between_two_families(student_family, teacher_family):
         combined.prepare(ours, theirs, steps=10)
         combined.learn_centres(theirs.pooled, labels())
         combined.learn_examples(labels())
-        loss, terms = combined(ours, theirs, labels(), step=5, index=torch.arange(6))
+        loss, terms = combined(ours, theirs, labels(), step=5, index=torch.arange(6), domains=torch.eye(2).repeat(3, 1))
         loss.backward()
         found = [t.grad for t in (ours.logits, ours.pooled, *ours.maps, *ours.parts) if t.grad is not None]
         assert loss.isfinite() and all(g.isfinite().all() for g in found), name
@@ -76,7 +76,12 @@ def test_a_real_step_reaches_the_parameters_of_every_family(student_family):
 
 
 def test_an_objective_stands_in_the_file_of_its_kind():
-    files = {"labels": {"logits"}, "logits": {"logits", "batchwise"}, "domain shift": {"shift"}}
+    files = {
+        "labels": {"logits"},
+        "logits": {"logits", "batchwise"},
+        "domain shift": {"shift"},
+        "across domains": {"domains"},
+    }
     for name in REGISTRY:
         package, _, file = REGISTRY.get(name).__module__.rpartition(".")
         kind = REGISTRY.about(name).kind

@@ -1,5 +1,7 @@
 """Figures, tested on what they would draw: data, positions and words, not pixels."""
 
+from collections import defaultdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +100,22 @@ def test_bars_cover_the_iterates_that_a_strategy_averages(curves, choices):
     assert spans["last"][1] == 100 and spans["last"][0] >= 90
     assert bars["swad"] == [] and [t.get_text() for t in strip.texts] == ["no window"]
     assert strip.texts[0].get_position()[1] == 1, "on the row of the strategy that found none"
+
+
+def test_the_start_is_drawn_and_negative_coefficients_hang_below_their_line():
+    curves = Curves(iterates=[10] * 10, val_accuracy=[0.5] * 10)
+    mixed = {"bema": averaging.bema(curves), "wise_ft": averaging.wise_ft(curves), "uniform": averaging.uniform(curves)}
+    strip = figures.training_curves(curves, mixed)[0].axes[2]
+    bars = [(b.get_x(), b.get_x() + b.get_width(), b.get_y(), b.get_height(), b.get_hatch()) for b in strip.patches]
+    start = next(b for b in bars if b[4] and b[2] == 0)
+    assert start[:2] == (0, 1) and start[3] == pytest.approx(0.4), (
+        "bema's start is negative: down from the line of its row"
+    )
+    last = next(b for b in bars if b[1] == 100 and b[2] == 0 and b[0] == 99)
+    assert last[3] == pytest.approx(-0.4 * mixed["bema"].ends[-1] / -mixed["bema"].initial)
+    wise = [b for b in bars if b[2] == pytest.approx(1.4)]
+    assert [b[3] for b in wise] == pytest.approx([-0.8 / 3, -0.8]) and [bool(b[4]) for b in wise] == [True, False]
+    assert strip.patches[-1].get_y() == pytest.approx(2.4) and not strip.patches[-1].get_hatch()
 
 
 def test_heights_of_bars_are_coefficients_per_iterate(curves, choices):
@@ -200,8 +218,9 @@ def test_picks_are_marked_in_the_cell_of_their_window(windows, curves, choices):
     figure, alt = figures.window_map(windows, curves, choices)
     for axis in figure.axes[:2]:
         marks = {name: (x.item(), y.item()) for name, (x, y) in lines(axis).items() if name in choices}
-        # half a cell of 20 inside the corner: wakd is 20-100, the window 40-70 lies between two cells
-        assert marks == {"wakd": (90, 30), "window": (60, 50)}, "ema and last are no plain means over a window"
+        assert marks == {"wakd": (100, 20), "window": (70, 40)}, (
+            "where they end and begin; ema and last are no plain means over a window"
+        )
     assert "wakd averages from step 20 to 100." in alt and "window averages from step 40 to 70." in alt
 
 
@@ -209,16 +228,32 @@ def test_picks_of_one_window_stand_side_by_side_in_its_cell(windows, curves):
     same = {name: averaging.window(curves, begin=40, end=80) for name in ("swad", "sma", "wakd")}
     shown = lines(figures.window_map(windows, curves, same)[0].axes[0])
     x = [shown[name][0].item() for name in same]
-    assert len(set(x)) == 3 and min(x) >= 60 and max(x) <= 80
-    assert {shown[name][1].item() for name in same} == {50}
+    assert len(set(x)) == 3 and min(x) >= 60 and max(x) == 80
+    assert {shown[name][1].item() for name in same} == {40}
 
 
 def test_the_best_of_the_oracle_is_ringed_there_and_there_only(windows, curves):
     figure, alt = figures.window_map(windows, curves, images=400)
     assert "best of the oracle" not in lines(figure.axes[0])
-    np.testing.assert_allclose(lines(figure.axes[1])["best of the oracle"], [[90], [90]])  # from step 80 to 100
+    np.testing.assert_allclose(lines(figure.axes[1])["best of the oracle"], [[100], [80]])  # from step 80 to 100
     assert "from step 80 to 100: 39.0%" in alt and "15 windows" in alt
     assert "± 2.4" in figure.axes[1].get_title(loc="left")  # sqrt(.39 * .61 / 400)
+
+
+def test_what_noise_cannot_tell_from_the_best_is_hatched_and_both_scales_are_as_long(windows, curves):
+    figure, _ = figures.window_map(windows, curves, images=400, source_images=[100, 100, 100])
+    source, target = figure.axes[:2]
+    scales = [(mesh.norm.vmin, mesh.norm.vmax) for axis in (source, target) for mesh in axis.collections]
+    assert scales[0][1] - scales[0][0] == pytest.approx(scales[1][1] - scales[1][0])
+    assert [high for _, high in scales] == pytest.approx([60, 39])  # each from its own best
+    hatched = {(p.get_x() + p.get_width(), p.get_y()) for p in target.patches if p.get_hatch()}
+    error = 2 * 100 * np.sqrt(0.39 * 0.61 / 400)
+    near = windows[100 * windows["oracle_target_accuracy"] >= 39 - error]
+    assert hatched == set(zip(near["end"], near["begin"])) and 1 < len(hatched) < len(windows)
+    assert "± 2.8" in source.get_title(loc="left")  # sqrt(.6 * .4 * 3 / 100) / 3
+    assert not [p for axis in figures.window_map(windows, curves)[0].axes[:2] for p in axis.patches], (
+        "no images, no noise"
+    )
 
 
 def test_a_map_of_a_single_window_can_be_drawn(curves):
@@ -230,37 +265,41 @@ def test_a_map_of_a_single_window_can_be_drawn(curves):
 # ---- many runs
 
 
-def test_differences_are_dots_with_their_mean_and_interval():
+def test_differences_are_dots_over_their_mean_and_interval_grouped_by_student_on_one_zero():
     table = pd.DataFrame(
         {
-            "label": ["kd: wakd - last", "kd: swad - last"],
-            "student": "kd",
-            "pairs": [np.array([1.0, 2.0, 6.0]), np.array([])],
-            "mean": [3.0, np.nan],
-            "low": [-3.5, np.nan],
-            "high": [9.5, np.nan],
-            "n": [3, 0],
+            "label": ["kd: wakd - last", "kd: swad - last", "kd last - ce last"],
+            "student": ["kd", "kd", ""],
+            "pairs": [np.array([1.0, 2.0, 6.0]), np.array([]), np.array([40.0])],
+            "pair_targets": [["ink", "ink", "neon"], [], ["neon"]],
+            "mean": [3.0, np.nan, 40.0],
+            "low": [-3.5, np.nan, np.nan],
+            "high": [9.5, np.nan, np.nan],
+            "n": [3, 0, 1],
         }
     )
     figure, alt = study_figures.differences(table, baseline="last")
     (axis,) = figure.axes
-    dots, mean = axis.lines[0].get_xydata(), axis.lines[-2].get_xydata()[:1]
+    assert ticks(axis) == ["wakd", "swad", "kd last − ce last"] and axis.get_yticks().tolist() == [1, 2, 4]
+    dots = {
+        line.get_marker(): line.get_xdata().tolist()
+        for line in axis.lines
+        if line.get_zorder() == 3 and len(line.get_xdata())
+    }
+    assert dots == {"o": [1, 2], "s": [40]}, "a marker for each target, over the interval"
+    first = [line for line in axis.lines if line.get_marker() == "s" and 6 in line.get_xdata()]
+    assert first and abs(first[0].get_ydata()[0] - 1) < 0.5
     interval = axis.collections[0].get_segments()[0]
-    assert dots[:, 0].tolist() == [1, 2, 6] and np.abs(dots[:, 1]).max() < 0.5
-    assert interval.tolist() == [[-3.5, 0], [9.5, 0]] and mean.tolist() == [[3, 0]]
-    assert ticks(axis) == list(table["label"]) and axis.lines[-1].get_xdata() == [0, 0], "zero has a line"
+    assert interval.tolist() == [[-3.5, 1], [9.5, 1]] and axis.collections[0].get_zorder() < 3
+    means = [line for line in axis.lines if line.get_marker() == "|"]
+    assert means[0].get_xydata().tolist() == [[3, 1]]
+    assert [line.get_xdata() for line in axis.lines if list(line.get_xdata()) == [0, 0]] == [[0, 0]], (
+        "zero has one line"
+    )
+    said = [text.get_text() for text in axis.texts]
+    assert said == ["kd: difference to last", "  no pair with a score on both sides", "between students"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ink", "neon"]
     assert "kd: wakd - last +3.0 [-3.5, +9.5]" in alt and "nan" not in alt
-
-
-def test_students_differ_on_an_axis_of_their_own():
-    rows = [("kd: wakd - last", "kd", 1.0), ("kd last - ce last", "", 40.0), ("ce: wakd - last", "ce", 2.0)]
-    table = pd.DataFrame(rows, columns=["label", "student", "mean"]).assign(n=2)
-    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, pairs=[np.array([m, m]) for m in table["mean"]])
-    figure, alt = study_figures.differences(table, baseline="last")
-    within, between = figure.axes
-    assert ticks(within) == ["kd: wakd - last", "ce: wakd - last"] and ticks(between) == ["kd last - ce last"]
-    assert within.get_xlim()[1] < 10 and between.get_xlim()[1] > 40, "one does not flatten the other"
-    assert all(label in alt for label in table["label"])
 
 
 @pytest.fixture
@@ -367,7 +406,8 @@ def bins():
 
 
 def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bins):
-    figure, alt = study_figures.reliability(bins, bins=5)
+    errors = {("KD", s, role): 0.0 for s in ("last", "WAKD") for role in ("target", "source")}
+    figure, alt = study_figures.reliability(bins, errors | {("KD", "last", "target"): 17.46}, bins=5)
     unseen, source = figure.axes
     assert [a.get_title(loc="left") for a in figure.axes] == ["KD, unseen domain", "KD, source validation"]
     shown = [c.get_offsets().tolist() for c in unseen.collections]
@@ -375,7 +415,7 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
     first, second = unseen.collections[0].get_sizes()
     assert first - 4 == pytest.approx(3 * (second - 4)), "area beyond the least goes with the share of images"
     labels = [text.get_text() for text in unseen.get_legend().get_texts()]
-    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"]  # .75 x .2 + .25 x .1
+    assert labels == ["last: ECE 17.5", "WAKD: ECE 0.0"], "the numbers of the table"
     assert [text.get_text() for text in source.get_legend().get_texts()] == ["last: ECE 0.0", "WAKD: ECE 0.0"]
     joined = [len(line.get_xdata()) for line in source.lines[1:] if line.get_label().startswith("_")]
     assert joined == [1, 0], "nine images are a dot and no line"
@@ -384,7 +424,8 @@ def test_reliability_is_accuracy_over_confidence_with_the_unseen_domain_apart(bi
 
 def test_reliability_of_many_students_has_four_beside_each_other(bins):
     many = pd.concat([bins.assign(student=f"s{i}") for i in range(6)], ignore_index=True)
-    figure, alt = study_figures.reliability(many)
+    errors = {key: 1.0 for key in many[["student", "strategy", "role"]].itertuples(index=False, name=None)}
+    figure, alt = study_figures.reliability(many, errors)
     shown = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
     assert sorted(shown) == sorted(f"s{i}, {role}" for i in range(6) for role in ("unseen domain", "source validation"))
     places = {axis.get_title(loc="left"): axis.get_subplotspec() for axis in figure.axes if axis.axison}
@@ -400,7 +441,7 @@ def test_reliability_of_many_students_has_four_beside_each_other(bins):
 def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows, chosen, ranks, bins):
     gains = pd.DataFrame(
         {"label": ["a student with a long name: swad_wakd_repo - best_val"], "pairs": [np.arange(3.0)]}
-    )
+    ).assign(pair_targets=[["ink", "neon", "photo"]])
     gains = gains.assign(mean=1.0, low=-1.5, high=3.5, n=3, student="")
     for figure, _ in (
         figures.contact_sheet(domains),
@@ -410,7 +451,7 @@ def test_nothing_is_cut_off_at_the_edge(domains, curves, choices, table, windows
         study_figures.differences(gains, baseline="best_val"),
         study_figures.picks(chosen, steps=100),
         study_figures.critical_difference(ranks.replace("WAKD", "swad_wakd_repo")),
-        study_figures.reliability(bins),
+        study_figures.reliability(bins, defaultdict(float)),
     ):
         figure.draw_without_rendering()
         inked = figure.get_tightbbox()  # in inches

@@ -124,3 +124,38 @@ def cosine_decay(epoch, epochs):
     """CTKD's curriculum: the factor on theta's gradient falls from 0 to -1."""
     epoch = min(max(epoch, 0), epochs)
     return (math.cos(epoch * math.pi / epochs) + 1.0) * 0.5 * (0 - (-1)) + (-1)
+
+
+def cwtm(student, teacher, labels):
+    confidence = [max(softmax(z)) for z in teacher]
+    losses = [-math.log(softmax(z)[y]) for z, y in zip(student, labels)]
+    return sum(c * loss for c, loss in zip(confidence, losses)) / sum(confidence)
+
+
+def std_ce(student, labels):
+    losses = []
+    for z, y in zip(student, labels):
+        centre = mean(z)
+        deviation = math.sqrt(sum((v - centre) ** 2 for v in z) / (len(z) - 1))
+        losses.append(-math.log(softmax(z, deviation)[y]))
+    return mean(losses)
+
+
+def label_mse(student, labels):
+    return mean((v - (c == y)) ** 2 for z, y in zip(student, labels) for c, v in enumerate(z))
+
+
+def abkd(student, teacher, alpha, beta, temperature):
+    total = []
+    for s, t in zip(student, teacher):
+        p, q, both = softmax(t, temperature), softmax(s, temperature), alpha + beta
+        inside = [a**alpha * b**beta - alpha / both * a**both - beta / both * b**both for a, b in zip(p, q)]
+        total.append(-sum(inside) / (alpha * beta))
+    return mean(total)
+
+
+def cosine_distance(student, teacher):
+    def length(v):
+        return math.sqrt(sum(x * x for x in v))
+
+    return mean(1 - sum(x * y for x, y in zip(s, t)) / (length(s) * length(t)) for s, t in zip(student, teacher))

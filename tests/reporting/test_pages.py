@@ -55,7 +55,14 @@ def test_the_report_links_to_all_that_belongs_to_it(finished):
     to = set(links(out / "index.html"))
     pdf = {out / "index.pdf"} if (out / "index.pdf").exists() else set()
     notebooks = {p.resolve() for p in (out / "notebooks").glob("*.html")}
-    assert to == {*notebooks, *pdf, *out.glob("*.csv"), *out.glob("*.tex"), *out.glob("targets/*.html")}
+    tables = {*out.glob("*.csv"), *out.glob("*.tex"), *out.glob("figures/*")}
+    explorers = {out / "explorer" / f"{d}-s0-KD.html" for d in ("north", "east")}
+    assert explorers == {*out.glob("explorer/*")}
+    assert to == {*notebooks, *pdf, *tables, *explorers, *out.glob("targets/*.html"), out / "tiny.yaml"}
+    figures = {"differences", "domains", "ranks", "picks", "reliability"} | {
+        f"window_map-{d}-s0-KD" for d in ("north", "east")
+    }
+    assert {f.stem for f in out.glob("figures/*.pdf")} == figures == {f.stem for f in out.glob("figures/*.[sp][vn]g")}
     names = {p.name for p in out.iterdir()}
     assert {"summary.csv", "gains.csv", "ranks.csv", "calibration.csv", "summary.tex", "gains.tex"} <= names
     assert "churn.tex" not in names, "one seed cannot be compared with another"
@@ -68,7 +75,8 @@ def test_the_page_of_a_target_has_the_scores_of_every_seed_there(finished):
     table = page[page.index("<h2>Every seed") : page.index("<h2>Paired")]
     for row in there.itertuples():
         assert f'<td>{row.strategy}</td><td class="number">{100 * row.accuracy:.1f}</td>' in table
-    assert "<title>A tiny study: north left out</title>" in page and "Nothing was chosen on the target" in table
+    assert "<title>north left out · A tiny study</title>" in page and "<h1>north left out</h1>" in page
+    assert "Guessing scores 50.0 %." in page and "Nothing was chosen on the target" in table
     assert "east" not in page[page.index("<main") :].replace("least", ""), "and nothing of another target"
     to = links(finished / "report" / "targets" / "north.html")
     assert (finished / "report" / "index.html").resolve() in to
@@ -90,7 +98,11 @@ def test_one_page_lists_all_studies_the_newest_first(finished, tmp_path):
     text = page.read_text()
     assert page == tmp_path / "index.html" and offline_problems(page) == []
     assert text.index("Study &lt;second one&gt;") < text.index("Study &lt;first&gt;")
-    for said in ("4 recorded runs: teacher (resnet10t), KD (resnet10t)", "Strategies: last, WAKD, SWAD.", "landscapes"):
+    for said in (
+        "4 recorded runs: teacher (resnet10t), KD (resnet10t)",
+        "Strategies: last, WAKD, SWAD.",
+        "1 landscape.",
+    ):
         assert said in text
     assert "Rendered 2026-01-02 10:00 UTC." in text and "nothing to learn from" in text
     to = links(page)
@@ -107,6 +119,49 @@ def test_a_study_of_another_version_is_named_and_stops_no_other(finished, tmp_pa
     assert "A tiny study" in page.read_text()
     for name in ("empty", "older", "list", "cut"):
         assert f"{name}/study.json is not of this version of wakd_kit" in page.read_text()
+
+
+def test_the_report_says_how_it_was_made(finished):
+    page = (finished / "report" / "index.html").read_text()
+    box = page[page.index('<div class="box">') :].split("</div>")[0]
+    assert page.index("<h1>A tiny study</h1>") < page.index('<div class="box">') < page.index("The domains</h2>")
+    for what, said in {
+        "benchmark": "folder images at 16 px, 2 classes; 20% of each source domain held out",
+        "left out": "east, north, each in turn",
+        "seeds": "0",
+        "models": "resnet10t",
+        "objectives": "teacher: 1 ce; KD: 1 kd (temperature 5.0)",
+        "command": "wakd report tiny.yaml",
+        "study file": '<a href="tiny.yaml">tiny.yaml</a>',
+    }.items():
+        assert f"<dt>{what}</dt><dd>{said}</dd>" in box
+    assert "6 steps of 8 images, adam, constant rate 0.01" in box
+    for what in ("commit ", "torch ", "cores", "Python "):
+        assert what in box
+    assert (finished / "report" / "tiny.yaml").read_text() == (finished / "tiny.yaml").read_text()
+
+
+def test_a_page_of_a_notebook_has_its_own_title_and_ways_on(finished):
+    notebooks = finished / "report" / "notebooks"
+    pages_of = {page: page.read_text() for page in notebooks.glob("*.html")}
+    titles = [re.search("<title>(.*?)</title>", text)[1] for text in pages_of.values()]
+    assert len({*titles}) == len(titles) and "KD, north left out, seed 0 · A tiny study" in titles
+    for page in pages_of:
+        assert (finished / "report" / "index.html").resolve() in links(page)
+    to = links(notebooks / "north-s0-KD.html")
+    assert (finished / "report" / "explorer" / "north-s0-KD.html").resolve() in to
+    assert {"north.html", "north-s0-teacher.html", "landscape-north-s0-KD.html"} <= {page.name for page in to}
+
+
+def test_explorer_pages_are_linked_where_they_are(publish, path):
+    out, _ = publish(listed=False)
+    assert "by hand" not in (out / "index.html").read_text()
+    explorer = out / "explorer" / "north-s0-KD.html"
+    explorer.parent.mkdir()
+    explorer.write_text("<p>drag")
+    publish(listed=False)
+    assert explorer in links(out / "index.html") and explorer in links(out / "targets" / "north.html")
+    assert explorer not in links(out / "targets" / "east.html")
 
 
 def test_what_is_missing_is_said_once_per_reason():

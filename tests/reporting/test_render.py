@@ -109,10 +109,33 @@ def test_a_page_is_complete_in_itself(page):
     assert page.stat().st_size < 200_000
 
 
-def test_a_title_of_its_own_stands_above_the_heading(page, tmp_path):
-    for title, shown in (("A study & more", True), ("Does a *page* open?", False)):
-        text = report.render(page.parent.parent / "toy.ipynb", tmp_path / "b.html", title=title).read_text()
-        assert ('<p class="above">A study &amp; more</p>' in text) == shown == ('<p class="above">' in text)
+def test_a_title_of_its_own_is_the_heading_and_the_question_stands_below_it(page, tmp_path):
+    toy, asked = page.parent.parent / "toy.ipynb", "<p>Does a <em>page</em> open?</p>"
+    assert "<h1>Does a <em>page</em> open?</h1>" in page.read_text()
+    text = report.render(toy, tmp_path / "b.html", title="A study & more", above="Above <it>").read_text()
+    assert text.count("<h1>") == 1 and "<h1>A study &amp; more</h1>" in text and asked in text
+    assert "<title>A study &amp; more · Above &lt;it&gt;</title>" in text
+    assert text.index('<p class="above">Above &lt;it&gt;</p>') < text.index("<h1>") < text.index(asked)
+    text = report.render(toy, tmp_path / "b.html", title="A study & more", question=False).read_text()
+    assert asked not in text and "Some <strong>bold</strong>" in text and '<p class="above">' not in text
+
+
+def test_a_box_stands_before_the_first_section(page, tmp_path):
+    text = report.render(
+        page.parent.parent / "toy.ipynb", tmp_path / "b.html", box='<div class="box">x</div>'
+    ).read_text()
+    assert text.index("a printed line") < text.index('<div class="box">x</div>') < text.index("Lists")
+
+
+def test_a_long_page_lists_its_sections_and_a_short_one_does_not(tmp_path):
+    for sections, listed in ((report.FEW_SECTIONS, False), (report.FEW_SECTIONS + 1, True)):
+        parts = [f"<h2>Part &amp; {i}</h2><p>text</p>" for i in range(sections)]
+        text = report.write_page(tmp_path / "long.html", *parts, title="Long").read_text()
+        assert ('<nav class="contents" aria-label="On this page">' in text) == listed
+        for i in range(sections * listed):
+            assert (
+                f'<a href="#s{i + 1}">Part &amp; {i}</a>' in text and f'<h2 id="s{i + 1}">Part &amp; {i}</h2>' in text
+            )
 
 
 def test_a_title_replaces_the_heading_and_is_escaped(tmp_path):
@@ -137,6 +160,10 @@ def test_the_same_figure_is_the_same_bytes_and_can_be_saved(shown, tmp_path):
         report.show(line_figure(), ALT, save_to=tmp_path / "loss.pdf")
     assert shown[0] == shown[1]
     assert (tmp_path / "loss.pdf").read_bytes().startswith(b"%PDF")
+    report.show(line_figure(), ALT, save_to=tmp_path / "figures" / "loss")
+    report.show(field_figure(), ALT, kind="field", save_to=tmp_path / "figures" / "bowl")
+    names = {file.name for file in (tmp_path / "figures").iterdir()}
+    assert names == {"loss.svg", "loss.pdf", "bowl.png", "bowl.pdf"}
 
 
 def test_a_figure_without_alt_text_is_refused(shown):

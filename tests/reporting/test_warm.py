@@ -15,14 +15,15 @@ from wakd_kit.reporting import warm
 from wakd_kit.reporting.execute import NotebookFailed, execute
 from wakd_kit.reporting.warm import ADDRESS, Forked
 
+from ..forked import shared
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or not warm._pidfds(), reason="processes are not forked here")
 
 
 @pytest.fixture(scope="module")
-def here():
-    """The environment that names a warm process, one for this file."""
-    with warm.started() as (env, _):
-        yield env
+def here() -> dict[str, str]:
+    """The environment that names the session's warm process, which forks for others as well."""
+    return shared()
 
 
 STATE = """import json, os, random, signal, sys, warnings

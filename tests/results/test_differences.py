@@ -304,6 +304,10 @@ def test_the_headline_is_the_difference_that_was_asked_for(scores):
     ):
         other = pd.DataFrame([{**row, "mean": mean, "low": low, "high": high}])
         assert comparison.headline(other, asked, "last").startswith(said)
+    both = pd.concat([table, table.assign(label=table["label"].str.replace(r"\bkd\b", "ce", regex=True))])
+    for asked_of, first in (({"kd": "wakd", "ce": "wakd"}, "kd"), ({"ce": "wakd", "kd": "wakd"}, "ce")):
+        sentences = comparison.headline(both, asked_of, "last").split("Yes: ")[1:]
+        assert len(sentences) == 2 and sentences[0].startswith(f"averaged by wakd, {first} is 2.5"), sentences
     few = pd.DataFrame([{**row, "n": 2}])
     assert comparison.headline(few, asked, "last").startswith("Nothing can be said: averaged by wakd, kd has 2 pairs")
     assert comparison.headline(table, {}, "last") == comparison.headline(table, {"ce": "wakd"}, "last") == ""

@@ -102,3 +102,27 @@ def test_latex_compiles_it(tmp_path):
 def test_markdown_has_a_head_a_rule_and_a_row_each():
     table = pd.DataFrame({"student": ["KD", "CE"], "gain": ["+1.0", "–"]})
     assert latex.markdown(table) == "| student | gain |\n| --- | --- |\n| KD | +1.0 |\n| CE | – |"
+
+
+def test_a_compact_table_has_a_rule_between_students_and_its_caption_as_a_comment():
+    summary = pd.DataFrame(
+        {
+            "student": ["CE", "CE", "KD"],
+            "strategy": ["last", "WAKD", "last"],
+            "ink": [70.04, 70.0, np.nan],
+            "mean": [70.04, 70.0, np.nan],
+            "sd": [1.26, np.nan, np.nan],
+            "se": [0.5, 0.5, np.nan],
+            "n": [2, 1, 0],
+            "missing": [0, 0, 2],
+        }
+    )
+    text = latex.compact(summary, caption="Accuracy in %: mean over seeds", label="tab:a-compact")
+    assert text.startswith("% Accuracy in \\%: mean over seeds\n") and r"\caption{Accuracy in \%.}" in text
+    rows = text.split(r"\midrule")
+    assert len(rows) == 3 and r"CE & last & \textbf{70.0} & 70.0 $\pm$ 1.3 \\" in rows[1]
+    assert (
+        r" & WAKD & \textbf{70.0} & 70.0 \\" in rows[1]
+        and "\nCE & WAKD" not in rows[1]
+        and "KD & last & -- & -- " in rows[2]
+    )

@@ -225,3 +225,7 @@ def test_a_table_is_printed_with_dashes_where_there_is_no_interval():
     one = scores[(scores["target"] == "ink") & (scores["seed"] == 0)]
     printed = alike.printed(alike.before_after(one, **LABELS)).iloc[0]
     assert printed["95 % t"] == printed["sd of pairs"] == "–" and printed["gain, points"] == "+1.0"
+
+
+def test_an_objective_that_nobody_declared_here_is_told_as_it_was_recorded():
+    assert alike.term({"name": "of_somebody", "weight": 2.0, "power": 3}) == "2 of_somebody (power 3)"

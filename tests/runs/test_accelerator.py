@@ -80,12 +80,13 @@ def test_every_objective_stays_on_the_device_and_the_host_waits_for_nothing(fami
     with on_cuda(teacher, *students.values(), *combined.values()) as watch:
         images = torch.empty(6, 3, SIDE, SIDE, device=CUDA)
         labels = index = torch.zeros(6, dtype=torch.long, device=CUDA)
+        domains = torch.ones(6, 3, device=CUDA)
         ours, theirs = {tail: student(images) for tail, student in students.items()}, teacher(images)
         found = {}
         for name, terms in combined.items():
             for kind in (torch.float32, torch.bfloat16):
                 pair = [each_tensor(output, lambda t: t.to(kind)) for output in (ours.get(name, ours[""]), theirs)]  # noqa: B023
-                loss, losses = terms(*pair, labels, step=5, index=index)
+                loss, losses = terms(*pair, labels, step=5, index=index, domains=domains)
                 found[name, kind] = {t.device.type for t in (loss, *losses.values())}
     assert {key: places for key, places in found.items() if places != {"cuda"}} == {} and len(found) > 80
     assert watch.reads == [] and watch.copies == []

@@ -6,7 +6,7 @@ does the long form by hand and prints what was killed and what came of it.
 """
 
 import collections
-import multiprocessing
+import contextlib
 import os
 import random
 import shutil
@@ -25,85 +25,28 @@ import wakd_kit as wk
 from wakd_kit import files
 from wakd_kit.runs import record as recording
 
-# a fork server imports torch once; every process it starts is a fresh one that can be killed
-SERVER = multiprocessing.get_context("forkserver")
-LOADED = [
-    f"wakd_kit.{name}"
-    for name in (
-        "runs.train",
-        "evaluation.scores",
-        "evaluation.windows",
-        "evaluation.geometry",
-        "landscape",
-        "runs.network",
-    )
-]
-STEPS, SEGMENT = 40, 4
+from .. import forked
+from .victims import SEGMENT, STEPS, small_split
+
 MOST = (
     recording.UNSAVED + 1
 ) * SEGMENT  # steps since a checkpoint, and those of a segment while the next one is written
-DECLARED = ["wakd", {"name": "ema", "decay": 0.9}]
 
 
-def small_split():
-    rng = np.random.default_rng(0)
-    domains = {name: (rng.integers(0, 255, (48, 16, 16, 3)).astype(np.uint8), np.arange(48) % 3) for name in "abc"}
-    return wk.leave_one_out(wk.domains_from_arrays(domains, ("x", "y", "z")), "c", 0)
+def begin(what: str, *given: Path):
+    return forked.process(f"tests.runs.victims:{what}", *given)
 
 
-def train_here(folder: Path, log: Path) -> None:
-    """The training that is killed, on a slow disk: half of the time something is being written beside it. ``log`` has a line
-    for every step."""
-    add, replace = recording.Recorder.add, os.replace
-
-    def slowly(old, new):
-        time.sleep(0.005)
-        replace(old, new)
-
-    files.os.replace = slowly
-
-    def said(recorder):
-        add(recorder)
-        with open(log, "a") as lines:
-            print(recorder.step, file=lines)
-
-    recording.Recorder.add = said
-    student = wk.build_model("resnet10t", 3, seed=0, channels=(4, 8, 8, 8), stem_width=4)
-    wk.train(
-        student, small_split(), steps=STEPS, segment_length=SEGMENT, batch_size=8, most_stored=6, declare=DECLARED,
-        batchnorm_batches=2, save_to=folder, resume=True, device="cpu", progress=False,
-    )  # fmt: skip
-
-
-def measure_here(folder: Path) -> None:
-    """All that is kept with a run: scores, choices and predictions, a window map, inner products, a table that grows."""
-    from wakd_kit.evaluation.geometry import gram
-    from wakd_kit.landscape.surface import plane
-
-    split = small_split()
-    run = wk.load_run(folder, split=split)
-    choices = wk.choose(run, ["last", "uniform"])
-    wk.evaluate(run, choices, split)
-    gram(run)
-    wk.window_map(run, split, grid=2, workers=1)
-    corners = {str(i): wk.averaging.Coefficients(np.eye(len(run.table))[i], of="end") for i in (0, 4, -1)}
-    while True:
-        try:
-            plane(run, corners, split, size=2, workers=1)
-            return
-        except recording.RunProblem as other:  # the same call by another process
-            assert "being computed by another process" in str(other)
-            time.sleep(0.05)
-
-
-def alone(what, *given) -> float:
+def alone(what: str, *given: Path) -> float:
     """Seconds that a process takes which nobody kills."""
-    clock = time.time()
-    process = SERVER.Process(target=what, args=given)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    process, clock = begin(what, *given), time.time()
+    assert process.wait() == 0
     return time.time() - clock
+
+
+def kill(process) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        process.kill()
 
 
 def lines(log: Path) -> list[int]:
@@ -112,9 +55,8 @@ def lines(log: Path) -> list[int]:
 
 def kill_trainings(folder: Path, kills: int, seed: int) -> str:
     """Kills trainings anywhere, and every other time between the last step and the final name; raises where one is lost."""
-    SERVER.set_forkserver_preload(["wakd_kit", *LOADED])
     rng, whole, done, most, ends = random.Random(seed), folder / "whole", 0, 0, 0
-    whole_seconds = alone(train_here, whole, folder / "whole.log")
+    alone("train", whole, folder / "whole.log")
     tail = max(0.1, time.time() - (folder / "whole.log").stat().st_mtime)
     trainings = 0
     while done < kills:
@@ -123,27 +65,28 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
         while not cut.exists() or attempt == 0:
             attempt += 1
             log = folder / f"cut{trainings}-{attempt}.log"
-            process = SERVER.Process(target=train_here, args=(cut, log))
-            process.start()
+            process = begin("train", cut, log)
             if done < until:
-                if rng.random() < 0.5:
-                    process.join(rng.uniform(0, whole_seconds))
-                else:  # its last moments
-                    while process.is_alive() and STEPS not in lines(log):
+                if rng.random() < 0.5:  # by steps, which a busy machine takes longer for
+                    moment = rng.randint(0, STEPS - 1)
+                    while process.poll() is None and (lines(log) or [0])[-1] < moment:
                         time.sleep(0.001)
-                    process.join(rng.uniform(0, tail))
-                if process.is_alive():
-                    process.kill()
+                    forked.ended(process, rng.uniform(0, 0.02))  # some steps of a quiet machine
+                else:  # its last moments
+                    while process.poll() is None and STEPS not in lines(log):
+                        time.sleep(0.005)
+                    forked.ended(process, rng.uniform(0, tail))
+                if process.poll() is None:
+                    kill(process)
                     done += 1
                     ends += STEPS in lines(log)
-            process.join()
-            assert process.exitcode in (0, -signal.SIGKILL), f"seed {seed}, {log}: exit {process.exitcode}"
+            assert process.wait() in (0, -signal.SIGKILL), f"seed {seed}, {log}: exit {process.returncode}"
             trained = lines(log)
             if trained:
                 again, at = at - trained[0] + 1, trained[-1]
                 assert again <= MOST, f"seed {seed}, {log}: {again} steps trained again"
                 most = max(most, again)
-        alone(train_here, cut, folder / "last.log")  # the kill may have come after the final name
+        alone("train", cut, folder / "last.log")  # the kill may have come after the final name
         assert not lines(folder / "last.log"), "a finished run was trained again"
         same_recordings(whole, cut)
     return (
@@ -164,28 +107,24 @@ def same_recordings(whole: Path, cut: Path) -> None:
 
 def kill_measuring(folder: Path, kills: int, seed: int) -> str:
     """Kills one or both of one or two processes that measure one run; raises where a number is lost or another."""
-    SERVER.set_forkserver_preload(["wakd_kit", *LOADED])
     rng, whole, done, runs = random.Random(seed), folder / "measured", 0, 0
-    alone(train_here, whole, folder / "measured.log")
+    alone("train", whole, folder / "measured.log")
     bare = shutil.copytree(whole, folder / "bare")
-    seconds = alone(measure_here, whole)
+    seconds = alone("measure", whole)
     while done < kills:
         runs += 1
         cut, left = shutil.copytree(bare, folder / f"measured{runs}"), True
         until = min(kills, done + rng.randint(1, 4))
         while left:
-            processes = [SERVER.Process(target=measure_here, args=(cut,)) for _ in range(rng.choice((1, 2)))]
-            for process in processes:
-                process.start()
+            processes = [begin("measure", cut) for _ in range(rng.choice((1, 2)))]
             left = done < until
             for process in rng.sample(processes, rng.randint(1, len(processes))) if left else ():
-                process.join(rng.uniform(0, seconds * len(processes)))
-                if process.is_alive():
-                    process.kill()
+                forked.ended(process, rng.uniform(0, seconds * len(processes)))
+                if process.poll() is None:
+                    kill(process)
                     done += 1
             for process in processes:
-                process.join()
-                assert process.exitcode in (0, -signal.SIGKILL), f"seed {seed}: exit {process.exitcode} at {cut}"
+                assert process.wait() in (0, -signal.SIGKILL), f"seed {seed}: exit {process.returncode} at {cut}"
         same_measurements(whole, cut)
     return f"measuring: {done} kills of {runs} runs, {runs} of {runs} finished with the same numbers"
 
@@ -271,18 +210,19 @@ def main(kills: int, seed: int, kinds: list[str]) -> None:
     from ..conftest import TINY, small_images
 
     shares = {"training": 6, "measuring": 3, "study": 1}
-    for kind in kinds:
-        left = max(1, round(kills * shares[kind] / sum(shares[kind] for kind in kinds)))
-        while left > 0:
-            number, left, seed = min(left, 12), left - 12, seed + 1
-            with tempfile.TemporaryDirectory() as place:
-                folder = Path(place)
-                os.environ["WAKD_CACHE"] = str(folder / "cache")
-                if kind == "study":
-                    said = kill_study(folder, number, seed, TINY.format(images=small_images(folder / "images")))
-                else:
-                    said = {"training": kill_trainings, "measuring": kill_measuring}[kind](folder, number, seed)
-            print(f"{said} (seed {seed})", flush=True)
+    with forked.share():
+        for kind in kinds:
+            left = max(1, round(kills * shares[kind] / sum(shares[kind] for kind in kinds)))
+            while left > 0:
+                number, left, seed = min(left, 12), left - 12, seed + 1
+                with tempfile.TemporaryDirectory() as place:
+                    folder = Path(place)
+                    os.environ["WAKD_CACHE"] = str(folder / "cache")
+                    if kind == "study":
+                        said = kill_study(folder, number, seed, TINY.format(images=small_images(folder / "images")))
+                    else:
+                        said = {"training": kill_trainings, "measuring": kill_measuring}[kind](folder, number, seed)
+                print(f"{said} (seed {seed})", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from wakd_kit.runs import teacher as taught
 from wakd_kit.runs import train as training
 from wakd_kit.runs.prepare import prepare
 from wakd_kit.runs.record import RunProblem, refuse_other_settings
+from wakd_kit.runs.store import RunningAverages
 
 from ..conftest import one_image
 
@@ -594,7 +595,7 @@ def test_environment_records_versions_and_seconds(teacher):
 def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_began_with(
     split, tmp_path, monkeypatch, optimiser
 ):
-    given = {"optimiser": optimiser, "learning_rate": 0.1}
+    given = {"optimiser": optimiser, "learning_rate": 0.1, "declare": ["last"]}
     assert quick(split, tmp_path / "now", **given).settings["arithmetic"]["optimiser"] == "fused"
     with monkeypatch.context() as patch:
         patch.setattr(training, "_kernel", lambda *_: "foreach")
@@ -604,7 +605,8 @@ def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_bega
             quick(split, tmp_path / "cut", **given)
     file = tmp_path / "cut.recording" / "settings.json"
     before = json.loads(file.read_text())
-    assert before.pop("arithmetic") == {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
+    told = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is", "defaults": "by length"}
+    assert before.pop("arithmetic") == told
     file.write_text(json.dumps(before))  # as it was written when there was only one
     kernels, step = [], torch.optim.Optimizer.__init__
     with monkeypatch.context() as patch:
@@ -613,6 +615,26 @@ def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_bega
     assert kernels == [None]
     equal_runs(whole, cut)
     assert quick(split, tmp_path / "whole", resume=True, **given).steps == 10  # and a finished one is not made again
+
+
+def test_what_was_declared_by_name_keeps_the_defaults_that_it_was_recorded_with(split, tmp_path, monkeypatch):
+    names, papers = ["wakd", "ema"], [{"name": "wakd", "begin": 0.1}, {"name": "ema", "decay": 0.999}]
+    whole = quick(split, tmp_path / "whole", declare=papers)
+    with monkeypatch.context() as patch:  # a recording that was begun while all defaults were the papers'
+        patch.setattr(training, "begun_with", lambda folder: {**recording.BEFORE, "optimiser": "fused"})
+        patch.setattr(recording.Recorder, "add", dies_after(6, recording.Recorder.add))
+        with pytest.raises(Killed):
+            quick(split, tmp_path / "before", declare=names)
+    before = quick(split, tmp_path / "before", declare=names, resume=True)
+    equal_runs(whole, before)
+    kept = {"ema": wk.averaging.ema(before.source_curves, decay=0.999), "wakd": wk.averaging.wakd(before, begin=0.1)}
+    for name, choice in wk.choose(before, names).items():
+        assert np.array_equal(choice, kept[name])
+    now = quick(split, tmp_path / "now", declare=names)
+    assert now.settings["declare"] == before.settings["declare"] and now.source_curves.ends.tolist() == [4, 6, 8, 10]
+    assert wk.choose(now, names)["wakd"].note == "segments 3-4, iterates 7-10"
+    exact = [RunningAverages(r.folder / "running").find(wk.choose(r, ["ema"])["ema"]) for r in (now, before)]
+    assert None not in exact, "each keeps the moving average that its own choice is answered with"
 
 
 def dies_after(step, add):

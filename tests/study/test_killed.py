@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from wakd_kit import files
+from wakd_kit.reporting.warm import Forked
 from wakd_kit.study import jobs
 from wakd_kit.study.run import status
 
+from .. import forked
 from ..offline import offline_problems
 
 pytest.importorskip("snakemake", reason="snakemake is not installed")
@@ -45,6 +47,8 @@ def processes(folder: Path) -> dict[str, list[int]]:
         elif "wakd_kit.reporting.warm" in command:  # it, and what it forked
             warm[int(entry.name)] = (entry / "comm").read_text().strip(), here
     for process, (name, here) in warm.items():
+        if name == "wakd report" and here == str(folder):
+            found["report"].append(process)
         if name == "wakd main" and here.startswith(str(folder)):
             found["job"].append(process)
             if (parent := parents[process]) not in found["warm"]:
@@ -53,10 +57,13 @@ def processes(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def start(file: Path, folder: Path, said: str = "log") -> subprocess.Popen:
-    command = [sys.executable, "-m", "wakd_kit", "report", str(file), "--cores", "2"]
-    command += ["--out", str(folder / "report"), "--runs", str(folder / "runs")]
+def start(file: Path, folder: Path, said: str = "log", *, cold: bool = True) -> subprocess.Popen | Forked:
+    """``wakd report``, with a warm process of its own; or forked from that of all tests, as then are its jobs and kernels."""
+    words = ["report", str(file), "--cores", "2", "--out", str(folder / "report"), "--runs", str(folder / "runs")]
     with open(folder / said, "a") as log:
+        if not cold:
+            return forked.process("tests.forked:report", *words, cwd=folder, streams=(0, log.fileno(), log.fileno()))
+        command = [sys.executable, "-m", "wakd_kit", *words]
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -110,21 +117,21 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     file, folder = study("killed", **SHORT)
     places = {"out": folder / "report", "runs": folder / "runs"}
     engine = start(file, folder)
-    for _ in range(1200):
+    for _ in range(300):
         if processes(folder)["kernel"]:
             break
-        time.sleep(0.05)
+        time.sleep(0.2)
     assert processes(folder)["kernel"], (folder / "log").read_text()
     for victim in processes(folder)[what]:
         os.kill(victim, signal.SIGKILL)
     engine.wait(timeout=300)
     # what was not killed may still work; the same command waits for it, or says who is at it
-    second, lock = start(file, folder), folder / "runs" / "engine" / "lock"
+    second, lock = start(file, folder, cold=False), folder / "runs" / "engine" / "lock"
     while second.poll() is None and f"process {second.pid} on" not in (files.holder(lock) or ""):
-        time.sleep(0.05)
+        time.sleep(0.2)
     if second.poll() is None:
-        third = start(file, folder, "third")
-        assert third.wait(timeout=120) == 2
+        third = start(file, folder, "third", cold=False)
+        assert third.wait() == 2
         table, sentence = status(file, **places)
         said = (folder / "third").read_text()
         assert "is being run" in said and f"process {second.pid} on" in said
@@ -132,7 +139,7 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
         assert set(table["state"]) <= {"done", "running", "waiting"}
     else:
         assert what == "report"  # its snakemake goes on
-    if second.wait(timeout=300):
+    if second.wait():
         quiet(folder)
         finish(file, folder)
     assert "is being run" not in (folder / "log").read_text() or what == "report"

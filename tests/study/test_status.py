@@ -1,11 +1,17 @@
-"""Who runs a study: a process that is there, or the engine that one left behind."""
+"""Who runs a study, how far it is, what is left of it and why it failed: read off its folders, wherever these are."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
-from wakd_kit.study.run import _who as who
+import pytest
+
+from wakd_kit.cli import main
+from wakd_kit.study import places, status
+from wakd_kit.study.status import who
 
 
 def test_a_process_that_is_dead_is_not_named_as_running():
@@ -20,3 +26,121 @@ def test_a_process_that_is_dead_is_not_named_as_running():
         "another process",
     ):
         assert who(owner) == owner
+
+
+def row(kind: str, state: str, seconds: float | None = None) -> dict:
+    return {"name": kind, "kind": kind, "state": state, "seconds": seconds, "step": None, "steps": None, "said": ""}
+
+
+def test_the_time_left_is_told_from_the_first_notebook_of_a_kind_on():
+    first = [
+        row("02", "done", 120.0),
+        row("02", "done", 60.0),
+        row("02", "waiting"),
+        row("02", "waiting"),
+        row("03", "waiting"),
+    ]
+    assert status.left_of(first) == "About 3 minutes are left, and 03, of which none is done yet."
+    assert status.left_of(first[:4]) == "About 3 minutes are left."
+    running = [*first[:2], row("02", "running", 30.0), row("02", "running", 0.0)]
+    assert status.left_of(running) == "About a minute is left.", "(60 + 90) / 2 seconds"
+    assert status.left_of([row("02", "waiting")]) == "Time left is not known yet: none was done before of 02."
+    assert status.left_of(first[:2]) == "Nothing is left."
+
+
+def test_a_failure_is_told_in_one_line():
+    said = (
+        "02_distill stopped at In [4], Diverged: The training loss became nan between steps 1 and 4 of 20. Lower "
+        "learning_rate (now 1e+09).\nThe rest is long enough to be cut. The copy is /a/b/c.failed.ipynb."
+    )
+    line = status.in_one_line(said)
+    assert line.startswith("Diverged: The training loss became nan between steps 1 and 4 of 20. Lower learning_rate")
+    assert "\n" not in line and len(line) <= 110 and "/a/b" not in line
+    assert status.in_one_line("short") == "short"
+
+
+@pytest.fixture
+def moved(finished, tmp_path, monkeypatch):
+    """The tiny study, finished, whose output is elsewhere than beside its file; returns the file."""
+    monkeypatch.setenv("WAKD_CACHE", str(tmp_path / "cache"))
+    for part in ("report", "runs"):
+        shutil.copytree(finished / part, tmp_path / "elsewhere" / part)
+    for file in (tmp_path / "elsewhere" / "runs" / "engine" / "jobs").iterdir():
+        file.write_text(file.read_text().replace(str(finished), str(tmp_path / "elsewhere")))
+    (tmp_path / "here").mkdir()
+    return shutil.copy(finished / "tiny.yaml", tmp_path / "here" / "tiny.yaml")
+
+
+def test_a_study_is_found_by_its_file_wherever_it_wrote(moved, tmp_path, capsys):
+    assert main(["status", str(moved)]) == 3
+    assert f"tiny was not begun: nothing is at {tmp_path / 'here' / 'runs' / 'tiny'}." in capsys.readouterr().out
+    elsewhere = tmp_path / "elsewhere"
+    places.remember(moved, elsewhere / "report", elsewhere / "runs")
+    assert main(["status", str(moved)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "tiny: 6 done. Nothing is left. Nobody runs it." in out and out.count("\ndone ") + out.startswith("done ") == 6
+    )
+    shutil.rmtree(elsewhere / "runs")
+    assert places.remembered(moved) is None, "what is gone is not named"
+
+
+def test_what_failed_is_told_with_its_page_its_log_and_a_status(moved, tmp_path, capsys):
+    elsewhere = tmp_path / "elsewhere"
+    engine = elsewhere / "runs" / "engine"
+    (engine / "failed" / "north-s0-KD.json").write_text(
+        json.dumps({"said": "02_distill stopped at In [4], Diverged: nan."})
+    )
+    (engine / "logs").mkdir(exist_ok=True)
+    (engine / "logs" / "north-s0-KD.log").write_text("a line\nthe last line\n")
+    given = [str(moved), "--out", str(elsewhere / "report"), "--runs", str(elsewhere / "runs")]
+    assert main(["status", *given]) == 1
+    out = capsys.readouterr().out
+    assert "failed   north-s0-KD" in out and "Diverged: nan." in out and "stopped at" not in out
+    assert "waiting  landscape-north-s0-KD  after north-s0-KD" in out and "4 done" not in out.splitlines()[0]
+    assert main(["status", *given, "--failed"]) == 1
+    out = capsys.readouterr().out
+    assert "02_distill stopped at In [4]" in out and "the last line" in out and "north-s0-KD.html" in out
+    assert "teacher" not in out
+    assert main(["status", *given, "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert {r["state"] for r in said["notebooks"] if r["name"] == "north-s0-KD"} == {"failed"} and said[
+        "study"
+    ] == "tiny"
+
+
+def test_status_waits_for_no_torch(moved, tmp_path):
+    code = (
+        "import sys; from wakd_kit.cli import main; main(sys.argv[1:]); assert not {'torch', 'pandas'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code, "status", str(moved)], check=True)
+
+
+def test_a_study_writes_beside_its_file_and_a_shipped_one_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "home", lambda: tmp_path / "checkout")
+    own = tmp_path / "mine" / "own.yaml"
+    own.parent.mkdir()
+    own.write_text("name: 007\nseeds: [0]\n")
+    assert places.name_of(own) == "007"
+    assert places.beside("007", own) == own.parent
+    assert (
+        places.beside("quickstart", places.file_of("quickstart")) == tmp_path / "checkout" == places.beside("x", None)
+    )
+    engine = tmp_path / "checkout" / "runs" / "007" / "engine"
+    engine.mkdir(parents=True)
+    (engine / "study.json").write_text(json.dumps({"file": str(own)}))
+    assert places.beside("007", own) == tmp_path / "checkout", "where it was recorded before"
+
+
+def test_a_profile_whose_executor_is_not_installed_is_refused_at_once(tmp_path):
+    from wakd_kit.study.run import run_study
+
+    with pytest.raises(
+        places.StudyProblem, match=r"No profile at nowhere: it is 'slurm', or a folder with a config\.yaml"
+    ):
+        run_study("quickstart", profile="nowhere")
+    (tmp_path / "config.yaml").write_text("executor: no-such-cluster\n")
+    with pytest.raises(
+        places.StudyProblem, match=r"which needs: pip install snakemake-executor-plugin-no-such-cluster$"
+    ):
+        run_study("quickstart", profile=str(tmp_path))

@@ -1,6 +1,6 @@
 """From source curves to an average: ``theta = initial theta_0 + sum_k coefficients[k] theta_k``, over segments k. numpy only.
 
-coefficients = wakd(curves, begin=0.1)            Coefficients: float64, one per segment, >= 0 but for beyond.py, sum 1
+coefficients = wakd(curves, begin=0.6)            Coefficients: float64, one per segment, >= 0 but for beyond.py, sum 1
 theta_k = mean or last iterate of segment k       coefficients.of; ``initial`` is 0 for nearly every strategy
 
 schedule.py   last, uniform, window, wakd, ema, swa, lawa, wise_ft           settled before training
@@ -11,6 +11,7 @@ search.py     sma, iidmax, greedy_soup, learned                              try
 across.py     uniform_soup, diwa, ensemble, check_barrier                    several runs
 choosing.py   strategies (the registry), choose(curves, wanted)              several strategies on one run
 curves.py     Curves, Coefficients, NoWindow                                 what goes in and what comes out
+fitting.py    fitting(strategy, steps): defaults read off a run's length     begin, decay, start
 about.py      ABOUT: source, exactness and cost of every strategy
 spans.py      first_after, over_iterates, describe, ...                      what the strategies share
 """
@@ -19,13 +20,24 @@ from .across import check_barrier, diwa, ensemble, uniform_soup
 from .beyond import bema, extrapolate
 from .choosing import choose, labels_of, settings_of, strategies
 from .curves import Coefficients, Curves, NoWindow, as_curves
+from .fitting import PUBLISHED, fitting
 from .profiles import RECURRENCES, annealed, gamma_of, power, relative_length
 from .schedule import Recurrence, ema, ema_recurrence, last, lawa, swa, uniform, wakd, window, wise_ft
 from .search import greedy_soup, iidmax, learned, sma
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
 __all__ = ["Coefficients", "Curves", "NoWindow", "Recurrence", "as_curves", "choose", "ema_recurrence", "labels_of"]
-__all__ += ["RECURRENCES", "annealed", "bema", "extrapolate", "gamma_of", "power", "relative_length"]
+__all__ += [
+    "PUBLISHED",
+    "RECURRENCES",
+    "annealed",
+    "bema",
+    "extrapolate",
+    "fitting",
+    "gamma_of",
+    "power",
+    "relative_length",
+]
 __all__ += [
     "best_val",
     "ema",

@@ -10,6 +10,7 @@ from typing import Any
 from ..names import Registry, UnknownName, did_you_mean, one_line
 from . import beyond, profiles, schedule, search, valley
 from .curves import Coefficients, Curves, NoWindow, as_curves
+from .fitting import fitting
 
 strategies = Registry("strategy")
 
@@ -111,10 +112,14 @@ def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
     return _labels(entries)
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed)."""
+def settings_of(name: str, steps: int | None = None) -> dict[str, Any]:
+    """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed).
+
+    steps  the length of a run: defaults that are read off it are those of such a run, in place of None
+    """
     parameters = inspect.signature(strategies.get(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+    found = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
+    return found | (fitting(name, steps) if steps else {})
 
 
 def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:

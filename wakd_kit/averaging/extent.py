@@ -29,7 +29,8 @@ def density(curves: Curves, coefficients: Coefficients) -> np.ndarray:
 class Bar:
     """Iterates begin < i <= end, each with the same coefficient: ``height`` over the largest of its kind, -1 to 1.
 
-    single  whether it is one last iterate, weighed beside or in place of means
+    single  whether it is one iterate, weighed beside or in place of means: a last iterate, or the initial parameters, which
+            end at step 0
     """
 
     begin: int
@@ -39,14 +40,17 @@ class Bar:
 
 
 def bars(curves: Curves, coefficients: Coefficients) -> list[Bar]:
-    """What an average takes of each segment, for drawing: means, then last iterates, each over the largest of its kind."""
-    found = []
-    for of, values in coefficients.parts.items():
-        height = values / (curves.iterates if of == "mean" else 1)
-        height = height / (np.abs(height).max() or 1)
-        begins = curves.begins - 1 if of == "mean" else curves.ends - 1
+    """What an average takes of each segment and of the start, for drawing: means over the largest of them, single iterates
+    over the largest of those; the start alone beside means over whichever is larger."""
+    means, ends = coefficients.parts["mean"] / curves.iterates, coefficients.parts["end"]
+    most = {"mean": np.abs(means).max(), "end": max(np.abs(ends).max(), abs(coefficients.initial))}
+    if not ends.any():
+        most["end"] = max(most.values())
+    found = [Bar(0, 0, coefficients.initial / most["end"], True)] if coefficients.initial else []
+    for of, values, begins in (("mean", means, curves.begins - 1), ("end", ends, curves.ends - 1)):
         found += [
-            Bar(int(begins[k]), int(curves.ends[k]), float(height[k]), of == "end") for k in np.flatnonzero(values)
+            Bar(int(begins[k]), int(curves.ends[k]), float(values[k] / most[of]), of == "end")
+            for k in np.flatnonzero(values)
         ]
     return found
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
+from .fitting import PUBLISHED, fitting
 from .spans import (
     describe,
     ending_at,
@@ -33,7 +34,7 @@ def sma(
     curves: Curves | None = None,
     *,
     score: Score,
-    start: int | float = 100,
+    start: int | float | None = None,
     frequency: int | None = None,
     exact: str | None = None,
     **series: Any,
@@ -43,7 +44,8 @@ def sma(
     Arpit et al., "Ensemble of Averages" (2022), section 2. Each checkpoint's average is scored on source
     validation, and the best is returned, ties to the earliest; a checkpoint is a segment end.
 
-    start      a step (int, 100 as published) or a fraction of the run; the first whole segment after it begins
+    start      a step (int) or a fraction of the run; the first whole segment after it begins. None is 100 as published, and a
+               tenth of a run that is shorter than 1,000 steps, but with ``exact``
     frequency  score only every ``frequency`` steps and at the last one; None scores at every segment end
     exact      how the published code counts, which matters for short runs:
                "published"  salesforce/ensemble-of-averages@19183f1c: iterate start - 1 counts too (start <= 1: the
@@ -59,6 +61,8 @@ def sma(
     one_of("exact", exact, (None, "published", "ermpp", "diwa"))
     if frequency is not None:
         whole_number("frequency", frequency, 1, "steps between checkpoints")
+    if start is None:
+        start = (PUBLISHED["sma"] if exact else fitting("sma", curves.steps))["start"]
     if exact is not None:
         return _best(_sma_published(curves, step_of(curves, start, "start"), frequency, exact), score)
     first = first_after(curves, start, "start")

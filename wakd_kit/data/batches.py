@@ -39,6 +39,8 @@ class SourceBatches:
     """Batches of source training images; which examples step t sees depends on the seed and t alone, so a resumed run
     sees what an uninterrupted one would have. Every epoch is a permutation: each example comes once before any comes twice.
 
+    ``sources`` (images, sources) is 1 where a training image is of a source domain.
+
     sampling  "pooled": one epoch over all domains together; "balanced": as many of each domain, each domain in epochs of
               its own; "classes": as many of each of a few classes, 16 as XDED has them (arXiv 2211.14058) unless that
               leaves fewer than two classes or there are not so many, spread over the domains. Classes come in epochs,
@@ -62,6 +64,9 @@ class SourceBatches:
         starts = np.cumsum([0, *(len(e) for e in parts)])
         self.pools = [np.arange(a, b) for a, b in zip(starts, starts[1:])]
         self.domains = len(self.pools)
+        self.sources = torch.eye(self.domains, device=device).repeat_interleave(
+            torch.from_numpy(np.diff(starts)).to(device), 0
+        )
         self.size, self.seed, self.sampling, self.device = size, seed, sampling, device
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         if sampling == "pooled":

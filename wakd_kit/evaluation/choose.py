@@ -21,6 +21,7 @@ from ..data.augment import to_float
 from ..data.domains import Examples, Split
 from ..runs.network import Network
 from ..runs.run import curves_from
+from ..runs.settings import as_declared
 from .scores import source_score
 
 
@@ -56,7 +57,7 @@ class Chooser:
         return {label: self._one(entry, label) for label, entry in zip(labels, entries, strict=True)}
 
     def _one(self, entry: str | Mapping, label: str) -> Coefficients | NoWindow:
-        entry = {"name": entry} if isinstance(entry, str) else entry
+        entry = as_declared(self.run.settings, {"name": entry} if isinstance(entry, str) else entry)
         parameters = inspect.signature(averaging.strategies.get(entry["name"])).parameters
         searches = (EVALUATIONS.keys() & parameters.keys()) - entry.keys()  # one that brings its own has its own grid
         (choice,) = averaging.choose(

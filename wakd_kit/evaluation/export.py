@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..averaging import NoWindow
@@ -32,7 +33,9 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     scores  evaluate it on every domain, for the card
 
     The card holds model, classes, input size and normalisation, strategy and coefficients, the data and split it was
-    trained on, and its scores, target included: they describe, and nothing was chosen by them.
+    trained on, and its scores, target included: they describe, and nothing was chosen by them. ``input`` says what is to be
+    done to images: of a graph that normalises, its mean and std stand under "inside the graph". Model, classes, input and
+    strategy are in the file's own metadata, too, as JSON under "wakd_kit".
 
     Raises ``ValueError`` for another ending, ``NoWindow`` when that is what was given and ``ImportError`` without
     ``onnxscript``, each before anything is computed.
@@ -54,19 +57,30 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     model, size = run.model(coefficients, split=split), split.domains.size
     file.parent.mkdir(parents=True, exist_ok=True)
     normalised = normalisation(model)
+    shown = {"size": size, "range": [0, 1]}
     if file.suffix == ".onnx":
-        write_with(file, lambda part: _write_onnx(model, size, part))
+        shown |= {"normalisation": "inside the graph", "inside the graph": normalised} if normalised else {}
+    else:
+        # without its tap the network gets images of its own size
+        shown["size"] = (normalised.pop("size", None) or [size])[0]
+        shown |= {"normalisation": "to be done: (image - mean) / std", **normalised} if normalised else {}
+    short = {
+        "model": run.settings["student"]["name"],
+        "classes": list(split.classes),
+        "input": shown,
+        "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
+    }
+    if file.suffix == ".onnx":
+        write_with(file, lambda part: _write_onnx(model, size, part, short))
     else:
         write_state(file, getattr(model, "model", model).state_dict())
-        # without its tap the network gets images of its own size
-        size = (normalised.pop("size", None) or [size])[0]
+        state = load_file(file)
+        write_with(file, lambda part: save_file(state, part, metadata={"format": "pt", "wakd_kit": json.dumps(short)}))
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
     environment = run.folder / "environment.json"
     card = {
         "model": run.settings["student"],
-        "input": {**normalised, "size": size, "range": [0, 1]},
-        "classes": list(split.classes),
-        "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
+        **{name: short[name] for name in ("input", "classes", "strategy")},
         "picked": getattr(coefficients, "note", ""),
         "chosen_by": getattr(coefficients, "chosen_by", ""),
         "of": getattr(coefficients, "of", "mean"),
@@ -105,7 +119,7 @@ class Logits(nn.Module):
         return self.tap(images, maps=False).logits
 
 
-def _write_onnx(model: nn.Module, size: int, path: Path) -> None:
+def _write_onnx(model: nn.Module, size: int, path: Path, short: dict) -> None:
     program = torch.onnx.export(
         Logits(model).eval(),
         (torch.zeros(2, 3, size, size),),
@@ -115,4 +129,5 @@ def _write_onnx(model: nn.Module, size: int, path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
+    program.model.metadata_props["wakd_kit"] = json.dumps(short)
     program.save(path)

@@ -20,6 +20,7 @@ from ..evaluation.scores import score_choices
 from ..evaluation.windows import window_map, window_map_proxy
 from ..landscape import surface as landscape
 from ..runs.run import Run
+from ..runs.settings import as_declared
 
 MEAN = "mean of sources"
 CURVES_ONLY = ("last", "best_val", "wakd", "swad", "ema")
@@ -31,6 +32,7 @@ class Board:
     windows  one row per window: ``begin, end`` (steps, iterates begin < i <= end), then accuracy per name in ``rows``;
              empty until there is a window map
     exact    whether ``windows`` is the exact map; False for the proxy, None when there is neither
+    images   {domain: how many images its accuracy is of}, once anything is evaluated
     """
 
     def __init__(self, run: Run):
@@ -41,6 +43,7 @@ class Board:
             raise ValueError("The explorer shows an unseen domain beside source validation; this run left none out.")
         self.sources = list(run.settings["split"]["sources"])
         self._measured: dict[tuple, pd.Series] = {}
+        self.images: dict[str, int] = {}
         self._choose = Chooser(run)
         self._recorded()
         self._take(run.window_map, exact=True)
@@ -130,6 +133,7 @@ class Board:
                 self._measured[_key(choice)] = self._by_row(scores[scores["strategy"] == label])
 
     def _by_row(self, table: pd.DataFrame) -> pd.Series:
+        self.images |= dict(zip(table["domain"], table["n"].astype(int)))
         accuracy = table.set_index("domain")["accuracy"]
         return pd.concat([accuracy, pd.Series({MEAN: accuracy[self.sources].mean()})])[self.rows]
 
@@ -159,7 +163,7 @@ class Board:
             return None
         ends = self.curves.ends
         named = {f"step {end}": Coefficients(ends == end, of="end") for end in ends}
-        named |= {"initial": "initial", **self.presets(), **self.run.choices}
+        named |= {"initial": "initial", **self.presets()}
         corners = [named.get(label) for label in self.plane.corners["label"]]
         if any(corner is None or isinstance(corner, NoWindow) for corner in corners):
             return None
@@ -170,9 +174,22 @@ class Board:
         same = np.allclose(found, self.plane.corners[["x", "y"]], atol=1e-3 * np.abs(found).max())
         return corners if same else None
 
+    @property
+    def declared(self) -> dict[str, dict]:
+        """{label: strategy with its settings} that this run declared when it was recorded: its own names for averages."""
+        specs = [as_declared(self.run.settings, spec) for spec in self.run.settings.get("declare", [])]
+        return dict(zip(averaging.labels_of(specs), specs, strict=True))
+
     def presets(self) -> dict[str, Coefficients | NoWindow]:
-        """What strategies that only read curves pick with their defaults: they cost nothing."""
-        return {name: self.choose(name) for name in CURVES_ONLY}
+        """What is offered by name, at no cost: what was evaluated on the run, under its labels there; on a run that was not, what
+        strategies that only read curves pick, those that it declared under its labels."""
+        if self.run.choices:
+            return dict(self.run.choices)
+        own = {label: spec for label, spec in self.declared.items() if spec["name"] in CURVES_ONLY}
+        known = {spec["name"] for spec in own.values()}
+        return {name: self.choose(name) for name in CURVES_ONLY if name not in known} | {
+            label: self.choose(spec) for label, spec in own.items()
+        }
 
     def answers(self) -> list[str]:
         """What the window map says of choosing by source validation, in sentences for a reader; empty without a map."""

@@ -1,6 +1,6 @@
 """What the explorer's view draws, as plain JSON values: lines, coloured cells and contours in units of their axes.
 
-Choosing limits, ticks and colours is done here, placing them on a screen in templates/explorer/view.js. Accuracies are
+Choosing limits, ticks and colours is done here, placing them on a screen in view.js. Accuracies are
 fractions, loss is nats per example, a window is the pair of steps (begin, end) that holds iterates begin < i <= end.
 """
 
@@ -18,11 +18,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import bars, extent
-from ..plots.style import LOSSES, colour, loss_levels
+from ..plots.style import LOSSES, looks, loss_levels, widest
+from ..statistics import standard_error
 from .answers import MEAN, Board
 
 DASHES = ("", "6 3", "8 3 2 3", "2 2")
-INK = "var(--wk-ink)"
+INK, SOFT = "var(--wk-ink)", "var(--wk-soft)"  # what is no average has no hue
 BANDS = 13
 
 
@@ -33,6 +34,7 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
     """
     run, settings = board.run, board.run.settings
     steps = board.curves.steps
+    last = values_of(board.measure(averaging.last(board.curves)))
     return {
         "name": run.name,
         "about": _about(board),
@@ -46,12 +48,14 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
         "windows": {f"{w.begin}-{w.end}": values_of(w[3:]) for w in board.windows.itertuples()},
         "exact": board.exact,
         "places": _places(board),
-        "last": values_of(board.measure(averaging.last(board.curves))),
+        "last": last,
         "low": _lowest_shown(board),
-        "maps": [_map(board, row, presets) for row in (MEAN, board.target)] if board.exact is not None else [],
+        "maps": _maps(board, presets),
+        "target": board.target.replace("_", " "),
         "plane": _plane(board),
         "presets": [],
         "asks": False,
+        "hidden": False,
     }
 
 
@@ -67,7 +71,7 @@ def _about(board: Board) -> str:
 def _losses(board: Board) -> dict:
     recorded = {label: getattr(board.curves, name) for name, label in LOSSES.items()}
     lines = [
-        _line(board, label, values, colour(i), DASHES[i])
+        _line(board, label, values, SOFT if i else INK, DASHES[i])
         for i, (label, values) in enumerate(recorded.items())
         if values is not None
     ]
@@ -87,7 +91,7 @@ def _losses(board: Board) -> dict:
 def _accuracies(board: Board) -> dict:
     by_domain = board.curves.per_domain["val_accuracy"]
     lines = [
-        _line(board, domain, 100 * values, colour(i), DASHES[i % len(DASHES)])
+        _line(board, domain, 100 * values, SOFT, DASHES[(i + 1) % len(DASHES)])
         for i, (domain, values) in enumerate(by_domain.items())
     ]
     lines.append({**_line(board, "mean", 100 * board.curves.val_accuracy, INK, ""), "wide": True})
@@ -116,26 +120,37 @@ def _lowest_shown(board: Board) -> float:
     return float(np.floor(20 * lowest) / 20)
 
 
-def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow]) -> dict:
-    """Window map of one row: a coloured cell per window, end (right) by begin (down)."""
+def _maps(board: Board, presets: Mapping[str, Coefficients | NoWindow]) -> list[dict]:
+    """Source validation beside the oracle: as many points of accuracy to a step of colour in both."""
+    if board.exact is None:
+        return []
+    rows = (MEAN, board.target)
+    width = widest(board.windows, rows)
+    return [_map(board, row, presets, width) for row in rows]
+
+
+def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow], width: float) -> dict:
+    """Window map of one row: a coloured cell per window, end (right) by begin (down), hatched where noise hides the difference
+    to the best."""
     oracle = row == board.target
     values, edges = board.windows[row], board.edges
     after = dict(zip(edges, edges[1:]))
     before = dict(zip(edges[1:], edges))
-    # one scale per map, without the lowest quarter: windows of early iterates would flatten the rest
-    norm = Normalize(values.quantile(0.25), values.max())
+    norm = Normalize(values.max() - width, values.max())
     best = board.windows.loc[values.idxmax()]
     span = [int(best["begin"]), int(best["end"])]
+    error = standard_error(values.max(), [board.images[name] for name in ([row] if oracle else board.sources)])
     proxy = "" if board.exact else " (proxy)"
     title = f"Unseen domain {board.target}" if oracle else "Source validation, mean of domains"
     return {
         "title": title,
         "oracle": oracle,
         "cells": [
-            [before[w.end], w.end, w.begin, after[w.begin], colour]
-            for w, colour in zip(board.windows.itertuples(), _colours(norm(values)))
+            [before[w.end], w.end, w.begin, after[w.begin], colour, bool(value >= values.max() - 2 * error)]
+            for w, colour, value in zip(board.windows.itertuples(), _colours(norm(values)), values)
         ],
-        "scale": _scale(norm, [f"{100 * norm.vmin:.1f}", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
+        "noise": f"hatched: within {200 * error:.1f} points of the best, two standard errors",
+        "scale": _scale(norm, [f"{100 * norm.vmin:.1f} or less", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
         "marks": _marks(board, presets, span if oracle else None),
         "alt": f"Map of {len(values)} windows by where they begin and end, accuracy{proxy} in colour. {title}"
         f"{', an oracle' if oracle else ''}: the best window averages steps {span[0] + 1} to {span[1]} and scores "
@@ -144,7 +159,7 @@ def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow])
 
 
 def _marks(board: Board, presets: Mapping[str, Coefficients | NoWindow], best: list[int] | None) -> list[dict]:
-    """Where strategies' windows lie in a map, those in one place under one label, and the best cell of the oracle."""
+    """Where strategies' windows end and begin, those in one place under one label, and the best of the oracle."""
     spans = {label: board.span(choice) for label, choice in presets.items()}
     if best is not None:
         spans["best of the oracle"] = tuple(best)
@@ -152,7 +167,15 @@ def _marks(board: Board, presets: Mapping[str, Coefficients | NoWindow], best: l
     for label, span in spans.items():
         if span is not None:
             places.setdefault(span, []).append(label)
-    return [{"window": span, "label": ", ".join(labels)} for span, labels in places.items()]
+    look = looks(presets)
+    return [
+        {
+            "window": span,
+            "label": ", ".join(labels),
+            "colour": look[labels[0]].colour if labels[0] in look else "#FFFFFF",
+        }
+        for span, labels in places.items()
+    ]
 
 
 def _scale(norm: Normalize, labels: list[str], unit: str) -> dict:
@@ -192,7 +215,10 @@ def _plane(board: Board) -> dict | None:
         "shape": drawn,
         "axes": "distance in parameter space" + ("" if drawn == shape else "; down and across not to one scale"),
         "path": plane.path[["x", "y"]].round(4).to_numpy().tolist(),
-        "marks": [{"at": at, "label": ", ".join(dict.fromkeys(labels))} for at, labels in spots.items()],
+        "marks": [
+            {"at": at, "label": ", ".join(dict.fromkeys(labels)), "colour": looks(labels)[labels[0]].colour}
+            for at, labels in spots.items()
+        ],
         "placed": board.place([averaging.last(board.curves)]) is not None,
     }
 
@@ -225,12 +251,13 @@ def _rounded(values) -> list[float]:
 def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
     """One average as the view shows it: what it takes of training, where it lies, and how it scores as far as known."""
     if isinstance(choice, NoWindow):
-        return {"label": label, "problem": str(choice)}
+        return {"label": label, "problem": str(choice), "colour": looks([label])[label].colour}
     accuracy, source = board.look_up(choice)
     begin, end = extent(board.curves, choice)
     return {
         "label": label,
         "note": choice.note,
+        "colour": looks([label])[label].colour,
         "begin": begin,
         "end": end,
         "window": board.span(choice),
@@ -241,14 +268,13 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
     }
 
 
-def _bars(board: Board, choice: Coefficients) -> list[list[float]]:
-    """(from step, to step, height -1 to 1) per segment in use: the coefficient of each iterate against the largest."""
+def _bars(board: Board, choice: Coefficients) -> list[list]:
+    """(from step, to step, height -1 to 1, whether it is the start): the coefficient of each iterate against the largest."""
     curves = board.curves
-    # a last iterate is one step: drawn wide enough to be seen, and ending where it is
-    return [
-        [float(b.end - (curves.steps / 100 if b.single else b.end - b.begin)), float(b.end), b.height]
-        for b in bars(curves, choice)
-    ]
+    # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
+    wide = curves.steps / 100
+    spans = [(max(b.end - wide, 0), max(b.end, wide)) if b.single else (b.begin, b.end) for b in bars(curves, choice)]
+    return [[float(low), float(high), b.height, b.end == 0] for (low, high), b in zip(spans, bars(curves, choice))]
 
 
 def values_of(accuracies) -> list[float | None]:

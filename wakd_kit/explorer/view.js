@@ -9,6 +9,8 @@ function render({ model, el }) {
 
   const answers = new Map(); // exact scores by what they are of
   let d, shown, held, resting;
+  let covered = false; // whether what looks at the unseen domain is
+  let large = location.hash.includes("large");
   const find = (selector) => root.querySelector(selector);
   const all = (selector) => [...root.querySelectorAll(selector)];
   const key = (what) => `${d.id}\n${what.key ?? `${what.begin}-${what.end}`}`;
@@ -29,10 +31,16 @@ function render({ model, el }) {
     model.save_changes();
   }
 
-  // Once nothing has moved for a moment, the kernel is asked for the exact score; a page has no kernel.
+  // Once nothing has moved for a moment it is said aloud, unless a slider has said it, and the kernel is asked for the exact
+  // score; a page has no kernel.
   function rest() {
     clearTimeout(resting);
-    if (d.asks && !held && !shown.problem && shown.source !== "evaluated") resting = setTimeout(() => ask(key(shown)), 250);
+    if (held) return;
+    resting = setTimeout(() => {
+      const said = shown.problem ? `${shown.label}: ${shown.problem}` : `${shown.label}: ${spoken(shown)}; ${verdict()}`;
+      if (!root.contains(document.activeElement) || document.activeElement.getAttribute("role") !== "slider") find(".wk-said").textContent = said;
+      if (d.asks && !shown.problem && shown.source !== "evaluated") ask(key(shown));
+    }, 250);
   }
 
   function ask(what) {
@@ -54,12 +62,14 @@ function render({ model, el }) {
     const none = Boolean(shown.problem);
     root.classList.toggle("wk-none", none);
     find(".wk-what").textContent = none ? shown.label : `${shown.label}: ${spoken(shown)}`;
+    find(".wk-verdict").innerHTML = none ? "" : headline();
+    root.style.setProperty("--wk-own", shown.colour ?? "var(--wk-edge)");
     find(".wk-note").textContent = none ? shown.problem : shown.note ?? `${shown.end - shown.begin} of ${d.steps} iterates, all weighing the same`;
     find(".wk-source").textContent = none ? "" : SOURCES[shown.source] ?? (d.asks ? "evaluating …" : "");
     find(".wk-source").dataset.source = none ? "" : shown.source;
-    all(".wk-preset").forEach((b) => b.setAttribute("aria-pressed", String(b.textContent === shown.label)));
+    all(".wk-preset").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.label === shown.label)));
     if (!none) band();
-    find(".wk-strip svg").innerHTML = none ? "" : shown.bars.map(([low, high, height]) => bar(low, high, height)).join("");
+    find(".wk-strip svg").innerHTML = none ? "" : strip();
     score();
     points();
     rest();
@@ -78,7 +88,19 @@ function render({ model, el }) {
 
   function verdict() {
     if (!shown.accuracy) return "not evaluated";
+    if (covered) return `source validation ${percent(shown.accuracy[1])} %, ${signed(shown.accuracy[1] - d.last[1])} points to the last iterate`;
     return `unseen domain ${percent(shown.accuracy[0])} %, ${signed(shown.accuracy[0] - d.last[0])} points to the last iterate`;
+  }
+
+  // What averaging does, last iterate to this average, on the unseen domain or, while that is covered, on source validation.
+  function headline() {
+    const row = covered ? 1 : 0;
+    const now = shown.accuracy?.[row] ?? null;
+    if (now === null || d.last[row] === null) return "";
+    const gain = now - d.last[row];
+    const sign = Math.sign(Math.round(1000 * gain));
+    const name = covered ? "source validation" : safe(d.target);
+    return `${name} ${percent(d.last[row])} → ${percent(now)}, <b class="wk-gain" data-sign="${sign}">${signed(gain)}</b>${covered ? "" : " <em class=\"wk-oracle\">oracle</em>"}`;
   }
 
   const spoken = ({ begin, end }) => (end - begin > 1 ? `iterates ${begin + 1} to ${end}` : `iterate ${end}`);
@@ -86,14 +108,16 @@ function render({ model, el }) {
   function score() {
     const at = (v) => 100 * Math.min(Math.max((v - d.low) / (1 - d.low), 0), 1);
     all(".wk-accuracy tbody tr").forEach((row, i) => {
-      const now = shown.problem ? null : shown.accuracy?.[i] ?? null;
+      const hide = covered && i === 0;
+      const now = shown.problem || hide ? null : shown.accuracy?.[i] ?? null;
       const gain = now === null || d.last[i] === null ? null : now - d.last[i];
-      row.querySelector(".wk-now").textContent = percent(now);
+      row.querySelector(".wk-last").textContent = hide ? "?" : percent(d.last[i]);
+      row.querySelector(".wk-now").textContent = hide ? "?" : percent(now);
       const cell = row.querySelector(".wk-gain");
-      cell.textContent = gain === null ? "–" : signed(gain);
+      cell.textContent = hide ? "?" : gain === null ? "–" : signed(gain);
       cell.dataset.sign = gain === null ? 0 : Math.sign(Math.round(1000 * gain));
       const [ring, dot, line] = [".wk-ring", ".wk-dot", ".wk-move"].map((s) => row.querySelector(s));
-      ring.hidden = d.last[i] === null;
+      ring.hidden = hide || d.last[i] === null;
       dot.hidden = now === null;
       line.hidden = gain === null;
       ring.style.left = `${at(d.last[i])}%`;
@@ -107,9 +131,12 @@ function render({ model, el }) {
 
   function points() {
     for (const map of all(".wk-map")) {
-      const spot = shown.problem || !shown.window ? null : middle(d, shown.window);
-      map.classList.toggle("wk-off", !spot);
-      if (spot) put(map.querySelector(".wk-here"), spot[0] / d.steps, spot[1] / d.steps);
+      const window = shown.problem ? null : shown.window;
+      map.classList.toggle("wk-off", !window);
+      if (!window) continue;
+      put(map.querySelector(".wk-here"), window[1] / d.steps, window[0] / d.steps);
+      const [left, right, top, bottom] = cell(d, window).map((step) => `${(100 * step) / d.steps}%`);
+      Object.assign(map.querySelector(".wk-cell").style, { left, top, right: `calc(100% - ${right})`, bottom: `calc(100% - ${bottom})` });
     }
     for (const plane of all(".wk-plane")) {
       plane.classList.toggle("wk-off", shown.problem || !drawn(shown.place));
@@ -206,7 +233,33 @@ function render({ model, el }) {
   root.addEventListener("click", (event) => {
     const preset = event.target.closest(".wk-preset");
     if (preset) show(d.presets[preset.dataset.preset]);
+    const tool = event.target.closest(".wk-tool")?.dataset.tool;
+    if (tool === "cover") covered = !covered;
+    if (tool === "large") large = !large;
+    if (tool) tools();
   });
+  root.addEventListener("toggle", (event) => event.target.open && event.target.matches(".wk-numbers") && numbers(), true);
+
+  function tools() {
+    root.classList.toggle("wk-covered", covered);
+    root.classList.toggle("wk-large", large);
+    document.documentElement.classList.toggle("wk-large-page", large && !d.asks);
+    for (const [tool, on] of [["cover", covered], ["large", large]]) find(`[data-tool=${tool}]`).setAttribute("aria-pressed", String(on));
+    if (find(".wk-numbers").open) numbers();
+    if (shown) show(shown);
+  }
+
+  // Every window as a table, for whoever cannot see the maps; made when it is asked for.
+  function numbers() {
+    const rows = d.rows.map((name, i) => [name, i]).slice(covered ? 1 : 0);
+    const head = rows.map(([name, i]) => `<th scope="col">${safe(name.replaceAll("_", " "))}${i ? "" : ", unseen: oracle"}</th>`).join("");
+    const body = Object.entries(d.windows).map(([window, accuracy]) => {
+      const [begin, end] = window.split("-").map(Number);
+      return `<tr><th scope="row">${begin + 1} to ${end}</th>${rows.map(([, i]) => `<td>${percent(accuracy[i])}</td>`).join("")}</tr>`;
+    });
+    find(".wk-every").innerHTML = `<table><caption>Accuracy of every window in %, ${d.exact ? "exact" : "quick estimates (proxy)"}</caption>
+      <thead><tr><th scope="col">iterates</th>${head}</tr></thead><tbody>${body.join("")}</tbody></table>`;
+  }
 
   // ---- drawing what stays
 
@@ -215,7 +268,8 @@ function render({ model, el }) {
     shown = held = null;
     d = model.get("data"); // {} when no run is open
     root.innerHTML = d.name ? skeleton(d) : "";
-    if (d.name) follow();
+    covered = Boolean(d.hidden) || location.hash.includes("guess");
+    if (d.name) tools(), follow();
     if (d.asks && d.exact === null) ask(`${d.id}\nmap`);
   }
 
@@ -226,9 +280,18 @@ function render({ model, el }) {
     else if (window.length) show(windowed(window));
   }
 
-  function bar(low, high, height) {
-    const negative = height < 0 ? ' class="wk-negative"' : ""; // hatched by its outline, as high as it weighs
-    return `<rect${negative} x="${(1000 * low) / d.steps}" y="${1000 - 1000 * Math.abs(height)}" width="${(1000 * (high - low)) / d.steps}" height="${1000 * Math.abs(height)}"/>`;
+  // Coefficients of iterates, the start's hatched; negative ones hang below a line.
+  function strip() {
+    const below = shown.bars.some(([, , height]) => height < 0);
+    const zero = below ? 500 : 1000;
+    const line = below ? '<line class="wk-zero" x1="0" x2="1000" y1="500" y2="500"/>' : "";
+    return line + shown.bars.map(([low, high, height, start]) => bar(low, high, height * zero, zero, start)).join("");
+  }
+
+  function bar(low, high, height, zero, start) {
+    const names = [height < 0 && "wk-negative", start && "wk-start"].filter(Boolean).join(" ");
+    const [x, width] = [low, high - low].map((steps) => (1000 * steps) / d.steps);
+    return `<rect class="${names}" x="${x}" y="${zero - Math.max(height, 0)}" width="${width}" height="${Math.abs(height)}"/>`;
   }
 
   model.on("change:data", start);
@@ -289,7 +352,7 @@ function accuracies(d) {
     const note = i === 0 ? "<small>unseen: oracle</small>" : "";
     return `<tr class="${["wk-unseen", "wk-mean"][i] ?? ""}"><th scope="row">${safe(name.replaceAll("_", " "))} ${note}</th>
       <td class="wk-dots"><div><i class="wk-move"></i><i class="wk-ring"></i><i class="wk-dot"></i></div></td>
-      <td>${percent(d.last[i])}</td><td class="wk-now"></td><td class="wk-gain"></td></tr>`;
+      <td class="wk-last"></td><td class="wk-now"></td><td class="wk-gain"></td></tr>`;
   });
   return `<table class="wk-accuracy"><thead><tr><th scope="col">Accuracy, %</th>
     <th scope="col"><span class="wk-ends"><span>${Math.round(100 * d.low)}</span><span>100</span></span></th>
@@ -304,21 +367,27 @@ function ramp({ colours, labels, unit }) {
   return `<div class="wk-ramp"><span>${labels[0]}</span><i style="background:linear-gradient(90deg, ${stops})"></i><span>${labels[1]}</span> ${safe(unit)}</div>`;
 }
 
-function field({ kind, title, oracle, alt, scale, body }) {
+function field({ kind, title, oracle, alt, scale, body, noise }) {
   const badge = oracle ? ' <em class="wk-oracle">oracle</em>' : "";
-  return `<div class="wk-field wk-${kind}" role="img" aria-label="${safe(alt)}"><div class="wk-title"><b>${safe(title)}</b>${badge}</div>${body}${ramp(scale)}</div>`;
+  const below = noise ? `<div class="wk-noise"><svg width="16" height="10" aria-hidden="true"><path d="M0 10 10 0M6 10 16 0"/></svg> ${safe(noise)}</div>` : "";
+  const whole = `<div class="wk-field wk-${kind}${oracle ? " wk-unseen-field" : ""}" role="img" aria-label="${safe(alt)}"><div class="wk-title"><b>${safe(title)}</b>${badge}</div>${body}${ramp(scale)}${below}</div>`;
+  return oracle ? `${whole}<p class="wk-guess">Covered: what the unseen domain says. Choose by the source domains first, then show it.</p>` : whole;
 }
 
 function map(d, m) {
   const x = (v) => v / d.steps;
   const marks = m.cells
-    .map(([left, right, top, bottom, colour]) => `<rect x="${1000 * x(left)}" y="${1000 * x(top)}" width="${1000 * x(right - left)}" height="${1000 * x(bottom - top)}" fill="${colour}"/>`)
+    .map(([left, right, top, bottom, colour, alike]) => {
+      const [x0, x1, y0, y1] = [left, right, top, bottom].map((step) => 1000 * x(step));
+      const lines = alike ? `<path class="wk-alike" d="M${x0} ${y1}L${x1} ${y0}M${x0} ${(y0 + y1) / 2}L${(x0 + x1) / 2} ${y0}M${(x0 + x1) / 2} ${y1}L${x1} ${(y0 + y1) / 2}"/>` : "";
+      return `<rect x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}" fill="${colour}"/>${lines}`;
+    })
     .join("");
-  const marked = m.marks.map(({ window, label }) => ({ x: x(middle(d, window)[0]), y: x(middle(d, window)[1]), label }));
+  const marked = m.marks.map(({ window, label, colour }) => ({ x: x(window[1]), y: x(window[0]), label, colour }));
   const ticks = labelled(d.ticks);
   // the corner where a window would end before it begins has room for words
   const words = '<p class="wk-words"><i class="wk-point"></i> this average <br><span class="wk-spot"></span> strategies</p><p class="wk-words wk-nowhere">This average is not the mean of one window: it has no place here.</p>';
-  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${words}${spots(marked)}<i class="wk-point wk-here"></i>` });
+  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${words}<i class="wk-cell"></i>${spots(marked)}<i class="wk-point wk-here"></i>` });
   return field({ kind: "map", ...m, body: `${body}<div class="wk-axis">window ends at step → &nbsp; begins after step ↓</div>` });
 }
 
@@ -327,19 +396,19 @@ function map(d, m) {
 function spots(marks) {
   let above = { x: -1, y: -1 };
   const inside = marks.filter(({ x, y }) => Math.min(x, y, 1 - x, 1 - y) >= 0).sort((a, b) => a.y - b.y);
-  return inside.map(({ x, y, label }) => {
+  return inside.map(({ x, y, label, colour }) => {
     const near = y - above.y < 0.08 && Math.abs(x - above.x) < 0.3;
     const left = x > 0.8 || (x > 0.2 && (near ? !above.left : x > 0.5));
     above = { x, y, left };
-    return `<span class="wk-spot${left ? " wk-left" : ""}" style="left:${100 * x}%;top:${100 * y}%">${safe(label)}</span>`;
+    return `<span class="wk-spot${left ? " wk-left" : ""}" style="left:${100 * x}%;top:${100 * y}%;--wk-spot:${colour ?? "#fff"}">${safe(label)}</span>`;
   }).join("");
 }
 
-// The middle of a window's cell in its map, in steps.
-function middle({ edges }, [begin, end]) {
+// The sides of a window's cell in its map, in steps: left, right, top, bottom.
+function cell({ edges }, [begin, end]) {
   const e = Math.max(edges.findIndex((edge) => edge >= end), 1);
   const b = Math.min(edges.findLastIndex((edge) => edge <= begin), edges.length - 2);
-  return [(edges[e - 1] + edges[e]) / 2, (edges[b] + edges[b + 1]) / 2];
+  return [edges[e - 1], edges[e], edges[b], edges[b + 1]];
 }
 
 function plane(d, p) {
@@ -348,19 +417,25 @@ function plane(d, p) {
   const fills = p.fills.map(({ colour, paths }) => `<path fill="${colour}" fill-rule="evenodd" d="${paths.map((points) => path(points, x, y) + "Z").join("")}"/>`);
   const steps = path(d.plane.path, x, y);
   const walk = `<path class="wk-walk wk-under" d="${steps}"/><path class="wk-walk" d="${steps}"/>`;
-  const marked = d.plane.marks.map(({ at, label }) => ({ x: x(at[0]), y: y(at[1]), label }));
+  const marked = d.plane.marks.map(({ at, label, colour }) => ({ x: x(at[0]), y: y(at[1]), label, colour }));
   const [xticks, yticks] = [d.plane.xticks, d.plane.yticks].map(labelled);
   const body = plot({ kind: "contours", shape: d.plane.shape, x, y, xticks, yticks, marks: fills.join("") + walk, inside: `${spots(marked)}<i class="wk-point wk-here"></i>` });
   return field({ kind: "plane", ...p, body: `${body}<div class="wk-axis">${safe(d.plane.axes)}</div>` });
 }
 
 function skeleton(d) {
-  const presets = d.presets.map((p, i) => `<button type="button" class="wk-preset" data-preset="${i}" aria-pressed="false">${safe(p.label)}</button>`);
+  const presets = d.presets.map(
+    (p, i) => `<button type="button" class="wk-preset" data-preset="${i}" data-label="${safe(p.label)}" aria-pressed="false" style="--wk-colour:${p.colour}"><i class="wk-swatch"></i>${safe(p.label)}</button>`,
+  );
   const maps = d.maps.map((m) => map(d, m)).join("") || '<p class="wk-hint">No window map yet: it shows every window at once.</p>';
   const planes = d.plane ? d.plane.panels.map((p) => plane(d, p)).join("") : '<p class="wk-hint">No loss plane yet: the notebook 04_landscape computes one.</p>';
+  const tool = (name, text) => `<button type="button" class="wk-tool" data-tool="${name}" aria-pressed="false">${text}</button>`;
   return `<p class="wk-about">${safe(d.about)} <span class="wk-how">Drag the shaded window or its edges, click into a map, or use the arrow keys.</span></p>
-    ${presets.length ? `<div class="wk-presets" role="group" aria-label="What strategies pick">${presets.join("")}</div>` : ""}
-    <div class="wk-head"><div class="wk-line"><strong class="wk-what"></strong> <span class="wk-source"></span></div><div class="wk-note"></div></div>
+    <div class="wk-bar">${presets.length ? `<div class="wk-presets" role="group" aria-label="What strategies pick">${presets.join("")}</div>` : ""}
+    <div class="wk-tools" role="group" aria-label="View">${tool("cover", "Cover the unseen domain")}${tool("large", "Large type")}</div></div>
+    <div class="wk-head"><div class="wk-line"><strong class="wk-what"></strong> <span class="wk-verdict"></span> <span class="wk-source"></span></div><div class="wk-note"></div></div>
+    <div class="wk-said" role="status" aria-live="polite"></div>
     <div class="wk-top">${timeline(d)}<div class="wk-side">${accuracies(d)}</div></div>
-    <div class="wk-fields">${maps}${planes}</div><p class="wk-hint wk-residual"></p>`;
+    <div class="wk-fields">${maps}${planes}</div><p class="wk-hint wk-residual"></p>
+    <details class="wk-numbers"><summary>Every window, in numbers</summary><div class="wk-every" tabindex="0" role="region" aria-label="Accuracy of every window"></div></details>`;
 }

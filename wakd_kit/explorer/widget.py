@@ -3,20 +3,18 @@
     explorer.Explorer("../runs/explore")      in a notebook: widgets, any strategy with its settings, exact scores
     explorer.page(run, "explorer.html")       the same view as one file, for people without Python
 
-Both draw with templates/explorer/view.js, which answers from tables without asking a kernel. Nothing that is tried here
+Both draw with view.js, which answers from tables without asking a kernel. Nothing that is tried here
 is written into a run but the window map, and that only by the button that says so.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
-import json
 import time
 from collections.abc import Callable, Mapping
 from html import escape, unescape
 from pathlib import Path
-from string import Template
+from types import MappingProxyType
 
 import anywidget
 import ipywidgets as widgets
@@ -29,18 +27,14 @@ from ..evaluation.export import export
 from ..files import path_of
 from ..plots import one_run as figures
 from ..plots import surface as landscape_figures
-from ..reporting.render import table_html
-from ..results import differences as comparison
 from ..results.collect import run_folders
 from ..runs.record import RunProblem
-from ..runs.run import Run, load_run
+from ..runs.run import load_run
 from .answers import Board
 from .drawing import pick, scene, values_of
+from .pages import STYLE, VIEW, page
 
-TEMPLATES = Path(__file__).parent
-VIEW, STYLE, FRAGMENT, SHELL = (
-    (TEMPLATES / name).read_text(encoding="utf-8") for name in ("view.js", "view.css", "fragment.html", "page.html")
-)
+__all__ = ["Explorer", "View", "controls", "page", "runs_below", "save_figures"]
 OWN = "your own window"
 
 
@@ -72,25 +66,25 @@ class Explorer(widgets.VBox):
 
     folder  a run's folder, or any folder above runs, such as a study's
     grid    most segments per side of a window map that is computed here, default every stored one
+    hidden  whether what looks at the unseen domain is covered until it is asked for: guess first
 
     ``board`` is the run that is open, the first that can be, ``choice`` the coefficients that are shown, or the reason why
     there are none. Both are None, the picture is empty and the controls are off while the run that is picked cannot be opened.
     Raises ``RunProblem`` when no run in the folder can be opened.
     """
 
-    def __init__(self, folder: str | Path = "../runs", *, grid: int | None = None):
+    def __init__(self, folder: str | Path = "../runs", *, grid: int | None = None, hidden: bool = False):
         runs_below(folder)
-        self.grid = grid
+        self.grid, self.hidden = grid, hidden
         self.board: Board | None = None
         self.choice: Coefficients | NoWindow | None = None
-        self._key = ""
+        self._key, self._spec, self._begun = "", {}, {}
         self._controls: dict[str, widgets.Widget] = {}
         wide, fit = widgets.Layout(width="24em"), widgets.Layout(width="auto")
         self.folder = widgets.Text(str(folder), description="Folder", continuous_update=False, layout=wide)
         self.run = widgets.Dropdown(description="Run", layout=wide)
         self.exact_map = widgets.Button(layout=fit)
-        names = [OWN, *(name for name in averaging.strategies if name != "window")]
-        self.strategy = widgets.Dropdown(options=names, value=OWN, description="Average", layout=wide)
+        self.strategy = widgets.Dropdown(options=[OWN], value=OWN, description="Average", layout=wide)
         self.settings = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap", margin="0 0 0 2em"))
         self.about = widgets.HTML()
         self.view = View()
@@ -153,7 +147,16 @@ class Explorer(widgets.VBox):
             for control in self._of_a_run:
                 control.disabled = False
             self._say("")
-            self.strategy.value = "wakd"
+            self.strategy.options = [OWN, *self._named]
+            self.strategy.value = next((label for label, spec in self._named.items() if spec["name"] == "wakd"), "last")
+
+    @property
+    def _named(self) -> dict[str, dict]:
+        """{label: strategy}: those that the run declared under its own labels, then every other with its defaults for this run."""
+        declared = self.board.declared
+        known = {label.lower() for label in declared}
+        rest = (name for name in averaging.strategies if name != "window" and name not in known)
+        return declared | {name: {"name": name} for name in rest}
 
     @property
     def _of_a_run(self) -> list[widgets.Widget]:
@@ -170,7 +173,11 @@ class Explorer(widgets.VBox):
 
     def _draw(self) -> None:
         """What stays while a window moves: drawn for another run, and again when its window map is there."""
-        self.view.data = scene(self.board, self.board.presets()) | {"id": str(self.board.run.folder), "asks": True}
+        self.view.data = scene(self.board, self.board.presets()) | {
+            "id": str(self.board.run.folder),
+            "asks": True,
+            "hidden": self.hidden,
+        }
         finest = len(self.board.run.segments)
         wanted = min(self.grid or finest, finest)
         self.exact_map.disabled = bool(self.board.exact) and len(self.board.edges) > wanted
@@ -179,25 +186,34 @@ class Explorer(widgets.VBox):
         )
 
     def _strategy_picked(self, _) -> None:
-        name = OWN if self.board is None else self.strategy.value
-        self._controls = {} if name == OWN else controls(name, self.board.curves)
+        label = OWN if self.board is None or not self.strategy.value else self.strategy.value
+        self._spec = {} if label == OWN else self._named[label]
+        self._controls = controls(self._spec["name"], self.board.curves, self._spec) if self._spec else {}
+        self._begun = {setting: control.value for setting, control in self._controls.items()}
         self.settings.children = tuple(self._controls.values())
-        self.about.value = "" if name == OWN else escape(_first_line(averaging.strategies.get(name)))
+        self.about.value = escape(_first_line(averaging.strategies.get(self._spec["name"]))) if self._spec else ""
         for control in self._controls.values():
             control.observe(self._settings_moved, "value")
-        if name != OWN:
+        if self._spec:
             self._settings_moved()
 
     def _settings_moved(self, _=None) -> None:
-        name, given = self.strategy.value, {setting: control.value for setting, control in self._controls.items()}
-        searches = inspect.signature(averaging.strategies.get(name)).parameters.keys() & EVALUATIONS.keys()
-        self._say("Trying averages on source validation …" if searches else "")
-        self.choice = self.board.choose({"name": name, **given})
-        self._say("")
-        self._key = f"{name} {given}"
+        label, name = self.strategy.value, self._spec["name"]
+        moved = {n: control.value for n, control in self._controls.items() if control.value != self._begun[n]}
+        if not moved and label in self.board.run.choices:
+            self.choice = self.board.run.choices[
+                label
+            ]  # as it was evaluated: the same name has the same window everywhere
+        else:
+            searches = inspect.signature(averaging.strategies.get(name)).parameters.keys() & EVALUATIONS.keys()
+            self._say("Trying averages on source validation …" if searches else "")
+            self.choice = self.board.choose({key: v for key, v in self._spec.items() if key != "label"} | moved)
+            self._say("")
+            label += f" ({', '.join(f'{n}={value}' for n, value in moved.items())})" * bool(moved)
+        self._key = f"{name} {moved}"
         with self.view.hold_sync():
             self.view.window = []  # so that the window a hand last chose can be chosen again
-            self.view.pick = pick(self.board, name, self.choice) | {"key": self._key}
+            self.view.pick = pick(self.board, label, self.choice) | {"key": self._key}
 
     def _window_moved(self, _) -> None:
         if self.view.window and self.board is not None:
@@ -269,9 +285,10 @@ def _first_line(function: Callable) -> str:
     return function.__doc__.splitlines()[0].replace("``", "")
 
 
-def controls(strategy: str, curves: Curves) -> dict[str, widgets.Widget]:
-    """A control for each setting of a strategy that has one; the other settings keep their defaults."""
-    made = {n: _control(n, default, curves) for n, default in averaging.settings_of(strategy).items()}
+def controls(strategy: str, curves: Curves, given: Mapping = MappingProxyType({})) -> dict[str, widgets.Widget]:
+    """A control for each setting of a strategy that has one, at what is given or fits the run; the others keep their defaults."""
+    begun = {n: given.get(n, default) for n, default in averaging.settings_of(strategy, curves.steps).items()}
+    made = {n: _control(n, value, curves) for n, value in begun.items()}
     return {name: control.add_class(f"wk-set-{name}") for name, control in made.items() if control is not None}
 
 
@@ -282,7 +299,7 @@ def _control(name: str, default: object, curves: Curves) -> widgets.Widget | Non
         wanted = default * curves.steps if isinstance(default, float) else default
         return widgets.SelectionSlider(options=steps, value=min(steps, key=lambda s: abs(s - wanted)), **style)
     if name == "decay":
-        return widgets.SelectionSlider(options=DECAYS, value=default, **style)
+        return widgets.SelectionSlider(options=sorted({*DECAYS, default}), value=default, **style)
     if name in STEERING:
         recorded = [n for n in STEERING[name] if getattr(curves, n) is not None]
         return widgets.Dropdown(options=recorded, value=default, **style)
@@ -320,36 +337,3 @@ def save_figures(board: Board, choices: Mapping[str, Coefficients | NoWindow], s
     for file in written:
         drawn[file.stem.removeprefix(f"{stem.name}_")][0].savefig(file, dpi=144, bbox_inches="tight")
     return written
-
-
-def page(run: Run, path: str | Path | None = None, choices: Mapping[str, Coefficients | NoWindow] | None = None) -> str:
-    """The explorer of one run without a kernel: HTML that answers from tables it carries. Asks no network for anything.
-
-    path     write a page of its own there, for any browser, light or dark as the reader has it; what is returned is the
-             part to embed in another page: ``display(HTML(explorer.page(run)))``
-    choices  {label: coefficients} with a button each; default what was evaluated on the run, else every strategy that
-             reads curves alone. What the run has no scores of is evaluated now, and not written into it
-
-    Raises ``RunProblem`` when the run has no window map: every answer is looked up in it.
-    """
-    board = Board(run)
-    if board.exact is None:
-        raise RunProblem(f"{run.name} has no window map, which a page answers from; call window_map(run) first.")
-    chosen = dict(choices or run.choices or board.presets())
-    table = comparison.one_run(board.table(chosen))  # measures them, for the buttons as well
-    data = scene(board, chosen) | {"presets": [pick(board, label, choice) for label, choice in chosen.items()]}
-    fragment = Template(FRAGMENT).substitute(
-        style=STYLE,
-        view=VIEW,
-        data=json.dumps(data, allow_nan=False).replace(
-            "<", "\\u003c"
-        ),  # no name in it opens or ends a tag or a comment
-        table=table_html(table, caption="Accuracy in %, evaluated exactly"),
-    )
-    if path is not None:
-        title = escape(f"{run.name}: which part of training should be averaged?")
-        version = importlib.metadata.version("wakd_kit")
-        Path(path).write_text(
-            Template(SHELL).substitute(title=title, explorer=fragment, version=version), encoding="utf-8"
-        )
-    return fragment

@@ -120,6 +120,12 @@ def build_model(
         return tap if deployed is None else Deployed(tap, deployed)
 
 
+def declares(module: str, name: str) -> bool:
+    """Whether a model of this name is declared in a module: by timm's ``register_model``."""
+    known = SMALL.get(name.partition(".")[0], (name, {}))[0]
+    return timm.is_model(known) and timm.model_entrypoint(known).__module__ == module
+
+
 def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Found | None, settings: dict) -> nn.Module:
     file = found and found.file
     try:

@@ -22,6 +22,7 @@ from ..names import did_you_mean
 
 # every name that is not here is timm's own
 SMALL = {
+    "resnet10t_w8": ("resnet10t", {"channels": (8, 16, 32, 64), "stem_width": 8}),
     "resnet10t_w16": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_width": 16}),
     "resnet18_w16": ("resnet18", {"channels": (16, 32, 64, 128)}),
     "resnet18_w24": ("resnet18", {"channels": (24, 48, 96, 192)}),

@@ -2,13 +2,16 @@
 
 base.py           what objectives read, safely; schedules; the registry, ``declare`` and ``get``
 combining.py      combine([{"name", "weight", "schedule", settings...}]) -> Combined: the sum, its terms, its state
-logits.py         ce, kd, mse, margin_mse, bckd, rs_kd, dkd, nkd, wsld, ls_kd, ls_dkd, ttm, wttm, uld, ctkd, taid
+logits.py         ce, kd, mse, margin_mse, bckd, rs_kd, dkd, nkd, wsld, ls_kd, ls_dkd, ttm, wttm, uld, ctkd, taid,
+                  abkd
 batchwise.py      logits over the batch: dist, mlkd, mlkd_repo
-features.py       fitnet, fitnet_raw, at, vid, vkd, simkd, reviewkd, kdpp
+controls.py       what is left without an ingredient: cwtm, dkpp, std_ce, label_mse
+features.py       fitnet, fitnet_raw, at, vid, vkd, simkd, reviewkd, kdpp, cosine
 relations.py      rkd, sp, cc, cc_paper, pkt, nst, proto_kd, sinkd
 contrast.py       crd, crd_memory, wcord_in_batch
 heterogeneous.py  ofa
 shift.py          made for unseen domains: xded, dho
+domains.py        between source domains: moments, coral, vrex, irm, group_dro
 
 ``student`` and ``teacher`` are a Tap's ``Output``, or bare logits (n, classes). Losses are means over the batch in nats
 per example where a docstring says no other. ``combine`` computes them in float32 or better whatever precision the
@@ -27,17 +30,53 @@ from .base import Objective, Schedule, get, objectives
 from .batchwise import dist, mlkd, mlkd_repo
 from .combining import Combined, Pair, combine
 from .contrast import CRD, CRDMemory, WCoRDInBatch
-from .features import VID, FitNet, FitNetRaw, KDpp, ReviewKD, VkD, at, simkd
+from .controls import cwtm, dkpp, label_mse, std_ce
+from .domains import GroupDRO, coral, irm, moments, vrex
+from .features import VID, Cosine, FitNet, FitNetRaw, KDpp, ReviewKD, VkD, at, simkd
 from .heterogeneous import OFA, adaptive_target
-from .logits import CTKD, TAID, bckd, ce, dkd, kd, ls_dkd, ls_kd, margin_mse, mse, nkd, rs_kd, ttm, uld, wsld, wttm
+from .logits import (
+    CTKD,
+    TAID,
+    abkd,
+    bckd,
+    ce,
+    dkd,
+    kd,
+    ls_dkd,
+    ls_kd,
+    margin_mse,
+    mse,
+    nkd,
+    rs_kd,
+    ttm,
+    uld,
+    wsld,
+    wttm,
+)
 from .relations import CC, cc_paper, nst, pkt, proto_kd, rkd, sinkd, sp
 from .shift import dho, xded
 
 declare = objectives.declare
 
 __all__ = ["Combined", "Objective", "Pair", "Schedule", "combine", "declare", "get", "objectives"]
-__all__ += ["CTKD", "TAID", "bckd", "ce", "dkd", "kd", "ls_dkd", "ls_kd", "margin_mse", "mse", "nkd", "rs_kd", "ttm"]
+__all__ += [
+    "CTKD",
+    "TAID",
+    "abkd",
+    "bckd",
+    "ce",
+    "dkd",
+    "kd",
+    "ls_dkd",
+    "ls_kd",
+    "margin_mse",
+    "mse",
+    "nkd",
+    "rs_kd",
+    "ttm",
+]
 __all__ += ["dist", "mlkd", "mlkd_repo", "uld", "wsld", "wttm"]
-__all__ += ["VID", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
+__all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
+__all__ += ["VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
 __all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "proto_kd", "rkd", "sinkd", "sp"]
-__all__ += ["OFA", "adaptive_target", "dho", "xded"]
+__all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]

@@ -47,11 +47,16 @@ def logits_of(output) -> Tensor:
     return widened(raw_logits(output))
 
 
+def student_pooled(student) -> Tensor:
+    """Pooled features of the student, (n, features)."""
+    if isinstance(student, Tensor):
+        raise ValueError("This objective reads pooled features; got bare logits. Pass what a Tap gives, an Output.")
+    return widened(student.pooled)
+
+
 def pooled_pair(student, teacher) -> tuple[Tensor, Tensor]:
     """Pooled features of both, (n, features) each and as many as they have, the teacher's detached."""
-    if isinstance(student, Tensor) or isinstance(teacher, Tensor):
-        raise ValueError("This objective reads pooled features; got bare logits. Pass what a Tap gives, an Output.")
-    return widened(student.pooled), widened(teacher.pooled).detach()
+    return student_pooled(student), student_pooled(teacher).detach()
 
 
 def map_pairs(student, teacher) -> list[tuple[Tensor, Tensor]]:
@@ -198,7 +203,7 @@ class Objective:
     kind        family: "labels", "logits", "features", "relations", ...
     needs       which inputs it reads: any of "labels", "teacher", "pooled" and "maps" (of both models; "student.maps" of one),
                 "student.parts" (what a deployed part gives), "centres" (class means of the teacher over the source
-                training images), "index" (which training images the batch shows), "progress" (share of the run done)
+                training images), "index" (which training images the batch shows), "domains" (the source of each), "progress" (share of the run done)
     weight      default weight in a combined objective
     source      paper, and where the published code stands
     schedule    default schedule, where the paper's method is one
@@ -247,7 +252,7 @@ class Objectives(Registry):
         is called alike: what is fixed once is a keyword of ``__init__``, what a call reads is a keyword of
         ``forward``. If its ``__init__`` takes ``pair`` first, it is built by ``Combined.prepare`` from a ``Pair``,
         whose shapes are those of both models' outputs. One that needs "progress" is called with ``progress=``, from 0
-        to 1 over the run, one that needs "index" with ``index=`` and has ``learn_examples(labels)``, one that needs
+        to 1 over the run, one that needs "domains" with ``domains=`` (n, sources), 1 where an example is of a source, one that needs "index" with ``index=`` and has ``learn_examples(labels)``, one that needs
         "centres" has ``learn_centres(features, labels)``. Settings of ``tail`` are
         settings of the objective.
         """
@@ -265,7 +270,7 @@ class Objectives(Registry):
                 source,
                 schedule,
                 _keyword_only(made),
-                {key: value for key, value in _keyword_only(called).items() if key not in ("progress", "index")},
+                {key: value for key, value in _keyword_only(called).items() if key not in GIVEN},
                 "pair" in made,
                 tail,
             )
@@ -277,6 +282,9 @@ class Objectives(Registry):
         """What is known of an objective; ``UnknownName`` where there is none of that name."""
         self.get(name)
         return self._about[name]
+
+
+GIVEN = ("progress", "index", "domains")  # what ``Combined`` hands to who needs it
 
 
 def _keyword_only(parameters) -> dict:

@@ -51,7 +51,7 @@ class Combined(nn.Module):
         self._build(None)
 
     def needs(self, what: str) -> bool:
-        """Whether any term needs "teacher", "labels", "centres", "index" or "progress"."""
+        """Whether any term needs "teacher", "labels", "centres", "domains", "index" or "progress"."""
         return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
 
     def reads(self, what: str, who: str) -> bool:
@@ -97,14 +97,14 @@ class Combined(nn.Module):
         self.steps, self.seed = steps, seed
         student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
         labels = torch.zeros(len(raw_logits(student)), dtype=torch.long)
-        index = torch.arange(len(labels)) % 2
-        self._refuse_missing(student, teacher, labels, index)
+        of_batch = {"index": torch.arange(len(labels)) % 2, "domains": torch.eye(2)[torch.arange(len(labels)) % 2]}
+        self._refuse_missing(student, teacher, labels, of_batch)
         training = self.training
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self._build(Pair(student, teacher))
             with torch.no_grad():
-                self.eval()(student, teacher, labels, step=1, index=index)  # state moves in training mode alone
+                self.eval()(student, teacher, labels, step=1, **of_batch)  # state moves in training mode alone
         return self.train(training)
 
     def learn_examples(self, labels: Tensor) -> None:
@@ -116,14 +116,23 @@ class Combined(nn.Module):
                     self.parts[str(position)].learn_examples(labels)
 
     def forward(
-        self, student, teacher, labels, *, step: int | None = None, index: Tensor | None = None
+        self,
+        student,
+        teacher,
+        labels,
+        *,
+        step: int | None = None,
+        index: Tensor | None = None,
+        domains: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and its terms.
 
-        step   counted from 1, needed where there is a schedule or an objective follows the run's progress
-        index  which training images these are, (n,), needed where an objective remembers them
+        step     counted from 1, needed where there is a schedule or an objective follows the run's progress
+        index    which training images these are, (n,), needed where an objective remembers them
+        domains  (n, sources), 1 where an example is of a source, needed where an objective compares domains
         """
-        self._refuse_missing(student, teacher, labels, index)
+        of_batch = {"index": index, "domains": domains}
+        self._refuse_missing(student, teacher, labels, of_batch)
         teacher = detached(teacher)
         total, terms = 0.0, {}
         with torch.autocast(raw_logits(student).device.type, enabled=False):
@@ -133,8 +142,7 @@ class Combined(nn.Module):
                 settings = {key: now[key] for key in about.called_with}
                 if "progress" in about.needs:
                     settings["progress"] = step / self._known_steps(label, step)
-                if "index" in about.needs:
-                    settings["index"] = index
+                settings |= {what: given for what, given in of_batch.items() if what in about.needs}
                 objective = self._objective(position)
                 value = objective(student, teacher, labels, **settings)
                 terms[label] = value.detach()
@@ -175,9 +183,9 @@ class Combined(nn.Module):
                 module = objective(pair, **settings) if about.of_pair else objective(**settings)
                 self.parts[str(position)] = module
 
-    def _refuse_missing(self, student, teacher, labels, index) -> None:
+    def _refuse_missing(self, student, teacher, labels, of_batch: Mapping) -> None:
         """Raises in one sentence when what an objective reads is not there."""
-        for what, given in (("teacher", teacher), ("labels", labels), ("index", index)):
+        for what, given in {"teacher": teacher, "labels": labels, **of_batch}.items():
             if given is None and self.needs(what):
                 raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
         for what in ("pooled", "maps", "parts"):

@@ -166,6 +166,27 @@ class VkD(nn.Module):
 
 
 @objectives.declare(
+    name="cosine", kind="features", needs="teacher pooled", source="DistilBERT, Sanh et al. 2019, arXiv 1910.01108"
+)
+class Cosine(nn.Module):
+    """One minus the cosine of the pooled features of both: how far their directions are apart, from 0 to 2.
+
+    A student of another width is projected first, linearly and with no bias. The paper compares hidden states token by token, of
+    models of one width, beside ``kd`` and its own task's loss.
+    """
+
+    def __init__(self, pair):
+        super().__init__()
+        ours, theirs = pair.student.pooled.shape[1], pair.teacher.pooled.shape[1]
+        self.projector = nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False)
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Mean over examples."""
+        f_s, f_t = pooled_pair(student, teacher)
+        return 1 - F.cosine_similarity(self.projector(f_s), f_t, dim=1).mean()
+
+
+@objectives.declare(
     kind="features",
     needs="teacher teacher.maps student.parts",
     source="SimKD, Chen et al. 2022, arXiv 2203.14001",

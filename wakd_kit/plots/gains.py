@@ -9,14 +9,17 @@ from matplotlib.lines import Line2D
 from ..results.differences import points
 from .style import MARKERS, colour, empty, forest, rows, styled, zero
 
-BEFORE, AFTER, LINK = "#D55E00", "#0072B2", "#B8C4CE"
+BEFORE, AFTER, LINK = "#333333", "#0072B2", "#B8C4CE"
 
 
 @styled
-def before_after(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[Figure, str]:
+def before_after(
+    table: pd.DataFrame, *, baseline: str, average: str, chance: float | None = None
+) -> tuple[Figure, str]:
     """Accuracy on unseen domains of every student before (open) and after (filled) averaging; gains with intervals beside.
 
-    table  as ``alike.before_after`` returns, in its order; students without a score on both sides are not drawn
+    table   as ``alike.before_after`` returns, in its order; students without a score on both sides are not drawn
+    chance  accuracy of guessing in %, drawn as a line
     """
     table = table[table["n"] > 0]
     places = range(len(table))
@@ -25,8 +28,10 @@ def before_after(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[F
     level.hlines(places, table["before"], table["after"], color=LINK, lw=3, zorder=1)
     level.plot(table["before"], places, "o", ms=6, mfc="white", mec=BEFORE, mew=1.5, label=baseline)
     level.plot(table["after"], places, "o", ms=6, color=AFTER, label=average)
+    if chance is not None:
+        level.axvline(chance, color="#888888", lw=1, ls=":", label="guessing")
     level.set_xlabel("accuracy on unseen domains, %")
-    level.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, borderaxespad=0.2)
+    level.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, borderaxespad=0.2)
     rows(level, table["student"])
     forest(gain, table, table["student"], mean="gain", colour=AFTER)
     gain.set_xlabel(f"{average} - {baseline}, points\n(mean with 95 % interval)")

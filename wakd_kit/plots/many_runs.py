@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..results.agreement import calibration_error
 from ..results.differences import points
 from ..statistics import cliques, told
-from .style import colour, empty, forest, line, marker, rows, styled
+from .style import empty, looks, marker, rows, styled, zero
 
 
 @styled
-def differences(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
+def differences(table: pd.DataFrame, *, baseline: str, between: str = "between students") -> tuple[Figure, str]:
     """Paired differences in points of accuracy on unseen domains: every pair as a dot, the mean with its 95 % interval.
 
-    table  rows ``label, student, pairs (array), mean, low, high, n`` in points, as ``differences.paired`` returns
+    table  rows ``label, student, pairs (array), pair_targets, mean, low, high, n`` in points, as ``differences.paired`` returns
 
-    What averaging does to one student and how students differ have an axis each: the second is often many times wider.
+    between  what stands above rows that are of no one student
+
+    One axis with one zero: what averaging does to each student, student by student, then how students differ.
     """
-    between = table["student"] == ""
-    parts = [part for part in (table[~between], table[between]) if len(part)]
-    figure = empty(7.2, 0.34 * len(table) + 0.5 * len(parts) + 0.4)
-    heights = [len(part) for part in parts]
-    axes = figure.subplots(len(parts), gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
-    for axis, part in zip(axes, parts):
-        _paired(axis, part)
-    axes[-1].set_xlabel(
-        "difference in accuracy on the unseen domain, points\n(mean with 95 % interval; a dot per target and seed)"
+    groups = list(table.groupby("student", sort=False))
+    targets = sorted({target for pairs in table["pair_targets"] for target in pairs})
+    lines = len(table) + len(groups)
+    figure = empty(7.2, 0.27 * lines + 0.9)
+    axis, rng, at, ticks, names = figure.subplots(), np.random.default_rng(0), 0, [], []
+    for student, part in groups:
+        title = f"{student}: difference to {baseline}" if student else between
+        axis.text(0, at, title, transform=axis.get_yaxis_transform(), weight="bold", va="center", ha="left")
+        for _, row in part.iterrows():
+            at += 1
+            axis.hlines(at, row["low"], row["high"], color="#1B3A57", lw=5, alpha=0.35, zorder=1)
+            axis.plot(row["mean"], at, "|", ms=13, mew=2.5, color="#1B3A57", zorder=2)
+            if not row["n"]:
+                axis.text(0, at, "  no pair with a score on both sides", va="center", style="italic", color="#777777")
+            for i, target in enumerate(targets):
+                own = row["pairs"][np.array(row["pair_targets"], dtype=object) == target] if row["n"] else []
+                height = at + rng.uniform(-0.2, 0.2, len(own))
+                axis.plot(own, height, marker(i), ms=4, color="#C4501B", mec="white", mew=0.4, alpha=0.9, zorder=3)
+            ticks.append(at)
+            names.append(
+                row["label"]
+                .removeprefix(f"{student}: ")
+                .removesuffix(f" - {baseline}" if student else "")
+                .replace(" - ", " − ")
+            )
+        at += 1
+    axis.set(ylim=(at - 0.4, -0.6), yticks=ticks)
+    axis.set_yticklabels(names)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#E2E2E2", lw=0.6)
+    axis.spines["left"].set_visible(False)
+    zero(axis.axvline)
+    for i, target in enumerate(targets[:8]):
+        axis.plot([], [], marker(i), ms=4, color="#C4501B", label=target)
+    if targets:
+        axis.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, handletextpad=0.1, columnspacing=1
+        )
+    axis.set_xlabel(
+        "accuracy on the unseen domain, points: a line for the\nmean, a band for its 95 % interval, a marker per pair"
     )
     known = table[table["n"] > 0]
-    parts = [f"{r['label']} {points(r, 'mean')}" for _, r in known.iterrows()]
-    return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(parts) + "."
-
-
-def _paired(axis, table: pd.DataFrame) -> None:
-    rng = np.random.default_rng(0)
-    for row, pairs in enumerate(table["pairs"]):
-        axis.plot(pairs, row + rng.uniform(-0.18, 0.18, len(pairs)), "o", ms=3, color="#9DB7CC", mec="none")
-    forest(axis, table, table["label"], mean="mean", colour="#1B3A57")
+    said = [f"{r['label']} {points(r, 'mean')}" for _, r in known.iterrows()]
+    return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(said) + "."
 
 
 @styled
@@ -50,7 +77,7 @@ def picks(table: pd.DataFrame, *, steps: int) -> tuple[Figure, str]:
     without a window has no line, and the row says how many there are.
     """
     groups = list(table.groupby(["student", "strategy"], sort=False))
-    colours = {name: colour(i) for i, name in enumerate(table["strategy"].unique())}
+    colours = {name: look.colour for name, look in looks(table["strategy"]).items()}
     labels, found = [], []
     figure = empty(7.2, 0.6 + 0.32 * len(groups))
     axis = figure.subplots()
@@ -129,13 +156,15 @@ def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: floa
 
 
 @styled
-def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
+def reliability(
+    table: pd.DataFrame, errors: Mapping[tuple[str, str, str], float], *, bins: int = 15
+) -> tuple[Figure, str]:
     """Accuracy against confidence, a panel per student (column, four beside each other) and role (row); the area of a
     marker is its share of images.
 
-    table  rows ``student, strategy, role, low, high, n, confidence, accuracy`` as ``agreement.reliability`` returns. A line
-           below the diagonal is overconfident, and joins bins of 10 images or more: a few say nothing. The legend has the
-           expected calibration error of all images pooled.
+    table   rows ``student, strategy, role, low, high, n, confidence, accuracy`` as ``agreement.reliability`` returns. A line
+            below the diagonal is overconfident, and joins bins of 10 images or more: a few say nothing.
+    errors  {(student, strategy, role): expected calibration error in %}, for the legend, as ``agreement.calibration`` returns
     """
     roles = {"target": "unseen domain", "source": "source validation"}
     students, strategies = list(table["student"].unique()), list(table["strategy"].unique())
@@ -147,18 +176,18 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
         block, column = divmod(place, columns)
         for axis, (role, name) in zip(axes[2 * block : 2 * block + 2, column], roles.items()):
             axis.plot([0, 100], [0, 100], color="#888888", lw=1, zorder=0)
-            for i, strategy in enumerate(strategies):
+            for strategy, look in looks(strategies).items():
                 part = table[(table[["student", "strategy", "role"]] == (student, strategy, role)).all(axis=1)]
                 if not len(part):
                     continue
                 share = part["n"] / part["n"].sum()
-                error = f"{100 * calibration_error(part):.1f}"
+                error = f"{errors[student, strategy, role]:.1f}"
                 x, y = 100 * part["confidence"], 100 * part["accuracy"]
                 joined = part["n"] >= 10
-                axis.plot(x[joined], y[joined], line(i), color=colour(i), lw=1.2)
-                axis.scatter(x, y, s=4 + 120 * share, marker=marker(i), color=colour(i), alpha=0.8, lw=0)
+                axis.plot(x[joined], y[joined], look.line, color=look.colour, lw=1.2)
+                axis.scatter(x, y, s=4 + 120 * share, marker=look.marker, color=look.colour, alpha=0.8, lw=0)
                 label = f"{strategy}: ECE {error}"
-                axis.plot([], [], line(i), marker=marker(i), ms=4, color=colour(i), label=label)
+                axis.plot([], [], look.line, marker=look.marker, ms=4, color=look.colour, label=label)
                 alts.append(f"{student} {strategy} on {name} {error} %")
             axis.set(title=f"{student}, {name}", xlim=(0, 102), ylim=(0, 102), aspect="equal")
             axis.legend(loc="best")
@@ -170,4 +199,4 @@ def reliability(table: pd.DataFrame, *, bins: int = 15) -> tuple[Figure, str]:
     for axis in axes[1::2].flat:
         axis.set_xlabel("confidence, %")
     found = ", ".join(alts)
-    return figure, f"Reliability in {bins} bins of confidence. Expected calibration error, images pooled: {found}."
+    return figure, f"Reliability in {bins} bins of confidence. Expected calibration error, mean over runs: {found}."

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
@@ -19,7 +21,8 @@ from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.extent import bars, extent, plain_window
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
-from .style import LOSSES, colour, empty, line, marker, rows, styled
+from ..statistics import standard_error
+from .style import LOSSES, colour, empty, ink, line, looks, marker, rows, styled, widest
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
@@ -64,7 +67,7 @@ def training_curves(
     for i, (name, label) in enumerate(LOSSES.items()):
         values = getattr(curves, name)
         if values is not None:
-            loss.plot(steps, values, line(i), color=colour(i), label=label)
+            loss.plot(steps, values, line(i), color=ink(i), label=label)
     loss.set(title="Loss, nats per example", xlabel="step", yscale="log", xlim=(0, curves.steps))
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.5, not 5 x 10^-1
@@ -72,7 +75,7 @@ def training_curves(
     if loss.lines:
         loss.legend()
     for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
-        accuracy.plot(steps, 100 * values, line(i), color=colour(i), lw=1, label=domain.replace("_", " "))
+        accuracy.plot(steps, 100 * values, line(i + 1), color=ink(i + 1), lw=1, label=domain.replace("_", " "))
     accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
     if target is not None:
         accuracy.plot(target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)")
@@ -87,22 +90,28 @@ def training_curves(
 
 
 def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
-    """One row per strategy: a bar per segment whose height is its coefficient per iterate, relative to the largest."""
-    for row, coefficients in enumerate(choices.values()):
+    """One row per strategy: a bar per segment whose height is its coefficient per iterate, relative to the largest; negative
+    ones hang below a line, and the initial parameters' is hatched, at the left."""
+    for row, (coefficients, look) in enumerate(zip(choices.values(), looks(choices).values())):
         if not isinstance(coefficients, Coefficients):
             axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
             continue
         drawn = bars(curves, coefficients)
-        # a last iterate is one step: drawn wide enough to be seen, and ending where it is
+        # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
         width = [curves.steps / 100 if bar.single else bar.end - bar.begin for bar in drawn]
         negative = any(bar.height < 0 for bar in drawn)
+        if negative:
+            axis.hlines(row, 0, curves.steps, color="#999999", lw=0.6)
         axis.bar(
-            [bar.end - wide for bar, wide in zip(drawn, width)],
+            [max(bar.end - wide, 0) for bar, wide in zip(drawn, width)],
             [(-0.4 if negative else -0.8) * bar.height for bar in drawn],  # upwards: rows count from the top
             width=width,
             bottom=row if negative else row + 0.4,
             align="edge",
-            color=colour(row),
+            color=look.colour,
+            hatch=["////" if bar.end == 0 else "" for bar in drawn],
+            edgecolor="white",
+            linewidth=0,
         )
     rows(axis, choices, grid=False)
     axis.set(
@@ -111,26 +120,29 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
 
 
 @styled
-def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
+def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> tuple[Figure, str]:
     """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
 
-    table  as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    table   as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    chance  accuracy of guessing, a fraction, drawn as a line
     """
     unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
     domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
     figure = empty(6.4, 0.9 + 0.42 * len(domains))
     axis = figure.subplots()
-    for i, name in enumerate(unseen.index):
+    for i, (name, look) in enumerate(looks(unseen.index).items()):
         part = table[table["strategy"] == name].set_index("domain").reindex(domains)
         offset = (i - (len(unseen) - 1) / 2) * 0.7 / len(unseen)
         axis.plot(
             100 * part["accuracy"],
             np.arange(len(domains)) + offset,
-            marker(i),
-            color=colour(i),
+            look.marker,
+            color=look.colour,
             ms=5,
             label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
         )
+    if chance is not None:
+        axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
     axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
     names = [d.replace("_", " ") for d in domains]
     rows(axis, [f"{names[0]} (unseen)", *names[1:]])
@@ -142,41 +154,64 @@ def accuracy_by_domain(table: pd.DataFrame) -> tuple[Figure, str]:
 
 @styled
 def window_map(
-    table: pd.DataFrame, curves: Curves, choices: Mapping[str, object] | None = None, *, images: int | None = None
+    table: pd.DataFrame,
+    curves: Curves,
+    choices: Mapping[str, object] | None = None,
+    *,
+    images: int | None = None,
+    source_images: Sequence[int] = (),
 ) -> tuple[Figure, str]:
     """Accuracy of the average over every window: begin (down) by end (right); source validation beside the oracle.
 
-    table    columns ``begin, end, val_accuracy, oracle_target_accuracy`` as ``windows.window_map`` returns
-    choices  {label: coefficients}; those that are a plain mean over a window are marked where they lie, half a cell
-             inside their corner; the best cell of the oracle has a ring
-    images   number of target images: the title then gives the binomial standard error of one cell in points
+    table          columns ``begin, end, val_accuracy, oracle_target_accuracy`` as ``windows.window_map`` returns
+    choices        {label: coefficients}; those that are a plain mean over a window are marked where it ends and begins, at the
+                   upper right corner of their cell; the best cell of the oracle has a ring there
+    images         number of target images, and ``source_images`` those of each source's validation part: the title then gives
+                   the binomial standard error of one cell in points, and cells within two of them of the best are hatched
+
+    Both panels spend their colours on the same number of points, each down from its own best: a step of colour is as much
+    here as there.
     """
     begins, ends = np.unique(table["begin"]), np.unique(table["end"])
     edges = np.concatenate([[0], ends])
     cell = edges[-1] / len(ends)
     marks = _marks(curves, choices or {}, cell)
+    look = looks(choices or {})
     best = table.loc[table["oracle_target_accuracy"].idxmax()]
     share = best["oracle_target_accuracy"]
-    noise = "" if images is None else f"; one cell ± {100 * np.sqrt(share * (1 - share) / images):.1f}"
     figure = empty(9.6, 3.9)
     panels = (
-        ("val_accuracy", "Source validation accuracy, %"),
-        ("oracle_target_accuracy", f"Unseen domain accuracy, % (oracle{noise})"),
+        ("val_accuracy", "Source validation accuracy, %", source_images),
+        ("oracle_target_accuracy", "Unseen domain accuracy, % (oracle)", [images] if images else ()),
     )
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, (column, title) in zip(axes, panels):
+    width = 100 * widest(table, [column for column, *_ in panels])
+    for axis, (column, title, counts) in zip(axes, panels):
         values = 100 * table.pivot(index="begin", columns="end", values=column).reindex(index=begins, columns=ends)
-        # one scale per panel, without the lowest quarter: windows of early iterates would flatten the rest
-        low = np.nanquantile(values, 0.25)
-        mesh = axis.pcolormesh(edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=low)
+        high = np.nanmax(values)
+        mesh = axis.pcolormesh(
+            edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=high - width, vmax=high
+        )
         figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
-        for i, name, x, y in marks:
-            axis.plot(x, y, marker(i), ms=8, color=colour(i), mec="white", mew=1.2, label=name, zorder=3)
+        if len(counts):
+            error = 100 * standard_error(high / 100, counts)
+            _hatch(axis, table, 100 * table[column] >= high - 2 * error, edges, np.append(begins, edges[-1]))
+            title = (
+                f"{title[:-1]}; one cell ± {error:.1f})" if title.endswith(")") else f"{title} (one cell ± {error:.1f})"
+            )
+        for name, x, y in marks:
+            own = {"color": look[name].colour, "mec": "white", "mew": 1.2, "clip_on": False}
+            axis.plot(x, y, look[name].marker, ms=8, label=name, zorder=3, **own)
         axis.set(title=title, xlabel="window ends at step", xlim=(0, edges[-1]), ylim=(edges[-1], 0))
         axis.spines[:].set_visible(False)
-    column, row = np.searchsorted(ends, best["end"]), np.searchsorted(begins, best["begin"])
-    x, y = edges[column : column + 2].mean(), np.append(begins, edges[-1])[row : row + 2].mean()
-    axes[1].plot(x, y, "o", ms=12, mfc="none", mec="#D55E00", mew=1.6, label="best of the oracle", zorder=2)
+    ring = {
+        "mfc": "none",
+        "mec": "black",
+        "mew": 1.4,
+        "clip_on": False,
+        "path_effects": [withStroke(linewidth=3, foreground="white")],
+    }
+    axes[1].plot(best["end"], best["begin"], "o", ms=12, label="best of the oracle", zorder=4, **ring)
     axes[0].set_ylabel("window begins after step")
     axes[1].tick_params(axis="y", length=0)
     for axis in axes if marks else axes[1:]:
@@ -185,20 +220,25 @@ def window_map(
         f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
         f"{best['end']:.0f}: {share:.1%}; the last single segment reaches {table['oracle_target_accuracy'].iloc[-1]:.1%}."
     )
-    spans = {name: extent(curves, choices[name]) for _, name, *_ in marks}
+    spans = {name: extent(curves, choices[name]) for name, *_ in marks}
     return figure, alt + "".join(f" {name} averages from step {b} to {e}." for name, (b, e) in spans.items())
 
 
-def _marks(curves: Curves, choices: Mapping[str, object], cell: float) -> list[tuple[int, str, float, float]]:
-    """(place in choices, label, x, y) of every plain mean over a window; those in one place are set side by side."""
-    found = []
-    for i, (name, c) in enumerate(choices.items()):
-        if window := plain_window(curves, c):
-            found.append((i, name, window[1] - cell / 2, window[0] + cell / 2))
-    marks = []
-    for i, name, x, y in found:
-        alike = [other for other, _, *place in found if place == [x, y]]
-        marks.append((i, name, x + (alike.index(i) - (len(alike) - 1) / 2) * cell * 0.5, y))
+def _hatch(axis, table: pd.DataFrame, alike: pd.Series, ends: np.ndarray, begins: np.ndarray) -> None:
+    """Lines over the cells that cannot be told from the best."""
+    for begin, end in table.loc[alike, ["begin", "end"]].to_numpy():
+        column, row = np.searchsorted(ends, end), np.searchsorted(begins, begin)
+        corner = ends[column - 1], begins[row]
+        size = end - corner[0], begins[row + 1] - begin
+        axis.add_patch(Rectangle(corner, *size, fill=False, hatch="////", lw=0, ec="#00000070", zorder=2))
+
+
+def _marks(curves: Curves, choices: Mapping[str, object], cell: float) -> list[tuple[str, float, float]]:
+    """(label, x, y) of every plain mean over a window, at its end and begin; those in one place stand side by side."""
+    found = {name: window for name, choice in choices.items() if (window := plain_window(curves, choice))}
+    marks, places = [], list(found.values())
+    for i, (name, (begin, end)) in enumerate(found.items()):
+        marks.append((name, end - 0.45 * cell * places[:i].count((begin, end)), begin))
     return marks
 
 
@@ -240,21 +280,19 @@ def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
     reached  what ``steps_to_reach`` says of it
     """
     mean = 100 * table.groupby(["role", "strategy", "step"])["accuracy"].agg(lambda a: a.mean(skipna=False))
-    steps = reached.set_index(["role", "strategy"])
+    steps, drawn = reached.set_index(["role", "strategy"]), looks(table["strategy"])
     titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
     shown = [role for role in titles if role in set(table["role"])]
     figure = empty(3.6 * len(shown) + 1.2, 2.9)
     said = []
     for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
-        for i, strategy in enumerate(dict.fromkeys(table["strategy"])):
+        for i, strategy in enumerate(drawn):
             values, (goal, step) = mean[role, strategy], steps.loc[(role, strategy), ["goal", "step"]]
-            iterates = i == 0
-            look = (
-                {"color": "#222222", "ls": ":"}
-                if iterates
-                else {"color": colour(i - 1), "marker": marker(i - 1), "ms": 4}
+            iterates, look = i == 0, drawn[strategy]
+            how = (
+                {"color": "#222222", "ls": ":"} if iterates else {"color": look.colour, "marker": look.marker, "ms": 4}
             )
-            axis.plot(values.index, values, label="iterates" if iterates else strategy, **look)
+            axis.plot(values.index, values, label="iterates" if iterates else strategy, **how)
             first = "never" if pd.isna(step) else f"first at step {int(step)}"
             if iterates:
                 said.append(
@@ -263,7 +301,7 @@ def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
                 continue
             said.append(f"by {strategy} {first}")
             if not pd.isna(step):
-                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look["color"])
+                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look.colour)
         axis.set(title=titles[role], xlabel="step at which the run would have ended")
         axis.legend()
     return figure, f"Accuracy in % along training: {', '.join(said)}."

@@ -1,16 +1,21 @@
 """How figures look, and the parts that several of them have: rows of names, a forest of intervals, levels of a field.
 
-Colours are Okabe and Ito's; nothing rests on colour alone.
+Colour has one meaning, in figures and in the explorer. A hue is a kind of average (``looks``), the same one in every study, wherever
+it stands in a list; lines that are no averages, losses and domains, are ink, told apart by their dashes; on fields bright is better, a
+low loss or a high accuracy. Hues are Okabe and Ito's, their vermilion left to what a reader moves; nothing rests on colour alone.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -21,6 +26,19 @@ LOSSES = {
     "val_loss": "validation cross-entropy",
     "val_kd_loss": "validation KL to the teacher",
 }
+
+KINDS = {  # of averages: colour, marker, and whose labels they are
+    "one iterate": ("#333333", "o", ("last",)),
+    "an iterate that is chosen": ("#8C8C8C", "s", ("best_val", "best validation", "best")),
+    "a plain mean": ("#0072B2", "^", ("wakd", "uniform", "window", "annealed")),
+    "a valley of the loss": ("#CC79A7", "D", ("swad", "swad_published", "swad_wakd_repo", "eoa_wakd_repo")),
+    "tried on source validation": ("#E69F00", "v", ("sma", "iidmax", "greedy_soup", "learned", "soup")),
+    "a moving average": ("#009E73", "P", ("ema", "power", "bema")),
+    "samples and mixtures": ("#56B4E9", "X", ("swa", "lawa", "wise_ft", "extrapolate", "deployed", "diwa", "ensemble")),
+}
+OF = {name: kind for kind, (*_, names) in KINDS.items() for name in names}
+INK = ("#222222", "#6A6A6A", "#9A9A9A")
+OTHER = "#7A4E9E"  # a label that names no strategy
 
 STYLE = {
     "font.size": 9,
@@ -49,18 +67,60 @@ def styled(draw: Callable) -> Callable:
     return in_style
 
 
+class Look(NamedTuple):
+    """How an average is drawn: its colour, marker and kind of line."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """{label: how it is drawn}: the colour and marker of its kind; of several of one kind the later have other shades and markers.
+
+    A label is of the strategy that it names, in any case: "WAKD", "wakd(begin=0.2)" and "WAKD late" are plain means.
+    """
+    found: dict[str, Look] = {}
+    seen: dict[str | None, int] = {}
+    for i, label in enumerate(dict.fromkeys(labels)):
+        kind = kind_of(label)
+        again = seen[kind] = seen.get(kind, -1) + 1
+        own, shape = KINDS[kind][:2] if kind else (OTHER, "*")
+        shape = MARKERS[(MARKERS.index(shape) + again) % len(MARKERS)]
+        found[label] = Look(_shade(own, again), shape, line(i))
+    return found
+
+
+def kind_of(label: str) -> str | None:
+    """The kind of average that a label names, a key of ``KINDS``; None when it names none."""
+    said = label.lower()
+    named = [name for name in OF if re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z_])", said)]
+    return OF[max(named, key=len)] if named else None
+
+
+def _shade(colour: str, again: int) -> str:
+    """The colour itself, then darker and lighter ones of its hue."""
+    towards, share = ((0, 0), (0, 0.4), (1, 0.45), (0, 0.65), (1, 0.65))[again % 5]
+    return to_hex([(1 - share) * c + share * towards for c in to_rgb(colour)]).upper()
+
+
+def ink(i: int) -> str:
+    """The grey of the i-th line that is no average; ``line(i)`` has its dashes."""
+    return INK[(i // len(LINES)) % len(INK)]
+
+
 def colour(i: int) -> str:
-    """The colour of the i-th strategy, again from the first after the last."""
+    """The colour of the i-th of several things that are no averages, again from the first after the last."""
     return COLOURS[i % len(COLOURS)]
 
 
 def marker(i: int) -> str:
-    """The marker of the i-th strategy: the ninth has the first one's colour, not its marker."""
+    """The marker of the i-th thing: the ninth has the first one's colour, not its marker."""
     return MARKERS[(i + i // len(MARKERS)) % len(MARKERS)]
 
 
 def line(i: int) -> str:
-    """The kind of line of the i-th strategy."""
+    """The kind of line of the i-th thing."""
     return LINES[i % len(LINES)]
 
 
@@ -98,3 +158,9 @@ def loss_levels(losses: np.ndarray, count: int) -> np.ndarray:
     """
     low, high = np.nanmin(losses), np.nanquantile(losses, 0.8)
     return np.geomspace(low, max(high, 1.001 * low), count)
+
+
+def widest(table: pd.DataFrame, columns: Sequence[str]) -> float:
+    """From the best to what three quarters of the values reach, at its most among the columns: how much a scale of colour spans
+    that all of them share. Windows of early iterates are below it, and would flatten the rest."""
+    return max(float(table[column].max() - table[column].quantile(0.25)) for column in columns) or 0.01

@@ -1,7 +1,7 @@
 """Figures of loss landscapes, from the tables of landscape.py. As in figures.py each returns ``(figure, alt)``.
 
 Source validation stands on the left; the unseen domain stands on the right and is called an oracle, because nothing may be
-chosen by it. A strategy keeps its colour and marker in all figures that are given the same labels in the same order.
+chosen by it. A strategy has its colour wherever it is drawn: ``style.looks``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..averaging import Coefficients, Curves
 from ..averaging.extent import bars
 from ..landscape.surface import HEADINGS, SPOKEN, lowest, roles_of, walled
 from ..statistics import FEWEST, interval
-from .style import colour, empty, line, loss_levels, marker, rows, styled
+from .style import Look, colour, empty, line, looks, loss_levels, marker, rows, styled
 
 if TYPE_CHECKING:
     from ..landscape.surface import Plane
@@ -84,10 +84,11 @@ def _trajectory(axis, path: pd.DataFrame) -> None:
 def _draw_points(axis, plane: Plane) -> list[tuple[str, float, float]]:
     """Corners and averages as markers; returns (label, x, y) of each."""
     width, written = np.ptp(plane.table["x"]), []
-    for i, (_, mark) in enumerate(plane.marks.iterrows()):
-        on = mark["residual"] <= ON_THE_PLANE * width
-        style = {"mfc": colour(i), "mec": "white"} if on else {"mfc": "white", "mec": colour(i)}
-        axis.plot(mark["x"], mark["y"], marker(i), ms=8, mew=1.4, zorder=4, label=mark["label"], **style)
+    look = looks(plane.marks["label"])
+    for _, mark in plane.marks.iterrows():
+        on, (own, shape, _) = mark["residual"] <= ON_THE_PLANE * width, look[mark["label"]]
+        style = {"mfc": own, "mec": "white"} if on else {"mfc": "white", "mec": own}
+        axis.plot(mark["x"], mark["y"], shape, ms=8, mew=1.4, zorder=4, label=mark["label"], **style)
         written.append((mark["label"] + ("" if on else f" ({mark['residual']:.3g} off)"), mark["x"], mark["y"]))
     for _, corner in plane.corners.iterrows():
         axis.plot(corner["x"], corner["y"], "+", ms=14, mew=1.4, color="black", zorder=3, label=f"_{corner['label']}")
@@ -203,13 +204,13 @@ def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
     axes = figure.subplots(1, len(roles), squeeze=False)[0]
     for axis, role in zip(axes, roles):
         found = []
-        for i, strategy in enumerate(strategies):
+        for strategy, look in looks(strategies).items():
             part = table[(table["role"] == role) & (table["strategy"] == strategy)]
             samples = part.groupby(["radius", over])["increase"].mean().unstack()
             mean, (low, high) = samples.mean(axis=1), np.transpose([interval(row) for row in samples.to_numpy()])
             mean = pd.concat([pd.Series({0.0: 0.0}), mean])  # where it starts
-            axis.fill_between(mean.index, [0, *low], [0, *high], color=colour(i), alpha=0.14, lw=0)
-            axis.plot(mean, line(i), color=colour(i), marker=marker(i), ms=4, label=strategy)
+            axis.fill_between(mean.index, [0, *low], [0, *high], color=look.colour, alpha=0.14, lw=0)
+            axis.plot(mean, look.line, color=look.colour, marker=look.marker, ms=4, label=strategy)
             brackets = f" [{low[-1]:.3g}, {high[-1]:.3g}]" if np.isfinite(low[-1]) else ""
             found.append(f"{strategy} {mean[radius]:.3g}{brackets}")
         alt += f" {SPOKEN[role].capitalize()}: {', '.join(found)}."
@@ -234,19 +235,19 @@ def eigenvalues(table: pd.DataFrame) -> tuple[Figure, str]:
     found = []
     figure = empty(9.2, 0.9 + 0.24 * len(domains) * max(len(strategies), 2))
     top, trace = figure.subplots(1, 2, sharey=True)
-    for i, strategy in enumerate(strategies):
+    for i, (strategy, look) in enumerate(looks(strategies).items()):
         own = table[table["strategy"] == strategy]
         for row, domain in enumerate(domains):
             part, y = own[own["domain"] == domain], row + (i - (len(strategies) - 1) / 2) * height
             values = part[part["kind"] == "eigenvalue"].sort_values("rank")["value"].to_numpy()
             sums = part[part["kind"] == "trace"].iloc[0]
-            top.barh(y, values[0], height * 0.9, color=colour(i), alpha=0.75)
+            top.barh(y, values[0], height * 0.9, color=look.colour, alpha=0.75)
             top.plot(values[1:], np.full(len(values) - 1, y), "|", color="black", ms=45 * height, mew=0.9)
-            trace.barh(y, sums["value"], height * 0.9, color=colour(i), alpha=0.75)
+            trace.barh(y, sums["value"], height * 0.9, color=look.colour, alpha=0.75)
             trace.errorbar(sums["value"], y, xerr=sums["standard_error"], color="black", lw=1, capsize=3, zorder=4)
             for axis, tip in ((top, values[0]), (trace, sums["value"])):
                 label = strategy if axis is trace and not row else None
-                axis.plot(tip, y, marker(i), color=colour(i), mec="white", mew=0.8, ms=6, label=label)
+                axis.plot(tip, y, look.marker, color=look.colour, mec="white", mew=0.8, ms=6, label=label)
             found.append(
                 f"{strategy} on {domain}: largest {values[0]:.3g}, trace {sums['value']:.3g} "
                 f"(standard error {sums['standard_error']:.2g})"
@@ -272,7 +273,7 @@ def along_training(
              unseen domain a curve, which no run records by itself
     """
     reached = 100 * scores.groupby(["role", "strategy"])["accuracy"].mean().unstack()
-    drawn = {name: i for i, name in enumerate(choices) if isinstance(choices[name], Coefficients)}
+    drawn = {name: look for name, look in looks(choices).items() if isinstance(choices[name], Coefficients)}
     figure = empty(10.4, 3.4)
     axes = dict(zip(HEADINGS, figure.subplots(1, 2, sharex=True)))
     steps, values = {"source": curves.ends}, {"source": 100 * curves.val_accuracy}
@@ -287,8 +288,8 @@ def along_training(
         if role in steps:
             axis.plot(steps[role], values[role], ".-", color="#777777", lw=1, ms=4, zorder=1)
             shown = np.asarray(values[role])[np.asarray(steps[role]) > curves.steps / 4]
-        for name, i in drawn.items():
-            _bar(axis, curves, choices[name], accuracy[name], i)
+        for name, look in drawn.items():
+            _bar(axis, curves, choices[name], accuracy[name], look)
         low, high = min([*accuracy, *shown]), max([*accuracy, *shown])
         axis.set(ylim=(low - 0.15 * (high - low + 1), high + 0.15 * (high - low + 1)), xlim=(0, curves.steps))
         axis.set(title=f"{HEADINGS[role]}, accuracy in %", xlabel="step")
@@ -299,7 +300,7 @@ def along_training(
     return figure, alt + "".join(f" {name} found no window." for name in choices if name not in drawn)
 
 
-def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, i: int) -> None:
+def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, look: Look) -> None:
     """A horizontal bar over the averaged iterates, as opaque as their coefficients; one iterate is a marker alone."""
     strokes: list[list[float]] = []  # begin, end, opacity; what touches and weighs the same is one, without a gap
     for bar in bars(curves, coefficients):
@@ -310,13 +311,13 @@ def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, i: int
     lines = [[(begin, height), (end, height)] for begin, end, _ in strokes]
     opacities = [share for *_, share in strokes]
     axis.add_collection(
-        LineCollection(lines, colors=colour(i), alpha=opacities, linewidths=3, capstyle="butt", zorder=2)
+        LineCollection(lines, colors=look.colour, alpha=opacities, linewidths=3, capstyle="butt", zorder=2)
     )
     axis.plot(
         max(end for _, end, _ in strokes),
         height,
-        marker(i),
-        color=colour(i),
+        look.marker,
+        color=look.colour,
         mec="white",
         ms=7,
         zorder=3,
@@ -324,7 +325,7 @@ def _bar(axis, curves: Curves, coefficients: Coefficients, height: float, i: int
     )
 
 
-def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
+def _beside(axis, labels: Mapping[str, tuple[float, Look]]) -> None:
     """Writes labels right of the axis at their heights, moved apart where they would cover each other."""
     low, high = axis.get_ylim()
     gap = (high - low) / 14
@@ -343,5 +344,5 @@ def _beside(axis, labels: Mapping[str, tuple[float, int]]) -> None:
             textcoords=("axes fraction", "data"),
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": colour(labels[label][1]), "lw": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": labels[label][1].colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 3},
         )

@@ -29,6 +29,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from .. import plugins
 from ..files import Stopped
 from ..names import did_you_mean
 from .parameters import ParameterError, describe, descriptions, make, plain
@@ -199,6 +200,8 @@ def _kernels(
                 self.transport, self.ip = "ipc", address
             # whatever kernel specs are installed on this machine, run the interpreter that has wakd_kit
             argv = [*KERNEL, "-f", "{connection_file}"]
+            if plugins.named() or (env or {}).get(plugins.NAMED):
+                argv.append(f"--IPKernelApp.exec_lines={LOAD}")
             self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
             self.kernel_id = str(uuid.uuid4())
             self.provisioner = _Provisioner(kernel_id=self.kernel_id, kernel_spec=self._kernel_spec, parent=self)
@@ -212,6 +215,7 @@ def _kernels(
     return Kernels
 
 
+LOAD = f"__import__({plugins.__name__!r}, fromlist=['load']).load()"  # of plugins, before the first cell
 KERNEL = (sys.executable, "-m", "ipykernel_launcher")
 
 

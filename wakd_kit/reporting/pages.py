@@ -4,6 +4,7 @@ reports/index.html                 all studies that were rendered, newest first
 reports/<study>/index.html         03_compare, rendered, with links to all that belongs to the study
 reports/<study>/index.pdf          the same in print, where there is a Chromium
 reports/<study>/targets/*.html     one per unseen domain
+reports/<study>/explorer/*.html    <target>-s<seed>-<student>: averages of one run by hand, of runs with a window map
 reports/<study>/study.json         what the page over all studies says of this one
 """
 
@@ -15,7 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from ..files import json_or_nothing, write_text
 from ..plots import many_runs as study_figures
 from ..results import differences as comparison
 from ..results.collect import Recorded, collect
+from ..results.made import made
 from . import execute as notebook
 from . import render as report
 
@@ -49,6 +51,8 @@ def publish(
     missing: Mapping[str, str] = MappingProxyType({}),
     listed: bool = False,
     parameters: Mapping[str, object] | None = None,
+    ran: Mapping[str, str] = MappingProxyType({}),
+    file: Path | None = None,
 ) -> str:
     """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
 
@@ -58,19 +62,34 @@ def publish(
     missing    {name: why} of notebooks that failed, or waited for one that did; the page says so before anything else
     parameters to show, default those it ran with
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
+    ran        {what: words} on how the study was run, which recordings do not know: its command, its hours
+    file       the study's file, of which a copy is kept beside the page
     """
     given = notebook.recorded_parameters(executed)
     study = collect(given["runs"], only=given["only"], strategies=given["strategies"])
     targets = {target: f"targets/{target}.html" for target in study.targets}
+    explorers = _explorers(study, out)
+    gains = comparison.paired(study.scores, study.contrasts(given["baseline"], given["reference"]))
+    if file is not None and file.is_file():
+        write_text(out / file.name, file.read_text(encoding="utf-8"))
+        ran = {**ran, "study file": file.name}
     above = {"All studies": "../index.html"} if listed else {}
     links = {
         "unseen domains": targets,
+        "explorer": {name: address for by_run in explorers.values() for name, address in by_run.items()},
+        "the study": {file.name: file.name} if "study file" in ran else {},
         "tables as csv": {file.stem: file.name for file in sorted(out.glob("*.csv"))},
         "tables as LaTeX (booktabs)": {file.stem: file.name for file in sorted(out.glob("*.tex"))},
         **({"over all runs": also} if also else {}),
+        "figures": {
+            f.name: f"figures/{f.name}"
+            for f in sorted((out / "figures").glob("*"))
+            if f.suffix in (".svg", ".png", ".pdf")
+        },
         **{f"{target}, seed {seed}": pages for (target, seed), pages in notebooks.items()},
     }
-    shown = {"title": title, "links": links, "notice": gaps(missing), "parameters": parameters}
+    shown = {"title": title, "question": False, "links": links, "notice": gaps(missing, out), "parameters": parameters}
+    shown["box"] = recipe_html({**made(study), **ran}, links["explorer"], files={"study file"})
     index = report.render(executed, out / "index.html", nav=above | targets, **shown)
     try:
         printed = pdf(index)
@@ -80,13 +99,15 @@ def publish(
         files, said = {"PDF": printed.name}, f"in print: {printed}"
         report.render(executed, index, nav=above | files | targets, **shown)
     for target, address in targets.items():
-        others = {title: "../index.html"} | {other: f"{other}.html" for other in study.targets if other != target}
+        others = {f"← {title}": "../index.html"} | beside({other: f"{other}.html" for other in study.targets}, target)
         own = {f"seed {s}": {n: f"../{a}" for n, a in p.items()} for (t, s), p in notebooks.items() if t == target}
+        own |= {"explorer": {n: f"../{a}" for (t, _), p in explorers.items() if t == target for n, a in p.items()}}
         target_page(study, target, out / address, title=title, given=given, nav=others, links=own)
     record = {
         "title": title,
         "about": given["about"],
         "runs": study.about(),
+        "answer": comparison.headline(gains, given["answer"], given["baseline"]),
         "holds": holds(study, notebooks) + (f" {len(missing)} notebooks are missing." if missing else ""),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "pages": {"report": "index.html", **files, **targets},
@@ -96,24 +117,68 @@ def publish(
     return said
 
 
-def gaps(missing: Mapping[str, str]) -> str:
-    """What a page does not show, and why, as HTML: those with the same reason in a line; empty when nothing is missing."""
+def _explorers(study: Recorded, out: Path) -> dict[tuple[str, int], dict[str, str]]:
+    """{(target, seed): {name: address below ``out``}} of the explorer's pages that are there."""
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for run in study.runs:
+        target, seed = (run.settings["split"][name] for name in ("target", "seed"))
+        address = f"explorer/{study.called(run)}.html"
+        if (out / address).is_file():
+            found.setdefault((target, seed), {})[f"{run.name}, {target}, seed {seed}"] = address
+    return found
+
+
+def recipe_html(
+    made: Mapping[str, str], explorers: Mapping[str, str] = MappingProxyType({}), *, files: Collection[str] = ()
+) -> str:
+    """A box: how runs were made, and where averages can be tried by hand. What is in ``files`` links to the file it names."""
+    by_hand = ", ".join(f'<a href="{escape(quote(to))}">{escape(name)}</a>' for name, to in explorers.items())
+    first = f"<p>Move the window by hand: {by_hand}.</p>" if by_hand else ""
+    words = {
+        what: f'<a href="{escape(quote(said))}">{escape(said)}</a>' if what in files else escape(said)
+        for what, said in made.items()
+    }
+    rows = "".join(f"<dt>{escape(what)}</dt><dd>{said}</dd>" for what, said in words.items() if said)
+    return f'<div class="box">{first}<h2>How this was made</h2><dl>{rows}</dl></div>'
+
+
+def gaps(missing: Mapping[str, str], out: Path | None = None) -> str:
+    """What a page does not show, and why, as HTML: those with the same reason in a line; empty when nothing is missing.
+
+    out  the page's folder: names link to what is there of them
+    """
     if not missing:
         return ""
     why: dict[str, list[str]] = {}
     for name, said in missing.items():
         why.setdefault(said, []).append(name)
-    lines = [f"{', '.join(names)}: {said}" for said, names in why.items()]
+
+    def named(name: str) -> str:
+        address = f"notebooks/{name}.html"
+        there = out is not None and (out / address).is_file()
+        return f'<a href="{escape(quote(address))}">{escape(name)}</a>' if there else escape(name)
+
+    lines = [f"<li>{', '.join(map(named, names))}: {escape(said)}</li>" for said, names in why.items()]
     total = f"Not in this report: {len(missing)} notebook{'s' * (len(missing) > 1)}."
-    return report.text_html(total) + report.text_html(*lines)
+    return f"{report.text_html(total)}<ul>{''.join(lines)}</ul>"
+
+
+def beside(pages: Mapping[str, str], name: str) -> dict[str, str]:
+    """Links from one of some pages, {name: address}, to the one before it and the one after."""
+    names = list(pages)
+    at = names.index(name)
+    found = {f"previous: {names[at - 1]}": pages[names[at - 1]]} if at else {}
+    return found | ({f"next: {names[at + 1]}": pages[names[at + 1]]} if at + 1 < len(names) else {})
 
 
 def holds(study: Recorded, notebooks: Notebooks) -> str:
     """One sentence: which strategies were compared, and what was drawn of how many runs."""
     strategies = study.scores.loc[~study.scores["deployed"], "strategy"].unique()
     landscapes = sum(name.startswith("landscape") for pages in notebooks.values() for name in pages)
-    drawn = {"window maps": len(study.mapped()), "landscapes": landscapes}
-    return f"Strategies: {', '.join(strategies)}." + "".join(f" {n} {what}." for what, n in drawn.items() if n)
+    drawn = {"window map": len(study.mapped()), "landscape": landscapes}
+    return f"Strategies: {', '.join(strategies)}." + "".join(
+        f" {n} {what}{'s' * (n > 1)}." for what, n in drawn.items() if n
+    )
 
 
 def target_page(
@@ -134,7 +199,7 @@ def target_page(
         report.table_html(
             comparison.by_seed(part.scores),
             caption=f"Accuracy in % on {target}, the domain left out; mean and sd over {seeds}. ECE: expected calibration "
-            "error there in % (15 bins), mean over seeds. Source: accuracy on source validation, mean over its domains and "
+            f"error there in % (15 bins), mean over seeds. Guessing scores {study.chance:.1f} %. Source: accuracy on source validation, mean over its domains and "
             f"seeds. A dash: no window was found. {part.selection()}",
         ),
     ]
@@ -146,8 +211,7 @@ def target_page(
         )
         parts += ["<h2>Paired differences</h2>", report.table_html(differences, caption=caption)]
     parts += ["<h2>What each strategy picked</h2>", report.figure_html(drawn, alt)]
-    heading = f"{title}{'' if title.endswith(('.', '?', '!')) else ':'} {target} left out"
-    return report.write_page(page, *parts, title=heading, nav=nav, links=links)
+    return report.write_page(page, *parts, title=f"{target} left out", above=title, nav=nav, links=links)
 
 
 def overview(folder: str | os.PathLike) -> Path:
@@ -169,7 +233,7 @@ def overview(folder: str | os.PathLike) -> Path:
         there = {group: {n: f"{name}/{to}" for n, to in study[group].items()} for group in ("pages", "tables")}
         parts += [
             f'<h2><a href="{escape(quote(f"{name}/index.html"))}">{escape(study["title"])}</a></h2>',
-            report.text_html(study["about"]) if study["about"] else "",
+            *(report.text_html(study[said]) for said in ("answer", "about") if study.get(said)),
             report.text_html(f"{study['runs']} {study['holds']} Rendered {study['rendered']}."),
             report.links_html(there),
         ]

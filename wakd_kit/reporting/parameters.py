@@ -42,7 +42,7 @@ def parameters(which: str | type, namespace: Mapping[str, object]):
 
 def plain(instance) -> dict[str, object]:
     """The fields of a dataclass as JSON values, which is how papermill should get them."""
-    return json.loads(json.dumps(asdict(instance)))
+    return json.loads(json.dumps(vars(instance), default=asdict))
 
 
 @functools.cache  # a plan of a thousand jobs lists the same few
@@ -78,7 +78,7 @@ class Training:
 
     benchmark: str = "digits"
     image_size: Annotated[int, whole(1)] | None = None
-    target: str = "sketch"
+    target: str = "photo"
     only: list[str | int] = field(default_factory=list)
     seed: FITS.seed = 0
     model: str = "resnet10t_w16"
@@ -375,7 +375,9 @@ class ExploreAveraging:
 
     runs             a run's folder, or any folder above runs
     window_map_grid  at most so many segments a side of a window map that is computed
+    hidden           whether what the unseen domain says is covered until it is asked for
     """
 
     runs: str = "../runs"
     window_map_grid: Annotated[int, at_least(1)] = 20
+    hidden: bool = False

@@ -50,7 +50,7 @@ def figure_html(
     """A figure as ``<figure>`` with alt text and its image inside; the figure is closed.
 
     kind     "lines" draws SVG (small, sharp at any size), "field" PNG at 144 dpi (images, maps)
-    save_to  also write it there, in the format of the suffix (.pdf for papers)
+    save_to  also write it there, in the format of the suffix (.pdf for papers); without one, as svg (a field as png) and pdf
     Raises ``ValueError`` without alt text: a figure that cannot be read aloud is not finished.
     """
     if not alt.strip():
@@ -60,11 +60,18 @@ def figure_html(
     # SVG: no fonts needed, same bytes each time; PDF: fonts that publishers accept
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "wakd", "pdf.fonttype": 42}):
         if save_to is not None:
-            figure.savefig(save_to, bbox_inches="tight")
+            for file in _files(Path(save_to), kind):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(file, bbox_inches="tight")
         source, width = _svg(figure) if kind == "lines" else _png(figure)
     plt.close(figure)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img src="{source}" alt="{escape(alt)}" style="width:{width:.0f}px">{below}</figure>'
+
+
+def _files(given: Path, kind: str) -> list[Path]:
+    ends = (".svg" if kind == "lines" else ".png", ".pdf")
+    return [given] if given.suffix in (*ends, ".png", ".svg") else [given.with_name(given.name + end) for end in ends]
 
 
 def _svg(figure: Figure) -> tuple[str, float]:
@@ -119,8 +126,10 @@ def _cell(value: object, digits: int) -> str:
 
 
 def _minus(text: str) -> str:
-    """The sign of a negative number as long as a plus; hyphens elsewhere stay."""
-    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
+    """Signs as they are printed: a minus as long as a plus, between words too, and a cross; other hyphens stay."""
+    return re.sub(
+        r"(?<=\S) - (?=\S)", " − ", re.sub(r"(?<=\w) x (?=\w)", " × ", re.sub(r"(?<![\w.-])-(?=\d)", "−", text))
+    )
 
 
 def _numeric(cells: list[str]) -> bool:
@@ -166,31 +175,46 @@ def render(
     page: str | Path,
     *,
     title: str | None = None,
+    above: str = "",
+    question: bool = True,
     nav: Mapping[str, str] = MappingProxyType({}),
     links: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     notice: str = "",
+    box: str = "",
     parameters: Mapping[str, object] | None = None,
 ) -> Path:
     """Write an executed notebook as a self-contained page and return its path.
 
     Markdown and outputs are kept; code, stderr, progress bars and widgets, which need a kernel, are left out. ``title`` is
-    the window's title, by default the notebook's first heading; a title of its own also stands above that heading. The
-    page ends with the parameters the notebook ran with.
+    the window's title and the page's heading, by default the notebook's first heading, which else stands below it as the
+    question that the page answers, unless ``question`` is False. The page ends with the parameters the notebook ran with.
 
+    above  a line above the heading: where the page belongs
     nav    {name: address} of pages to go to, above all; not printed
     links  {group: {name: address}} of files and pages that belong to it, below all; not printed
     notice HTML that stands before everything else
+    box    HTML that stands before the first section
     parameters  to show, default those it ran with, which hold paths of this machine
     """
     import nbformat  # here: every notebook imports this module for show(), and only what renders needs it
 
     notebook = Path(notebook)
     book = nbformat.read(notebook, as_version=4)
+    about = _about(book, notebook, title, parameters)
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _worth_reading(output)]
-    about = _about(book, notebook, title, parameters)
-    return _write(book, Path(page), {**about, "notice": notice}, nav, links)
+    headed = next((cell for cell in book.cells if cell.cell_type == "markdown" and cell.source.startswith("# ")), None)
+    if title and headed is not None:
+        first, _, rest = headed.source.partition("\n")
+        asked = first.lstrip("# ")
+        headed.source = f"{asked}\n{rest}" if question and asked != title else rest.lstrip()
+    if box:
+        first = next((i for i, cell in enumerate(book.cells) if cell.source.startswith("## ")), len(book.cells))
+        output = nbformat.v4.new_output("display_data", data={"text/html": box})
+        book.cells.insert(first, nbformat.v4.new_code_cell(outputs=[output]))
+    heading = title if title or headed is None else ""
+    return _write(book, Path(page), {**about, "heading": heading, "above": above, "notice": notice}, nav, links)
 
 
 def write_page(
@@ -199,19 +223,20 @@ def write_page(
     title: str,
     nav: Mapping[str, str] = MappingProxyType({}),
     links: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    above: str = "",
+    notice: str = "",
 ) -> Path:
     """Write a page that no notebook made, of HTML such as ``figure_html`` and ``table_html`` return, and return its path.
 
-    title  of the window, and the heading of the page;  nav, links  as ``render`` takes them
+    title  of the window, and the heading of the page;  nav, links, above, notice  as ``render`` takes them
     """
     import nbformat
 
     new = nbformat.v4
-    outputs = [
-        new.new_output("display_data", data={"text/html": part}) for part in (f"<h1>{escape(title)}</h1>", *parts)
-    ]
+    outputs = [new.new_output("display_data", data={"text/html": part}) for part in parts]
     book = new.new_notebook(cells=[new.new_code_cell(outputs=outputs)])
-    return _write(book, Path(page), _about(book, None, title), nav, links)
+    about = {**_about(book, None, title), "heading": title, "above": above, "notice": notice}
+    return _write(book, Path(page), about, nav, links)
 
 
 def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, links: Mapping) -> Path:
@@ -219,8 +244,26 @@ def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, l
     about = {**about, "nav": addresses, "links": links_html(links) if any(links.values()) else ""}
     body, _ = _exporter().from_notebook_node(book, resources={"wakd": about})
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(page, body)
+    write_text(page, _with_contents(body))
     return page
+
+
+def _with_contents(body: str) -> str:
+    """A page whose sections can be gone to, with a list of them beside it where there are more than a few."""
+    sections = re.findall(r"<h2>(.*?)</h2>", body)
+    if len(sections) <= FEW_SECTIONS:
+        return body
+    listed = []
+    for i, section in enumerate(sections, 1):
+        body = body.replace(f"<h2>{section}</h2>", f'<h2 id="s{i}">{section}</h2>', 1)
+        listed.append(f'<li><a href="#s{i}">{section}</a></li>')
+    if '<h2 id="files">' in body:
+        listed.append('<li><a href="#files">Files and pages</a></li>')
+    contents = f'<nav class="contents" aria-label="On this page"><ol>{"".join(listed)}</ol></nav>\n'
+    return body.replace("<main ", contents + "<main ", 1)
+
+
+FEW_SECTIONS = 4
 
 
 @functools.cache  # its templates are compiled once
@@ -248,7 +291,6 @@ def _about(
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
         "title": title or next(iter(headings), "") or notebook.stem,
-        "above": title if title and headings and title != headings[0] else "",
         "version": importlib.metadata.version("wakd_kit"),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "notebook": notebook.name if notebook else "",

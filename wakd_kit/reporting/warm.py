@@ -179,13 +179,13 @@ def serve(address: str, listening: socket.socket, owner: int, prepare: Callable[
             try:
                 asked = json.loads(_whole(line, int.from_bytes(size, "big")))
                 sys.stdout.flush(), sys.stderr.flush()
-                pid = os.fork()
+                own, pid = os.getpid(), os.fork()
                 if not pid:
                     for key in list(waiting.get_map().values()):
                         os.close(key.fd) if isinstance(key.fileobj, int) else key.fileobj.close()
                     line.close()
                     waiting.close()
-                    _become(asked, streams)
+                    _become(asked, streams, own)
             finally:
                 for stream in streams:
                     os.close(stream)
@@ -227,12 +227,14 @@ def serve(address: str, listening: socket.socket, owner: int, prepare: Callable[
         shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
-def _become(asked: dict, streams: Sequence[int]) -> None:
+def _become(asked: dict, streams: Sequence[int], parent: int) -> None:
     """In the child: a process as if it had been started so; never returns."""
     status = 1
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: with the warm process goes all it forked
+        if os.getppid() != parent:  # it has gone already
+            return
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         for stream in streams:

@@ -95,6 +95,18 @@ def reliability(found: Sequence[Found], *, bins: int = 15) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def calibration(scores: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+    """``{(student, strategy, role): expected calibration error in %}``, as ``printed(scores, "ece")`` has them: mean over runs."""
+    table = printed(scores, "ece")
+    columns = {"target": "mean", "source": "source"}
+    return {
+        (row["student"], row["strategy"], role): row[column]
+        for row in table.to_dict("records")
+        for role, column in columns.items()
+        if column in row
+    }
+
+
 def calibration_error(bins: pd.DataFrame) -> float:
     """Expected calibration error of all images in bins as ``reliability`` returns them, a fraction: ``scores``' of one run."""
     return float((bins["n"] / bins["n"].sum() * (bins["confidence"] - bins["accuracy"]).abs()).sum())

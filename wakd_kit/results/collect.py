@@ -80,6 +80,11 @@ class Recorded:
         return self.runs[0].split.domains
 
     @property
+    def chance(self) -> float:
+        """Accuracy of guessing, in per cent: one class of as many as there are."""
+        return 100 / len(self.runs[0].settings["split"]["classes"])
+
+    @property
     def students(self) -> list[str]:
         """In the order of the runs, teacher first if there is one."""
         return sorted(dict.fromkeys(run.name for run in self.runs), key=lambda name: name != "teacher")
@@ -129,18 +134,18 @@ class Recorded:
                 sentences.append(f"Runs called {name} were not trained alike: {'; '.join(listed)}.")
         return sentences
 
-    def captions(self, baseline: str) -> dict[str, str]:
-        """What the numbers of each printed table are, in words, and what chose the models behind them."""
+    def captions(self, baseline: str, *, selection: bool = True) -> dict[str, str]:
+        """What the numbers of each printed table are, in words, and what chose the models behind them: where a table stands alone."""
         shown = dict.fromkeys(("calibration", "agreement", "churn"), self.shown(baseline))
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         captions = {
             "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
-            f"are of the average over targets, over {seeds}; n runs. A dash: no window was found in at least one run.",
+            f"are of the average over targets, over {seeds}; n runs. Guessing scores {self.chance:.1f} %. A dash: no window was found in at least one run.",
             "gains": f"Differences in accuracy on the domain left out, {PAIRED}",
             "published": "Accuracy in %: a number that the paper published, which is not ours, beside what was measured "
             "here; mean over targets and seeds, sd over seeds, n runs.",
-            "calibration": "Expected calibration error in % (15 bins) on the domain left out, of each run by itself, where the figure pools "
-            "the images of all: mean over seeds per target; "
+            "calibration": "Expected calibration error in % (15 bins) on the domain left out, of each run by itself: "
+            "mean over seeds per target; "
             f"mean and sd are of the average over targets, over {seeds}; source: mean over source validation parts.",
             "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
             f"predicts, on the domain left out: mean and sd are of the average over targets, over {seeds}; source: mean over "
@@ -148,6 +153,8 @@ class Recorded:
             "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
             "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
         }
+        if not selection:
+            return captions
         return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
 
     @property
@@ -269,6 +276,11 @@ class Recorded:
         split = run.settings["split"]
         return f"{run.name}, unseen domain {split['target']}, seed {split['seed']}"
 
+    def called(self, run: Run) -> str:
+        """A run's name in names of files: ``sketch-s0-KD``."""
+        split = run.settings["split"]
+        return f"{split['target']}-s{split['seed']}-{run.name}"
+
     def save(self, folder: str | Path, **tables: pd.DataFrame) -> None:
         """Write scores.csv, picks.csv and every given table that has rows as ``<name>.csv`` into a folder."""
         save_tables(folder, scores=self.scores, picks=self.picks(), **tables)
@@ -281,7 +293,7 @@ def save_tables(folder: str | Path, **tables: pd.DataFrame) -> None:
     for name, table in tables.items():
         (folder / f"{name}.csv").unlink(missing_ok=True)
         if len(table):
-            table.drop(columns="pairs", errors="ignore").to_csv(folder / f"{name}.csv", index=False)
+            table.drop(columns=["pairs", "pair_targets"], errors="ignore").to_csv(folder / f"{name}.csv", index=False)
 
 
 def place_of(run: Run) -> dict[str, object]:
@@ -367,11 +379,11 @@ def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequenc
     if nowhere:
         others = ", nor was any other" * (len(runs) > 1)
         raise RunProblem(f"{runs[0].folder} was not evaluated with {', '.join(nowhere)}{others}.")
-    _refuse_other_data(runs)
+    refuse_other_data(runs)
     return Recorded(runs, tuple(strategies), tuple(missing))
 
 
-def _refuse_other_data(runs: Sequence[Run]) -> None:
+def refuse_other_data(runs: Sequence[Run]) -> None:
     """Raises ``RunProblem`` unless runs are of the same images, classes and validation parts, wherever these lie."""
     first = runs[0].settings["split"]
     for run in runs[1:]:

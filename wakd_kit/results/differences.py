@@ -131,7 +131,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     ``n`` target x seed pairs; ``boot_low, boot_high``: the bootstrap's, targets resampled and seeds within them
     (``statistics.bootstrap_interval``); ``p`` of the t test over all pairs and ``p_holm`` with Holm's correction over the
     rows of this table; ``missing``: targets and seeds left out for want of a score on both sides (no window found, say);
-    ``better``: pairs above zero; ``pairs``: all of them. Pairs share targets, so ``target_low, target_high`` is the t
+    ``better``: pairs above zero; ``pairs``: all of them, and ``pair_targets`` of each. Pairs share targets, so ``target_low, target_high`` is the t
     interval over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not
     in the list. Intervals and p are NaN for fewer than ``statistics.FEWEST`` values, and allow for the grid of accuracies.
     """
@@ -150,7 +150,11 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         row["boot_low"], row["boot_high"] = bootstrap_interval(targets)
         row["target_low"], row["target_high"] = interval([part.mean() for part in targets], step=step)
         row |= {"missing": len(both) - len(pairs), "better": int((pairs > 0).sum()), "targets": len(targets)}
-        rows.append(row | estimate(pairs, step=step) | {"pairs": pairs.to_numpy()})
+        rows.append(
+            row
+            | estimate(pairs, step=step)
+            | {"pairs": pairs.to_numpy(), "pair_targets": [*pairs.index.get_level_values("target")]}
+        )
     table = pd.DataFrame(rows, columns=_DIFFERENCE)
     return table.assign(p_holm=holm(table["p"]))
 
@@ -159,6 +163,7 @@ MANY = 20
 _DIFFERENCE = [
     *("label", "student", "mean", "low", "high", "boot_low", "boot_high", "p"),
     *("p_holm", "n", "missing", "better", "targets", "target_low", "target_high", "pairs"),
+    "pair_targets",
 ]
 
 
@@ -227,24 +232,27 @@ _PAIRS = {1: "One pair", 2: "Two pairs"}
 
 
 def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> str:
-    """The answer to a title that asks whether averaging helps: one row of ``paired`` in words, with its mean and interval.
+    """The answer to a title that asks whether averaging helps: rows of ``paired`` in words, with their means and intervals.
 
-    asked  {student: strategy}: the difference to ``baseline`` that answers, which a study names before there is a result
-    Empty where nothing was asked, or that difference is not in the table.
+    asked  {student: strategy}: the differences to ``baseline`` that answer, which a study names before there is a result
+    Empty where nothing was asked, or no such difference is in the table.
     """
-    for student, strategy in asked.items():
-        for _, row in table[table["label"] == _label((student, strategy), (student, baseline))].iterrows():
-            who = f"averaged by {strategy}, {student}"
-            if row["n"] < FEWEST or np.isnan(row["low"]):
-                return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
-            told = not row["low"] <= 0 <= row["high"]
-            said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
-            way = "better" if row["mean"] > 0 else "worse"
-            return (
-                f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
-                f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
-            )
-    return ""
+    labels = [_label((student, strategy), (student, baseline)) for student, strategy in asked.items()]
+    rows = [row for label in labels for _, row in table[table["label"] == label].iterrows()]
+    named = {label: f"averaged by {strategy}, {student}" for label, (student, strategy) in zip(labels, asked.items())}
+    return " ".join(_answer(row, named[row["label"]], baseline) for row in rows)
+
+
+def _answer(row: pd.Series, who: str, baseline: str) -> str:
+    if row["n"] < FEWEST or np.isnan(row["low"]):
+        return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
+    told = not row["low"] <= 0 <= row["high"]
+    said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
+    way = "better" if row["mean"] > 0 else "worse"
+    return (
+        f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
+        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
+    )
 
 
 def findings(table: pd.DataFrame) -> list[str]:

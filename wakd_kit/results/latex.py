@@ -61,6 +61,28 @@ def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[st
     )
 
 
+def compact(summary: pd.DataFrame, *, caption: str, label: str) -> str:
+    """``differences.summary`` for the width of a column: accuracies per domain, mean ± sd, a rule between students, the best of
+    each student bold. The caption is its first sentence; the whole of it is a comment above.
+    """
+    columns = [name for name in summary if name not in ("mean", "sd", "se", "n", "missing")]
+    known = summary["mean"].notna()
+    short = summary[columns].assign(
+        mean=[f"{row.mean:.1f} ± {row.sd:.1f}" for row in summary[["mean", "sd"]].itertuples(index=False)]
+    )
+    short["mean"] = short["mean"].where(known, "–").str.replace(" ± nan", "")
+    first, _, _ = caption.partition(": ")
+    text, above, rows = booktabs(short, caption=f"{first}.", label=label, best=columns[2:]), None, []
+    for line in text.splitlines():
+        cells = line.split(" & ")
+        if len(cells) == len(short.columns) and not line.startswith("student"):
+            rows += [r"\midrule"] * (above is not None and cells[0] != above)
+            line = " & ".join(["" if cells[0] == above else cells[0], *cells[1:]])
+            above = cells[0]
+        rows.append(line)
+    return f"% {escape(caption)}\n" + "\n".join(rows) + "\n"
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table of words, such as ``differences.printed_as`` returns, in Markdown."""
     rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
@@ -72,11 +94,14 @@ def save(
     captions: Mapping[str, str],
     *,
     best: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    study: str = "",
     **tables: pd.DataFrame,
 ) -> None:
     """Write every table that has rows as ``<name>.tex`` into a folder, labelled ``tab:<name>``, captions by name.
 
-    best  {name of a table: its columns whose highest value is bold}
+    best   {name of a table: its columns whose highest value is bold}
+    study  stands in the labels, ``tab:<study>-<name>``, so that two studies go into one paper
+    A table called summary is written a second time, ``compact.tex``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,8 +109,13 @@ def save(
         file = folder / f"{name}.tex"
         file.unlink(missing_ok=True)
         if len(table):
-            text = booktabs(table, caption=captions[name], label=f"tab:{name}", best=best.get(name, ()))
+            label = f"tab:{study}-{name}" if study else f"tab:{name}"
+            text = booktabs(table, caption=captions[name], label=label, best=best.get(name, ()))
             file.write_text(text, encoding="utf-8")
+    if len(tables.get("summary", ())):
+        label = f"tab:{study}-compact" if study else "tab:compact"
+        text = compact(tables["summary"], caption=captions["summary"], label=label)
+        (folder / "compact.tex").write_text(text, encoding="utf-8")
 
 
 def _cell(value: object, digits: int) -> str:
@@ -98,5 +128,5 @@ def _cell(value: object, digits: int) -> str:
 
 def _numeric(column: pd.Series) -> bool:
     return (
-        pd.api.types.is_numeric_dtype(column) or column.astype(str).str.fullmatch(r"[-+\[\]<\d., –]+|\d+ of \d+").all()
+        pd.api.types.is_numeric_dtype(column) or column.astype(str).str.fullmatch(r"[-+\[\]<\d., –±]+|\d+ of \d+").all()
     )

@@ -193,13 +193,17 @@ def objectives(study: Recorded) -> pd.DataFrame:
 
 
 def term(spec: dict) -> str:
-    """One objective of a list with its weight, its temperature, and other settings where they are not the default."""
-    about = registry.about(spec["name"])
-    usual = json.loads(json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule}))  # as recorded
+    """One objective of a list with its weight, its temperature, and other settings where they are not the default; all of them
+    where nobody declared it here."""
+    about, usual = registry.about(spec["name"]) if spec["name"] in registry else None, {}
+    if about:
+        usual = json.loads(
+            json.dumps({**about.built_with, **about.called_with, "schedule": about.schedule})
+        )  # as recorded
     settings = {n: value for n, value in spec.items() if n not in ("name", "label", "weight")}
     own = {n: value for n, value in settings.items() if n == "temperature" or value != usual.get(n)}
     said = ", ".join(f"{name} {value}" for name, value in own.items())
-    schedule = "scheduled as published" if about.schedule and "schedule" not in own else ""
+    schedule = "scheduled as published" if about and about.schedule and "schedule" not in own else ""
     inside = ", ".join(filter(None, (said, schedule)))
     return f"{spec['weight']:g} {spec['name']}" + f" ({inside})" * bool(inside)
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import threading
@@ -359,7 +360,7 @@ def settle(folder: Path) -> None:
 
 
 # how recordings were computed whose settings do not say
-BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is"}
+BEFORE = {"optimiser": "foreach", "validation": "float32", "teacher": "as it is", "defaults": "published"}
 
 
 def begun_with(folder: Path) -> dict | None:
@@ -393,12 +394,19 @@ def environment() -> dict:
     commit, changes = _commit()
     return {
         "python": platform.python_version(),
+        "processor": _processor(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: _version(name) for name in packages},
         "commit": commit,
         "uncommitted_changes": changes,
     }
+
+
+def _processor() -> str | None:
+    known = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
+    return next(iter(models), platform.processor() or None)
 
 
 def _version(package: str) -> str | None:

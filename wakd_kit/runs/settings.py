@@ -6,6 +6,7 @@ this. Nothing here imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import textwrap
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ..averaging import RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
+from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
 from ..checks import hints
 from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole
 
@@ -156,6 +157,23 @@ def recurrences(settings: Settings) -> list[Recurrence]:
     return [RECURRENCES[spec["name"]](steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
 
 
+def as_published(settings: Settings) -> Settings:
+    """These settings, and declared strategies with the defaults that they had while all defaults were the papers'."""
+    declare = [{**PUBLISHED.get(spec["name"], {}), **spec} for spec in settings.declare]
+    return dataclasses.replace(settings, declare=tuple(declare))
+
+
+def as_declared(recorded: Mapping, spec: Mapping) -> dict:
+    """A strategy as a recording means it, whose settings.json says ``recorded``.
+
+    What was declared by name while all defaults were the papers' still has them: a study of before that names no settings
+    chooses on its recordings what it chose then.
+    """
+    then = recorded.get("arithmetic", {}).get("defaults", "published") == "published"
+    named_then = then and any(declared["name"] == spec["name"] for declared in recorded.get("declare", ()))
+    return {**(PUBLISHED.get(spec["name"], {}) if named_then else {}), **spec}
+
+
 def named(spec: Mapping) -> dict:
     """The settings of a declared strategy."""
     return {key: value for key, value in spec.items() if key not in ("name", "label")}
@@ -163,7 +181,12 @@ def named(spec: Mapping) -> dict:
 
 def moments(spec: Mapping, steps: int) -> dict[str, int]:
     """The moments of a declared strategy as steps of a whole run: ``{"begin": 120}``. A float is a fraction of the run."""
-    known = {**settings_of(spec["name"]), **named(spec)}
+    given = {name: value for name, value in named(spec).items() if value is not None}
+    known = {
+        **settings_of(spec["name"], steps),
+        **(PUBLISHED.get(spec["name"], {}) if "exact" in given else {}),
+        **given,
+    }
     found = {name: known[name] for name in VERBS if known.get(name) is not None}
     for name, value in found.items():
         if not is_number(value):

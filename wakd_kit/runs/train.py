@@ -50,6 +50,7 @@ from .settings import (
     NAMES,
     NOT_RECORDED,
     Settings,
+    as_published,
     described,
     edges_to_keep,
     named,
@@ -153,7 +154,10 @@ def train(
         "optimiser": _kernel(student, combined, settings, device),
         "validation": settings.precision,
         "teacher": "as it is" if teacher is None or device.type == "cpu" else "folded",
+        "defaults": "by length",  # of declared strategies
     }
+    if recorded["arithmetic"]["defaults"] == "published":
+        settings = as_published(settings)
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
@@ -201,7 +205,9 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x)
-        loss, terms = combined(student_output, teacher_output, labels, step=step, index=index)
+        loss, terms = combined(
+            student_output, teacher_output, labels, step=step, index=index, domains=data.sources[index]
+        )
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()

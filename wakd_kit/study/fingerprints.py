@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import plugins
+
 PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.name
 SCHEME = 3  # of these digests; those of another one cannot be compared
@@ -77,6 +79,16 @@ def of_page(*, compares: bool) -> dict[str, str]:
     return {
         **_digests((("reporting/pages", "publish"),) if compares else (("reporting/render", "render"),)),
         **templates,
+    }
+
+
+def of_plugins(which: Iterable[str]) -> dict[str, str]:
+    """``{plugin: digest}`` of the source of files and modules of one's own; comments and layout count for nothing."""
+    return {
+        f"plugin {plugins.module_of(plugin)}": _short(
+            "\n".join(_dump(ast.parse(file.read_text(encoding="utf-8"))) for file in plugins.files(plugin))
+        )
+        for plugin in which
     }
 
 
@@ -185,7 +197,8 @@ def _scoped(node: ast.AST, local: frozenset[str] = frozenset()) -> Iterator[tupl
             local |= {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
             local |= {name for statement in ast.iter_child_nodes(node) for name in _assigned(statement)}
         yield node, local
-        waiting += [(child, local) for child in ast.iter_child_nodes(node)]
+        # without what a context is: a third of all nodes, and nothing in them
+        waiting += [(child, local) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
 
 
 def _assigned(node: ast.AST) -> Iterator[str]:
@@ -204,8 +217,12 @@ def _named(
     node: ast.AST, local: frozenset[str], imported: dict, definitions: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
     """What one node names: ("", a definition beside it) or (a module, a definition there)."""
-    imported = {name: place for name, place in imported.items() if name not in local} if local else imported
     if isinstance(node, ast.Attribute):
+        root = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if not isinstance(root, ast.Name) or root.id not in imported or root.id in local:
+            return
         module = _module_of(node.value, imported)
         if module is not None and _module_of(node, imported) is None:
             yield module, node.attr

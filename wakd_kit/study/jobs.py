@@ -26,8 +26,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 
+from .. import plugins
 from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
 from ..reporting.warm import Forked
 from . import fingerprints as sources
@@ -50,9 +52,11 @@ class Job:
     given      what it records from, by content: "images", and where there are such "weights" and a "teacher" of another study
     rendering  digests of the code that makes a page of it
     page       of the comparison: what its page links to
+    shown      of every other: the title of its page, what stands above it, and {name: address} of pages to go to
     disk       bytes that what it records takes at most
     taught     bytes that what its teacher gives takes in the cache, once for all students of that teacher
     missing    {job: why} of those that it does without; see ``present``
+    plugins    files and modules of one's own that its kernel imports
     open       a search has not found its settings yet, so that it cannot be done
     """
 
@@ -65,9 +69,11 @@ class Job:
     given: dict[str, str] = field(default_factory=dict)
     rendering: dict[str, str] = field(default_factory=dict)
     page: dict = field(default_factory=dict)
+    shown: dict = field(default_factory=dict)
     disk: int = 0
     taught: int = 0
     missing: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
     open: bool = False
 
     @property
@@ -167,11 +173,18 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
 
 
 def read(file: str | os.PathLike) -> tuple[Job, Place]:
-    """A job as ``describe`` wrote it, and where it works."""
+    """A job as ``describe`` wrote it, and where it works; who starts it from here knows its plugins."""
+    job, values = described(file), json.loads(Path(file).read_text(encoding="utf-8"))
+    plugins.announce(*job.plugins)
+    return job, Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
+
+
+def described(file: str | os.PathLike) -> Job:
+    """A job as ``describe`` wrote it, by this version or an earlier one, which said less."""
     values = json.loads(Path(file).read_text(encoding="utf-8"))
-    place = Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
-    values = {f.name: values[f.name] for f in fields(Job)}
-    return Job(**{**values, "notebook": Path(values["notebook"]), "after": tuple(values["after"])}), place
+    values = {f.name: values[f.name] for f in fields(Job) if f.name in values}
+    values |= {name: tuple(values.get(name, ())) for name in ("after", "plugins")}
+    return Job(**{**values, "notebook": Path(values["notebook"])})
 
 
 def reason(job: Job, place: Place) -> str | None:
@@ -199,7 +212,8 @@ def reason(job: Job, place: Place) -> str | None:
         return f"result of {', '.join(differ[:3])} changed"
     if not place.rendered(job).is_file():
         return f"{RENDERED} is gone"
-    differ = _differs({**job.rendering, **job.page}, {**then["rendering"], **then["page"]})
+    then = {**then["rendering"], **then["page"], **then.get("shown", {})}
+    differ = _differs({**job.rendering, **job.page, **job.shown}, then)
     return f"{RENDERED}'s {differ} changed" if differ else None
 
 
@@ -298,6 +312,7 @@ def perform(
                 place.file("failed", job.name),
                 json.dumps({"said": str(error), "at": _now(), "recording": _recording(job, place)}),
             )
+            show_missing(job, place)
             raise
         stamp(job, place)
     return True
@@ -325,7 +340,8 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
     if job.page:
         _publish(job, place, say)
     else:
-        report.render(executed, rendered, parameters=place.relative(job.parameters))
+        _explorer(job, place)
+        report.render(executed, rendered, parameters=place.relative(job.parameters), **_shown(job, place))
     seconds = then["seconds"] if why.startswith(RENDERED) else round(time.time() - clock, 1)
     record = {"scheme": sources.SCHEME, **_what(job, place), "before": before, "files": _files(job, place)}
     record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly}
@@ -333,16 +349,70 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
     write_text(place.file("done", job.name), json.dumps(record))
 
 
+def _explorer(job: Job, place: Place) -> None:
+    """Write the explorer's page of a run that has a window map, for the report to link to."""
+    from ..explorer.pages import explorable, write_page
+
+    if job.records and explorable(job.run):
+        write_page(job.run, place.out / "explorer" / f"{job.name}.html")
+
+
+def _shown(job: Job, place: Place) -> dict:
+    """What a page says of where it belongs; the explorer of its run is named where there is one."""
+    explorer = f"explorer/{job.name}.html"
+    nav = {"explorer": f"../{explorer}"} if (place.out / explorer).is_file() else {}
+    return {**job.shown, "nav": job.shown.get("nav", {}) | nav} if job.shown else {}
+
+
+def said_of(job: Job, place: Place) -> str:
+    """Why a job failed, as a page may say it: without where on this machine its copy and its recording are."""
+    said = re.sub(r" The copy is .*", "", failure(job, place))
+    return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
+
+
+def show_missing(job: Job, place: Place, why: str = "") -> None:
+    """Make the page of a job that failed, or waits for one that did: what there is of its notebook, below the reason."""
+    if job.page:
+        return
+    from ..reporting import render as report
+
+    notice = report.text_html(why or said_of(job, place))
+    with contextlib.suppress(OSError, ValueError):  # what failed is told in any case
+        if place.failed(job).is_file():
+            given = {"parameters": place.relative(job.parameters), "notice": notice}
+            page = report.render(place.failed(job), place.rendered(job), **_shown(job, place), **given)
+            text = page.read_text(encoding="utf-8")  # a traceback names files of this machine
+            for folder, name in (
+                (place.runs, "<runs>"),
+                (place.out, "<report>"),
+                (sources.PACKAGE, "wakd_kit"),
+                (Path(sys.prefix), "<python>"),
+            ):
+                text = text.replace(str(folder), escape(name))
+            write_text(page, text)
+        elif not place.rendered(job).is_file():
+            report.write_page(place.rendered(job), **{"title": job.name, **_shown(job, place)}, notice=notice)
+
+
 def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
     from ..reporting import pages
 
+    known = json_or_nothing(place.engine / "study.json")
+    file = Path(known["file"]) if "file" in known else None
     notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
     named = {name: job.page[name] for name in ("title", "also", "listed")}
     named |= {"notebooks": notebooks, "missing": job.missing, "parameters": place.relative(job.parameters)}
-    said = pages.publish(place.executed(job), place.out, **named)
+    named["ran"] = {"notebooks took": _took(job, place), "command": known.get("command", "")}
+    said = pages.publish(place.executed(job), place.out, file=file, **named)
     if named["listed"]:
         pages.overview(place.out.parent)
     say(said)
+
+
+def _took(job: Job, place: Place) -> str:
+    minutes = sum(json_or_nothing(place.file("done", name)).get("seconds") or 0 for name in job.after) / 60
+    took = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{max(minutes, 1):.0f} minutes"
+    return f"{took} in all, trainings included, one after the other"
 
 
 def stamp(job: Job, place: Place) -> None:
@@ -443,7 +513,9 @@ def _defaults(notebook: str) -> dict:
 def _what(job: Job, place: Place) -> dict[str, dict]:
     """What a job is, as far as it decides whether it is done; paths are relative, and data are known by content."""
     parameters = {n: v for n, v in job.parameters.items() if BY_CONTENT.get(n) not in job.given}
-    what = {name: getattr(job, name) for name in ("training", "given", "analysis", "rendering", "page", "missing")}
+    what = {
+        name: getattr(job, name) for name in ("training", "given", "analysis", "rendering", "page", "shown", "missing")
+    }
     return {"parameters": place.relative(parameters), **what}
 
 

@@ -35,10 +35,11 @@ from pathlib import Path
 
 import yaml
 
+from .. import plugins
 from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among
 from ..files import path_of
-from ..models.build import build_model
+from ..models.build import build_model, declares
 from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, did_you_mean, within
 from ..objectives import combine, objectives
@@ -49,20 +50,8 @@ from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.train import size_of_recording
 from . import fingerprints as sources
 from .jobs import Job, Place, fell_apart, retrained, taught_by
+from .places import NOTEBOOKS, SUFFIXES, StudyProblem, file_of
 from .search import Search, draw, search_of, split_seeds
-
-PACKAGE = Path(__file__).parent.parent
-INSTALLED = (PACKAGE / "notebooks").is_dir()  # from a wheel, which holds what lies beside the package in a checkout
-NOTEBOOKS, REPORTS = ((PACKAGE if INSTALLED else PACKAGE.parent) / kind for kind in ("notebooks", "reports"))
-
-
-def home() -> Path:
-    """Where reports/ and runs/ are made, and where notebooks take themselves to lie: the checkout, or where one stands."""
-    return Path.cwd() if INSTALLED else REPORTS.parent
-
-
-class StudyProblem(ValueError):
-    """A study file that cannot be run; the message says what came, what fits and what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +72,12 @@ class Study:
                 student of each target, of the first seed
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
-    answer      {student: label}: the difference to the baseline that answers the title, named before there is any result;
-                the page's first sentence
+    answer      {student: label}: the differences to the baseline that answer the title, named before there is any result;
+                the page's first sentences
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
+    plugins     files (.py, relative to this one) and modules of one's own that declare objectives, strategies, models or benchmarks
     title       of its page; by default the name
     about       a paragraph below the title
     """
@@ -109,6 +99,7 @@ class Study:
     published: dict = field(default_factory=dict)
     search: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
     title: str = ""
     about: str = ""
 
@@ -205,19 +196,6 @@ class Study:
 SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
 
 
-def file_of(which: str | os.PathLike) -> Path:
-    """The file of a study, given as such or by the name of one shipped under reports/."""
-    path = path_of(which)
-    if path.suffix not in SUFFIXES:
-        shipped = {p.stem: p for p in REPORTS.glob("*.yaml")}
-        if str(which) not in shipped:
-            raise StudyProblem(f"{did_you_mean('study', str(which), shipped)} A file of your own ends in .yaml.")
-        path = shipped[str(which)]
-    if not path.is_file():
-        raise StudyProblem(f"No study file at {path}. Give a .yaml, or a name of wakd list studies.")
-    return path.absolute()
-
-
 def load_study(which: str | os.PathLike) -> Study:
     """A study by file, or by the name of one shipped under reports/. Raises ``StudyProblem`` in one sentence.
 
@@ -226,7 +204,8 @@ def load_study(which: str | os.PathLike) -> Study:
     path = file_of(which)
     try:
         study = make(Study, {"name": path.stem, **_values(path)})
-    except ParameterError as error:
+        plugins.use(*study.plugins)
+    except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
         raise StudyProblem(f"{path}: {problem}")
@@ -256,7 +235,6 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict:
     return under | values | both
 
 
-SUFFIXES = (".yaml", ".yml")
 COMPLETED = (
     "teacher",
     "common",
@@ -283,6 +261,8 @@ def _beside(values: dict, folder: Path) -> dict:
     found = {name: resolved(values[name]) for name in ("teacher", "common", "landscape") if name in values}
     if isinstance(values.get("students"), dict):
         found["students"] = {label: resolved(own) for label, own in values["students"].items()}
+    if isinstance(values.get("plugins"), list):
+        found["plugins"] = [whole(p) if str(p).endswith(".py") else p for p in values["plugins"]]
     kind, colon, path = str(values.get("benchmark", "")).partition(":")
     return values | found | ({"benchmark": f"{kind}:{whole(path)}" if path else kind} if colon else {})
 
@@ -375,10 +355,32 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
     jobs = [*sought, *(job for chain in chains.values() for job in chain)]
     jobs += _over_all(study, chains, sought, place, listed)
+    jobs = _shown(study, jobs)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
     return jobs
+
+
+def _shown(study: Study, jobs: list[Job]) -> list[Job]:
+    """The same jobs with the titles of their pages, and where one goes from each: up, to its domain, before and after."""
+    found = []
+    for i, job in enumerate(jobs):
+        if job.page:
+            found.append(job)
+            continue
+        run = Path(job.parameters.get("save_to") or job.parameters.get("run") or "")
+        split = re.fullmatch(r"(?:landscape-|search-)?(.+)-s(\d+)-" + re.escape(run.name), job.name)
+        nav, title = {f"← {study.title or study.name}": "../index.html"}, job.name
+        if split:
+            title = f"{'Loss around ' * (not job.records)}{run.name}, {split[1]} left out, seed {split[2]}"
+            nav[split[1]] = f"../targets/{split[1]}.html"
+        for way, other in (("previous", i - 1), ("next", i + 1)):
+            if 0 <= other < len(jobs) and not jobs[other].page:
+                nav[f"{way}: {jobs[other].name}"] = f"{jobs[other].name}.html"
+        shown = {"title": title, "above": study.title or study.name, "nav": nav}
+        found.append(replace(job, shown=shown))
+    return found
 
 
 class _Filled:
@@ -433,6 +435,7 @@ def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
                 raise FileNotFoundError(f"No run at {teacher}, which should be the teacher.")
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
+    given |= sources.of_plugins(plugin for plugin in study.plugins if declares(plugins.module_of(plugin), p["model"]))
     return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
 
 
@@ -660,19 +663,23 @@ def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequen
         complete = make(cls, given)
     except ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
-    records = issubclass(cls, Training)
-    training = sources.of_recording(_defined_in(json.dumps(complete.objectives))) if records else {}
-    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
-    rendering = sources.of_page(compares=notebook == "03_compare")
-    code = {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
-    return Job(name, file, plain(complete), tuple(after), **code)
+    listed = json.dumps(complete.objectives) if issubclass(cls, Training) else ""
+    code = _code(file, listed)
+    code = {**code, "analysis": code["analysis"] | sources.of_plugins(study.plugins)}
+    return Job(name, file, plain(complete), tuple(after), plugins=tuple(study.plugins), **code)
 
 
 @functools.cache
-def _defined_in(listed: str) -> tuple[tuple[str, str], ...]:
-    """(module, name) of the objectives of a list, given as JSON."""
-    made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
-    return tuple((objective.__module__, objective.__qualname__) for objective in made)
+def _code(file: Path, listed: str) -> dict[str, dict[str, str]]:
+    """Digests of the code that a notebook's recording, its tables and its page are made with; ``listed`` are the objectives of
+    a training, as JSON."""
+    training = {}
+    if listed:
+        made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+        training = sources.of_recording(tuple((one.__module__, one.__qualname__) for one in made))
+    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
+    rendering = sources.of_page(compares=file.stem == "03_compare")
+    return {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
 
 
 def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int]]:

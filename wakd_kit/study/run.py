@@ -11,21 +11,22 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
-from ..files import Held, holder, json_or_nothing, locked, path_of, recording_folder, write_text
+from ..files import Held, json_or_nothing, locked, path_of, recording_folder, write_text
 from ..reporting import warm
 from . import jobs as job_files
-from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained
-from .plan import NOTEBOOKS, REPORTS, Study, StudyProblem, file_of, home, load_study, plan
+from . import status as told
+from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained, said_of, show_missing
+from .places import NOTEBOOKS, REPORTS, StudyProblem, beside, file_of, name_of, remember
+from .plan import Study, load_study, plan
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
 
@@ -50,7 +51,7 @@ def run_study(
     gpus     accelerators to use, one notebook that trains on each at a time; default all that torch sees
     profile  a snakemake profile: "slurm", which is shipped, or a folder with a config.yaml of your own
     engine   "snakemake" or "sequential", default snakemake where it is installed
-    out      report folder, default reports/<name>;  runs  recordings, default runs/<name>
+    out      report folder, default reports/<name>;  runs  recordings, default runs/<name>: beside a file of one's own
     keep_recordings  accept finished recordings that this code or these settings would make otherwise, as they are
     A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, the page is made
     of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
@@ -59,6 +60,8 @@ def run_study(
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
+    if profile:
+        _refuse_without_executor(profile)
     study, place = _placed(which, out, runs)
     # where nothing was ever done there is something to do, and everything is imported while the study is planned; jobs of a
     # profile are processes of their own, maybe on other machines
@@ -90,6 +93,7 @@ def _run(
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
             if file:
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
+                remember(file, place.out, place.runs)
             if keep_recordings:
                 _accept(jobs, place)
 
@@ -106,7 +110,7 @@ def _run(
             left = _with_what_is_there(jobs, place, say)
     except Held as other:
         raise StudyProblem(
-            f"{study.name} is being run: {_who(str(other))}. Wait for it, look at it with wakd status, or stop it first."
+            f"{study.name} is being run: {told.who(str(other))}. Wait for it, look at it with wakd status, or stop it first."
         ) from None
     if left:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
@@ -167,49 +171,22 @@ def planned(
 def status(
     which: str | os.PathLike | Study, *, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
 ) -> tuple[pd.DataFrame, str]:
-    """Every notebook of a study: ``name, kind, state, seconds, said``, and a sentence with what is left of it.
+    """Every notebook of a study as it was planned last: ``name, kind, state, seconds, step, steps, said``, and a sentence with what
+    is left of it.
 
-    state    done, running, failed or waiting;  seconds  it took, of those that are done
+    state    done, running, failed or waiting;  seconds  it took, of those that are done, or has been running
     The time left is what notebooks of each kind took on average, over as many as are running, at least one.
     """
-    study, place, jobs = _planned(which, out, runs)
-    waiting, rows = pending(jobs, place), []
-    for job in jobs:
-        owner = holder(place.file("locks", job.name))
-        done, failed = job_files.done(job, place), failure(job, place)
-        state = "running" if owner else "failed" if failed else "waiting" if job.name in waiting else "done"
-        said = owner or failed or waiting.get(job.name, "")
-        rows.append({"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "said": said})
-    table = pd.DataFrame(rows)
-    counts = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
-    engine = holder(place.engine / "lock")
-    return table, f"{study.name}: {counts}. {_left(table)} {f'Run by {_who(engine)}.' if engine else 'Nobody runs it.'}"
-
-
-def _who(owner: str) -> str:
-    """Who holds a study's lock: an engine outlives its ``wakd report`` that was killed, and holds it in that one's name."""
-    process, machine = (
-        re.match(r"process (\d+) on ([^ ,]+)", owner).groups() if owner.startswith("process") else ("", "")
-    )
-    if os.name == "posix" and machine == socket.gethostname():
-        with contextlib.suppress(PermissionError):  # somebody else's, and there
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
-                return f"the engine that was left behind when {owner} was killed"
-    return owner
-
-
-def _left(table: pd.DataFrame) -> str:
-    left = table[table["state"] != "done"]
-    if not len(left):
-        return "Nothing is left."
-    each = table.groupby("kind")["seconds"].mean()
-    seconds = left["kind"].map(each)
-    if seconds.isna().any():
-        return "Time left is not known yet."
-    minutes = seconds.sum() / max(1, (table["state"] == "running").sum()) / 60
-    return f"About {minutes:.0f} minutes are left." if minutes >= 1.5 else "About a minute is left."
+    if isinstance(which, Study):
+        _, place, jobs = _planned(which, out, runs)
+        waiting = pending(jobs, place)
+        rows = [told.row_of(job, place, waiting) for job in jobs]
+    else:
+        place = told.place_of(which, out, runs)
+        rows = told.rows_of(place)
+    name = which.name if isinstance(which, Study) else name_of(file_of(which))
+    table = pd.DataFrame(rows, columns=["name", "kind", "state", "seconds", "step", "steps", "said"])
+    return table, told.sentence_of(name, place, rows)
 
 
 def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place, list[Job]]:
@@ -218,13 +195,15 @@ def _planned(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place,
 
 
 def _jobs(study: Study, place: Place) -> list[Job]:
-    return plan(study, place, listed=place.out.parent == (home() / "reports").resolve())
+    usual = {beside(study.name, folder and folder / "x.yaml") / "reports" for folder in (None, place.home)}
+    return plan(study, place, listed=place.out.parent in {folder.resolve() for folder in usual})
 
 
 def _placed(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place]:
     study, file = which if isinstance(which, Study) else load_study(which), _file(which)
     own = {"reports": out, "runs": runs}
-    own = [path_of(given or home() / kind / study.name).resolve() for kind, given in own.items()]
+    usual = beside(study.name, file)
+    own = [path_of(given or usual / kind / study.name).resolve() for kind, given in own.items()]
     place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
@@ -237,7 +216,8 @@ def _file(which: str | os.PathLike | Study) -> Path | None:
 
 def _names(file: Path, place: Place) -> dict[str, str]:
     """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved."""
-    return {"file": str(file), "from_here": os.path.relpath(file, place.engine)}
+    command = f"wakd report {file.stem if file.parent == REPORTS.resolve() else file.name}"
+    return {"file": str(file), "from_here": os.path.relpath(file, place.engine), "command": command}
 
 
 def _refuse_another(study: Study, file: Path, place: Place) -> None:
@@ -337,26 +317,21 @@ def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], 
     left, lost = pending(jobs, place), {}
     for job in jobs:
         if job.name in left and not job.over_all:
-            said = _said(job, place)
+            said = said_of(job, place)
             waits = next((f"waits for {name}, which is not there" for name in job.after if name in lost), "")
             if not (said or waits):
                 return list(left)
             lost[job.name] = said or waits
+            show_missing(job, place, lost[job.name])
     for job in jobs:
         if job.over_all and not lost and failure(job, place):  # the engine has tried
-            lost[job.name] = _said(job, place)
+            lost[job.name] = said_of(job, place)
         elif job.over_all and lost and job.name in left:
             if attempt(present(job, lost), place, say=say):
                 del left[job.name]
             else:  # the page of the others does not depend on it
-                lost[job.name] = _said(job, place)
+                lost[job.name] = said_of(job, place)
     return list(left)
-
-
-def _said(job: Job, place: Place) -> str:
-    """Why a job failed, as a page may say it: without where on this machine its copy and its recording are."""
-    said = re.sub(r" The copy is .*", "", failure(job, place))
-    return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
 
 
 def _snakemake(
@@ -377,8 +352,7 @@ def _snakemake(
     # the lock of the study is held; snakemake's own would have to be broken by hand after a kill
     command += ["--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
     if profile:
-        shipped = WORKFLOW / "profiles" / profile
-        command += ["--profile", str(shipped if shipped.is_dir() else profile), "--quiet", "rules"]
+        command += ["--profile", str(_profile(profile)), "--quiet", "rules"]
     else:
         command += ["--cores", str(cores)]
         command += ["--resources", f"gpu={gpus}"] if gpus else []
@@ -395,6 +369,24 @@ def _snakemake(
     lines = said.read_text(encoding="utf-8", errors="replace").split("\n") if ended.returncode and not profile else []
     lines = [line.strip() for line in lines if line.strip() and not line.startswith(("Shutting down", "Complete log"))]
     return f", and said: {' '.join(lines[-2:])} (all of it: {said})" if lines else ""
+
+
+def _profile(name: str) -> Path:
+    shipped = WORKFLOW / "profiles" / name
+    return shipped if shipped.is_dir() else path_of(name)
+
+
+def _refuse_without_executor(profile: str) -> None:
+    """Raises ``StudyProblem`` for a profile that is not there, or whose executor is not installed: snakemake says it in 100 lines."""
+    files = [file for file in _profile(profile).glob("*.yaml") if file.name.startswith("config")]
+    if not files:
+        raise StudyProblem(f"No profile at {_profile(profile)}: it is 'slurm', or a folder with a config.yaml.")
+    executor = (yaml.safe_load(files[-1].read_text(encoding="utf-8")) or {}).get("executor", "local")
+    module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor not in ("local", "dryrun", "touch") and not importlib.util.find_spec(module):
+        raise StudyProblem(
+            f"The profile {profile} hands jobs to {executor}, which needs: pip install {module.replace('_', '-')}"
+        )
 
 
 def _cores() -> int:

@@ -1,0 +1,52 @@
+"""Notebooks 01 and 02 as they are shipped show what the studies found: averaging gains where it gained there."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from wakd_kit.study.plan import NOTEBOOKS, load_study
+
+from ..notebooks import execute
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROWS = {"teacher": "teacher, cross-entropy", "student": "student, distilled"}
+
+
+def found(row: str) -> float:
+    """The gain of WAKD over the last iterate in points, as README's table of the study has it."""
+    (line,) = re.findall(rf"^\| {row} \|.*$", README, re.M)
+    return float(re.search(r"([+−]\d+\.\d) \[", line.split("|")[3])[1].replace("−", "-"))
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory) -> Path:
+    """01, then 02, with nothing changed but where they write, and without 02's maps: the folder that holds teacher/ and student/."""
+    folder = tmp_path_factory.mktemp("walk")
+    teacher = {"save_to": str(folder / "teacher")}
+    execute(NOTEBOOKS / "01_train_teacher.ipynb", folder / "01.ipynb", teacher)
+    student = {"save_to": str(folder / "student"), "teacher": str(folder / "teacher")}
+    execute(
+        NOTEBOOKS / "02_distill.ipynb", folder / "02.ipynb", student, least={"window_map_grid": 0}
+    )  # maps decide nothing
+    return folder
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_teaching_notebooks_show_the_sign_that_the_study_found(walked, name):
+    scores = pd.read_csv(walked / name / "scores.csv").query("role == 'target'").set_index("strategy")["accuracy"]
+    gain = 100 * (scores["wakd"] - scores["last"])
+    assert gain * found(ROWS[name]) > 0 and abs(gain) > 0.5, (
+        f"{name}: {gain:+.1f} points, the study {found(ROWS[name]):+.1f}"
+    )
+
+
+def test_their_recipe_is_that_of_the_quickstart(walked):
+    study = load_study("quickstart")
+    for name, recipe in (("teacher", study.teacher), ("student", study.common)):
+        settings = json.loads((walked / name / "settings.json").read_text())
+        settings["model"] = settings["student"]["name"]
+        recipe = {key: value for key, value in recipe.items() if key != "deploy"}
+        assert {key: settings[key] for key in recipe} == recipe

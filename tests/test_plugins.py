@@ -1,0 +1,125 @@
+"""Files of one's own that declare things: known to kernels and studies, and an edited one never answers with an old run."""
+
+import os
+import sys
+
+import pytest
+
+from wakd_kit import plugins
+from wakd_kit.averaging import Curves, strategies
+from wakd_kit.models.build import build_model, declares
+from wakd_kit.objectives import objectives
+from wakd_kit.runs.identity import of_objectives
+from wakd_kit.study import fingerprints
+from wakd_kit.study.plan import StudyProblem, load_study
+
+PLUGIN = '''
+import timm
+import torch.nn.functional as F
+
+from wakd_kit.averaging import Coefficients, strategies
+from wakd_kit.objectives import objectives
+
+SHARPER = 2.0
+
+
+@objectives.declare(kind="logits", needs="labels", source="a test")
+def sharp_loss(student, teacher, labels):
+    """Cross-entropy of sharper logits."""
+    return F.cross_entropy(SHARPER * student.logits, labels)
+
+
+@strategies.register
+def final_two(curves, **series):
+    """The last two segments."""
+    import numpy as np
+
+    weights = np.zeros(len(curves))
+    weights[-2:] = 0.5
+    return Coefficients(weights, strategy="final_two", note="the last two")
+
+
+@timm.models.register_model
+def tiny_own(pretrained=False, **settings):
+    """A model of one's own."""
+    return timm.create_model("resnet10t", channels=(4, 8, 8, 8), stem_width=4, **settings)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A plugin's file; what it declares and names is gone after the test."""
+    monkeypatch.setenv(plugins.NAMED, "")
+    monkeypatch.setattr(plugins, "_loaded", {})
+    for registry in (objectives, strategies):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(objectives, "_about", dict(objectives._about))
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN)
+    yield file
+    sys.modules.pop("wakd_plugin_mine", None)
+
+
+def test_what_a_plugin_declares_is_known_here_and_named_to_other_processes(plugin):
+    assert "sharp_loss" not in objectives
+    plugins.use(str(plugin))
+    assert "sharp_loss" in objectives and strategies.get("final_two")(Curves([2, 2, 2])).tolist() == [0, 0.5, 0.5]
+    assert build_model("tiny_own", 3, seed=0).spec["name"] == "tiny_own"
+    assert declares("wakd_plugin_mine", "tiny_own") and not declares("wakd_plugin_mine", "resnet10t_w16")
+    assert os.environ[plugins.NAMED] == str(plugin) and plugins.named() == [str(plugin)]
+
+
+def test_an_edited_plugin_is_imported_again_and_is_another_objective(plugin):
+    from wakd_kit.objectives import combine
+
+    def code() -> str:
+        return of_objectives(combine(["sharp_loss"]))["sharp_loss"]
+
+    plugins.use(str(plugin))
+    first, told = code(), fingerprints.of_plugins([str(plugin)])
+    plugins.use(str(plugin))
+    assert code() == first
+    plugin.write_text("# a comment\n" + PLUGIN)
+    plugins.use(str(plugin))
+    assert code() == first and fingerprints.of_plugins([str(plugin)]) == told
+    plugin.write_text(PLUGIN.replace("SHARPER = 2.0", "SHARPER = 3.0"))
+    plugins.use(str(plugin))
+    assert code() != first, "a number that the loss reads is part of it"
+    assert fingerprints.of_plugins([str(plugin)]).keys() == told.keys() == {"plugin wakd_plugin_mine"}
+    assert fingerprints.of_plugins([str(plugin)]) != told
+
+
+def test_a_study_names_its_plugins_beside_its_file(plugin):
+    study = plugin.with_name("own.yaml")
+    study.write_text(
+        "seeds: [0]\nstudents: {A: {objectives: [{name: sharp_loss}]}}\nstrategies: [last, final_two]\nplugins: [mine.py]\n"
+    )
+    assert load_study(study).plugins == [str(plugin)] and "sharp_loss" in objectives
+    study.write_text(study.read_text().replace("mine.py", "others.py"))
+    with pytest.raises(StudyProblem, match=r"own\.yaml: No plugin at .*others\.py\. It is a file that ends in \.py"):
+        load_study(study)
+
+
+def test_a_plugin_that_cannot_be_imported_is_a_sentence(plugin):
+    plugin.write_text("import nothing_of_that_name\n")
+    with pytest.raises(
+        ValueError, match=r"plugin .*mine\.py: ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    ):
+        plugins.use(str(plugin))
+    assert plugins.named() == [] and "wakd_plugin_mine" not in sys.modules
+    with pytest.raises(FileNotFoundError, match="No plugin at no_such_module_at_all"):
+        plugins.use("no_such_module_at_all")
+
+
+def test_a_kernel_knows_what_the_study_s_plugin_declares(plugin, tmp_path):
+    import nbformat
+
+    from wakd_kit.reporting import execute
+
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("from wakd_kit.objectives import get\nprint(get('sharp_loss').__module__)")]
+    )
+    nbformat.write(book, tmp_path / "asks.ipynb")
+    plugins.announce(str(plugin))
+    done = execute.execute(tmp_path / "asks.ipynb", tmp_path / "done.ipynb", checked=True)
+    assert "wakd_plugin_mine" in done.read_text()

@@ -1,0 +1,91 @@
+"""Files and modules of one's own that declare objectives, strategies, models or benchmarks: whoever needs them imports them.
+
+    use("my_losses.py")          here and now, and in every process that this one starts
+    WAKD_PLUGINS                 the environment variable that names them to kernels and jobs
+
+A study names its own, ``plugins: [my_losses.py]``, as does ``wakd train --plugin my_losses.py``. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+NAMED = "WAKD_PLUGINS"
+_loaded: dict[str, tuple[object, ModuleType]] = {}
+
+
+def use(*plugins: str) -> None:
+    """Import these, and let every process that is started from here know them. One whose file changed is imported again.
+
+    plugins  files that end in .py, or names of modules
+    Raises ``ValueError`` with the reason for one that cannot be imported, ``FileNotFoundError`` for one that is not there.
+    """
+    whole = [os.path.abspath(plugin) if plugin.endswith(".py") else plugin for plugin in plugins]
+    for plugin in whole:
+        _load(plugin)
+    announce(*whole)
+
+
+def announce(*plugins: str) -> None:
+    """Let processes that are started from here know these, and import nothing yet."""
+    os.environ[NAMED] = os.pathsep.join(dict.fromkeys([*named(), *plugins]))
+
+
+def named() -> list[str]:
+    """What the environment names, in order."""
+    return [plugin for plugin in os.environ.get(NAMED, "").split(os.pathsep) if plugin]
+
+
+def load() -> None:
+    """Import what the environment names."""
+    for plugin in named():
+        _load(plugin)
+
+
+def module_of(plugin: str) -> str:
+    """The name of a plugin's module, which says nothing of where its file lies."""
+    return f"wakd_plugin_{Path(plugin).stem}" if plugin.endswith(".py") else plugin
+
+
+def files(plugin: str) -> list[Path]:
+    """Its source: a file, or every file of a package. Raises ``FileNotFoundError`` where there is none."""
+    if plugin.endswith(".py"):
+        found = Path(plugin) if Path(plugin).is_file() else None
+    else:
+        spec = importlib.util.find_spec(plugin) if plugin.isidentifier() or "." in plugin else None
+        found = Path(spec.origin) if spec and spec.origin else None
+    if found is None:
+        raise FileNotFoundError(
+            f"No plugin at {plugin}. It is a file that ends in .py, or a module that can be imported."
+        )
+    return sorted(found.parent.rglob("*.py")) if found.name == "__init__.py" else [found]
+
+
+def _load(plugin: str) -> None:
+    source = files(plugin)
+    state = [hashlib.sha256(file.read_bytes()).hexdigest() for file in source]
+    if plugin in _loaded and _loaded[plugin][0] == state:
+        return
+    name = module_of(plugin)
+    try:
+        if plugin.endswith(".py"):
+            if name in sys.modules and Path(sys.modules[name].__file__) != source[0]:
+                raise ValueError(f"{sys.modules[name].__file__} is a plugin of the same name; rename one of them")
+            spec = importlib.util.spec_from_file_location(name, source[0])
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        elif plugin in _loaded:
+            module = importlib.reload(sys.modules[name])
+        else:
+            module = importlib.import_module(name)
+    except Exception as error:  # whatever is wrong with it: the user mends the file
+        if plugin not in _loaded:
+            sys.modules.pop(name, None)
+        raise ValueError(f"plugin {plugin}: {type(error).__name__}: {error}") from error
+    _loaded[plugin] = state, module

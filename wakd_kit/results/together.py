@@ -1,0 +1,117 @@
+"""Two studies of one design, side by side: what is the same in both is paired by target and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ..runs.record import RunProblem
+from .collect import Recorded, recipe, refuse_other_data
+from .differences import on_unseen, paired, summary, verdict
+
+
+def together(studies: Mapping[str, Recorded]) -> pd.DataFrame:
+    """Scores of two studies in one long table, students called ``study/student``.
+
+    Raises ``RunProblem`` unless both are of the same images, classes and validation parts, and have a student and a
+    strategy in common.
+    """
+    refuse_other_data([run for study in studies.values() for run in study.runs])
+    tables = [study.scores.assign(student=name + "/" + study.scores["student"]) for name, study in studies.items()]
+    if not both(studies):
+        listed = "; ".join(f"{name}: {', '.join(study.students)}" for name, study in studies.items())
+        raise RunProblem(
+            f"No student with a strategy of one name is in both studies ({listed}). Rename one, then they can be compared."
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def both(studies: Mapping[str, Recorded]) -> list[tuple[str, str]]:
+    """(student, strategy) that two studies have in common, in the order of the first."""
+    first, second = ([*dict.fromkeys(zip(s.scores["student"], s.scores["strategy"]))] for s in studies.values())
+    return [pair for pair in first if pair in second]
+
+
+def compared(studies: Mapping[str, Recorded]) -> pd.DataFrame:
+    """The second study less the first, as ``differences.paired`` has it, a row per student and strategy of both.
+
+    Targets and seeds of one study alone are left out; ``missing`` counts those that both have and one has no score of. The
+    label is ``student strategy``.
+    """
+    a, b = studies
+    scores = together(studies)
+    unseen = on_unseen(scores)
+    splits = [
+        {*zip(part["target"], part["seed"])}
+        for name in studies
+        for part in [unseen[unseen["student"].str.startswith(f"{name}/")]]
+    ]
+    shared = splits[0] & splits[1]
+    scores = scores[[split in shared for split in zip(scores["target"], scores["seed"])]]
+    pairs = (
+        [((f"{b}/{student}", strategy), (f"{a}/{student}", strategy)) for student, strategy in both(studies)]
+        if shared
+        else []
+    )
+    table = paired(scores, pairs)
+    return table.assign(
+        label=[f"{student} {strategy}" for student, strategy in both(studies)] if shared else [], student=""
+    )
+
+
+def side_by_side(studies: Mapping[str, Recorded]) -> pd.DataFrame:
+    """``student, strategy``, and of each study ``mean, sd, n`` on unseen domains in per cent, each over its own targets and seeds."""
+    found = None
+    for name, study in studies.items():
+        own = summary(study.scores)[["student", "strategy", "mean", "sd", "n"]]
+        own = own.rename(columns={what: f"{name}: {what}" for what in ("mean", "sd", "n")})
+        found = own if found is None else found.merge(own, how="outer", on=["student", "strategy"], sort=False)
+    return found
+
+
+def unlike(studies: Mapping[str, Recorded]) -> list[str]:
+    """A sentence on each student that the two studies trained otherwise: settings that differ, and how."""
+    sentences, (a, b) = [], studies.values()
+    for student in [name for name in a.students if name in b.students]:
+        first, second = (next(recipe(run) for run in study.runs if run.name == student) for study in (a, b))
+        differ = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        if differ:
+            listed = "; ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in differ)
+            sentences.append(f"{student} was trained otherwise: {listed}.")
+    return sentences
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:76]} ..."
+
+
+def how_paired(studies: Mapping[str, Recorded], table: pd.DataFrame) -> str:
+    """One sentence: over how many pairs the studies are compared, and what each has alone."""
+    known = {
+        name: {(run.settings["split"]["target"], run.settings["split"]["seed"]) for run in study.runs}
+        for name, study in studies.items()
+    }
+    (a, first), (b, second) = known.items()
+    if not len(table):
+        return (
+            f"{a} and {b} have no target and seed in common, so nothing is paired: only their means stand side by side."
+        )
+    alone = [
+        f"{len(own - other)} of {name} alone"
+        for name, own, other in ((a, first, second), (b, second, first))
+        if own - other
+    ]
+    left = f"; left out: {', '.join(alone)}" if alone else ""
+    return f"Paired over {len(first & second)} targets and seeds that both have{left}."
+
+
+def answers(studies: Mapping[str, Recorded], table: pd.DataFrame) -> list[str]:
+    """What differs between two studies, in a sentence each: those that hold with Holm's correction, and how many do not."""
+    a, b = studies
+    looked = table[table["low"].notna()]
+    held = looked[looked["p_holm"] < 0.05]
+    said = [verdict(row) for _, row in held.iterrows()]
+    rest = f"{len(looked) - len(held)} of {len(looked)} differences of {b} to {a} do not hold with Holm's correction."
+    return [*said, *[rest] * (len(looked) > len(held))]
