@@ -12,7 +12,8 @@ from wakd_kit.names import ParameterError
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting.parameters import describe, make
 from wakd_kit.results.merged import MERGED, contrasts, levels, verdicts
-from wakd_kit.study.plan import REPORTS, StudyProblem, load_study
+from wakd_kit.study.places import REPORTS, StudyProblem
+from wakd_kit.study.plan import load_study
 from wakd_kit.study.run import planned, run_study
 
 from .. import notebooks

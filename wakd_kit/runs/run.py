@@ -148,6 +148,13 @@ class Run:
         stored, _, moved = self._stored(coefficients)
         return stored[getattr(coefficients, "of", "mean")], moved
 
+    def displaced(self, coefficients) -> float:
+        """The share, 0 to 1, of an average's coefficients that merged storage puts on the nearest of its segments; 0 where it has
+        them all, and for a moving average that was declared and kept."""
+        moved = self.stored_coefficients(coefficients)[1]
+        kept = moved > 1e-9 and RunningAverages(self.folder / "running").find(coefficients) is not None
+        return 0.0 if kept or moved <= 1e-9 else moved
+
     def _stored(self, coefficients) -> tuple[dict[str, np.ndarray], float, float]:
         """Coefficients over stored segments, ``{"mean", "end"}``, the initial parameters' own, and how much had to move."""
         values, initial, ends = _checked(coefficients)
