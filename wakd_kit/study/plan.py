@@ -411,7 +411,7 @@ class _Filled:
             except (ValueError, TypeError, UnknownName, OSError) as error:
                 raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
             # those that a notebook does not ask for, as they are by default
-            aside = {*p, *NOT_RECORDED, "declare", "edges"}
+            aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
             self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
             self._unsaid[name]["views"] = self.domains.views
         elsewhere = p.get("teacher") if p.get("teacher") not in self.own else None
