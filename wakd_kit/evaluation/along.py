@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..averaging import Coefficients, Curves, NoWindow
+from ..averaging import Coefficients, Curves, NoWindow, labels_of
 from ..averaging import choose as choose_on
 from ..checks import explained
 from ..data.domains import Split
@@ -87,9 +87,16 @@ def _moments(run, count: int) -> list[tuple[int, int]]:
 
 
 def _until(curves: Curves, segments: int, wanted: Sequence) -> Iterator[tuple[str, Coefficients | NoWindow]]:
-    """What strategies choose on the first so many segments, over all of them."""
-    more = len(curves) - segments
-    for label, choice in choose_on(curves[:segments], wanted).items():
+    """What strategies choose on the first so many segments, over all of them: nothing where these are too few for one."""
+    more, found = len(curves) - segments, {}
+    for label, one in zip(labels_of(wanted), wanted):
+        try:
+            (found[label],) = choose_on(curves[:segments], [one]).values()
+        except ValueError as error:
+            if not more:  # of the whole run it is no matter of length
+                raise
+            found[label] = NoWindow(str(error))
+    for label, choice in found.items():
         if not isinstance(choice, NoWindow):
             ends = None if choice.ends is None else np.pad(choice.ends, (0, more))
             choice = Coefficients(np.pad(choice, (0, more)), **{**choice.notes, "ends": ends})

@@ -366,7 +366,7 @@ def _shown(job: Job, place: Place) -> dict:
 
 def said_of(job: Job, place: Place) -> str:
     """Why a job failed, as a page may say it: without where on this machine its copy and its recording are."""
-    said = re.sub(r" The copy is .*", "", failure(job, place))
+    said = re.sub(r" The copy is .*|; what was recorded until then is in \S+(?=\.)", "", failure(job, place))
     return said.replace(str(place.runs), "<runs>").replace(str(place.out), "<report>")
 
 

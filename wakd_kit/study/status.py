@@ -116,7 +116,7 @@ def left_of(rows: Sequence[dict]) -> str:
         return "Nothing is left."
     each: dict[str, list[float]] = {}
     for row in rows:
-        if row["state"] == "done" and row["seconds"]:
+        if row["state"] != "running" and row["seconds"]:  # also of what is to be done again
             each.setdefault(row["kind"], []).append(row["seconds"])
     known = [row for row in left if row["kind"] in each]
     unknown = [row["kind"] for row in left if row["kind"] not in each]
