@@ -50,8 +50,9 @@ def study_keys() -> str:
     ]
     for notebook in plan.ALSO:
         parts += [f"`{notebook}`:\n", table([describe(notebook)], but=over_all)]
-    parts += ["## strategies\n", "Each with the settings it takes beside `name` and `label`, and their defaults:\n"]
-    parts += [f"- `{name}`{': ' * bool(settings_of(name))}{spelled_out(settings_of(name))}" for name in strategies]
+    told = "Each with the settings it takes beside `name` and `label`, and their defaults, where they fit the run those of 600 steps:\n"
+    parts += ["## strategies\n", told]
+    parts += [f"- `{name}`{': ' * bool(settings_of(name))}{spelled_out(settings_of(name, 600))}" for name in strategies]
     return "\n".join(parts)
 
 

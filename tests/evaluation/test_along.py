@@ -79,3 +79,10 @@ def test_what_cannot_be_is_a_sentence(run):
         wk.averages_along(run, wanted=["sma"])
     with pytest.raises(ValueError, match=r"count counts moments of the run.*>= 1; got 0"):
         wk.averages_along(run, count=0)
+
+
+def test_a_moment_too_early_for_a_strategy_has_no_score_of_it(copied):
+    table = wk.averages_along(copied, wanted=[{"name": "wakd", "label": "WAKD", "begin": 0.8}], count=6, workers=1)
+    early = table[table["step"] == table["step"].min()].set_index("strategy")["accuracy"]
+    assert early.loc["WAKD"].isna().all() and early.drop("WAKD").notna().all()
+    assert table[(table["step"] == table["step"].max())]["accuracy"].notna().all()

@@ -125,6 +125,16 @@ def merged(run, tmp_path_factory):
     )  # fmt: skip
 
 
+def test_the_table_says_how_much_of_an_average_merged_storage_displaces(merged):
+    edges = merged.segments.edges
+    inside = next(int(edge) - 1 for edge, count in zip(edges, merged.segments.iterates) if count == 2)
+    choices = wk.choose(merged, ["uniform", {"name": "wakd", "label": "at an edge", "begin": int(edges[3])}])
+    choices |= wk.choose(merged, [{"name": "wakd", "label": "inside a segment", "begin": inside}])
+    table = wk.choices_table(merged, choices).set_index("strategy")["displaced"]
+    # of the iterates after the begin, one of a stored pair: half of its coefficient goes to the other
+    assert table.tolist() == [0, 0, pytest.approx(0.5 / (24 - inside))]
+
+
 def test_searches_return_exactly_the_averages_that_they_evaluated(merged):
     assert len(merged.segments) == 18 < len(merged.table) == 24, "or this test shows nothing"
     wanted = [{"name": "sma", "start": 2}, "iidmax", "greedy_soup", {"name": "learned", "rounds": 2}]

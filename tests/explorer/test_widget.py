@@ -11,6 +11,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
+from wakd_kit.cli import main
 from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board
@@ -455,3 +456,19 @@ def test_a_strategy_without_a_window_is_a_button_with_its_reason(mapped):
     choices = {"S": NoWindow("swad found no window: too short."), "last": wk.averaging.last(mapped.source_curves)}
     fragment = explorer.page(mapped, choices=choices)
     assert '"problem": "swad found no window: too short."' in fragment
+
+
+def test_wakd_explore_writes_the_page_of_a_run_and_those_of_a_folder(runs, tmp_path, capsys):
+    own = shutil.copytree(runs, tmp_path / "runs")
+    assert (
+        main(["explore", str(own / "north/student"), "-o", str(tmp_path / "one.html"), "--grid", "2", "--hidden"]) == 0
+    )
+    assert len(wk.load_run(own / "north/student").window_map) == 3, "it had no map"
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "one.html")
+    assert '"hidden": true' in (tmp_path / "one.html").read_text()
+    assert main(["explore", str(own), "-o", str(tmp_path / "all")]) == 2
+    assert "No evaluated run with a window map in or below" in capsys.readouterr().err
+    run = wk.load_run(own / "north/student")
+    wk.evaluate(run, wk.choose(run, ["last", "wakd"]))
+    assert main(["explore", str(own), "-o", str(tmp_path / "all")]) == 0
+    assert [file.name for file in (tmp_path / "all").iterdir()] == ["north-student.html"]

@@ -51,7 +51,8 @@ def window_map(
     windows = [(begins[start], end) for start in range(len(edges)) for end in edges[start:]]
     scores = tqdm(sweep.scores(points()), total=len(windows), unit="window", disable=not progress)
     table = pd.DataFrame(
-        [_row(*window, {d: s["accuracy"] for d, s in found.items()}, sweep) for window, found in zip(windows, scores)]
+        # scores come first: the bar is full when they have ended
+        [_row(*window, {d: s["accuracy"] for d, s in found.items()}, sweep) for found, window in zip(scores, windows)]
     )
     with measuring(run.folder):
         about = run.folder / "window_map.json"

@@ -197,7 +197,7 @@ def line(
     points = (Point(sweep.combination((1 - t, t), ends)) for t in ts)
     scores = tqdm(sweep.scores(points), total=len(ts), unit="point", disable=not progress)
     return pd.DataFrame(
-        [{"t": t, "domain": d, "role": r, **found[d]} for t, found in zip(ts, scores) for d, r in sweep.roles.items()]
+        [{"t": t, "domain": d, "role": r, **found[d]} for found, t in zip(scores, ts) for d, r in sweep.roles.items()]
     )
 
 
