@@ -267,6 +267,8 @@ def test_every_figure_and_row_stays_on_one_page_of_paper(finished, chromium):
     view = chromium.new_page(viewport={"width": round(A4[0] * 96 / 25.4), "height": round(A4[1] * 96 / 25.4)})
     view.emulate_media(media="print")
     for page in sorted((finished / "report").rglob("*.html")):
+        if page.parent.name == "explorer":  # nothing to print: it is moved by hand
+            continue
         view.goto(page.as_uri())
         found = view.eval_on_selector_all(
             "figure, tr", "all => all.map(e => [getComputedStyle(e).breakInside, e.getBoundingClientRect().height])"

@@ -36,7 +36,9 @@ def test_what_both_studies_have_is_paired_by_target_and_seed(twice):
     (said,) = unlike(studies)
     assert said == "KD was trained otherwise: learning rate 0.01 and 0.5."
     assert answers(studies, compared(studies)) == [], "two pairs say nothing"
-    sides = side_by_side(studies).set_index(["student", "strategy"]).loc[("KD", "last")]
+    sides = side_by_side(studies).set_index(["student", "strategy"])
+    assert [*sides.index][:2] == [("teacher", "last"), ("teacher", "WAKD")], "in the order of the first"
+    sides = sides.loc[("KD", "last")]
     assert sides["new: mean"] == pytest.approx(sides["old: mean"] + 10) and sides["old: n"] == 2
 
 

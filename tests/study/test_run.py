@@ -1,6 +1,7 @@
 """A study is checked before anything runs, ends in one page, and does nothing twice."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from wakd_kit.plots import one_run, surface
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import pages
 from wakd_kit.reporting import render as report
+from wakd_kit.study import places
 from wakd_kit.study import plan as planning
 from wakd_kit.study import run as study
 from wakd_kit.study.jobs import Place
@@ -266,20 +268,25 @@ def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, be
     for kind, folder in {"reports": begun["out"], "runs": begun["runs"]}.items():
         (tmp_path / "kit" / kind).mkdir(parents=True)
         folder.rename(tmp_path / "kit" / kind / "tiny")
-    monkeypatch.setattr(study, "home", lambda: tmp_path / "kit")
+    monkeypatch.setattr(places, "home", lambda: tmp_path / "kit")
     file = write(targets=["north"], landscape={"students": []})
     (tmp_path / "kit" / "runs" / "tiny" / "engine" / "study.json").unlink()
     run_study(file)
     assert executed == ["03_compare"]
-    other = tmp_path / "elsewhere" / "tiny.yaml"
-    other.parent.mkdir()
-    shutil.copy(file, other)
+    other, twin, moved = (tmp_path / place for place in ("other/tiny.yaml", "other/twin.yaml", "moved/tiny.yaml"))
+    for place in (other, twin, moved):
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(file, place)
+    assert planned(other)[-1] == "tiny: 3 of 3 notebooks to do", "beside another file there is another place"
+    engine = other.parent / "runs" / "tiny" / "engine"
+    engine.mkdir(parents=True)
+    (engine / "study.json").write_text(json.dumps({"file": str(other)}))
     for refused in (run_study, planned):
         with pytest.raises(StudyProblem, match=r"holds the recordings of .*tiny\.yaml, which is called 'tiny' as well"):
-            refused(other)
-    assert planned(file)[-1] == "tiny: 0 of 3 notebooks to do"
+            refused(twin)
+    assert planned(file)[-1] == "tiny: 0 of 3 notebooks to do", "where it was recorded before it wrote beside its file"
     file.unlink()  # it was moved
-    assert planned(other)[-1] == "tiny: 0 of 3 notebooks to do"
+    assert planned(moved)[-1] == "tiny: 0 of 3 notebooks to do"
 
 
 def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begun, tiny_study, tmp_path):
@@ -417,6 +424,7 @@ def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, 
 
     todo, space = dry(seeds=[0, 1])
     ours = {f"{target}-s1-{who}" for target in ("north", "east") for who in ("teacher", "KD")}
+    assert todo.pop("east-s0-KD") == "its page's nav changed", "which led to the comparison and leads to another seed"
     assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"}
     there = sum(f.stat().st_size for f in (finished / "runs").glob("*-s0/**/*") if f.is_file()) / 1e6
     most = megabytes(space)  # of runs like those that are there, with the checkpoints that a finished one no longer has

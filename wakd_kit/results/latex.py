@@ -112,7 +112,7 @@ def save(
             label = f"tab:{study}-{name}" if study else f"tab:{name}"
             text = booktabs(table, caption=captions[name], label=label, best=best.get(name, ()))
             file.write_text(text, encoding="utf-8")
-    if len(tables.get("summary", ())):
+    if len(tables.get("summary", ())) and {"mean", "sd"} <= {*tables["summary"]}:
         label = f"tab:{study}-compact" if study else "tab:compact"
         text = compact(tables["summary"], caption=captions["summary"], label=label)
         (folder / "compact.tex").write_text(text, encoding="utf-8")

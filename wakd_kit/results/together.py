@@ -62,12 +62,14 @@ def compared(studies: Mapping[str, Recorded]) -> pd.DataFrame:
 
 def side_by_side(studies: Mapping[str, Recorded]) -> pd.DataFrame:
     """``student, strategy``, and of each study ``mean, sd, n`` on unseen domains in per cent, each over its own targets and seeds."""
-    found = None
+    key, tables = ["student", "strategy"], []
     for name, study in studies.items():
-        own = summary(study.scores)[["student", "strategy", "mean", "sd", "n"]]
-        own = own.rename(columns={what: f"{name}: {what}" for what in ("mean", "sd", "n")})
-        found = own if found is None else found.merge(own, how="outer", on=["student", "strategy"], sort=False)
-    return found
+        own = summary(study.scores).set_index(key)[["mean", "sd", "n"]]
+        tables.append(own.add_prefix(f"{name}: "))
+    order = dict.fromkeys(row for table in tables for row in table.index)
+    return pd.concat(
+        [table.reindex(pd.MultiIndex.from_tuples(order, names=key)) for table in tables], axis=1
+    ).reset_index()
 
 
 def unlike(studies: Mapping[str, Recorded]) -> list[str]:

@@ -55,11 +55,15 @@ def name_of(file: Path) -> str:
 
 def beside(name: str, file: Path | None) -> Path:
     """The folder that holds a study's reports/ and runs/ unless it is told otherwise: its file's, or ``home`` for a shipped one,
-    and for one that was recorded there before."""
+    and for one that was recorded there before, also if its file was moved since."""
     if file is None or file.resolve().parent == REPORTS.resolve():
         return home()
-    before = json_or_nothing(home() / "runs" / name / "engine" / "study.json").get("file")
-    return home() if before == str(file.resolve()) else file.resolve().parent
+    own, there = (folder / "runs" / name / "engine" for folder in (file.resolve().parent, home()))
+    if own.is_dir() or not there.is_dir():
+        return file.resolve().parent
+    before = json_or_nothing(there / "study.json").get("file")
+    known = before is not None and before != str(file.resolve()) and Path(before).is_file()  # it is another's
+    return file.resolve().parent if known else home()
 
 
 def remember(file: Path, out: Path, runs: Path) -> None:
