@@ -25,7 +25,7 @@ from wakd_kit.runs.prepare import prepare
 from wakd_kit.runs.record import RunProblem, refuse_other_settings
 from wakd_kit.runs.store import RunningAverages
 
-from ..conftest import one_image
+from ..conftest import SMALL, one_image
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def split():
 
 def student(seed=0, **settings):
     torch.manual_seed(seed)
-    return wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, **settings)
+    return wk.build_model("resnet10t", 3, **{**SMALL, **settings})
 
 
 def quick(split, folder, model=None, **settings):
@@ -397,8 +397,8 @@ def test_bad_settings_are_one_sentence_before_the_first_batch(split, tmp_path, c
 
 def test_class_counts_must_fit(split, tmp_path):
     with pytest.raises(ValueError, match="Student gives 5 classes, the data has 3"):
-        quick(split, tmp_path / "run", wk.build_model("resnet10t", 5, channels=(4, 8, 8, 8), stem_width=4))
-    ten = wk.build_model("resnet10t", 10, channels=(4, 8, 8, 8), stem_width=4)
+        quick(split, tmp_path / "run", wk.build_model("resnet10t", 5, **SMALL))
+    ten = wk.build_model("resnet10t", 10, **SMALL)
     with pytest.raises(
         ValueError, match=r"Teacher gives 10 classes, student 3\. Was the teacher trained on another dataset"
     ):
@@ -516,7 +516,7 @@ def test_what_cannot_be_a_student_or_its_teacher_is_a_sentence(split, tmp_path):
     with pytest.raises(ValueError, match="Nothing of the student requires a gradient"):
         quick(split, tmp_path / "run", student().requires_grad_(False))
     with pytest.raises(ValueError, match="batch_size 1 is too small to train resnet10t on"):
-        quick(split, tmp_path / "run", batch_size=1)
+        quick(split, tmp_path / "run", student(layers=(1, 1, 1, 1)), batch_size=1)  # its last map is a point
     with pytest.raises(ValueError, match="batch_size 1 is less than the 2 source domains"):
         quick(split, tmp_path / "run", Sums(), batch_size=1, sampling="balanced")
     with pytest.raises(ValueError, match="takes no float32 images of 16 px as they come here"):

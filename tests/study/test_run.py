@@ -424,6 +424,7 @@ def test_a_dry_run_names_what_is_new_and_what_depends_on_what_changed(finished, 
 
     todo, space = dry(seeds=[0, 1])
     ours = {f"{target}-s1-{who}" for target in ("north", "east") for who in ("teacher", "KD")}
+    assert todo.pop("east-s0-KD") == "its page's nav changed", "which led to the comparison and leads to another seed"
     assert set(todo) == {*ours, "03_compare"} and {todo[name] for name in ours} == {"new"}
     there = sum(f.stat().st_size for f in (finished / "runs").glob("*-s0/**/*") if f.is_file()) / 1e6
     most = megabytes(space)  # of runs like those that are there, with the checkpoints that a finished one no longer has

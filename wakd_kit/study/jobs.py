@@ -7,6 +7,7 @@ with these parameters, by this code, on these images and these results of the jo
 holds a lock while it works, so one that outlives a killed engine is waited for, and never written beside.
 
     runs/<study>/engine/jobs/*.json      what each job is; written by ``wakd report``, read by everything here
+    runs/<study>/engine/order.json       their order
     runs/<study>/engine/done/*.json      what each was when it was done, its result and its seconds
     runs/<study>/engine/began/*.json     what the recording at its place was started with
     runs/<study>/engine/failed/*.json    why it failed, of those that did and were not mended
@@ -156,7 +157,7 @@ def for_engine(job: str) -> str:
 def describe(jobs: Iterable[Job], place: Place) -> None:
     """Write what every job is, touching only files whose content changes; files of jobs that are no more are removed."""
     place.prepare()
-    named = set()
+    jobs, named = list(jobs), set()
     where = {name: folder and str(folder) for name, folder in vars(place).items()}
     for job in jobs:
         stamps = [for_engine(name) for name in job.after]
@@ -165,6 +166,7 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
         named.add(file.stem)
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             write_text(file, text)
+    write_text(place.engine / "order.json", json.dumps([place.file("jobs", job.name).stem for job in jobs]))
     for kind in ("jobs", "stamps", "failed"):
         for file in (place.engine / kind).iterdir():
             lost = kind == "failed" and file.name.startswith("search-")  # draws that fell apart are no jobs, and known

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files import holder, json_or_nothing, path_of, recording_folder
+from ..files import holder, json_or_nothing, path_of, read_json, recording_folder
 from . import jobs as job_files
 from .jobs import Job, Place, failure
 from .places import StudyProblem, beside, file_of, name_of, remembered
@@ -49,20 +49,11 @@ def rows_of(place: Place) -> list[dict]:
     seconds  it took, of those that are done; since it began, of those that run
     said     of those that failed: why, in a line; of those that wait: for what
     """
-    jobs = [job_files.described(file) for file in sorted((place.engine / "jobs").glob("*.json"))]
-    waiting = job_files.pending(_in_order(jobs), place)
-    return [row_of(job, place, waiting) for job in _in_order(jobs)]
-
-
-def _in_order(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs after those that they need."""
-    left, placed, found = list(jobs), set(), []
-    while left:
-        ready = [job for job in left if placed.issuperset(set(job.after) & {other.name for other in left})] or left
-        found += ready
-        placed |= {job.name for job in ready}
-        left = [job for job in left if job.name not in placed]
-    return found
+    files = {file.stem: file for file in sorted((place.engine / "jobs").glob("*.json"))}
+    planned = read_json(place.engine / "order.json") if (place.engine / "order.json").is_file() else []
+    jobs = [job_files.described(files[name]) for name in dict.fromkeys([*planned, *files]) if name in files]
+    waiting = job_files.pending(jobs, place)
+    return [row_of(job, place, waiting) for job in jobs]
 
 
 def row_of(job: Job, place: Place, waiting: Mapping[str, str]) -> dict:
