@@ -308,10 +308,10 @@ def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
             self.calls += self.training
             return self.layer(x.mean((2, 3))) * (float("nan") if self.calls > 6 else 1)
 
-    with pytest.raises(training.Diverged, match=r"between steps 5 and 8 .*Lower learning_rate"):
+    with pytest.raises(training.Diverged, match=r"between steps 7 and 8 .*Lower learning_rate"):
         quick(split, tmp_path / "run", Explodes())
     kept = wk.load_run(tmp_path / "run.recording")
-    assert kept.steps == 4 and not kept.complete
+    assert kept.steps == 6 and not kept.complete
 
 
 def test_training_leaves_the_callers_random_state_alone(split, tmp_path):
