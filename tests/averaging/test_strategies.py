@@ -281,24 +281,28 @@ def test_what_a_run_keeps_step_by_step_is_what_the_strategy_says(spec):
 
 
 @pytest.mark.parametrize(
-    "spec, off",
+    "spec, left",
     [
-        ({"name": "ema", "decay": 0.98}, 0.05),
+        ({"name": "ema", "decay": 0.98, "warmup": True, "warmup_power": 1}, 0.05),
         ({"name": "power", "sigma_rel": 0.05}, 0.05),
-        ({"name": "power", "gamma": 1}, 0.05),
-        ({"name": "annealed", "shape": "cosine", "begin": 0.25}, 0.1),
+        ({"name": "power", "gamma": 1}, 0.1),
+        ({"name": "annealed", "shape": "cosine", "begin": 0.25}, 0.25),
+        (
+            {"name": "annealed", "shape": "1-sqrt", "begin": 0},
+            0.55,
+        ),
     ],
 )
-def test_how_the_weight_leans_within_segments_is_that_of_the_iterates(spec, off):
-    iterates = [20, 20, 10, 30, 20, 20, 20, 40, 20]
+def test_how_the_weight_leans_within_segments_is_nearly_that_of_the_iterates(spec, left):
+    iterates = [*[10] * 12, 5, 15, *[10] * 6]
     name, settings = spec["name"], {key: value for key, value in spec.items() if key != "name"}
     found = leaning(as_curves(iterates=iterates), strategies.get(name)(iterates=iterates, **settings))
-    each, begin = np.asarray(strategies.get(name)(iterates=[1] * 200, **settings)), 0
-    for k, count in enumerate(iterates):
-        own, steps = each[begin : begin + count], np.arange(count) - (count - 1) / 2
-        begin += count
-        if own.sum() > 0.05 and k > 2:  # where there is weight, and neighbours on both sides that have some
-            assert found[k] == pytest.approx(own @ steps / own.sum(), rel=off, abs=off), k
+    each, parts = np.asarray(strategies.get(name)(iterates=[1] * 200, **settings)), []
+    for lean, own in zip(found, np.split(each, np.cumsum(iterates)[:-1])):
+        steps = np.arange(len(own)) - (len(own) - 1) / 2
+        parts.append((abs(own.sum() * lean - own @ steps), abs(own @ steps)))
+    wrong, without = np.sum(parts, axis=0)
+    assert wrong < left * without
     assert not leaning(as_curves(iterates=iterates), strategies.get("wakd")(iterates=iterates, begin=0.3)).any()
 
 

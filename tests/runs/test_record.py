@@ -522,10 +522,10 @@ def test_training_goes_on_while_a_segment_is_written_and_no_further(split, tmp_p
 
     def waits(segments, *given):
         until = time.time() + 5
-        while len(steps) < min(given[-1] + 2, 8) and time.time() < until:
+        while len(steps) < min(given[3] + 2, 8) and time.time() < until:
             time.sleep(0.001)
         time.sleep(0.05)
-        seen.append((given[-1], len(steps)))
+        seen.append((given[3], len(steps)))
         append(segments, *given)
 
     monkeypatch.setattr(Segments, "append", waits)
