@@ -309,7 +309,7 @@ def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
             return self.layer(x.mean((2, 3))) * (float("nan") if self.calls > 6 else 1)
 
     with pytest.raises(training.Diverged, match=r"between steps 5 and 8 .*Lower learning_rate"):
-        quick(split, tmp_path / "run", Explodes())
+        quick(split, tmp_path / "run", Explodes(), declare=["last"])
     kept = wk.load_run(tmp_path / "run.recording")
     assert kept.steps == 4 and not kept.complete
 
