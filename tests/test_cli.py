@@ -263,7 +263,7 @@ def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, mo
     alone, takes, summary, folder = capsys.readouterr().out.splitlines()
     assert alone == "No teacher was given, so it is trained with cross-entropy."
     assert re.fullmatch(
-        r"Recording 3 segments, 3 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
+        r"Recording 4 segments, 4 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
     )
     assert summary.startswith("resnet10t (0.00 million parameters): 6 steps of 8 images in ")
     run = wk.load_run(folder)
