@@ -4,7 +4,9 @@
 kit's own store, which merges neighbours down to 64 and keeps the newest 16 apart. A power profile of each length, from
 
   means    the stored segments' means, as ``power`` weighs them
-  ramps    the same, and of each segment one more vector, sum of (i - middle) iterate_i
+  ramps    the same, and the ramp of each (``train(ramps=True)``), as ``run.average`` weighs it: coefficients are per recorded
+           segment, within which a smooth profile is guessed from its neighbours
+  ideal    the same ramps, weighed by the profile's own iterates
   edm2     2 x 64 snapshots of moving averages of the lengths 0.05 and 0.10, as arXiv 2312.02696 (section 3.2) reconstructs it
 
 against the average of all iterates with the profile's own weights: |found - right| / |right - last iterate|, and the sum of absolute
@@ -12,20 +14,21 @@ coefficients, which multiplies the rounding of what is stored.
 
     python benchmarks/profiles.py
 
-2026-11-27, AMD EPYC (numbers do not depend on it), median of three runs:
+2026-11-27, AMD EPYC (numbers do not depend on it):
 
     exponents of lengths: 0.05 16.97, 0.1 6.94, 0.15 3.56, 0.2 1.83, 0.25 0.72
     64 stored segments: 15 of 50, 39 of 100, 5 of 150, 5 of 200
-    average            means     ramps      edm2   |c| means  |c| edm2
-    length 0.005     1.9e-01   2.5e-02   1.1e-01         1.0     351.5
-    length 0.01      5.7e-02   4.1e-03   2.1e-02         1.0     142.1
-    length 0.02      1.6e-02   6.6e-04   2.5e-03         1.0      36.9
-    length 0.05      3.5e-03   1.3e-04   2.2e-14         1.0       1.0
-    length 0.1       2.2e-03   4.9e-05   1.1e-14         1.0       1.0
-    length 0.15      1.2e-03   1.3e-05   4.1e-05         1.0       1.7
-    length 0.2       6.4e-04   7.3e-06   1.1e-04         1.0       2.0
-    length 0.25      6.7e-04   3.8e-05   1.3e-03         1.0       2.2
-    window 40-80 %   9.9e-03   5.2e-03                   1.0
+    median error over 3 runs
+    average            means     ramps     ideal      edm2   |c| means  |c| edm2
+    length 0.005     1.9e-01   2.5e-02   2.5e-02   1.1e-01         1.0     351.5
+    length 0.01      5.7e-02   4.2e-03   4.1e-03   2.1e-02         1.0     142.1
+    length 0.02      1.6e-02   6.6e-04   6.6e-04   2.5e-03         1.0      36.9
+    length 0.05      3.5e-03   1.3e-04   1.3e-04   2.2e-14         1.0       1.0
+    length 0.1       2.2e-03   4.9e-05   4.9e-05   1.1e-14         1.0       1.0
+    length 0.15      1.2e-03   1.3e-05   1.3e-05   4.1e-05         1.0       1.7
+    length 0.2       6.4e-04   7.3e-06   7.3e-06   1.1e-04         1.0       2.0
+    length 0.25      6.7e-04   3.7e-05   3.8e-05   1.3e-03         1.0       2.2
+    window 40-80 %   9.9e-03   5.5e-03   5.2e-03                   1.0
 """
 
 import argparse
@@ -35,7 +38,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wakd_kit.averaging import Curves, gamma_of, power
+from wakd_kit.averaging import Coefficients, Curves, gamma_of, power
+from wakd_kit.averaging.profiles import leaning
 from wakd_kit.checks import make
 from wakd_kit.runs.settings import Settings, edges_to_keep
 from wakd_kit.runs.store import Segments
@@ -77,9 +81,15 @@ def weights_of(length: float, until: int = STEPS) -> np.ndarray:
     return found
 
 
-def by_segments(weights: np.ndarray, edges: np.ndarray, *, ramps: bool) -> tuple[np.ndarray, float]:
+def by_segments(weights: np.ndarray, edges: np.ndarray, *, ramps: str = "") -> tuple[np.ndarray, float]:
     """What iterates count when each stored segment gives its mean, and its ramp where asked; sum of absolute coefficients."""
     found, size = np.zeros(STEPS), 0.0
+    if ramps == "kit":
+        recorded = Curves([LENGTH] * (STEPS // LENGTH))
+        strategy = "power" if weights[0] != weights[-1] else "window"
+        own = Coefficients(weights.reshape(-1, LENGTH).sum(1), strategy=strategy)
+        lean = leaning(recorded, own) * np.asarray(own) / (LENGTH * (LENGTH**2 - 1) / 12)  # the slope of the weights
+        weights = (np.asarray(own)[:, None] / LENGTH + lean[:, None] * (np.arange(LENGTH) - (LENGTH - 1) / 2)).ravel()
     for first, end in zip([0, *edges[:-1]], edges):
         own, middle = weights[first:end], np.arange(end - first) - (end - first - 1) / 2
         found[first:end] = own.mean()
@@ -119,7 +129,7 @@ def main() -> None:
     print("exponents of lengths: " + ", ".join(f"{s:g} {gamma_of(s):.2f}" for s in (0.05, 0.10, 0.15, 0.20, 0.25)))
     print(f"{len(edges)} stored segments: " + ", ".join(f"{n} of {size}" for size, n in zip(sizes, counts)))
     print(
-        f"median error over {len(runs)} runs\n{'average':14}{'means':>10}{'ramps':>10}{'edm2':>10}{'|c| means':>12}{'|c| edm2':>10}"
+        f"median error over {len(runs)} runs\n{'average':14}{'means':>10}{'ramps':>10}{'ideal':>10}{'edm2':>10}{'|c| means':>12}{'|c| edm2':>10}"
     )
     window = np.zeros(STEPS)
     window[int(0.4 * STEPS) + 7 : int(0.8 * STEPS) + 7] = 1
@@ -127,11 +137,11 @@ def main() -> None:
         *((f"length {s:g}", weights_of(s)) for s in LENGTHS),
         ("window 40-80 %", window / window.sum()),
     ]:
-        found = [by_segments(wanted, edges, ramps=ramps) for ramps in (False, True)]
+        found = [by_segments(wanted, edges, ramps=ramps) for ramps in ("", "kit", "ideal")]
         found += [by_snapshots(float(name.split()[1]))] if name.startswith("length") else []
         errors = [np.median([error(run, weights, wanted) for run in runs]) for weights, _ in found]
-        text = [f"{e:10.1e}" for e in errors] + [f"{'':10}"] * (3 - len(errors))
-        print(f"{name:14}{''.join(text)}{found[0][1]:12.1f}" + (f"{found[2][1]:10.1f}" if len(found) > 2 else ""))
+        text = [f"{e:10.1e}" for e in errors] + [f"{'':10}"] * (4 - len(errors))
+        print(f"{name:14}{''.join(text)}{found[0][1]:12.1f}" + (f"{found[3][1]:10.1f}" if len(found) > 3 else ""))
 
 
 def error(run: np.ndarray, weights: np.ndarray, wanted: np.ndarray) -> float:

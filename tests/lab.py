@@ -15,7 +15,7 @@ from PIL import Image
 
 import wakd_kit as wk
 
-from .conftest import patterns
+from .conftest import SMALL, patterns
 from .forked import ROOT
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -43,7 +43,7 @@ def two_runs(folder: Path) -> Path:
     domains = wk.load_domains(f"folder:{folder / 'images'}", size=16)
     for target in ("north", "east"):
         split = wk.leave_one_out(domains, target, seed=0)
-        student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+        student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
         run = wk.train(
             student, split, steps=12, segment_length=2, batch_size=8, learning_rate=3e-2, batchnorm_batches=2,
             declare=[{"name": "wakd", "begin": 0.1}, "swad"], save_to=folder / "runs" / target / "student", device="cpu", progress=False,
@@ -114,7 +114,7 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 def run_all(page, address: str, notebook: str) -> None:
     """Open a notebook in JupyterLab and start all of its cells."""
-    page.goto(f"{address}/lab/workspaces/t/tree/{notebook}?reset")
+    page.goto(f"{address}/lab/workspaces/t/tree/{notebook}?reset", timeout=90_000)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.evaluate(READY)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -26,7 +26,7 @@ TINY = [
     "image_size=16",
     "target=south",
     "model=resnet10t",
-    'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4}',
+    'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4, "layers": [1, 1, 0, 0]}',
     "steps=6",
     "segment_length=2",
     "batch_size=8",
@@ -241,14 +241,21 @@ def test_average_writes_what_run_average_returns(student, tmp_path, capsys, word
 
 
 def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_path, monkeypatch, capsys):
-    shutil.copytree(student, tmp_path / "student", ignore=shutil.ignore_patterns("landscape"))
+    """Of a mixer of one block: the Hessian of a network is computed operation by operation."""
+    split = wk.load_run(student).split
+    mixer = wk.build_model("mixer_any", split.classes, seed=0, img_size=16, patch_size=8, embed_dim=8, num_blocks=1)
+    few = {"steps": 6, "segment_length": 2, "batch_size": 8, "device": "cpu", "progress": False}
+    run = wk.train(mixer, split, save_to=tmp_path / "student", **few)
+    wk.evaluate(run, wk.choose(run, ["last", {"name": "wakd", "label": "WAKD", "begin": 0.5}]), split)
     monkeypatch.chdir(tmp_path)
     for name, value in shared().items():  # its kernel is a fork
         monkeypatch.setenv(name, value)
     settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"
-    assert capsys.readouterr().out == f"{page}\n" and offline_problems(page) == []
+    announced, said = capsys.readouterr().out.splitlines()
+    assert announced.startswith("A plane of 2 x 2 points around student: ") and said == str(page)
+    assert offline_problems(page) == []
     text = page.read_text()
     assert "Hessian" in text and "So in this run WAKD is " in text and text.count("<figure>") == 6
     figures = {"along_training", "plane_loss", "plane_accuracy", "lines", "flatness", "eigenvalues"}

@@ -396,10 +396,9 @@ def _landscape(given: argparse.Namespace) -> None:
             f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
         )
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
-    settings = notebook.complete(NOTEBOOKS / "04_landscape.ipynb", settings)
-    side = settings["size"]
-    print(f"A plane of {side} x {side} points around {run.name}: each is evaluated on every domain.", file=sys.stderr)
-    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS, checked=True)
+    size = make(Landscape, settings).size  # what does not fit is said before what is going to be done
+    print(f"A plane of {size} x {size} points around {run.name}: each is evaluated on every domain.", flush=True)
+    executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, Curves, NoWindow, as_curves, choose, settings_of, strategies
+from wakd_kit.averaging.profiles import leaning
 from wakd_kit.names import UnknownName
 
 from ..reference import averaging as slow
@@ -277,6 +278,28 @@ def test_what_a_run_keeps_step_by_step_is_what_the_strategy_says(spec):
     for step, decay in enumerate(recurrence.decays, start=recurrence.begin):
         kept = decay * kept + (1 - decay) * np.eye(30)[step]
     np.testing.assert_allclose(np.asarray(said), kept, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "spec, off",
+    [
+        ({"name": "ema", "decay": 0.98}, 0.05),
+        ({"name": "power", "sigma_rel": 0.05}, 0.05),
+        ({"name": "power", "gamma": 1}, 0.05),
+        ({"name": "annealed", "shape": "cosine", "begin": 0.25}, 0.1),
+    ],
+)
+def test_how_the_weight_leans_within_segments_is_that_of_the_iterates(spec, off):
+    iterates = [20, 20, 10, 30, 20, 20, 20, 40, 20]
+    name, settings = spec["name"], {key: value for key, value in spec.items() if key != "name"}
+    found = leaning(as_curves(iterates=iterates), strategies.get(name)(iterates=iterates, **settings))
+    each, begin = np.asarray(strategies.get(name)(iterates=[1] * 200, **settings)), 0
+    for k, count in enumerate(iterates):
+        own, steps = each[begin : begin + count], np.arange(count) - (count - 1) / 2
+        begin += count
+        if own.sum() > 0.05 and k > 2:  # where there is weight, and neighbours on both sides that have some
+            assert found[k] == pytest.approx(own @ steps / own.sum(), rel=off, abs=off), k
+    assert not leaning(as_curves(iterates=iterates), strategies.get("wakd")(iterates=iterates, begin=0.3)).any()
 
 
 def test_lawa_over_a_share_of_the_run():

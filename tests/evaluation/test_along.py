@@ -43,6 +43,12 @@ def test_every_row_is_what_evaluate_says_of_the_run_until_then(copied):
         assert row.loss == pytest.approx(expected["nll"], rel=1e-3, nan_ok=True)
 
 
+def test_where_a_strategy_has_no_whole_segment_yet_nothing_is_drawn(copied):
+    table = wk.averages_along(copied, wanted=[{"name": "wakd", "begin": 0.7}])
+    along = table[table["strategy"] == "wakd"].groupby("step")["accuracy"].first()
+    assert np.isnan(along.iloc[0]) and not np.isnan(along.iloc[-1])
+
+
 def test_it_is_kept_and_goes_on_where_it_was(copied):
     run = copied
     first = wk.averages_along(run, count=2, name="kept")

@@ -10,6 +10,8 @@ import wakd_kit as wk
 from wakd_kit.evaluation import choose as fitting
 from wakd_kit.evaluation.choose import halves, source_fit
 
+from ..conftest import SMALL
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -23,7 +25,7 @@ def run(tmp_path_factory):
     domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
     split = wk.leave_one_out(domains, "c", 0)
     torch.manual_seed(0)
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4)
+    model = wk.build_model("resnet10t", 3, **SMALL)
     folder = tmp_path_factory.mktemp("fit") / "run"
     # frozen statistics: the loss is then a function of the parameters alone, and finite differences are its gradient
     return wk.train(
@@ -116,11 +118,21 @@ def test_what_decided_is_kept_with_the_run(run):
 @pytest.fixture(scope="module")
 def merged(run, tmp_path_factory):
     """The same training, of 24 recorded segments, of which at most 18 are stored."""
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    model = wk.build_model("resnet10t", 3, **SMALL, seed=0)
     return wk.train(
         model, run.split, steps=24, segment_length=1, batch_size=8, learning_rate=3e-3, batchnorm="frozen", declare=[],
         most_stored=18, save_to=tmp_path_factory.mktemp("merged") / "run", progress=False, device="cpu",
     )  # fmt: skip
+
+
+def test_the_table_says_how_much_of_an_average_merged_storage_displaces(merged):
+    edges = merged.segments.edges
+    inside = next(int(edge) - 1 for edge, count in zip(edges, merged.segments.iterates) if count == 2)
+    choices = wk.choose(merged, ["uniform", {"name": "wakd", "label": "at an edge", "begin": int(edges[3])}])
+    choices |= wk.choose(merged, [{"name": "wakd", "label": "inside a segment", "begin": inside}])
+    table = wk.choices_table(merged, choices).set_index("strategy")["displaced"]
+    # of the iterates after the begin, one of a stored pair: half of its coefficient goes to the other
+    assert table.tolist() == [0, 0, pytest.approx(0.5 / (24 - inside))]
 
 
 def test_searches_return_exactly_the_averages_that_they_evaluated(merged):
@@ -147,7 +159,7 @@ def test_a_fit_goes_over_source_validation_in_batches(run, tmp_path, monkeypatch
     make = lambda: (rng.integers(0, 255, (600, 8, 8, 3)).astype(np.uint8), np.arange(600) % 3)  # noqa: E731
     domains = wk.domains_from_arrays({"a": make(), "b": make(), "c": make()}, ("x", "y", "z"))
     split = wk.leave_one_out(domains, "c", 0, validation=0.5)
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    model = wk.build_model("resnet10t", 3, **SMALL, seed=0)
     large = wk.train(
         model, split, steps=4, segment_length=2, batch_size=8, batchnorm="frozen", declare=[], save_to=tmp_path / "run",
         progress=False, device="cpu",

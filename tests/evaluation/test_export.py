@@ -13,6 +13,8 @@ from wakd_kit.data.augment import to_float
 from wakd_kit.evaluation.scores import predict
 from wakd_kit.runs.record import read_state
 
+from ..conftest import SMALL
+
 
 @pytest.fixture(scope="module")
 def coefficients(run):
@@ -26,10 +28,10 @@ def test_timm_and_build_model_load_what_is_written(run, split, coefficients, tmp
     images = split.target_for_testing_only.images[:20]
     expected = predict(run.model(coefficients), images)
     file = card.with_suffix("")
-    bare = timm.create_model("resnet10t", num_classes=4, channels=(4, 8, 8, 8), stem_width=4)
+    bare = timm.create_model("resnet10t", num_classes=4, **SMALL)
     bare.load_state_dict(read_state(file))
     torch.testing.assert_close(predict(bare, images), expected)  # its weights may lie in another order of dimensions
-    built = wk.build_model("resnet10t", split.classes, weights=file, channels=(4, 8, 8, 8), stem_width=4)
+    built = wk.build_model("resnet10t", split.classes, weights=file, **SMALL)
     torch.testing.assert_close(predict(built, images), expected)
 
 
@@ -83,14 +85,14 @@ def test_what_cannot_be_exported_says_so_and_writes_nothing(run, coefficients, t
 
 
 def test_the_card_states_what_the_network_sees(split, tmp_path):
-    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4, input_size=32)
+    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL, input_size=32)
     run = wk.train(
         student, split, steps=2, segment_length=1, batch_size=8, save_to=tmp_path / "run", device="cpu", progress=False
     )
     last = wk.averaging.last(run.source_curves)
     card = json.loads(wk.export(run, last, tmp_path / "s.safetensors", split=split, scores=False).read_text())
     assert card["input"]["size"] == 32
-    bare = timm.create_model("resnet10t", num_classes=4, channels=(4, 8, 8, 8), stem_width=4).eval()
+    bare = timm.create_model("resnet10t", num_classes=4, **SMALL).eval()
     bare.load_state_dict(read_state(tmp_path / "s.safetensors"))
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(card["input"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))

@@ -10,13 +10,15 @@ import torch
 import wakd_kit as wk
 from wakd_kit.evaluation import geometry
 
+from ..conftest import SMALL
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     rng = np.random.default_rng(0)
     make = lambda: (rng.integers(0, 255, (60, 16, 16, 3)).astype(np.uint8), np.arange(60) % 3)  # noqa: E731
     domains = wk.domains_from_arrays({"a": make(), "b": make(), "c": make()}, ("x", "y", "z"))
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    model = wk.build_model("resnet10t", 3, **SMALL, seed=0)
     folder = tmp_path_factory.mktemp("geometry") / "run"
     split = wk.leave_one_out(domains, "c", 0)
     return wk.train(

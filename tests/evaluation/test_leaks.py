@@ -25,8 +25,10 @@ from wakd_kit.models.build import BATCHNORM_POLICIES
 from wakd_kit.runs.record import RunProblem
 from wakd_kit.runs.settings import Settings
 
+from ..conftest import SMALL
+
 STUDENTS = {
-    "BatchNorm": {"name": "resnet10t", "channels": (4, 8, 8, 8), "stem_width": 4},
+    "BatchNorm": {"name": "resnet10t", **SMALL},
     "no BatchNorm": {
         "name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2,
     },

@@ -13,6 +13,8 @@ from wakd_kit.evaluation.predictions import kept, predicted
 from wakd_kit.evaluation.scores import predict
 from wakd_kit.runs.record import RunProblem
 
+from ..conftest import SMALL
+
 
 @pytest.fixture
 def evaluated(copied):
@@ -85,7 +87,7 @@ def test_domains_and_labels_may_be_called_anything(domains, tmp_path):
         {name: (domains[d].images, domains[d].labels) for name, d in zip(("a/b", "a", "of"), domains)}, domains.classes
     )
     split = wk.leave_one_out(odd, "a/b", seed=0)
-    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
     run = wk.train(
         student, split, steps=2, segment_length=2, batch_size=8, batchnorm_batches=1, save_to=tmp_path / "run",
         device="cpu", progress=False,

@@ -21,7 +21,7 @@ from wakd_kit.runs import record as recording
 from wakd_kit.runs.network import predict
 from wakd_kit.runs.validate import METRICS, SourceValidation, calibration_error, scores
 
-from ..conftest import one_image
+from ..conftest import SMALL, one_image
 
 # ---- scores
 
@@ -70,7 +70,7 @@ def test_certain_predictions_have_a_place_in_the_last_bin():
 
 
 def test_predict_gives_the_logits_of_eval_mode_whatever_the_batch_size(domains):
-    model = build_model("resnet10t", 4, seed=0, channels=(4, 8, 8, 8), stem_width=4, drop_rate=0.5)
+    model = build_model("resnet10t", 4, seed=0, **SMALL, drop_rate=0.5)
     images = domains["north"].images[:20]
     with torch.no_grad():
         expected = model.eval()(to_float(torch.as_tensor(images))).logits
@@ -80,7 +80,7 @@ def test_predict_gives_the_logits_of_eval_mode_whatever_the_batch_size(domains):
 
 
 def test_predict_leaves_every_mode_and_statistic_as_it_was(domains):
-    model = build_model("resnet10t", 4, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+    model = build_model("resnet10t", 4, seed=0, **SMALL)
     training_mode(model, "frozen")
     modes = [m.training for m in model.modules()]
     before = {n: t.clone() for n, t in model.state_dict().items()}
@@ -93,7 +93,7 @@ def test_predict_leaves_every_mode_and_statistic_as_it_was(domains):
 
 
 def test_source_validation_scores_each_source_and_the_distance_to_the_teacher(split):
-    student, teacher = (build_model("resnet10t", 4, seed=s, channels=(4, 8, 8, 8), stem_width=4) for s in (0, 1))
+    student, teacher = (build_model("resnet10t", 4, seed=s, **SMALL) for s in (0, 1))
     taught = torch.cat([predict(teacher, e.images) for e in split.val.values()])
     row = SourceValidation(split, taught, combine({"name": "kd", "temperature": 2.0}))(student)
     pairs = [(predict(student, e.images).double(), predict(teacher, e.images).double()) for e in split.val.values()]

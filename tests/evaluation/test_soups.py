@@ -10,7 +10,7 @@ from wakd_kit.data.augment import calibration_views, views_from
 from wakd_kit.evaluation.merging import merge
 from wakd_kit.runs.record import RunProblem
 
-from ..conftest import one_image
+from ..conftest import SMALL, one_image
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def split():
 
 
 def record(split, folder, start, seed, **settings):
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=start)
+    model = wk.build_model("resnet10t", 3, **SMALL, seed=start)
     settings = {"steps": 24, "learning_rate": 1e-3, **settings}
     return wk.train(
         model, split, segment_length=8, batch_size=16, declare=[], seed=seed, batchnorm_batches=3,
@@ -89,9 +89,9 @@ def cancelling(state, unit):
     """The same parameters but for the end: one unit of the last stage is always 1 and cancels the classifier's bias."""
     state = {name: tensor.clone() for name, tensor in state.items()}
     for name, tensor in state.items():
-        if ".layer4." in name and tensor.ndim == 1 and name.endswith(("weight", "bias")):
+        if ".layer2." in name and tensor.ndim == 1 and name.endswith(("weight", "bias")):
             tensor.zero_()
-    state["model.layer4.0.bn2.bias"][unit] = 1
+    state["model.layer2.0.bn2.bias"][unit] = 1
     state["model.fc.weight"].zero_()[0, unit] = 10
     state["model.fc.bias"].copy_(torch.tensor([-10.0, 0, 0]))
     return state

@@ -17,11 +17,11 @@ from wakd_kit.models.build import Adapter, LogitsTap, Output
 from wakd_kit.models.device import cores
 from wakd_kit.runs.record import RunProblem
 
-from ..conftest import one_image
+from ..conftest import SMALL, one_image
 
 
-def train_like(split, folder, *, seed=0, channels=(4, 8, 8, 8), steps=4):
-    student = wk.build_model("resnet10t", split.classes, seed=seed, channels=channels, stem_width=4)
+def train_like(split, folder, *, seed=0, channels=SMALL["channels"], steps=4):
+    student = wk.build_model("resnet10t", split.classes, seed=seed, **{**SMALL, "channels": channels})
     return wk.train(
         student, split, steps=steps, segment_length=2, batch_size=16, learning_rate=3e-2, batchnorm_batches=4, seed=seed,
         save_to=folder, device="cpu", progress=False,
@@ -137,7 +137,7 @@ def test_points_that_do_not_fit_are_refused(run, split, domains, other, tmp_path
         sweep.locate("best", "mark 'a'")
     with pytest.raises(ValueError, match="2 coefficients for 7 segments"):
         sweep.locate([0.5, 0.5])
-    wider = train_like(split, tmp_path / "wider", channels=(4, 8, 8, 16), steps=2)
+    wider = train_like(split, tmp_path / "wider", channels=(4, 16, 16, 16), steps=2)
     with pytest.raises(RunProblem, match=r"corner 'b' is of another architecture than student: .* here, .* there"):
         sweep.locate((wider, last(wider.source_curves)), "corner 'b'")
     with pytest.raises(RunProblem, match="no such tensor there"):

@@ -9,7 +9,7 @@ import torch
 import wakd_kit as wk
 from wakd_kit.evaluation.windows import grid_edges
 
-from ..conftest import one_image
+from ..conftest import SMALL, one_image
 
 
 @pytest.fixture(scope="module", params=["average", "recalibrate", "last"])
@@ -22,7 +22,7 @@ def run(request, tmp_path_factory):
         return images.astype(np.uint8), labels
 
     domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
-    model = wk.build_model("resnet10t", 3, channels=(4, 8, 8, 8), stem_width=4, seed=0)
+    model = wk.build_model("resnet10t", 3, **SMALL, seed=0)
     split = wk.leave_one_out(domains, "c", 0)
     return wk.train(
         model, split, steps=24, segment_length=4, batch_size=8, learning_rate=1e-2, batchnorm=request.param, declare=[],

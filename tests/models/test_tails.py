@@ -16,9 +16,7 @@ from wakd_kit.objectives import CRDMemory, combine
 from wakd_kit.runs import prepare as preparing
 from wakd_kit.runs import record as recording
 
-from ..conftest import one_image
-
-SMALL = {"channels": (4, 8, 8, 8), "stem_width": 4}
+from ..conftest import SMALL, one_image
 
 
 def student(seed=0):

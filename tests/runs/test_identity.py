@@ -30,9 +30,9 @@ from wakd_kit.runs.identity import (
     structure,
 )
 
-from ..conftest import small_images
+from ..conftest import SMALL, small_images
 
-TINY = {"channels": (4, 8, 8, 8), "stem_width": 4}
+TINY = SMALL
 
 
 def net(activation: nn.Module, *, seed: int = 0) -> nn.Module:

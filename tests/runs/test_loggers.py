@@ -12,6 +12,8 @@ import wakd_kit as wk
 from wakd_kit.cli import main
 from wakd_kit.runs import loggers
 
+from ..conftest import SMALL
+
 
 @pytest.fixture
 def rows():
@@ -19,7 +21,7 @@ def rows():
 
 
 def train(split, folder, **settings):
-    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
     settings = {"steps": 6, "segment_length": 2, "batch_size": 8, "batchnorm_batches": 1, "declare": [], **settings}
     return wk.train(student, split, save_to=folder, device="cpu", progress=False, **settings)
 

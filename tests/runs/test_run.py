@@ -16,7 +16,7 @@ from wakd_kit.averaging import strategies
 from wakd_kit.runs.record import RunProblem, Segments, read_state
 from wakd_kit.runs.run import FORMAT, Run
 
-from ..conftest import patterns, small_images
+from ..conftest import SMALL, patterns, small_images
 
 SEGMENTS = 24
 SETTINGS = {
@@ -205,7 +205,7 @@ def quick(student, split, folder, **settings):
 
 
 def tiny(split, **settings):
-    return wk.build_model("resnet10t", len(split.classes), seed=0, channels=(4, 8, 8, 8), stem_width=4, **settings)
+    return wk.build_model("resnet10t", len(split.classes), seed=0, **SMALL, **settings)
 
 
 @pytest.fixture(scope="module")

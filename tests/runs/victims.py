@@ -38,7 +38,7 @@ def train(arguments: list[str]) -> None:
             print(recorder.step, file=lines)
 
     recording.Recorder.add = said
-    student = wk.build_model("resnet10t", 3, seed=0, channels=(4, 8, 8, 8), stem_width=4)
+    student = wk.build_model("resnet10t", 3, seed=0, channels=(4, 8, 8, 8), stem_width=4, layers=(1, 1, 0, 0))
     wk.train(
         student, small_split(), steps=STEPS, segment_length=SEGMENT, batch_size=8, most_stored=6, declare=DECLARED,
         batchnorm_batches=2, save_to=folder, resume=True, device="cpu", progress=False,

@@ -126,6 +126,25 @@ def relative_length(curves: Curves, coefficients: Coefficients) -> float:
     return float(np.sqrt(weights @ ((middles - mean) ** 2 + (counts**2 - 1) / 12)) / curves.steps)
 
 
+def leaning(curves: Curves, coefficients: Coefficients) -> np.ndarray:
+    """How many steps behind its middle the weight within each segment lies, (S,).
+
+    0 but for averages whose weight changes from iterate to iterate (``RECURRENCES``). Of those it is taken to grow by a constant
+    factor a step within a segment, that between its neighbours: exact for an ema on even segments, close for what is smooth. What a run that
+    keeps ramps can use of it, ``run.average`` does.
+    """
+    lean, density = np.zeros(len(curves)), np.asarray(coefficients) / curves.iterates
+    used = np.flatnonzero(density > 0)
+    if coefficients.strategy not in RECURRENCES or coefficients.of != "mean" or len(used) < 2:
+        return lean
+    middles = curves.ends - (curves.iterates - 1) / 2
+    for k, rate in zip(used, np.gradient(np.log(density[used]), middles[used])):
+        steps = np.arange(curves.iterates[k]) - (curves.iterates[k] - 1) / 2
+        weights = np.exp(rate * steps - np.abs(rate * steps).max())
+        lean[k] = weights @ steps / weights.sum()
+    return lean
+
+
 def _power(gamma: float | None, sigma_rel: float | None) -> tuple[Callable, str]:
     if gamma is not None and sigma_rel is not None:
         raise ValueError(

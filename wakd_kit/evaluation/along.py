@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..averaging import Coefficients, Curves, NoWindow, labels_of
+from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging import choose as choose_on
 from ..checks import explained
 from ..data.domains import Split
@@ -45,7 +45,8 @@ def averages_along(
     sweep = Sweep(run, split, workers=workers)
     asked = [{"name": "last", "label": ITERATE}, *(one for one in wanted if one != "last")]
     moments = _moments(run, whole_number("count", count, 1, "moments of the run"))
-    points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, asked)]
+    labelled = dict(zip(choose_on(run.source_curves, asked), asked))  # what cannot be at the end cannot be
+    points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, labelled)]
     identity = {"kind": "along", "wanted": asked, "steps": [step for step, _ in moments], **sweep.settled}
 
     def missing(table: Growing) -> Iterator[list[dict]]:
@@ -86,17 +87,16 @@ def _moments(run, count: int) -> list[tuple[int, int]]:
     return [(int(step), int(np.searchsorted(run.table["step"], step)) + 1) for step in chosen]
 
 
-def _until(curves: Curves, segments: int, wanted: Sequence) -> Iterator[tuple[str, Coefficients | NoWindow]]:
-    """What strategies choose on the first so many segments, over all of them: nothing where these are too few for one."""
-    more, found = len(curves) - segments, {}
-    for label, one in zip(labels_of(wanted), wanted):
+def _until(
+    curves: Curves, segments: int, wanted: Mapping[str, object]
+) -> Iterator[tuple[str, Coefficients | NoWindow]]:
+    """What strategies choose on the first so many segments, over all of them."""
+    more = len(curves) - segments
+    for label, one in wanted.items():
         try:
-            (found[label],) = choose_on(curves[:segments], [one]).values()
-        except ValueError as error:
-            if not more:  # of the whole run it is no matter of length
-                raise
-            found[label] = NoWindow(str(error))
-    for label, choice in found.items():
+            (choice,) = choose_on(curves[:segments], [one]).values()
+        except ValueError as early:  # no whole segment to begin with, which the whole run has
+            choice = NoWindow(str(early))
         if not isinstance(choice, NoWindow):
             ends = None if choice.ends is None else np.pad(choice.ends, (0, more))
             choice = Coefficients(np.pad(choice, (0, more)), **{**choice.notes, "ends": ends})

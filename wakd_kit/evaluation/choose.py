@@ -106,7 +106,8 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
 
     Columns: ``strategy`` (label), ``begin``, ``end`` (steps; iterates begin < i <= end carry weight), ``iterates`` (how many
     carry weight), ``of`` ("mean" of segments, "end" iterates or "both"), ``initial`` (coefficient of the initial parameters),
-    ``magnitude`` (sum of absolute coefficients: 1 but for points beyond the iterates),
+    ``magnitude`` (sum of absolute coefficients: 1 but for points beyond the iterates), ``displaced`` (the share of them that merged
+    storage moves to the nearest stored segment; 0 is exact between segments),
     ``chosen_by``, ``evaluations`` (averages evaluated on source validation to choose), ``picked`` (a sentence), and
     ``reason`` where there is no window. ``coefficients`` holds the array itself, None where there is none.
     """
@@ -117,7 +118,7 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
             rows.append(row | {"reason": str(choice), "coefficients": None})
             continue
         row = {"strategy": label, "of": choice.of if choice.ends is None else "both", "initial": choice.initial}
-        row |= {"magnitude": choice.magnitude, "chosen_by": choice.chosen_by}
+        row |= {"magnitude": choice.magnitude, "displaced": run.displaced(choice), "chosen_by": choice.chosen_by}
         row |= {"evaluations": choice.evaluations, "picked": choice.note, "coefficients": np.asarray(choice)}
         means, ends = (part != 0 for part in choice.parts.values())
         if means.any() or ends.any():
@@ -132,6 +133,7 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
         "of",
         "initial",
         "magnitude",
+        "displaced",
         "chosen_by",
         "evaluations",
         "picked",

@@ -280,21 +280,19 @@ def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
     reached  what ``steps_to_reach`` says of it
     """
     mean = 100 * table.groupby(["role", "strategy", "step"])["accuracy"].agg(lambda a: a.mean(skipna=False))
-    steps = reached.set_index(["role", "strategy"])
+    steps, drawn = reached.set_index(["role", "strategy"]), looks(table["strategy"])
     titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
     shown = [role for role in titles if role in set(table["role"])]
     figure = empty(3.6 * len(shown) + 1.2, 2.9)
     said = []
     for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
-        for i, strategy in enumerate(dict.fromkeys(table["strategy"])):
+        for i, strategy in enumerate(drawn):
             values, (goal, step) = mean[role, strategy], steps.loc[(role, strategy), ["goal", "step"]]
-            iterates = i == 0
-            look = (
-                {"color": "#222222", "ls": ":"}
-                if iterates
-                else {"color": colour(i - 1), "marker": marker(i - 1), "ms": 4}
+            iterates, look = i == 0, drawn[strategy]
+            how = (
+                {"color": "#222222", "ls": ":"} if iterates else {"color": look.colour, "marker": look.marker, "ms": 4}
             )
-            axis.plot(values.index, values, label="iterates" if iterates else strategy, **look)
+            axis.plot(values.index, values, label="iterates" if iterates else strategy, **how)
             first = "never" if pd.isna(step) else f"first at step {int(step)}"
             if iterates:
                 said.append(
@@ -303,7 +301,7 @@ def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
                 continue
             said.append(f"by {strategy} {first}")
             if not pd.isna(step):
-                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look["color"])
+                axis.plot(step, values[step], "o", ms=10, mfc="none", mec=look.colour)
         axis.set(title=titles[role], xlabel="step at which the run would have ended")
         axis.legend()
     return figure, f"Accuracy in % along training: {', '.join(said)}."

@@ -285,6 +285,38 @@ class When:
             raise ParameterError(f"averages are labels other than the baseline {self.baseline!r}; got {self.averages}.")
 
 
+@notebook_parameters("07_named_pairs")
+@dataclass(frozen=True)
+class NamedPairs:
+    """07: differences that were named before there was a result, between students, averages, and what runs of one split merge to.
+
+    pairs    [[student, label], [student, label]]: the first less the second; "merged" is what was merged
+    merge    {students, rules, averages}: the runs of these students are merged, for each target and seed, as each of these averages
+    against  [student, label] that everything merged is compared with
+    """
+
+    about: str = ""
+    runs: str = "../runs/explore"
+    only: list[str] = field(default_factory=list)
+    pairs: list = field(default_factory=list)
+    merge: dict = field(default_factory=dict)
+    against: list[str] = field(default_factory=list)
+    tables: str = "../runs/explore/tables"
+
+    def __post_init__(self):
+        for pair in self.pairs:
+            if not isinstance(pair, list) or [_is_side(side) for side in pair] != [True, True]:
+                raise ParameterError(f"pairs are of two, each [student, label of an average]; got {pair!r}.")
+        if self.merge and {*self.merge} != {"students", "rules", "averages"}:
+            raise ParameterError(f"merge takes students, rules and averages, each a list; got {', '.join(self.merge)}.")
+        if self.against and not (_is_side(self.against) and self.merge):
+            raise ParameterError(f"against is [student, label] beside something merged; got {self.against}.")
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, list) and len(side) == 2 and all(isinstance(one, str) for one in side)
+
+
 @notebook_parameters("04_landscape")
 @dataclass(frozen=True)
 class Landscape:

@@ -51,6 +51,7 @@ class Closed(NamedTuple):
     end: State
     first: int
     last: int
+    ramp: State
 
 
 def copies(state):
@@ -101,9 +102,12 @@ class Recorder:
     """Sums the iterates of the open segment: ``add()`` after every optimiser step, ``close()`` at a segment's end.
 
     recurrences  moving averages to keep as well, one state each in ``running``
+    ramps        whether the segment's ramp is summed as well
     """
 
-    def __init__(self, model: nn.Module, segments: Segments, recurrences: Sequence[Recurrence] = ()):
+    def __init__(
+        self, model: nn.Module, segments: Segments, recurrences: Sequence[Recurrence] = (), *, ramps: bool = False
+    ):
         self.model = model
         self.segments = segments
         self.recurrences = list(recurrences)
@@ -112,6 +116,7 @@ class Recorder:
         places = places_of(model)
         self._places = {n: places[n] for n in state}
         self._sums = {n: torch.zeros_like(state[n], dtype=torch.float32) for n in self._places}
+        self._ramps = {n: torch.zeros_like(total) for n, total in self._sums.items()} if ramps else {}
         self.running = [{n: state[n].detach().clone() for n in self._places} for _ in self.recurrences]
         self.count = 0
         self.step = int(segments.edges[-1]) if len(segments) else 0
@@ -123,6 +128,8 @@ class Recorder:
         torch._foreach_add_([*self._sums.values()], tensors)
         self.count += 1
         self.step += 1
+        if self._ramps:
+            torch._foreach_add_([*self._ramps.values()], tensors, alpha=self.count)
         for recurrence, average in zip(self.recurrences, self.running):
             if self.step > recurrence.begin:
                 share = 1 - float(recurrence.decays[self.step - recurrence.begin - 1])
@@ -135,6 +142,8 @@ class Recorder:
         owner, key = self._places[name]
         change = owner[key] - before
         self._sums[name].add_(change, alpha=self.count)
+        if self._ramps:
+            self._ramps[name].add_(change, alpha=self.count * (self.count + 1) / 2)
         for recurrence, average in zip(self.recurrences, self.running):
             steps = np.arange(self.step - self.count + 1, self.step + 1)
             decays = recurrence.decays[steps[steps > recurrence.begin] - recurrence.begin - 1]
@@ -145,10 +154,15 @@ class Recorder:
         """The segment that ends with this step, as copies on the host that may still be on their way; the next one starts."""
         state = dict(self.model.state_dict())
         self._check({n: t for n, t in state.items() if t.is_floating_point()})
-        sums = [*self._sums.values()]
+        sums, ramps = [*self._sums.values()], [*self._ramps.values()]
+        if (
+            ramps
+        ):  # from steps that count from 1 to those that count from the middle, and what that comes to over the segment
+            torch._foreach_add_(ramps, sums, alpha=-(self.count + 1) / 2)
+            torch._foreach_mul_(ramps, 12 / (self.count**2 - 1) if self.count > 1 else 0.0)
         torch._foreach_div_(sums, self.count)
-        closed = Closed(copies(self._sums), copies(state), step - self.count + 1, step)
-        torch._foreach_zero_(sums)
+        closed = Closed(copies(self._sums), copies(state), step - self.count + 1, step, copies(self._ramps))
+        torch._foreach_zero_([*sums, *ramps])
         self.count = 0
         return closed
 
@@ -192,7 +206,9 @@ class Checkpoint:
         file = self.folder / "curves.csv"
         return int(read_table(file)["step"].max()) if file.exists() else 0
 
-    def restore(self, storage: str, recurrences: Sequence[Recurrence] = ()) -> tuple[Recorder, list[dict]]:
+    def restore(
+        self, storage: str, recurrences: Sequence[Recurrence] = (), *, ramps: bool = False
+    ) -> tuple[Recorder, list[dict]]:
         """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start.
 
         What was recorded after it is cut off: it is recorded again, to the same bits.
@@ -201,7 +217,7 @@ class Checkpoint:
         if not self.file.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a kill before the first segment was complete
             segments = Segments.create(folder, self.model.state_dict(), storage)
-            return Recorder(self.model, segments, recurrences), []
+            return Recorder(self.model, segments, recurrences, ramps=ramps), []
         # to the CPU, where an optimiser wants its step counts; the rest is copied to where it belongs
         state = torch.load(self.file, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -216,7 +232,7 @@ class Checkpoint:
         segments.index = state.get("segments", segments.index)  # older ones were written with every segment
         self._write_curves(rows)
         segments.cut(rows[-1]["step"])
-        recorder = Recorder(self.model, segments, recurrences)
+        recorder = Recorder(self.model, segments, recurrences, ramps=ramps)
         for average, kept in zip(recorder.running, state["running"]):
             for name, tensor in average.items():
                 tensor.copy_(kept[name])

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import Coefficients, Curves, NoWindow, last
+from ..averaging.profiles import leaning
 from ..checks import explained
 from ..data.augment import calibration_views, views_from
 from ..data.domains import Split, leave_one_out, load_domains, other_split
@@ -148,6 +149,25 @@ class Run:
         stored, _, moved = self._stored(coefficients)
         return stored[getattr(coefficients, "of", "mean")], moved
 
+    def _within(self, coefficients) -> np.ndarray:
+        """What the ramps of stored segments count: how far a segment's weight lies behind its middle, (stored,)."""
+        counts, ends = self.table["iterates"].to_numpy(), self.table["step"].to_numpy()
+        block = np.searchsorted(self.segments.edges, ends)
+        middle = self.segments.edges - (self.segments.iterates - 1) / 2
+        values, _, _ = _checked(coefficients)
+        means = values if getattr(coefficients, "of", "mean") == "mean" else np.zeros(len(values))
+        lean = leaning(self.source_curves, coefficients) if isinstance(coefficients, Coefficients) else 0.0
+        behind = means * (ends - (counts - 1) / 2 + lean - middle[block]) / self.segments.iterates[block]
+        found = np.bincount(block, weights=behind, minlength=len(self.segments))
+        return np.where(np.abs(found) > 1e-12, found, 0.0)
+
+    def displaced(self, coefficients) -> float:
+        """The share, 0 to 1, of an average's coefficients that merged storage puts on the nearest of its segments; 0 where it has
+        them all, and for a moving average that was declared and kept."""
+        moved = self.stored_coefficients(coefficients)[1]
+        kept = moved > 1e-9 and RunningAverages(self.folder / "running").find(coefficients) is not None
+        return 0.0 if kept or moved <= 1e-9 else moved
+
     def _stored(self, coefficients) -> tuple[dict[str, np.ndarray], float, float]:
         """Coefficients over stored segments, ``{"mean", "end"}``, the initial parameters' own, and how much had to move."""
         values, initial, ends = _checked(coefficients)
@@ -187,7 +207,8 @@ class Run:
         batchnorm     policy for running statistics, default the run's own: ``average`` them like parameters, take
                       those of the ``last`` iterate used, ``recalibrate`` on source batches. Under ``recalibrate`` a
                       single raw iterate keeps the statistics it was trained with, unless the policy is given here.
-        exact         raise instead of warn when merged storage cannot represent the coefficients exactly
+        exact         raise instead of warn when merged storage cannot represent the coefficients exactly; one that has ``ramps`` is
+                      close, within a few thousandths of the way from the average to the last iterate, and does not warn
 
         >>> state = run.average(wk.averaging.wakd(run.source_curves, begin=0.5))
         >>> student.load_state_dict(state)
@@ -199,8 +220,9 @@ class Run:
         if split is not None:
             self.check_split(split)
         stored, initial, moved = self._stored(coefficients)
+        ramps = self._within(coefficients) if self.segments.ramps else None
         running = RunningAverages(self.folder / "running").find(coefficients)
-        if moved > 1e-9 and running is None:
+        if moved > 1e-9 and running is None and (exact or ramps is None):
             message = (
                 f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
                 "the nearest of them. Declare the strategy when training, or store more segments, to have it exactly."
@@ -208,7 +230,7 @@ class Run:
             if exact:
                 raise RunProblem(message)
             warnings.warn(message, stacklevel=2)
-        state = self._weighted_sum(stored, initial) if running is None else self._counters() | running
+        state = self._weighted_sum(stored, initial, ramps) if running is None else self._counters() | running
         if policy == "last" and len(used := _used(stored)):
             state |= self._buffers(int(used[-1]))
         if policy == "recalibrate" and (batchnorm or not self.is_raw(coefficients)) and batchnorms(self.blank_model()):
@@ -227,7 +249,7 @@ class Run:
         """Integer buffers such as num_batches_tracked, of the last iterate."""
         return {n: t for n, t in self.segments.read(-1, "end").items() if not t.is_floating_point()}
 
-    def _weighted_sum(self, stored: Mapping[str, np.ndarray], initial: float) -> State:
+    def _weighted_sum(self, stored: Mapping[str, np.ndarray], initial: float, ramps: np.ndarray | None = None) -> State:
         total: dict[str, Tensor] = {}
         used = _used(stored)
         weighed = [
@@ -242,6 +264,10 @@ class Run:
                     # an extrapolated variance could be negative: statistics stay among those of the iterates
                     statistic = inside > 1 + 1e-9 and name.endswith(("running_mean", "running_var"))
                     total[name].add_(tensor, alpha=max(weight, 0.0) / inside if statistic else weight)
+        for k in [] if ramps is None else np.flatnonzero(ramps):
+            for name, tensor in self.segments.read(int(k), "ramp").items():
+                if not name.endswith(("running_mean", "running_var")):  # a variance stays among those of the iterates
+                    total[name].add_(tensor, alpha=float(ramps[k]))
         # counters such as num_batches_tracked cannot be averaged: those of the last iterate used stand
         ends = self.segments.read(int(used[-1]), "end") if len(used) else self.segments.initial
         return {name: total[name].float() if name in total else tensor for name, tensor in ends.items()}

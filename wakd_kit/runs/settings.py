@@ -103,6 +103,10 @@ class Settings:
         Literal["float32", "float16_difference"],
         "of segments: as it is, or the difference to the start in half the disk",
     ] = "float32"
+    ramps: Annotated[
+        bool,
+        "one more vector of each segment, its slope: averages whose weights change within a stored segment are then close to exact",
+    ] = False
     teacher_cache: Annotated[
         float,
         NOT_NEGATIVE,

@@ -38,6 +38,9 @@ class Segments:
              precision. What was stored once is off by 2e-4 of its displacement (by 3e-8 where that is below 6e-5), and every
              merge rounds a mean again: 1e-3 where a hundred segments became sixteen. A tensor in which something moved by
              more than 65,504 is kept in bfloat16, to 4e-3.
+
+    Of a segment of n iterates there may be a ramp beside the mean: ``12 / (n^2 - 1) * sum_i (i - (n + 1) / 2) iterate_i``, what the
+    straight line through its iterates changes over it.
     """
 
     def __init__(self, folder: Path, storage: str = "float32"):
@@ -80,20 +83,27 @@ class Segments:
         return self._initial
 
     def read(self, position: int, of: str, *, names: Iterable[str] | None = None) -> State:
-        """The "mean" or the "end" iterate of one stored segment, floats in float32 (or what is wider); "end" has the
-        integer buffers too.
+        """The "mean", the "end" iterate or the "ramp" of one stored segment, floats in float32 (or what is wider); "end" has
+        the integer buffers too.
 
         names  of the tensors to read, default all
         """
         with self._started(), self._open(position) as file:
             wanted = _names(file, of) if names is None else names
-            return {name: self._decode(name, file.get_tensor(f"{of}.{name}")) for name in wanted}
+            found = {name: file.get_tensor(f"{of}.{name}") for name in wanted}
+            return {name: t.float() if of == "ramp" else self._decode(name, t) for name, t in found.items()}
 
-    def append(self, mean: State, end: State, first: int, last: int) -> None:
+    @property
+    def ramps(self) -> bool:
+        """Whether every stored segment has its ramp."""
+        return bool(self.index) and all(entry.get("ramp") for entry in self.index)
+
+    def append(self, mean: State, end: State, first: int, last: int, ramp: State | None = None) -> None:
         """Store one more segment. The file is complete before the index names it."""
         given = {"mean": mean, "end": end}
         with self._started():
             state = {f"{of}.{name}": self._encode(name, state[name]) for of, state in given.items() for name in state}
+            state |= {f"ramp.{name}": self._slight(tensor) for name, tensor in (ramp or {}).items()}
         self.index.append(self._write(state, first, last))
         self._write_index()
 
@@ -110,6 +120,13 @@ class Segments:
                 total = self._decode(name, before.get_tensor(f"mean.{name}")).double().mul_(share)
                 total.add_(self._decode(name, after.get_tensor(f"mean.{name}")), alpha=1 - share)
                 state[f"mean.{name}"] = self._encode(name, total.float())
+            n, m = (int(count) for count in self.iterates[position : position + 2])
+            for name in _names(before, "ramp"):
+                apart = self._decode(name, after.get_tensor(f"mean.{name}")).double()
+                apart.sub_(self._decode(name, before.get_tensor(f"mean.{name}"))).mul_(n * m / 2)
+                for count, file in ((n, before), (m, after)):
+                    apart.add_(file.get_tensor(f"ramp.{name}"), alpha=(count**2 - 1) / 12)
+                state[f"ramp.{name}"] = self._slight((apart * (12 / ((n + m) ** 2 - 1))).float())
             self.index[position : position + 2] = [self._write(state, left["first"], right["last"])]
         self._write_index()
 
@@ -143,11 +160,19 @@ class Segments:
     def _write(self, state: State, first: int, last: int) -> dict:
         """Write a segment's file; its entry in the index."""
         entry = {"first": first, "last": last, "file": f"{first:07d}-{last:07d}.safetensors"}
+        entry |= {"ramp": True} if any(name.startswith("ramp.") for name in state) else {}
         write_state(self.folder / entry["file"], state)
         return entry
 
     def _open(self, position: int):
         return _opened(self.folder / self.index[position]["file"])
+
+    def _slight(self, ramp: Tensor) -> Tensor:
+        """A ramp as it is stored: a difference already, in half precision where differences are."""
+        half = ramp.detach().cpu().half() if self.storage == "float16_difference" else None
+        return (
+            ramp.detach().cpu() if half is None else half if half.isfinite().all() else ramp.detach().cpu().bfloat16()
+        )
 
     def _encode(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().cpu()
@@ -266,13 +291,14 @@ UNSAVED = 4  # a checkpoint is written at least at every so many segments
 
 
 def estimate_bytes(
-    model: nn.Module, segments: int, storage: str, running: int = 0, *, merged: bool = True
+    model: nn.Module, segments: int, storage: str, running: int = 0, *, merged: bool = True, ramps: bool = False
 ) -> dict[str, int]:
     """What a recording will take, in bytes: on disk at most while it is recorded, and in memory beyond plain training.
 
     segments  how many are stored at most
     running   how many moving averages are declared
     merged    whether more are recorded than stored
+    ramps     whether each has its ramp
     """
     state = model.state_dict()
     floats = [t for t in state.values() if t.is_floating_point()]
@@ -280,12 +306,12 @@ def estimate_bytes(
     halved = sum((t.element_size() - 2) * t.numel() for t in floats) if storage == "float16_difference" else 0
     mean = numbers * (2 if storage == "float16_difference" else 4)
     headers = sum(HEADER + len(json.dumps(f"mean.{name}")) for name in state)
-    one = mean + everything - halved + 2 * headers  # a mean and an end
+    one = mean + everything - halved + 2 * headers + ramps * (mean + headers)  # a mean, an end, a ramp
     # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment
     checkpoint = (3 + running) * (everything + sum(CHECKPOINT_ENTRY + len(name.encode()) for name in state))
     whole = (1 + running) * (everything + headers)  # initial parameters and moving averages
     # running sums; what is being written, a copy of it and of what the next checkpoint holds
-    memory = 4 * (1 + running) * numbers + 2 * (mean + everything) + (2 + running) * everything
+    memory = 4 * (1 + running + 2 * ramps) * numbers + 2 * (mean + everything) + (2 + running) * everything
     # what was merged since the last checkpoint is still there: two for one, and one of them would be stored
     return {"disk": (segments + 2 + UNSAVED * merged) * one + whole + 2 * checkpoint, "memory": memory}
 

@@ -62,6 +62,7 @@ ASIDE |= {
     "edges",
     "most_stored",
     "storage",
+    "ramps",
     "teacher_cache",
     "streaming",
 }

@@ -96,6 +96,7 @@ def train(
     edges: Sequence[int] = (),
     most_stored: int = 64,
     storage: str = "float32",
+    ramps: bool = False,
     teacher_cache: float = 5.0,
     streaming: str = "auto",
     seed: int = 0,
@@ -237,7 +238,7 @@ class _Book:
         with self.autocast:
             self.validation = SourceValidation(split, heard.validation(), combined)
         self.measured = checkpoint.measured()
-        self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings))
+        self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings), ramps=settings.ramps)
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
         self._open()
@@ -319,7 +320,9 @@ def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     segments = len(segment_ends(settings))
     stored, running = min(segments, settings.most_stored), len(recurrences(settings))
     kept = {"segments": segments, "stored": stored, "teacher": most_bytes(settings, model.classes)}
-    return kept | estimate_bytes(model, stored, settings.storage, running, merged=segments > stored)
+    return kept | estimate_bytes(
+        model, stored, settings.storage, running, merged=segments > stored, ramps=settings.ramps
+    )
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
@@ -407,7 +410,7 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
         )
     run = load_run(folder, split=split, template=student)
     # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
-    aside = ("declare", "edges", "most_stored", "storage", "compile", "deterministic")
+    aside = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
     stored = {name: run.settings[name] for name in aside if name in run.settings}
     # settings that objectives have gained since then had their defaults
     recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}

@@ -411,7 +411,7 @@ class _Filled:
             except (ValueError, TypeError, UnknownName, OSError) as error:
                 raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
             # those that a notebook does not ask for, as they are by default
-            aside = {*p, *NOT_RECORDED, "declare", "edges"}
+            aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
             self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
             self._unsaid[name]["views"] = self.domains.views
         elsewhere = p.get("teacher") if p.get("teacher") not in self.own else None
@@ -507,6 +507,10 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
         for value in [asked] if isinstance(asked, str) else asked:
             if value not in known:
                 raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, value, known)}")
+    for student, label in [side for pair in job.parameters.get("pairs", []) for side in pair if side[0] != "merged"]:
+        for what, value, known in (("student", student, [*study.students, "teacher"]), ("label", label, labels)):
+            if value not in known:
+                raise StudyProblem(f"{study.name}, {name}: pairs: {did_you_mean(what, value, known)}")
     runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
     if min(runs, len(study.students)) < 2:
         raise StudyProblem(
@@ -645,7 +649,11 @@ def _looked_at(study: Study, target: str, seed: int) -> list[str]:
     return wanted.get("students", (taught or list(students))[:1])
 
 
-ALSO = ("05_objectives", "06_when_averaging_helps")  # over all recordings, where a study asks for them
+ALSO = (
+    "05_objectives",
+    "06_when_averaging_helps",
+    "07_named_pairs",
+)  # over all recordings, where a study asks for them
 
 
 def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:

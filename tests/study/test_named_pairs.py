@@ -1,0 +1,140 @@
+"""Studies whose pairs are named beforehand: planned as they are shipped, and run whole with two steps a training."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from wakd_kit.names import ParameterError
+from wakd_kit.reporting import execute as notebook
+from wakd_kit.reporting.parameters import describe, make
+from wakd_kit.results.merged import MERGED, contrasts, levels, verdicts
+from wakd_kit.study.places import REPORTS, StudyProblem
+from wakd_kit.study.plan import load_study
+from wakd_kit.study.run import planned, run_study
+
+from .. import notebooks
+from ..conftest import patterns
+
+SHIPPED = ("annealed_digits", "space_and_time")
+
+
+def rows(**of):
+    """Scores of one target with three seeds, {"student label": accuracies}."""
+    return pd.DataFrame(
+        [
+            {
+                "student": side.split()[0],
+                "strategy": side.split()[1],
+                "target": "t",
+                "seed": seed,
+                "role": role,
+                "accuracy": value,
+            }
+            for side, values in of.items()
+            for seed, value in enumerate(values)
+            for role in ("target", "source")
+        ]
+    )
+
+
+def test_pairs_are_compared_as_named_and_everything_merged_with_one():
+    scores = rows(
+        **{
+            "a last": (0.5, 0.6, 0.7),
+            "b last": (0.4, 0.45, 0.5),
+            f"{MERGED} mean": (0.6, 0.6, 0.6),
+            f"{MERGED} ties": (0.1, 0.1, 0.1),
+        }
+    )
+    table = contrasts(scores, [[["a", "last"], ["b", "last"]]], ["a", "last"])
+    assert table["label"].tolist() == ["a last - b last", f"{MERGED} mean - a last", f"{MERGED} ties - a last"]
+    assert table["mean"].tolist() == pytest.approx([15, 0, -50])
+    said = verdicts(table)
+    assert len(said) == 4 and "+15.0 points" in said[0] and said[-1].startswith("With Holm's correction for all 3, ")
+    shown = levels(scores, [[["a", "last"], ["b", "last"]]], ["a", "last"])
+    assert shown["student"].tolist() == ["a", "b", MERGED, MERGED] and shown["unseen"].tolist() == pytest.approx(
+        [60, 45, 60, 10]
+    )
+    assert verdicts(contrasts(scores, [])) == ["No difference was named, and nothing was merged."]
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"pairs": [["a", "b"]]}, r"pairs are of two, each \[student, label of an average\]; got \['a', 'b'\]"),
+        ({"merge": {"students": ["a"]}}, "merge takes students, rules and averages, each a list; got students"),
+        ({"against": ["a", "b"]}, "against is .* beside something merged"),
+    ],
+)
+def test_what_names_no_pair_is_a_sentence(settings, sentence):
+    with pytest.raises(ParameterError, match=sentence):
+        make(describe("07_named_pairs"), settings)
+
+
+@pytest.mark.parametrize("name, unknown", [("annealed_digits", "student 'KDD'"), ("space_and_time", "source 4")])
+def test_a_pair_or_a_source_that_is_not_there_is_said_before_anything_is_trained(name, unknown, tmp_path):
+    text = (REPORTS / f"{name}.yaml").read_text().replace("[KD, WAKD]", "[KDD, WAKD]").replace("only: [3]", "only: [4]")
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(StudyProblem, match=unknown):
+        planned(tmp_path / "study.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SHIPPED, "annealed_pacs", "space_and_time_pacs"])
+def test_each_is_planned_as_it_is_shipped(name, tmp_path, monkeypatch):
+    study = load_study(name)
+    if study.benchmark == "pacs":  # which may not be here; four domains of any images have as many jobs
+        images = small_images(tmp_path / "images", side=32)
+        values = yaml.safe_load((REPORTS / f"{name}.yaml").read_text())
+        blocks = {block: {"model": "resnet10t_w16.px32"} for block in ("teacher", "common")}
+        values |= {"extends": values["extends"], "benchmark": f"folder:{images}", "image_size": 32}
+        values |= {block: values[block] | blocks[block] for block in blocks}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        name = tmp_path / "study.yaml"
+    lines = planned(name, out=tmp_path / "report", runs=tmp_path / "runs")
+    jobs = 4 * len(study.seeds) * 5 + 2
+    assert lines[-1].endswith(f"{jobs} of {jobs} notebooks to do")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_runs_whole_with_two_steps(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "execute", lambda *given, env=None, **settings: notebooks.execute(*given, **settings))
+    values = yaml.safe_load((REPORTS / f"{name}.yaml").read_text())
+    for block in (values["teacher"], values["common"], *values["students"].values()):
+        block |= {"steps": 2, "segment_length": 1} if "steps" in block else {}
+    for block in (values["teacher"], values["common"]):
+        block["batch_size"] = 8
+    images = small_images(tmp_path / "images", side=32)
+    values |= {"benchmark": f"folder:{images}", "image_size": 32, "targets": ["north"], "seeds": [0, 1]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    run_study(tmp_path / "study.yaml", engine="sequential", cores=1, **folders, say=lambda line: None)
+    table = pd.read_csv(tmp_path / "report" / "named_pairs.csv")
+    pairs, merge = values["also"]["07_named_pairs"]["pairs"], values["also"]["07_named_pairs"].get("merge")
+    merges = len(merge["rules"]) * len(merge["averages"]) if merge else 0
+    assert len(table) == len(pairs) + merges and (table["n"] == 2).all() and table["mean"].notna().all()
+    page = (tmp_path / "report" / "notebooks" / "07_named_pairs.html").read_text()
+    assert "two pairs only; nothing can be said." in page
+    if merge:
+        ((folder, settings),) = {
+            (f.parent.name, f.read_text()) for f in (tmp_path / "runs" / "north-s0").glob("expert 2/settings.json")
+        }
+        assert folder == "expert 2" and json.loads(settings)["split"]["sources"] == ["south"]
+        kept = {f: f.read_bytes() for f in (tmp_path / "runs").glob("*/expert 1/landscape/merged-*.csv")}
+        assert len(kept) == 2 * len(merge["averages"])
+
+
+def small_images(folder, *, side: int):
+    """Four domains of two classes, eight images each."""
+    for i, domain in enumerate(("north", "east", "south", "west")):
+        images, labels = patterns(i, per_class=8, classes=2, side=side)
+        for n, (image, label) in enumerate(zip(images, labels)):
+            file = folder / domain / "ab"[label] / f"{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(image)).save(file)
+    return folder
