@@ -194,8 +194,8 @@ def tiny_study(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def finished(tiny_study, tmp_path_factory) -> Path:
-    """The tiny study, run, its notebooks in this process: the folder that holds tiny.yaml, report/ and runs/. The runs of
-    one unseen domain are drawn, and those of the other, of which there are the same figures, only measured."""
+    """The tiny study, run, its notebooks in this process: the folder that holds tiny.yaml, report/ and runs/. Of the
+    students, whose figures are the same, one is drawn."""
 
     def make(folder: Path) -> None:
         from wakd_kit.reporting import execute as notebook
@@ -206,7 +206,7 @@ def finished(tiny_study, tmp_path_factory) -> Path:
 
         def drawn_once(source: Path, out: Path, *given, **settings) -> Path:
             with pytest.MonkeyPatch.context() as here:
-                if out.stem.startswith("east-"):
+                if out.stem == "east-s0-KD":
                     here.setattr(render, "show", lambda figure, alt, **_: None)
                 return execute(source, out, *given, **settings)
 

@@ -253,7 +253,9 @@ def test_landscape_draws_a_run_into_a_page_and_figures_for_print(student, tmp_pa
     settings = ["size=2", "radii=[1.0]", "directions=3", 'strategies=["last", "WAKD"]', "curvature_images=2"]
     assert main(["landscape", "student", *settings]) == 0
     page = tmp_path / "student" / "landscape" / "04_landscape.html"
-    assert capsys.readouterr().out == f"{page}\n" and offline_problems(page) == []
+    announced, said = capsys.readouterr().out.splitlines()
+    assert announced.startswith("A plane of 2 x 2 points around student: ") and said == str(page)
+    assert offline_problems(page) == []
     text = page.read_text()
     assert "Hessian" in text and "So in this run WAKD is " in text and text.count("<figure>") == 6
     figures = {"along_training", "plane_loss", "plane_accuracy", "lines", "flatness", "eigenvalues"}
@@ -268,7 +270,7 @@ def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, mo
     alone, takes, summary, folder = capsys.readouterr().out.splitlines()
     assert alone == "No teacher was given, so it is trained with cross-entropy."
     assert re.fullmatch(
-        r"Recording 3 segments, 3 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
+        r"Recording 4 segments, 4 stored, takes at most [\d.]+ MB of disk and [\d.]+ MB of memory\.", takes
     )
     assert summary.startswith("resnet10t (0.00 million parameters): 6 steps of 8 images in ")
     run = wk.load_run(folder)

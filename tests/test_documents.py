@@ -1,6 +1,6 @@
 """What README, docs and docstrings say is run: their code, their commands and their examples, at tiny size.
 
-Nothing in their text is changed. ``train`` takes 104 steps of 4 images, handwriting is an eighth of itself, notebooks are executed in this
+Nothing in their text is changed. ``train`` takes 20 steps of 4 images, handwriting is an eighth of itself, notebooks are executed in this
 process on the fewest points, and image folders that are not here stand in for themselves as three images of each class.
 Commands that need hours, a network or images are parsed, with every option they show, and the names in them looked up.
 """
@@ -39,8 +39,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 MODULES = ["wakd_kit", *(m.name for m in pkgutil.walk_packages(wk.__path__, "wakd_kit.") if "__main__" not in m.name)]
 TRAIN = training.train  # its example; in its place stands one that takes fewer steps
 TINY = {
-    "steps": 104,
-    "segment_length": 26,
+    "steps": 20,
+    "segment_length": 5,
     "batch_size": 4,
     "learning_rate": 1e-3,
     "batchnorm_batches": 2,

@@ -20,7 +20,7 @@ seeds: [0]
 teacher:
 students:
   CE: {objectives: [{name: ce}], teacher: null, model: resnet10t}
-common: {model_settings: {channels: [4, 8, 8, 8], stem_width: 4}, steps: 2, segment_length: 1, batch_size: 8}
+common: {model_settings: {channels: [4, 8, 8, 8], stem_width: 4, layers: [1, 1, 0, 0]}, steps: 2, segment_length: 1, batch_size: 8}
 strategies: [last, {name: wakd, label: WAKD, begin: 1}]
 landscape: {students: []}
 """
@@ -99,7 +99,11 @@ def test_a_wheel_holds_every_file_that_the_package_reads(wheel):
 def commands(installed) -> dict[str, list[str]]:
     """What ``wakd report`` says of a study in the empty folder, and other commands in another process after it."""
     (installed.here / "two.yaml").write_text(STUDY)
-    small = ["model=resnet10t", 'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4}', "steps=2"]
+    small = [
+        "model=resnet10t",
+        'model_settings={"channels": [4, 8, 8, 8], "stem_width": 4, "layers": [1, 1, 0, 0]}',
+        "steps=2",
+    ]
     small += ["segment_length=1", 'strategies=["last"]', 'deploy={"name": "last"}']
     given = [word for setting in small for word in ("-p", setting)]
     asked = {

@@ -396,7 +396,7 @@ def _landscape(given: argparse.Namespace) -> None:
             f"{run.name} was not evaluated yet: {', '.join(spec['name'] for spec in settings['strategies'])} are now."
         )
     out = given.out or folder / "landscape" / "04_landscape.ipynb"
-    size = settings.get("size", Landscape.size)
+    size = make(Landscape, settings).size  # what does not fit is said before what is going to be done
     print(f"A plane of {size} x {size} points around {run.name}: each is evaluated on every domain.", flush=True)
     executed = notebook.execute(NOTEBOOKS / "04_landscape.ipynb", out, settings, cwd=NOTEBOOKS)
     print(report.render(executed, executed.with_suffix(".html")))

@@ -355,8 +355,12 @@ def test_a_rendered_notebook_holds_the_explorer(opened, page_of, tmp_path):
     drag(page, 8, 4, 24)
     assert page.locator(".wk-what").inner_text() == "Your window: iterates 5 to 24"
     assert page.locator(".wk-explorer").bounding_box()["width"] > 900  # wider than the column of text
-    ink, paper = page.evaluate(
-        "[getComputedStyle(document.querySelector('.wk-explorer')).color, getComputedStyle(document.documentElement).backgroundColor]"
+    colours = "[getComputedStyle(document.querySelector('.wk-explorer')).color, getComputedStyle(document.documentElement).backgroundColor]"
+    dark = page.evaluate(colours)
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(colours)
+    shade = [[sum(map(int, re.findall(r"\d+", colour))) / 3 for colour in pair] for pair in (dark, light)]
+    assert shade[0][0] > 200 > 60 > shade[0][1] and shade[1][0] < 60 < 200 < shade[1][1], (
+        "as the reader has it, with its page"
     )
-    assert (ink, paper) == ("rgb(29, 33, 37)", "rgb(255, 255, 255)")  # a report is light, whatever the reader prefers
     assert wrong == []

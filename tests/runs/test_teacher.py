@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from tests.families import tiny
 from wakd_kit.checks import make
 from wakd_kit.cli import main
 from wakd_kit.data.augment import views_from
@@ -23,10 +22,16 @@ from wakd_kit.runs.prepare import source_features
 from wakd_kit.runs.settings import Settings
 from wakd_kit.runs.teacher import Heard
 
+from ..conftest import SMALL
+
 BATCH, SIDE = 6, 32
 CPU = torch.device("cpu")
 PLAIN = {"teacher": "as it is", "validation": "float32"}
 WRITE = taught.Series.write
+
+
+def tiny(seed=0):
+    return wk.build_model("resnet10t", 5, seed=seed, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def teacher():
-    return tiny("resnet", seed=1)
+    return tiny(seed=1)
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ class Asked:
 def trained(split, teacher, folder, listed="kd", steps=3, **given):
     given = {"segment_length": 2, "batch_size": BATCH, "learning_rate": 1e-2, "batchnorm_batches": 1, **given}
     return wk.train(
-        tiny("resnet"), split, objectives=listed, teacher=teacher, steps=steps, save_to=folder, device="cpu",
+        tiny(), split, objectives=listed, teacher=teacher, steps=steps, save_to=folder, device="cpu",
         progress=False, **given,
     )  # fmt: skip
 
@@ -227,14 +232,14 @@ def test_the_last_bit_of_a_teacher_counts_and_so_do_images_threads_and_its_size(
         key(),
         key(of=wk.leave_one_out(split.domains, "b", 0)),
         key(of=split.only("a")),
-        key(tiny("resnet", seed=2)),
+        key(tiny(seed=2)),
     ]
-    changed = tiny("resnet", seed=1)
+    changed = tiny(seed=1)
     assert key(changed) == keys[0]
     norm = next(m for m in changed.modules() if hasattr(m, "running_mean"))
     norm.running_mean.copy_(norm.running_mean.nextafter(torch.tensor(9.0)))
     keys.append(key(changed))
-    larger = tiny("resnet", seed=1)
+    larger = tiny(seed=1)
     larger.size = (48, 48)
     keys.append(key(larger))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
@@ -260,7 +265,7 @@ class Dropping(torch.nn.Module):
 
 def test_a_teacher_that_draws_or_has_hooks_is_asked_at_every_step(split, cache, tmp_path):
     trained(split, as_tap(Dropping()), tmp_path / "draws")
-    hooked = tiny("resnet", seed=1)
+    hooked = tiny(seed=1)
     hooked.model.register_forward_hook(lambda module, given, output: None)
     trained(split, hooked, tmp_path / "hooked")
     assert not list(cache.rglob("*.safetensors"))

@@ -205,8 +205,8 @@ DROPS = dict(drop_rate=0.2, drop_path_rate=0.1)  # dropout draws must repeat as 
 def whole(request, split, teacher, tmp_path_factory):
     """A run that nobody stops, and its settings."""
     settings = dict(
-        steps=40,
-        segment_length=4,
+        steps=20,
+        segment_length=2,
         most_stored=5,
         declare=["wakd", {"name": "ema", "decay": 0.9}],
         teacher=teacher,
@@ -216,7 +216,7 @@ def whole(request, split, teacher, tmp_path_factory):
     return quick(split, tmp_path_factory.mktemp("whole") / "whole", student(**DROPS), **settings), settings
 
 
-@pytest.mark.parametrize("moment", [1, 4, 5, 9, 23, 39])
+@pytest.mark.parametrize("moment", [1, 2, 3, 5, 11, 19])
 def test_a_run_stopped_anywhere_resumes_bit_equal(split, whole, tmp_path, monkeypatch, moment):
     whole, settings = whole
     add, count = recording.Recorder.add, 0
@@ -308,10 +308,10 @@ def test_divergence_keeps_what_was_recorded(split, tmp_path, monkeypatch):
             self.calls += self.training
             return self.layer(x.mean((2, 3))) * (float("nan") if self.calls > 6 else 1)
 
-    with pytest.raises(training.Diverged, match=r"between steps 7 and 8 .*Lower learning_rate"):
-        quick(split, tmp_path / "run", Explodes())
+    with pytest.raises(training.Diverged, match=r"between steps 5 and 8 .*Lower learning_rate"):
+        quick(split, tmp_path / "run", Explodes(), declare=[])
     kept = wk.load_run(tmp_path / "run.recording")
-    assert kept.steps == 6 and not kept.complete
+    assert kept.steps == 4 and not kept.complete
 
 
 def test_training_leaves_the_callers_random_state_alone(split, tmp_path):
