@@ -503,7 +503,7 @@ def test_weights_files(tmp_path, row):
         (("resnet10t", 4, {"chanels": 3}), "'chanels'", "Did you mean 'channels'", "stem_width"),
         (("resnet10t", ["a"], {}), "['a']", "two classes"),
         (("resnet18", 4, {"zzz": 3}), "'zzz'", "Known: aa_layer"),
-        (("no such", 4, {}), "'no such'", "Known: resnet10t_w16", "timm.list_models()"),
+        (("no such", 4, {}), "'no such'", "Known: resnet10t_w8", "timm.list_models()"),
         (("vit_tiny_patch16_224", 4, {"img_sise": 32}), "'img_sise'", "Did you mean 'img_size'"),
         (("vit_conv_d64", 4, {"depht": 3}), "'depht'", "Did you mean 'depth'"),
         (("resnet10t_w16.px7x", 4, {}), "'resnet10t_w16.px7x'", "Did you mean 'resnet10t_w16'"),

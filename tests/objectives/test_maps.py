@@ -255,7 +255,8 @@ def test_only_the_student_is_trained(name):
 @pytest.mark.parametrize("name", [n for n in FEATURES if not REGISTRY.about(n).of_pair])
 def test_called_by_itself_it_trains_no_teacher_either(name):
     student, teacher = pair(name)
-    objectives.get(name)(student, teacher, LABELS).backward()
+    of_batch = {"domains": DOMAINS} if "domains" in REGISTRY.about(name).needs else {}
+    objectives.get(name)(student, teacher, LABELS, **of_batch).backward()
     assert gradients(student) and not gradients(teacher)
 
 
@@ -376,11 +377,12 @@ def test_inputs_that_are_not_there_are_a_sentence(name):
     if "labels" in about.needs:
         with pytest.raises(ValueError, match="need labels, which is None; pass labels"):
             loss_of(built(name, student, teacher), student, teacher, None)
-    if "index" in about.needs:
-        with pytest.raises(ValueError, match="need index, which is None; pass index"):
-            loss_of(built(name, student, teacher), student, teacher, index=None)
-    with pytest.raises(ValueError, match="need teacher, which is None; pass teacher"):
-        combine(name).prepare(student, None, steps=9)
+    for what in {"index", "domains"} & about.needs:
+        with pytest.raises(ValueError, match=f"need {what}, which is None; pass {what}"):
+            loss_of(built(name, student, teacher), student, teacher, **{what: None})
+    if "teacher" in about.needs:
+        with pytest.raises(ValueError, match="need teacher, which is None; pass teacher"):
+            combine(name).prepare(student, None, steps=9)
 
 
 @pytest.mark.parametrize("name", ["ofa", "dho"])

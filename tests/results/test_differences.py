@@ -476,7 +476,7 @@ def test_collect_finds_evaluated_runs_and_their_scores(study):
 
 def test_picks_are_in_steps_and_what_was_not_found_is_listed(study):
     picks = study.picks().set_index(["student", "strategy"])
-    assert picks.loc[("student", "wakd"), ["begin", "end"]].tolist() == [2, 24]
+    assert picks.loc[("student", "wakd"), ["begin", "end"]].tolist() == [16, 24]
     assert picks.loc[("student", "last"), ["begin", "end"]].tolist() == [23, 24]
     assert picks.loc[("student", "swad"), ["begin", "end"]].isna().all()
     assert "deployed" not in picks.index.get_level_values("strategy")

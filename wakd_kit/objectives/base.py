@@ -47,16 +47,17 @@ def logits_of(output) -> Tensor:
     return widened(raw_logits(output))
 
 
-def student_pooled(student) -> Tensor:
-    """Pooled features of the student, (n, features)."""
-    if isinstance(student, Tensor):
+def pooled_of(output) -> Tensor:
+    """Pooled features of an ``Output``, (n, features), in float32 or better."""
+    if isinstance(output, Tensor):
         raise ValueError("This objective reads pooled features; got bare logits. Pass what a Tap gives, an Output.")
-    return widened(student.pooled)
+    return widened(output.pooled)
 
 
 def pooled_pair(student, teacher) -> tuple[Tensor, Tensor]:
     """Pooled features of both, (n, features) each and as many as they have, the teacher's detached."""
-    return student_pooled(student), student_pooled(teacher).detach()
+    theirs = pooled_of(teacher).detach()
+    return pooled_of(student), theirs
 
 
 def map_pairs(student, teacher) -> list[tuple[Tensor, Tensor]]:

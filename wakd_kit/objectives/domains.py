@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import not_negative
-from .base import hard, logits_of, objectives, student_pooled
+from .base import hard, logits_of, objectives, pooled_of
 
 
 def means_of(values: Tensor, domains: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def moments(student, teacher, labels: Tensor | None = None, *, domains: Tensor) 
     The paper has pairs of a source and the target as well, whose images are not for training here. Its released code compares
     centred examples instead of means in the first term and lists one pair twice; this is the paper.
     """
-    f = student_pooled(student)
+    f = pooled_of(student)
     total = 0.0
     for power in (1, 2):
         means = means_of(f.pow(power), domains)
@@ -59,7 +59,7 @@ def coral(student, teacher, labels: Tensor | None = None, *, domains: Tensor) ->
     """Mean squared differences of the means and of the covariances (over n - 1) of pooled features, mean over pairs of source
     domains: as DomainBed has it, which adds the means. A domain with one example has no covariance, so only its mean is compared.
     """
-    f = student_pooled(student)
+    f = pooled_of(student)
     means, share = means_of(f, domains), domains.to(f.dtype)
     centred = f - share @ means
     covariances = torch.einsum("nd,ni,nj->dij", share / (domains.sum(0).to(f.dtype) - 1).clamp(min=1), centred, centred)

@@ -118,6 +118,12 @@ class Run:
 
         others  runs that are merged with this one: the split is then of the sources of all of them
         """
+        recorded, given = self.settings["split"], split.recipe
+        key = other_split({k: v for k, v in recorded.items() if k != "sources" or not others}, given)
+        if key:
+            wanted, what = (f"{key} {recipe[key]!r}" for recipe in (recorded, given))
+            wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
+            raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
         if others:
             of = [run.settings["split"]["sources"] for run in (self, *others)]
             if {domain for sources in of for domain in sources} != set(split.sources):
@@ -127,13 +133,6 @@ class Run:
                 )
             for run, sources in zip((self, *others), of):
                 run.check_split(split.only(*sources))
-            return
-        recorded, given = self.settings["split"], split.recipe
-        key = other_split(recorded, given)
-        if key:
-            wanted, what = (f"{key} {recipe[key]!r}" for recipe in (recorded, given))
-            wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
-            raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
 
     @property
     def source_curves(self) -> Curves:
