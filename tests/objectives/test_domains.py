@@ -7,7 +7,8 @@ import wakd_kit as wk
 from tests.reference import domains as slow
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import combine
-from wakd_kit.runs.train import train
+
+from ..conftest import SMALL
 
 # of 9 examples: three domains; two, of which one has a single example; one alone. A fourth source is never there.
 MIXTURES = [[0, 1, 2, 0, 1, 2, 0, 0, 2], [1, 1, 1, 2, 1, 1, 1, 1, 1], [2] * 9]
@@ -100,17 +101,11 @@ def test_training_hands_every_objective_the_domains_of_its_batch(split, tmp_path
         return real(combined, *given, index=index, domains=domains, **more)
 
     monkeypatch.setattr(wk.objectives.Combined, "forward", looked)
-    student = wk.build_model("resnet10t", split.classes, seed=0, channels=(4, 8, 8, 8), stem_width=4)
-    given = {
-        "steps": 4,
-        "segment_length": 2,
-        "batch_size": 8,
-        "batchnorm_batches": 2,
-        "device": "cpu",
-        "progress": False,
-    }
-    run = train(
-        student, split, objectives=["group_dro", "coral"], sampling="balanced", save_to=tmp_path / "run", **given
+    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
+    short = dict(steps=4, segment_length=2, batch_size=8, batchnorm_batches=2)
+    both = ["group_dro", "coral"]
+    run = wk.train(
+        student, split, objectives=both, sampling="balanced", save_to=tmp_path / "run", progress=False, **short
     )
     sizes = [len(examples) for examples in split.train.values()]
     source_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
