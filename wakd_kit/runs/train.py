@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
-from ..data.augment import augment, viewed, views_from
+from ..data.augment import views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
@@ -60,6 +60,7 @@ from .settings import (
     rehearse,
     segment_ends,
 )
+from .shown import Shown
 from .teacher import Heard, deployed, most_bytes
 from .validate import SourceValidation
 
@@ -88,6 +89,8 @@ def train(
     warmup: int = 0,
     sampling: str | dict = "pooled",
     views: str | dict | None = None,
+    mix: dict | None = None,
+    second: dict | None = None,
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
     precision: str = "float32",
@@ -183,18 +186,19 @@ def train(
         book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*heard.features())
-        _loop(student, heard, data, combined, optimiser, settings, views, book, bar, sink)
+        shown = Shown(views, settings, student, heard.asked, len(split.classes))
+        _loop(student, heard, data, combined, optimiser, settings, shown, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, views, book, bar, sink) -> None:
+def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, shown, book, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
     precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
-    learn, view = (compiled(one, data.device) if settings.compile else one for one in (student, viewed))
+    learn = compiled(student, data.device) if settings.compile else student
 
     bar.initial = bar.n = book.started * settings.batch_size
     training_mode(student, settings.batchnorm)
@@ -203,7 +207,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         if settings.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
         images, labels, of_batch = data.batch(step)
-        x = augment(images, views, generator, view=view)
+        x, labels = shown(images, labels, generator)
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x)
