@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ..averaging import Recurrence
 from ..files import Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
+from ..objectives import combine
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 from .store import (  # noqa: F401
     STORAGE,
@@ -407,7 +408,9 @@ GAINED = {
 
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
-    found = difference({**GAINED, **recorded}, json.loads(json.dumps(asked)))
+    # settings that objectives have gained since then had their defaults, and some were called otherwise
+    recorded = {**GAINED, **recorded, "objectives": combine(recorded["objectives"]).specs}
+    found = difference(json.loads(json.dumps(recorded)), json.loads(json.dumps(asked)))
     if found:
         raise RunProblem(
             f"{folder} was recorded with {found}. Nothing was changed; use the same settings or another save_to, or move "

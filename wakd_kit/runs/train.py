@@ -380,7 +380,5 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
     aside = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
     stored = {name: run.settings[name] for name in aside if name in run.settings}
-    # settings that objectives have gained since then had their defaults
-    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
-    refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
+    refuse_other_settings(folder, json.loads(json.dumps(run.settings)), {**settings, **stored})
     return run
