@@ -37,6 +37,15 @@ class Stepping:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """What ``sampling`` by gaps says in full: after which share of the run domains get other shares, and how much of those is theirs."""
+
+    name: Literal["gap"]
+    every: Annotated[float, POSITIVE, within(0, 1)] = 0.03
+    smoothing: Annotated[float, within(0, 1)] = 0.5
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of a training, checked. Those that name objects (views, objectives) are in their complete, plain form.
 
@@ -77,10 +86,12 @@ class Settings:
         int, whole(0), "steps over which the learning rate first rises to its value, in a line; transformers need some"
     ] = 0
     sampling: Annotated[
-        Literal["pooled", "balanced", "classes", "turns"],
+        Literal["pooled", "balanced", "classes", "turns", "gap"] | dict,
         '"pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain in every '
         'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED); "turns": every '
-        "batch of one domain, domain after domain (Fish)",
+        'batch of one domain, domain after domain (Fish); "gap", or {name, every, smoothing}: domains are drawn by the ratio of '
+        "student's to teacher's perplexity on source validation, anew after each such share of the run, held towards equal shares "
+        "(DDK); they are in curves.csv as share/<domain>",
     ] = "pooled"
     views: Annotated[
         dict | None,
@@ -157,6 +168,9 @@ class Settings:
                 self, "optimiser", stepped.name if stepped.pull_back == 1 else dataclasses.asdict(stepped)
             )
             self._refuse_broken_rounds(stepped)
+        if isinstance(self.sampling, Mapping) or self.sampling == "gap":
+            given = {"name": "gap"} if isinstance(self.sampling, str) else self.sampling
+            object.__setattr__(self, "sampling", dataclasses.asdict(make(Gap, given)))
         for name, kind in (("mix", Mix), ("second", Second)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, dataclasses.asdict(make(kind, getattr(self, name))))

@@ -78,7 +78,8 @@ class Heard:
     arithmetic  of the recording: "teacher" is "folded" where a folded twin is asked, "validation" the precision of that
 
     Asked anew at every step are one whose maps or parts an objective reads, one that gives other outputs for the same
-    images, one with hooks, of which no identity tells, and one whose images are picked by what a network says of them.
+    images, one with hooks, of which no identity tells, and one whose images depend on what a network
+    says.
     """
 
     def __init__(
@@ -146,8 +147,8 @@ class Heard:
 
 
 def picks(settings: Settings) -> bool:
-    """Whether a step's images depend on what a network says of them."""
-    return bool(settings.second and settings.second["pick"])
+    """Whether a step's images depend on what a network says: of mixed ones that are picked, or of domains that are drawn by gaps."""
+    return bool(settings.second and settings.second["pick"]) or isinstance(settings.sampling, Mapping)
 
 
 def _read_by(combined: Combined) -> list[str]:

@@ -30,6 +30,7 @@ from ..models.device import device as device_of
 from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
+from .gap import Shares
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .optimiser import kernel_for, optimiser_for, set_learning_rate
 from .prepare import prepare
@@ -183,7 +184,7 @@ def train(
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(data.labels)
         checkpoint = Checkpoint(partial, student, optimiser, combined)
-        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*heard.features())
         shown = Shown(views, settings, student, heard.asked, len(split.classes))
@@ -234,7 +235,9 @@ class _Book:
     the first and the last of them and whenever ``SECONDS`` or ``UNSAVED`` segments have passed since the last.
     """
 
-    def __init__(self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer):
+    def __init__(
+        self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer, data
+    ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
         self.device, self.writer = next(student.parameters()).device, writer
         self.autocast = autocast(self.device, arithmetic["validation"])
@@ -246,6 +249,10 @@ class _Book:
         )
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
+        self.shares = Shares(settings, data, self.validation) if isinstance(settings.sampling, Mapping) else None
+        if self.shares:
+            with self.autocast:
+                self.shares.begin(self.rows, self.validation, student)
         self._open()
 
     def _open(self) -> None:
@@ -271,6 +278,8 @@ class _Book:
             recorder.revise(name, before)
         with self.autocast:
             row |= self.validation(student)
+        if self.shares:
+            row |= self.shares.close(row, step - recorder.count)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
         self.writer.wait()  # at most one segment is in memory beside the open one
