@@ -217,7 +217,6 @@ def _compare(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
     from .data.domains import leave_one_out, load_domains
-    from .models.build import build_model
     from .runs.train import train
 
     settings = _settings(given.settings, Student)
@@ -227,7 +226,7 @@ def _train(given: argparse.Namespace) -> None:
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed, only=p.only)
-    student = build_model(p.model, split.classes, **p.student())
+    student = p.begun(split)
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
@@ -316,7 +315,7 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         )
 
 
-PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+PATHS = ("save_to", "teacher", "start", "weights", "run", "runs", "tables", "figures")  # parameters that are
 
 
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
