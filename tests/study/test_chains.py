@@ -86,6 +86,11 @@ def test_a_folder_that_is_called_like_a_student_is_written_as_a_path(write, tmp_
         ({"A": {}, "B": {"start": "A", "weights": "w.safetensors"}}, "start and weights both say where the student starts"),
         ({"A": {"deploy": {"name": "wadk"}}}, "deploy: Unknown strategy 'wadk'. Did you mean 'wakd'?"),
         ({"A": {"deploy": {"name": "wakd", "begin": 9}}}, "A strategy begins beyond the 6 steps of the run"),
+        ({"A": {"teacher": {"of": ["teacher", "B"]}}, "B": {"teacher": "A"}}, "in a circle: "),
+        ({"A": {"teacher": {"of": ["teacher"], "weigh": "surer"}}}, "teacher: Unknown weigh 'surer'. Did you mean 'surest'?"),
+        ({"A": {"teacher": {"of": ["teacher"]}, "objectives": ["rkd"]}}, "several teachers have none in common"),
+        ({"A": {"teacher": {"of": ["teecher"]}}}, "which should be the teacher. Did you mean 'teacher'?"),
+        ({"A": {}, "start": {}, "B": {"teacher": {"of": ["A", "start"]}}}, "give the student that is called so another name."),
         ({"A": {}, "B": {"teacher": "runs/north-s0/A"}}, "is a run of this study; write A, the student of the same target and seed."),
     ],
 )  # fmt: skip
@@ -142,6 +147,10 @@ def one_by_one(executed, tmp_path, monkeypatch):
     return trained
 
 
+EXPERTS = {"one": {**CE, "only": [1]}, "two": {**CE, "only": [2]}}
+TOGETHER = {**EXPERTS, "DG": {**KD, "teacher": {"of": ["one", "two", "teacher"], "weigh": "own_domain"}}}
+
+
 def run_of(tmp_path, name: str) -> wk.Run:
     return wk.load_run(tmp_path / "runs" / "north-s0" / name)
 
@@ -164,6 +173,23 @@ def test_two_step_studies_run_in_order_and_hand_on_what_they_deploy(write, execu
             assert "started from hints (last)" in recorded.summary()
             for key, value in begun.average(begun.deployed).items():
                 assert torch.equal(recorded.segments.initial[key], value), key
+
+
+def test_experts_of_a_domain_each_teach_together(write, executed, one_by_one, tmp_path):
+    file = write(students=TOGETHER, common=FEW, teacher=FEW, **ONE)
+    jobs = planned_jobs(file, Place(tmp_path / "report", tmp_path / "runs"))
+    assert jobs["north-s0-DG"].after == ("north-s0-one", "north-s0-two", "north-s0-teacher")
+    assert one_by_one(file) == {} and executed[-1] == "north-s0-DG"
+    taught = run_of(tmp_path, "DG").settings["teacher"]
+    assert [one["run"] for one in taught["of"].values()] == ["one", "two", "teacher"] and taught[
+        "strategy"
+    ] == "own_domain"
+    assert [one["split"]["sources"] for one in taught["of"].values()] == [["east"], ["south"], ["east", "south"]]
+    right = {**TOGETHER, "DG": {**KD, "teacher": {**TOGETHER["DG"]["teacher"], "weigh": "right"}}}
+    assert one_by_one(write(students=right, common=FEW, teacher=FEW, **ONE)) == {} and executed[4:] == ["north-s0-DG"]
+    assert len([*(tmp_path / "runs" / "north-s0").glob("DG.before-*")]) == 1, (
+        "how they are weighed is part of what it is"
+    )
 
 
 def test_a_chain_killed_between_two_links_goes_on_and_follows_what_is_deployed(

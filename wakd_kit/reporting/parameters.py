@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +50,17 @@ def _try_objectives(listed: str) -> None:
     from ..objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
 
     combine(json.loads(listed))
+
+
+@functools.cache
+def _try_several(teacher: str, listed: str) -> None:
+    from ..objectives import combine
+    from ..runs.several import checked, temperature_of
+
+    try:
+        temperature_of(combine(json.loads(listed)), checked(json.loads(teacher))["weigh"])
+    except ValueError as error:
+        raise ParameterError(f"teacher: {error}") from error
 
 
 @functools.cache  # those of a study are asked about with each of its jobs
@@ -161,18 +172,20 @@ class TrainTeacher(Training):
 class Student(Training):
     """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/.
 
-    teacher  a run's folder or an exported file; none where nothing is distilled
+    teacher  a run's folder or an exported file; none where nothing is distilled; several as {"of": [...], "weigh": rule}
     start    a run's folder: what it deployed, else its last iterate, is where this student starts, in place of weights
     """
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     strategies: list = field(default_factory=lambda: ["wakd", "swad"])
-    teacher: str | None = None
+    teacher: str | dict | None = None
     start: str | None = None
     save_to: str = ""
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(self.teacher, dict):
+            _try_several(json.dumps(self.teacher), json.dumps(self.objectives))
         if self.start is not None and (self.pretrained or self.weights is not None):
             raise ParameterError(
                 "start and weights both say where the student starts; leave out weights and pretrained."
@@ -202,7 +215,7 @@ class Distill(Student):
     """
 
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
-    teacher: str | None = "../runs/explore/teacher"
+    teacher: str | dict | None = "../runs/explore/teacher"
     teacher_as: dict | None = None
     deploy: dict | None = None
     save_to: str = "../runs/explore/student"
@@ -221,9 +234,14 @@ class Distill(Student):
             _try_strategy("deploy", self.deploy)
 
     def taught_by(self):
-        """What ``train`` takes as the teacher: its place, or the average of its run that is asked for. Raises ``NoWindow``."""
+        """What ``train`` takes as the teacher: its place, or the average of its run that is asked for; of several, of each.
+
+        Raises ``NoWindow``."""
         if self.teacher_as is None:
             return self.teacher
+        if isinstance(self.teacher, dict):
+            of = [one if one == "start" else replace(self, teacher=one).taught_by() for one in self.teacher["of"]]
+            return {**self.teacher, "of": of}
         from ..averaging import NoWindow
         from ..evaluation.choose import choose
         from ..runs.run import load_run

@@ -5,6 +5,8 @@
       S: {teacher: TA}                           # taught by the assistant; ``teacher: teacher`` is the study's own
       S2: {teacher: TA, start: S}                # starts where S ended, or at the average that S deploys
 
+      DG: {teacher: {of: [TA, S, teacher], weigh: right}}   # several at once, see ``runs.several``
+
 A label stands for that student's run of the same target and seed. Text that is no label is a path; ``./TA`` is a folder that
 is called like a student.
 """

@@ -457,8 +457,13 @@ def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
         found = from_file(p["weights"]) if p["weights"] else find(p["model"]) if p["pretrained"] else None
         if found:
             given["weights"] = found.origin
-        if p.get("teacher") is not None and p["teacher"] not in own:
-            given["teacher"] = _content(study, p["teacher"], "teacher")
+        named = chains.each_name(
+            p.get("teacher"), lambda n: Path(n).name if n in own else _content(study, n, "teacher")
+        )
+        if isinstance(named, dict):
+            given["teacher"] = json.dumps(named)
+        elif named and p["teacher"] not in own:
+            given["teacher"] = named
         if p.get("start"):
             start = p["start"]
             given["start"] = Path(start).name if start in own else _content(study, start, "start")
@@ -743,4 +748,5 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], 
     settings = p.settings()
     rehearse(settings, [p.deploy] if p.deploy else [], teacher=teacher is not None)
     size = size_of_recording(student, settings)
-    return settings, {"disk": size["disk"], "taught": size["teacher"]}, shapes_of(student)
+    taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)
+    return settings, {"disk": size["disk"], "taught": taught}, shapes_of(student)
