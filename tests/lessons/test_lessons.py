@@ -79,8 +79,8 @@ def test_a_lesson_ends_with_three_exercises_and_an_answer(path):
     cells, number = cells_of(path), path.stem[:2]
     assert exercises_of(path) == [f"{number}.{i}" for i in (1, 2, 3)]
     assert cells[-2]["source"] == "## Answer" and "show_text(" in cells[-1]["source"] and "{" in cells[-1]["source"]
-    headings = [c["source"] for c in cells if c["source"].startswith("## ")]
-    assert headings[-2].startswith("## Exercises")
+    words = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"^## (.*)", words, re.M)[-2:] == ["Exercises", "Answer"]
     for name in exercises_of(path):
         asked = next(cell["source"] for cell in cells if f"**{name}**" in cell["source"])
         assert asked.index(f"**{name}**") >= 0
@@ -124,6 +124,37 @@ def test_a_lesson_runs_and_is_a_page(path, short, tmp_path):
 KL = "import torch.nn.functional as F; answer = lambda s, t, labels=None: F.kl_div((s / 4).log_softmax(1), (t / 4).softmax(1), "
 FIVE = "answer = lambda curves: np.isin(np.arange(len(curves)), np.argsort({})[:5]) / 5"
 WRONG = {
+    "02.1": [
+        ("answer = 20", "each time a teacher"),
+        ("answer = 40", "would tell"),
+        ("answer = 15", "trained anew"),
+        ("answer = 44", "old teacher"),
+    ],
+    "02.2": [
+        ("answer = 0.01635", "fraction"),
+        ("answer = 100 * 0.24 / 898", "take its root"),
+        ("answer = 2.0", "too large"),
+    ],
+    "02.3": [
+        ("answer = 0", "before the mean"),
+        ("answer = 64", "above 60"),
+        ("answer = 100 * (np.random.default_rng(0).binomial(898, 0.6, (2000, 55)).max() / 898 - 0.6)", "all 2000"),
+        ("answer = 2.0", "too small"),
+    ],
+    "09.1": [
+        ("answer = (4.5 - 3.05, 4.5 + 3.05)", "normal distribution"),
+        ("answer = (4.5 - 4.288, 4.5 + 4.288)", "ddof=1"),
+        ("answer = (4.5 - 9.903, 4.5 + 9.903)", "root of n"),
+        ("answer = 4.5", "two numbers"),
+        ("answer = (0, 9)", "the interval at 0"),
+    ],
+    "09.2": [("answer = 80", "half the width"), ("answer = 1000", "too large")],
+    "09.3": [
+        ("answer = lambda p: np.minimum(1, len(p) * p)", "Bonferroni"),
+        ("answer = lambda p: np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))", "order that they came in"),
+        ("answer = lambda p: p * (len(p) - np.argsort(np.argsort(p)))", "maximum.accumulate"),
+        ("answer = lambda p: p", "too small"),
+    ],
     "00.1": [
         ("answer = lambda path, n: path[-n:].mean()", "axis=0"),
         ("answer = lambda path, n: path[:n].mean(axis=0)", "first n iterates"),
