@@ -620,7 +620,9 @@ def _log(given: argparse.Namespace) -> None:
 
 @command(
     "data get",
-    argument("name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"),
+    argument(
+        "name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"
+    ),
     argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
 )
 def _get_data(given: argparse.Namespace) -> None:
