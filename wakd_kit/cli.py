@@ -9,7 +9,7 @@ wakd notebook NB OUT -p name=value     execute one notebook with checked paramet
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
-wakd list strategies|objectives|domains|studies|weights
+wakd list strategies|objectives|methods|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
 wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
@@ -510,19 +510,35 @@ def _weights() -> list[str]:
     ]
 
 
+def _methods(name: str | None = None) -> list[str]:
+    from .study.methods import lines_of
+
+    return lines_of(name)
+
+
 LISTS = {
     "strategies": _strategies,
     "objectives": _objectives,
+    "methods": _methods,
     "domains": _domains,
     "studies": _studies,
     "weights": _weights,
 }
 
 
-@command("list", argument("what", choices=tuple(LISTS)), PLUGIN)
+@command(
+    "list",
+    argument("what", choices=tuple(LISTS)),
+    argument("name", nargs="?", help="of methods: one of them, with a study file that runs it"),
+    PLUGIN,
+)
 def _list(given: argparse.Namespace) -> None:
     """what there is"""
-    print("\n".join(LISTS[given.what]()))
+    if given.name is not None and given.what != "methods":
+        raise ValueError(
+            f"wakd list {given.what} takes no name; got {given.name!r}. One method is told by: wakd list methods NAME"
+        )
+    print("\n".join(LISTS[given.what](*[given.name] * (given.name is not None))))
 
 
 @command(

@@ -45,7 +45,8 @@ class SourceBatches:
               its own; "classes": as many of each of a few classes, 16 as XDED has them (arXiv 2211.14058) unless that
               leaves fewer than two classes or there are not so many, spread over the domains. Classes come in epochs,
               and so do the images of a class in a domain. What does not divide is dealt like cards, on from step to
-              step, so that over a run each domain has its share to within one image
+              step, so that over a run each domain has its share to within one image; "turns": every batch of one domain,
+              domain after domain, each in epochs of its own
 
     Images on the CPU stay where they are; on another device they lie whole, unless they are too many for it or ``streaming``
     is "always": then a thread gathers and pins those of the next steps. The batches are the same.
@@ -73,7 +74,7 @@ class SourceBatches:
             self.pools = [np.concatenate(self.pools)]
         elif sampling == "classes":
             self._by_class(labels)
-        elif size < self.domains:
+        elif sampling == "balanced" and size < self.domains:
             raise ValueError(
                 f"batch_size {size} is less than the {self.domains} source domains that balanced sampling draws from."
             )
@@ -88,14 +89,14 @@ class SourceBatches:
         self.pools = [*cells, np.arange(len(classes))]
         self._more = (0, np.zeros(len(classes), dtype=int))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step sees, on the device: images (n, H, W, 3) uint8, labels (n,), and ``index``."""
+    def batch(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What a step sees, on the device: images (n, H, W, 3) uint8, labels (n,), and their ``index`` and ``domains``."""
         if self._ahead:
             images, index = (tensor.to(self.device, non_blocking=True) for tensor in self._ahead(step))
         else:
             index = self.index(step)
             images = self.images[index]
-        return images, self.labels[index], index
+        return images, self.labels[index], {"index": index, "domains": self.sources[index]}
 
     def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
         places = self._places(step)
@@ -108,6 +109,9 @@ class SourceBatches:
     def _places(self, step: int) -> np.ndarray:
         if self.sampling == "classes":
             return self._of_classes(step)
+        if self.sampling == "turns":
+            turn, which = divmod(step - 1, self.domains)
+            return self._take(which, turn * self.size, (turn + 1) * self.size)
         return self._dealt(range(len(self.pools)), (step - 1) * self.size, step * self.size)
 
     def _dealt(self, pools: Sequence[int], first: int, stop: int) -> np.ndarray:

@@ -226,8 +226,8 @@ def _complete(spec: str | dict) -> dict:
     spec = {"name": spec} if isinstance(spec, str) else {key: unboxed(value) for key, value in spec.items()}
     if "name" not in spec:
         raise ValueError(f'Every objective needs a "name"; got {spec}.')
-    name = spec.pop("name")
-    about = objectives.about(name)
+    about = objectives.about(spec["name"])
+    name = objectives.now(spec.pop("name"))
     weight = spec.pop("weight", about.weight)
     if not is_number(weight) or weight < 0:
         raise ValueError(f"The weight of objective {name!r} is a number >= 0; got {weight!r}.")

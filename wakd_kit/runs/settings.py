@@ -19,11 +19,20 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
-from ..checks import hints
-from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole
+from ..checks import hints, make
+from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
 VERBS = {"begin": "begins", "start": "begins", "end": "ends"}
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """What ``optimiser`` says in full: which of torch's, and how far and how often it is pulled back."""
+
+    name: Literal["adam", "adamw", "sgd"]
+    pull_back: Annotated[float, within(0, 1), POSITIVE] = 1.0
+    every: Annotated[int, whole(1)] = 1
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,12 @@ class Settings:
         "constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that keep "
         "moving",
     ] = 1e-3
-    optimiser: Annotated[Literal["adam", "adamw", "sgd"], "torch's, with its defaults but for what is set here"] = (
-        "adam"
-    )
+    optimiser: Annotated[
+        Literal["adam", "adamw", "sgd"] | dict,
+        "torch's, with its defaults but for what is set here; {name, pull_back, every}: after every so many steps parameters "
+        "keep this share of the way that those took them (Lookahead, Reptile; with sampling in turns over as many sources: "
+        "Fish). Recorded are the parameters after each pull-back, standing for all steps of their round",
+    ] = "adam"
     momentum: Annotated[float, NOT_NEGATIVE, "of sgd"] = 0.9
     weight_decay: Annotated[float, NOT_NEGATIVE, "as the optimiser has it: decoupled in adamw alone"] = 0.0
     schedule: Annotated[Literal["constant", "cosine"], '"cosine" decays the learning rate to zero over the run'] = (
@@ -64,9 +76,10 @@ class Settings:
         int, whole(0), "steps over which the learning rate first rises to its value, in a line; transformers need some"
     ] = 0
     sampling: Annotated[
-        Literal["pooled", "balanced", "classes"],
+        Literal["pooled", "balanced", "classes", "turns"],
         '"pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain in every '
-        'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED)',
+        'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED); "turns": every '
+        "batch of one domain, domain after domain (Fish)",
     ] = "pooled"
     views: Annotated[
         dict | None,
@@ -128,10 +141,27 @@ class Settings:
         declare = [{key: unboxed(value) for key, value in spec.items()} for spec in listed]
         object.__setattr__(self, "declare", declare)
         object.__setattr__(self, "edges", sorted(self.edges))
+        if isinstance(self.optimiser, Mapping):
+            stepped = make(Stepping, self.optimiser)
+            object.__setattr__(
+                self, "optimiser", stepped.name if stepped.pull_back == 1 else dataclasses.asdict(stepped)
+            )
+            self._refuse_broken_rounds(stepped)
         if self.warmup >= self.steps:
             raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")
         if any(not 0 < edge < self.steps for edge in self.edges):
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
+
+    def _refuse_broken_rounds(self, stepped: Stepping) -> None:
+        """A segment ends where a round does, so that its end is what is recorded."""
+        lengths = {"steps": [self.steps], "segment_length": [self.segment_length], "edges": self.edges}
+        for name, values in lengths.items():
+            for value in values if stepped.pull_back < 1 else ():
+                if value % stepped.every:
+                    raise ParameterError(
+                        f"An optimiser that is pulled back every {stepped.every} steps has segments of whole rounds: {name} is a "
+                        f"multiple of {stepped.every}, such as {max(value // stepped.every, 1) * stepped.every}; got {value}."
+                    )
 
 
 NOT_RECORDED = ("teacher_cache", "streaming")  # decide nothing of a recording
@@ -151,14 +181,14 @@ def described(width: int = 120) -> str:
 def segment_ends(settings: Settings) -> frozenset[int]:
     """The steps at which a segment ends: see ``Settings.steps``."""
     steps, length = settings.steps, settings.segment_length
-    declared = {step for spec in settings.declare for step in moments(spec, steps).values() if 0 < step < steps}
+    declared = {step for spec in settings.declare for step in _moments(spec, settings).values() if 0 < step < steps}
     return frozenset([*range(length, steps, length), *settings.edges, *declared, steps])
 
 
 def recurrences(settings: Settings) -> list[Recurrence]:
     """The moving averages that are declared: all that edges cannot keep exact."""
     steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] in RECURRENCES]
-    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
+    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **_moments(spec, settings)}) for spec in specs]
 
 
 def as_published(settings: Settings) -> Settings:
@@ -199,6 +229,23 @@ def moments(spec: Mapping, steps: int) -> dict[str, int]:
     return {n: int(v) if is_whole(v) else math.floor(v * steps + 1e-9) for n, v in found.items()}
 
 
+def stepping(settings: Settings) -> Stepping:
+    """What ``optimiser`` says, in full."""
+    given = settings.optimiser
+    return make(Stepping, given if isinstance(given, Mapping) else {"name": given})
+
+
+def every(settings: Settings) -> int:
+    """How many steps an iterate is recorded after: 1, or the steps between two pull-backs."""
+    return stepping(settings).every
+
+
+def _moments(spec: Mapping, settings: Settings) -> dict[str, int]:
+    """``moments`` of a declared strategy where an iterate is recorded: a moment within a round is its end."""
+    of = every(settings)
+    return {name: -(-step // of) * of for name, step in moments(spec, settings.steps).items()}
+
+
 def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
     """Steps at which stored segments must keep an edge so that declared strategies stay exact, from curves until now.
 
@@ -207,7 +254,7 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
     """
     keep, recent = {*settings.edges}, 16
     for spec in settings.declare:
-        strategy, at = strategies.get(spec["name"]), moments(spec, settings.steps)
+        strategy, at = strategies.get(spec["name"]), _moments(spec, settings)
         keep.update(at.values())
         known = {**settings_of(spec["name"]), **spec}
         recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))

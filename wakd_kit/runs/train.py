@@ -31,6 +31,7 @@ from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
+from .optimiser import kernel_for, optimiser_for, set_learning_rate
 from .prepare import prepare
 from .record import (
     UNSAVED,
@@ -53,6 +54,7 @@ from .settings import (
     as_published,
     described,
     edges_to_keep,
+    every,
     named,
     recurrences,
     rehearse,
@@ -63,7 +65,6 @@ from .teacher import deployed, most_bytes
 from .validate import SourceValidation
 
 SECONDS = 5.0  # after which a checkpoint is written, with the next segment's end
-OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 class Diverged(Stopped):
@@ -81,12 +82,12 @@ def train(
     segment_length: int = 50,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    optimiser: str = "adam",
+    optimiser: str | dict = "adam",
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     schedule: str = "constant",
     warmup: int = 0,
-    sampling: str = "pooled",
+    sampling: str | dict = "pooled",
     views: str | dict | None = None,
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
@@ -154,7 +155,7 @@ def train(
     }
     folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
     recorded["arithmetic"] = begun_with(folder) or {
-        "optimiser": _kernel(student, combined, settings, device),
+        "optimiser": kernel_for(student, combined, settings, device),
         "validation": settings.precision,
         "teacher": "as it is" if teacher is None or device.type == "cpu" else "folded",
         "defaults": "by length",  # of declared strategies
@@ -178,7 +179,7 @@ def train(
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        optimiser = _optimiser(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
+        optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(data.labels)
         checkpoint = Checkpoint(partial, student, optimiser, combined)
         book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
@@ -203,14 +204,12 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         seed_step(generator, settings.seed, step, data.device)
         if settings.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
-        images, labels, index = data.batch(step)
+        images, labels, of_batch = data.batch(step)
         x = augment(images, views, generator, view=view)
         with precise:
             student_output = learn(x, maps=maps)
-            teacher_output = heard(step, x, labels, domains=data.sources[index])
-        loss, terms = combined(
-            student_output, teacher_output, labels, step=step, index=index, domains=data.sources[index]
-        )
+            teacher_output = heard(step, x, labels, **of_batch)
+        loss, terms = combined(student_output, teacher_output, labels, step=step, **of_batch)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
@@ -240,7 +239,9 @@ class _Book:
         with self.autocast:
             self.validation = SourceValidation(split, heard.validation(), combined)
         self.measured = checkpoint.measured()
-        self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings), ramps=settings.ramps)
+        self.recorder, self.rows = checkpoint.restore(
+            settings.storage, recurrences(settings), ramps=settings.ramps, every=every(settings)
+        )
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
         self._open()
@@ -249,7 +250,7 @@ class _Book:
         self.totals, self.clock = {}, time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """One more iterate, and the losses of its step."""
+        """One more step: its losses, and the iterate where there is one, see ``Recorder``."""
         self.recorder.add()
         for name, value in losses.items():
             self.totals[name] = self.totals.get(name, 0) + value
@@ -327,43 +328,6 @@ def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     )
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
-    """Constant, or half a cosine from the learning rate to zero over the run; times a rising line during warm-up."""
-    rate = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
-    if step <= settings.warmup:
-        rate *= step / settings.warmup
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
-def _optimiser(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
-    # the student's come first, so a checkpoint of objectives without parameters stays what it was
-    trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
-    extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
-    kind = OPTIMISERS[settings.optimiser]
-    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, **{kernel: True}, **extra)
-
-
-def _kernel(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:
-    """Which of torch's two kernels updates: "fused", one pass over everything, where there is one for these parameters on
-    this device; else "foreach". They round differently."""
-    parameters = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
-    probes = {(p.dtype, p.layout): nn.Parameter(torch.zeros(1, dtype=p.dtype, device=device)) for p in parameters}
-    # the fused one goes through memory as it lies, and takes no parameter that overlaps itself or has holes
-    if any(torch.empty_like(p).stride() != p.stride() for p in parameters):
-        return "foreach"
-    try:
-        optimiser = OPTIMISERS[settings.optimiser](probes.values(), lr=0.0, fused=True)
-        for probe in probes.values():
-            probe.grad = torch.zeros_like(probe)
-        optimiser.step()
-    except RuntimeError:
-        return "foreach"
-    return "fused"
-
-
 @contextlib.contextmanager
 def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
     """The teacher on the device and in eval mode; afterwards it is where and what it was."""
@@ -420,7 +384,5 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
     aside = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
     stored = {name: run.settings[name] for name in aside if name in run.settings}
-    # settings that objectives have gained since then had their defaults
-    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
-    refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
+    refuse_other_settings(folder, json.loads(json.dumps(run.settings)), {**settings, **stored})
     return run
