@@ -38,7 +38,7 @@ from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
 from .names import UnknownName, did_you_mean
 from .reporting.parameters import Landscape, Student, make, parse
-from .study.chains import each_name
+from .study.chains import ROLES, each_name
 
 # Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
 
@@ -330,8 +330,7 @@ def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
         name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
     }
     found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
-    if isinstance(settings.get("teacher"), dict):
-        found["teacher"] = each_name(settings["teacher"], whole)
+    found |= {role: each_name(settings[role], whole) for role in ROLES if isinstance(settings.get(role), dict)}
     found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
     return settings | found
 

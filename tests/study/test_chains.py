@@ -32,7 +32,7 @@ def test_a_label_is_the_run_of_the_same_split_and_comes_first(write):
         "TA": {"deploy": {"name": "wakd"}},
         "CE": CE,
     }
-    jobs = planned_jobs(write(students=chain, seeds=[0, 1], landscape={}, window_map=None))
+    jobs = planned_jobs(write(students=chain, targets=["east"], seeds=[0, 1], landscape={}, window_map=None))
     order = [name for name in jobs if name.startswith("east-s1-")]
     assert order == [f"east-s1-{name}" for name in ("teacher", "TA", "S", "S2", "CE")], (
         "as listed, but for who is waited for"
@@ -84,6 +84,9 @@ def test_a_folder_that_is_called_like_a_student_is_written_as_a_path(write, tmp_
         ({"A": {}, "B": {"start": "A", "model": "resnet18"}}, "B: A trained another network than resnet18, which should start from it: "),
         ({"A": {}, "B": {"start": "A", "model_settings": {"channels": [8, 8, 8, 8], "stem_width": 4, "layers": [1, 1, 0, 0]}}}, "another network"),
         ({"A": {}, "B": {"start": "A", "weights": "w.safetensors"}}, "start and weights both say where the student starts"),
+        ({"A": {}, "B": {"start": {"of": "A", "by": "blocks"}, "model_settings": {**SMALL, "layers": [2, 1, 0, 0]}}}, "nothing like model.layer1.1"),
+        ({"A": {}, "B": {"start": {"of": "A", "by": "halves"}}}, "start: Unknown by 'halves'. Known: blocks, both, channels."),
+        ({"A": {}, "B": {"start": {"of": "A"}}}, "start is a run, or "),
         ({"A": {"deploy": {"name": "wadk"}}}, "deploy: Unknown strategy 'wadk'. Did you mean 'wakd'?"),
         ({"A": {"deploy": {"name": "wakd", "begin": 9}}}, "A strategy begins beyond the 6 steps of the run"),
         ({"A": {"teacher": {"of": ["teacher", "B"]}}, "B": {"teacher": "A"}}, "in a circle: "),
@@ -129,6 +132,8 @@ def test_what_is_searched_follows_who_won_and_waits_for_it(write, tmp_path):
 TAKD = {"TA": {**KD, "deploy": {"name": "wakd", "begin": 0.5}}, "S": {**KD, "teacher": "TA"}}
 BORN_AGAIN = {"one": CE, "two": {"objectives": [{"name": "kd", "temperature": 1.0}], "teacher": "one"}}
 BORN_AGAIN |= {"three": {**BORN_AGAIN["two"], "teacher": "two"}}
+NARROW = {"model_settings": {**SMALL, "channels": [2, 4, 4, 4]}}
+PARTS = {"narrow": {**KD, **NARROW, "start": {"of": "teacher", "by": "channels"}}}
 STAGES = {"hints": {"objectives": ["fitnet"]}, "then": {**KD, "start": "hints"}}
 
 
@@ -158,7 +163,9 @@ def run_of(tmp_path, name: str) -> wk.Run:
 FEW = {"model": "resnet10t", "model_settings": SMALL, "steps": 2, "segment_length": 1, "batch_size": 8}
 
 
-@pytest.mark.parametrize("students", [TAKD, BORN_AGAIN, STAGES], ids=["takd", "born_again", "two_stages"])
+@pytest.mark.parametrize(
+    "students", [TAKD, BORN_AGAIN, STAGES, PARTS], ids=["takd", "born_again", "two_stages", "inherited"]
+)
 def test_two_step_studies_run_in_order_and_hand_on_what_they_deploy(write, executed, one_by_one, tmp_path, students):
     teacher = {"teacher": None if students is BORN_AGAIN else FEW}
     assert one_by_one(write(students=students, common=FEW, **teacher, **ONE)) == {}
@@ -168,7 +175,13 @@ def test_two_step_studies_run_in_order_and_hand_on_what_they_deploy(write, execu
         if settings.get("teacher") in students:
             assert recorded.settings["teacher"]["run"] == settings["teacher"]
             assert recorded.settings["teacher"]["strategy"] == ("wakd" if settings["teacher"] == "TA" else "last")
-        if "start" in settings:
+        if settings.get("start") == PARTS["narrow"]["start"]:
+            large = run_of(tmp_path, "teacher")
+            mine, theirs = (
+                s["model.layer1.0.conv2.weight"] for s in (recorded.segments.initial, large.average(large.deployed))
+            )
+            assert torch.equal(mine, theirs[::2, ::2]) and "started from teacher, by channels" in recorded.summary()
+        elif "start" in settings:
             begun = run_of(tmp_path, settings["start"])
             assert "started from hints (last)" in recorded.summary()
             for key, value in begun.average(begun.deployed).items():

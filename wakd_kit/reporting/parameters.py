@@ -63,6 +63,16 @@ def _try_several(teacher: str, listed: str) -> None:
         raise ParameterError(f"teacher: {error}") from error
 
 
+@functools.cache
+def _try_start(start: str) -> None:
+    from ..runs.start import parts_of
+
+    try:
+        parts_of(json.loads(start))
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+
+
 @functools.cache  # those of a study are asked about with each of its jobs
 def _labels(listed: str) -> list[str]:
     return labels_of(json.loads(listed))
@@ -175,19 +185,22 @@ class Student(Training):
     """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/.
 
     teacher  a run's folder or an exported file; none where nothing is distilled; several as {"of": [...], "weigh": rule}
-    start    a run's folder: what it deployed, else its last iterate, is where this student starts, in place of weights
+    start    a run's folder: what it deployed, else its last iterate, is where this student starts, in place of weights; a part
+             of it where that run's network is larger, {"of": folder, "by": "channels"}, "blocks" or "both"
     """
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     strategies: list = field(default_factory=lambda: ["wakd", "swad"])
     teacher: str | dict | None = None
-    start: str | None = None
+    start: str | dict | None = None
     save_to: str = ""
 
     def __post_init__(self):
         super().__post_init__()
         if isinstance(self.teacher, dict):
             _try_several(json.dumps(self.teacher), json.dumps(self.objectives))
+        if isinstance(self.start, dict):
+            _try_start(json.dumps(self.start))
         if self.start is not None and (self.pretrained or self.weights is not None):
             raise ParameterError(
                 "start and weights both say where the student starts; leave out weights and pretrained."

@@ -5,7 +5,8 @@
       S: {teacher: TA}                           # taught by the assistant; ``teacher: teacher`` is the study's own
       S2: {teacher: TA, start: S}                # starts where S ended, or at the average that S deploys
 
-      DG: {teacher: {of: [TA, S, teacher], weigh: right}}   # several at once, see ``runs.several``
+      Half: {model: resnet10t_w8, start: {of: TA, by: channels}}    # starts as a part of a wider or deeper one
+      DG: {teacher: {of: [TA, S, teacher], weigh: right}}          # several at once, see ``runs.several``
 
 A label stands for that student's run of the same target and seed. Text that is no label is a path; ``./TA`` is a folder that
 is called like a student.
@@ -25,6 +26,8 @@ ROLES = ("teacher", "start")
 
 def each_name(value: object, change: Callable[[str], str]) -> object:
     """What stands under ``teacher`` or ``start``, with every label or path in it changed."""
+    if isinstance(value, Mapping) and isinstance(value.get("of"), str):
+        return {**value, "of": change(value["of"])}
     if isinstance(value, Mapping) and isinstance(value.get("of"), list):
         return {**value, "of": [each_name(one, change) if one != "start" else one for one in value["of"]]}
     return change(value) if isinstance(value, str) else value
@@ -83,7 +86,9 @@ def in_order(study) -> list[str]:
 def problem(study) -> str | None:
     """Why students cannot come after each other as they say, in a sentence; None where they can."""
     if "start" in study.students and any(
-        isinstance(value, Mapping) for label in study.students for value in roles_of(study, label).values()
+        isinstance(value, Mapping) and isinstance(value.get("of"), list)
+        for label in study.students
+        for value in roles_of(study, label).values()
     ):
         return "start, among several teachers, is the student as it starts; give the student that is called so another name."
     try:

@@ -41,6 +41,7 @@ from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among
 from ..files import path_of
 from ..models.build import build_model, declares
+from ..models.inherit import Shapes, shapes_of
 from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
@@ -48,7 +49,7 @@ from ..reporting.parameters import STRATEGIES, ParameterError, Training, describ
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
-from ..runs.start import Shapes, refuse_other_network, shapes_of, shapes_of_run
+from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
 from . import fingerprints as sources
@@ -444,10 +445,11 @@ class _Filled:
         return replace(job, **self._size[name], given=made)
 
     def _refuse_other_start(self, name: str, p: Mapping) -> None:
-        start = Path(p["start"])
+        place, by = parts_of(p["start"])
+        start = Path(place)
         try:
-            known = self._shapes[start.name] if p["start"] in self.own else shapes_of_run(start)
-            refuse_other_network(start.name, known, p["model"], self._shapes[name])
+            known = self._shapes[start.name] if place in self.own else shapes_of_run(start)
+            refuse_other_network(start.name, known, p["model"], self._shapes[name], by)
         except ValueError as error:
             raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
 
@@ -468,8 +470,8 @@ def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
         elif named and p["teacher"] not in own:
             given["teacher"] = named
         if p.get("start"):
-            start = p["start"]
-            given["start"] = Path(start).name if start in own else _content(study, start, "start")
+            named = chains.each_name(p["start"], lambda n: Path(n).name if n in own else _content(study, n, "start"))
+            given["start"] = named if isinstance(named, str) else json.dumps(named)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
     given |= sources.of_plugins(plugin for plugin in study.plugins if declares(plugins.module_of(plugin), p["model"]))
