@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..checks import explained
 from ..names import closest, did_you_mean
+from .inside import put_inside
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
@@ -69,6 +70,7 @@ def build_model(
     weights: str | os.PathLike | None = None,
     seed: int | None = None,
     deployed: dict | None = None,
+    inside: dict | None = None,
     **settings,
 ) -> Tap | Deployed:
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
@@ -81,6 +83,8 @@ def build_model(
                 Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
     deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.models.tails``
+    inside      {"after": [0, 1], "name": "unistyle" or "mixstyle"}: a part without parameters after these stages, counted as
+                maps; a student keeps it, see ``wakd_kit.models.inside``
     settings    go to ``timm.create_model`` as they are, but for ``input_size``, the side in pixels that images are resized
                 to before the model sees them; default is what the model is fixed to, or else as they come
 
@@ -117,6 +121,7 @@ def build_model(
         if found:
             check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
             mark(tap, provenance_of_file(found.file))
+        tap = tap if inside is None else put_inside(tap, inside)
         return tap if deployed is None else Deployed(tap, deployed)
 
 
