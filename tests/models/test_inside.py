@@ -42,7 +42,9 @@ def test_no_style_is_left_after_the_stages_in_training_and_after_it(mode):
 
 
 def test_styles_are_mixed_with_those_of_another_image_in_training_alone():
-    x = torch.randn(6, 5, 8, 8) * torch.rand(6, 5, 1, 1) + torch.randn(6, 5, 1, 1)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, 8, 8, generator=rng) * (0.5 + torch.rand(6, 5, 1, 1, generator=rng))
+    x += torch.randn(6, 5, 1, 1, generator=rng)
     x.requires_grad_()
     always = MixStyle(p=1.0, alpha=0.4)
     assert always.eval()(x) is x
@@ -58,16 +60,16 @@ def test_styles_are_mixed_with_those_of_another_image_in_training_alone():
     mean, deviation = style_of(x, 1e-6)
     for got, whole in zip(style_of(mixed, 1e-6), (mean, deviation)):
         torch.testing.assert_close(got, own * whole + (1 - own) * whole[other], rtol=1e-4, atol=1e-5)
-    assert not any(part.requires_grad for part in (mean.detach(), deviation.detach()))
     np.testing.assert_allclose(_share_of_steps(0.3), 0.3, atol=4 * (0.21 / 400) ** 0.5)
 
 
 def _share_of_steps(p):
     """In how many of 400 steps something is mixed."""
-    x, sometimes = torch.randn(8, 1, 2, 2), MixStyle(p=p, alpha=1.0).train()
+    x = torch.arange(32.0).view(8, 1, 2, 2).square()
+    sometimes = MixStyle(p=p, alpha=1.0).train()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return np.mean([not torch.allclose(sometimes(x), x, atol=1e-5) for _ in range(400)])
+        return np.mean([not torch.allclose(sometimes(x), x, rtol=1e-4) for _ in range(400)])
 
 
 def test_a_student_without_style_is_recorded_loaded_folded_and_exported_as_it_is(split, tmp_path):
