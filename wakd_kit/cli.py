@@ -12,7 +12,7 @@ wakd explore RUN|STUDY                 write the page that moves a window over a
 wakd list strategies|objectives|methods|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
-wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
+wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet; lessons: train their runs
 wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
 """
 
@@ -619,11 +619,17 @@ def _log(given: argparse.Namespace) -> None:
 
 @command(
     "data get",
-    argument("name", help=f"one of {', '.join(BENCHMARKS)}"),
+    argument(
+        "name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"
+    ),
     argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
 )
 def _get_data(given: argparse.Namespace) -> None:
     """fetch, verify, unpack and check a published benchmark"""
+    if given.name == "lessons":
+        from .lessons import make_all
+
+        return print(make_all())
     from .data.fetch import get_data
 
     given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None

@@ -112,7 +112,9 @@ def test_a_run_stopped_within_a_round_resumes_bit_equal(split, tmp_path, monkeyp
 
 def test_a_moment_within_a_round_is_its_end(split, tmp_path):
     declared = [{"name": "wakd", "begin": 5}, {"name": "ema", "decay": 0.5, "begin": 7}]
-    run = quick(split, tmp_path / "run", optimiser={"name": "adam", "pull_back": 0.5, "every": 4}, declare=declared)
+    run = quick(
+        split, tmp_path / "run", steps=12, optimiser={"name": "adam", "pull_back": 0.5, "every": 4}, declare=declared
+    )
     assert run.segments.edges.tolist() == [4, 8, 12]
     assert np.flatnonzero(run.source_curves.ends == 8) == [1]
     exact = [run.average(getattr(wk.averaging, s["name"])(run, **{k: v for k, v in s.items() if k != "name"}), exact=True) for s in declared]  # fmt: skip

@@ -14,6 +14,7 @@ from wakd_kit.runs.network import predict
 from wakd_kit.runs.several import Several, mixture, most_likely
 
 from ..conftest import SMALL
+from .stopped import stopped_and_resumed
 from .test_teacher import Asked, same
 
 FEW = {"steps": 3, "segment_length": 2, "batch_size": 6, "learning_rate": 1e-2, "batchnorm_batches": 1}
@@ -192,6 +193,13 @@ def test_the_frozen_start_is_a_teacher_and_only_its_better_half_is_heard(split, 
     assert run.table["val_kd_loss"].iloc[-1] == pytest.approx(wanted, rel=1e-5) and 0 < better.float().mean() < 1
 
 
+def test_a_training_of_several_that_is_stopped_goes_on_bit_for_bit(split, north, everything, tmp_path, monkeypatch):
+    taught_by = {"teacher": {"of": [north, everything, "start"], "weigh": "learned"}, "objectives": KD}
+    stopped_and_resumed(
+        split, tmp_path, monkeypatch, after=5, model=lambda: small(split), segment_length=2, **taught_by
+    )
+
+
 def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, everything, tmp_path):
     spec = {"of": [north, everything], "weigh": "surest"}
     run = trained(split, tmp_path / "one", spec, KD)
@@ -239,6 +247,17 @@ def test_the_temperature_is_that_of_who_listens():
     assert taught.temperature_of(combine(["ce", *KD]), "uniform") == 2.0
     assert taught.temperature_of(combine(["ce", "mse"]), "uniform") == 1.0
     assert taught.temperature_of(combine([*KD, "kd"]), "right") in (2.0, 5.0)  # nothing is mixed
+
+
+@pytest.mark.parametrize(
+    "given", [{"mix": {"name": "mixup"}}, {"second": {"name": "cutmix", "pick": "teacher"}}], ids=["mix", "second"]
+)
+def test_mixed_images_are_heard_with_their_soft_labels(split, north, everything, tmp_path, given):
+    listed = [*KD, {"name": "ce", "on": "mixed"}] if "second" in given else KD
+    run = trained(split, tmp_path / "one", {"of": [north, everything], "weigh": "right"}, listed, **given)
+    assert np.isfinite(run.table["train_loss"]).all()
+    with pytest.raises(ValueError, match="own_domain weighs by the domain of an image, and mixed images are of two"):
+        trained(split, tmp_path / "none", {"of": [everything], "weigh": "own_domain"}, listed, **given)
 
 
 def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeypatch):

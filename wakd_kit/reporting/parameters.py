@@ -123,6 +123,8 @@ class Training:
     schedule: FITS.schedule = Settings.schedule
     warmup: FITS.warmup = Settings.warmup
     sampling: FITS.sampling = Settings.sampling
+    mix: FITS.mix = Settings.mix
+    second: FITS.second = Settings.second
     batchnorm: FITS.batchnorm = Settings.batchnorm
     precision: FITS.precision = Settings.precision
     compile: FITS.compile = Settings.compile

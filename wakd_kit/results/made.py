@@ -57,7 +57,7 @@ def _recipe(run: Run) -> str:
     decay = f", weight decay {s['weight_decay']:g}" if s["weight_decay"] else ""
     return (
         f"{s['steps']:,} steps of {s['batch_size']} images, {_optimiser(s['optimiser'])}, {s['schedule']} rate {s['learning_rate']:g}"
-        f"{warm}{decay}, {s['sampling']} batches, BatchNorm {s['batchnorm']}, {s['precision']}, segments of {s['segment_length']} steps"
+        f"{warm}{decay}, {s['sampling'] if isinstance(s['sampling'], str) else s['sampling']['name']} batches, BatchNorm {s['batchnorm']}, {s['precision']}, segments of {s['segment_length']} steps"
     )
 
 

@@ -401,6 +401,8 @@ GAINED = {
     "warmup": 0,
     "compile": False,
     "deterministic": False,
+    "mix": None,
+    "second": None,
 }  # settings that recordings made before them did not have, as they were then
 
 

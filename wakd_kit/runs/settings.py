@@ -20,6 +20,7 @@ import numpy as np
 
 from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
 from ..checks import hints, make
+from ..data.mixing import Mix, Second
 from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
@@ -33,6 +34,15 @@ class Stepping:
     name: Literal["adam", "adamw", "sgd"]
     pull_back: Annotated[float, within(0, 1), POSITIVE] = 1.0
     every: Annotated[int, whole(1)] = 1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What ``sampling`` by gaps says in full: after which share of the run domains get other shares, and how much of those is theirs."""
+
+    name: Literal["gap"]
+    every: Annotated[float, POSITIVE, within(0, 1)] = 0.03
+    smoothing: Annotated[float, within(0, 1)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,14 +86,25 @@ class Settings:
         int, whole(0), "steps over which the learning rate first rises to its value, in a line; transformers need some"
     ] = 0
     sampling: Annotated[
-        Literal["pooled", "balanced", "classes", "turns"],
+        Literal["pooled", "balanced", "classes", "turns", "gap"] | dict,
         '"pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain in every '
         'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED); "turns": every '
-        "batch of one domain, domain after domain (Fish)",
+        'batch of one domain, domain after domain (Fish); "gap", or {name, every, smoothing}: domains are drawn by the ratio of '
+        "student's to teacher's perplexity on source validation, anew after each such share of the run, held towards equal shares "
+        "(DDK); they are in curves.csv as share/<domain>",
     ] = "pooled"
     views: Annotated[
         dict | None,
         "augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own",
+    ] = None
+    mix: Annotated[
+        dict | None,
+        'views mixed of two images, and soft labels: {"name": "mixup" or "cutmix"} and fields of ``Mix``, such as ``alpha`` and the '
+        "``share`` of the batch",
+    ] = None
+    second: Annotated[
+        dict | None,
+        'a second batch, mixed of the same views, for objectives with "on": "mixed": as ``mix``, and ``pick`` for CutMixPick',
     ] = None
     batchnorm: Annotated[
         Literal["frozen", "recalibrate", "average", "last"],
@@ -147,10 +168,30 @@ class Settings:
                 self, "optimiser", stepped.name if stepped.pull_back == 1 else dataclasses.asdict(stepped)
             )
             self._refuse_broken_rounds(stepped)
+        if isinstance(self.sampling, Mapping) or self.sampling == "gap":
+            given = {"name": "gap"} if isinstance(self.sampling, str) else self.sampling
+            object.__setattr__(self, "sampling", dataclasses.asdict(make(Gap, given)))
+        for name, kind in (("mix", Mix), ("second", Second)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, dataclasses.asdict(make(kind, getattr(self, name))))
+        self._refuse_unheard_mixes()
         if self.warmup >= self.steps:
             raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")
         if any(not 0 < edge < self.steps for edge in self.edges):
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
+
+    def _refuse_unheard_mixes(self) -> None:
+        """A second batch and objectives on it go together; a batch of one has nothing to be mixed with."""
+        on_mixed = any(isinstance(spec, Mapping) and spec.get("on") == "mixed" for spec in self.objectives)
+        if on_mixed != (self.second is not None):
+            there, missing = ("on: mixed", "second") if on_mixed else ("second", 'an objective with "on": "mixed"')
+            raise ParameterError(
+                f"There is {there}, and no {missing}: a second batch is mixed for the objectives that say so."
+            )
+        if (self.mix or self.second) and self.batch_size < 2:
+            raise ParameterError(
+                f"Images are mixed within a batch, which has at least 2; got batch_size {self.batch_size}."
+            )
 
     def _refuse_broken_rounds(self, stepped: Stepping) -> None:
         """A segment ends where a round does, so that its end is what is recorded."""

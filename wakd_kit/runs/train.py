@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import math
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
-from ..data.augment import augment, viewed, views_from
+from ..data.augment import views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
@@ -30,6 +31,7 @@ from ..models.device import device as device_of
 from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
+from .gap import Shares
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .optimiser import kernel_for, optimiser_for, set_learning_rate
 from .prepare import prepare
@@ -61,6 +63,7 @@ from .settings import (
     segment_ends,
 )
 from .several import hear, several
+from .shown import Shown
 from .teacher import deployed, most_bytes
 from .validate import SourceValidation
 
@@ -89,6 +92,8 @@ def train(
     warmup: int = 0,
     sampling: str | dict = "pooled",
     views: str | dict | None = None,
+    mix: dict | None = None,
+    second: dict | None = None,
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
     precision: str = "float32",
@@ -182,21 +187,22 @@ def train(
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(data.labels)
         checkpoint = Checkpoint(partial, student, optimiser, combined)
-        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*heard.features())
-        _loop(student, heard, data, combined, optimiser, settings, views, book, bar, sink)
+        shown = Shown(views, settings, student, heard.asked, len(split.classes))
+        _loop(student, heard, data, combined, optimiser, settings, shown, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, views, book, bar, sink) -> None:
+def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, shown, book, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
     precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
-    learn, view = (compiled(one, data.device) if settings.compile else one for one in (student, viewed))
+    learn = compiled(student, data.device) if settings.compile else student
 
     bar.initial = bar.n = book.started * settings.batch_size
     training_mode(student, settings.batchnorm)
@@ -205,7 +211,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         if settings.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
         images, labels, of_batch = data.batch(step)
-        x = augment(images, views, generator, view=view)
+        x, labels = shown(images, labels, generator)
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x, labels, **of_batch)
@@ -232,7 +238,9 @@ class _Book:
     the first and the last of them and whenever ``SECONDS`` or ``UNSAVED`` segments have passed since the last.
     """
 
-    def __init__(self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer):
+    def __init__(
+        self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer, data
+    ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
         self.device, self.writer = next(student.parameters()).device, writer
         self.autocast = autocast(self.device, arithmetic["validation"])
@@ -244,6 +252,10 @@ class _Book:
         )
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
+        self.shares = Shares(settings, data, self.validation) if isinstance(settings.sampling, Mapping) else None
+        if self.shares:
+            with self.autocast:
+                self.shares.begin(self.rows, self.validation, student)
         self._open()
 
     def _open(self) -> None:
@@ -269,6 +281,8 @@ class _Book:
             recorder.revise(name, before)
         with self.autocast:
             row |= self.validation(student)
+        if self.shares:
+            row |= self.shares.close(row, step - recorder.count)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
         self.writer.wait()  # at most one segment is in memory beside the open one
@@ -347,9 +361,8 @@ def _teacher_module(teacher, split: Split, settings: Settings, student, combined
     if teacher is None:
         return None
     if isinstance(teacher, Mapping):
-        return several(
-            teacher, lambda one: _teacher_module(one, split, settings, student, combined), student, split, combined
-        )
+        each = functools.partial(_teacher_module, split=split, settings=settings, student=student, combined=combined)
+        return several(teacher, each, student, split, combined, settings)
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
