@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..checks import explained
 from ..names import closest, did_you_mean
 from .inherit import inherited
+from .inside import put_inside
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
@@ -72,6 +73,7 @@ def build_model(
     deployed: dict | None = None,
     inherit: object = None,
     by: str = "channels",
+    inside: dict | None = None,
     **settings,
 ) -> Tap | Deployed:
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
@@ -86,6 +88,8 @@ def build_model(
     deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.models.tails``
     inherit     a larger network, or a run of one, of which this one is a part: it starts with that part
     by          which part: "blocks", "channels" or "both", evenly spaced; see ``wakd_kit.models.inherit``
+    inside      {"after": [0, 1], "name": "unistyle" or "mixstyle"}: a part without parameters after these stages, counted as
+                maps; a student keeps it, see ``wakd_kit.models.inside``
     settings    go to ``timm.create_model`` as they are, but for ``input_size``, the side in pixels that images are resized
                 to before the model sees them; default is what the model is fixed to, or else as they come
 
@@ -126,6 +130,7 @@ def build_model(
             mark(tap, provenance_of_file(found.file))
         if inherit is not None:
             inherited(tap, inherit if isinstance(inherit, nn.Module) else inherit.model(), by)
+        tap = tap if inside is None else put_inside(tap, inside)
         return tap if deployed is None else Deployed(tap, deployed)
 
 

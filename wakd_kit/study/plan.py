@@ -285,7 +285,10 @@ class _Loader(yaml.SafeLoader):
     """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
 
     def construct_mapping(self, node, deep=False):
-        """A mapping as PyYAML makes it; raises for a name that comes twice."""
+        """A mapping as PyYAML makes it, whose names are text also where they are ``on`` or ``no``; raises for one that comes twice."""
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name, (key, _) in zip(names, node.value):
             if names.count(name) > 1:
