@@ -14,6 +14,7 @@ from wakd_kit.runs.network import predict
 from wakd_kit.runs.several import Several, mixture, most_likely
 
 from ..conftest import SMALL
+from .stopped import stopped_and_resumed
 from .test_teacher import Asked, same
 
 FEW = {"steps": 3, "segment_length": 2, "batch_size": 6, "learning_rate": 1e-2, "batchnorm_batches": 1}
@@ -193,6 +194,13 @@ def test_the_frozen_start_is_a_teacher_and_only_its_better_half_is_heard(split, 
     assert run.table["val_kd_loss"].iloc[-1] == pytest.approx(wanted, rel=1e-5) and 0 < better.float().mean() < 1
 
 
+def test_a_training_of_several_that_is_stopped_goes_on_bit_for_bit(split, north, everything, tmp_path, monkeypatch):
+    taught_by = {"teacher": {"of": [north, everything, "start"], "weigh": "learned"}, "objectives": KD}
+    stopped_and_resumed(
+        split, tmp_path, monkeypatch, after=5, model=lambda: small(split), segment_length=2, **taught_by
+    )
+
+
 def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, everything, tmp_path):
     spec = {"of": [north, everything], "weigh": "surest"}
     run = trained(split, tmp_path / "one", spec, KD)
@@ -250,6 +258,17 @@ def test_the_temperature_is_that_of_who_listens():
     assert taught.temperature_of(combine([*KD, "kd"]), {**TWO, "weigh": "right"}) in (2.0, 5.0)  # nothing is mixed
 
 
+@pytest.mark.parametrize(
+    "given", [{"mix": {"name": "mixup"}}, {"second": {"name": "cutmix", "pick": "teacher"}}], ids=["mix", "second"]
+)
+def test_mixed_images_are_heard_with_their_soft_labels(split, north, everything, tmp_path, given):
+    listed = [*KD, {"name": "ce", "on": "mixed"}] if "second" in given else KD
+    run = trained(split, tmp_path / "one", {"of": [north, everything], "weigh": "right"}, listed, **given)
+    assert np.isfinite(run.table["train_loss"]).all()
+    with pytest.raises(ValueError, match="own_domain weighs by the domain of an image, and mixed images are of two"):
+        trained(split, tmp_path / "none", {"of": [everything], "weigh": "own_domain"}, listed, **given)
+
+
 def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeypatch):
     scores = iter([60.0, -5.0, 20.0])
     monkeypatch.setattr(taught, "parc", lambda features, labels: next(scores))
@@ -258,31 +277,6 @@ def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeyp
     monkeypatch.setattr(Several, "__init__", lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0])
     trained(split, tmp_path / "one", {"of": [north, everything, "start"], "weigh": "parc"}, KD)
     np.testing.assert_allclose(made[0].table, [0.75, 0.0, 0.25])
-
-
-@pytest.mark.parametrize(
-    "mixed, weigh, sentence",
-    [
-        (
-            {"second": {"name": "cutmix"}, "objectives": ["kd", {"name": "kd", "on": "mixed", "temperature": 5.0}]},
-            "uniform",
-            "not asked for a second batch; take one teacher, or leave out second",
-        ),
-        ({"mix": {"name": "mixup"}}, "own_domain", "which are of two domains; take one teacher, or leave out mix"),
-    ],
-)
-def test_several_teachers_of_mixed_images_are_a_sentence(run, split, tmp_path, mixed, weigh, sentence):
-    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
-    with pytest.raises(ValueError, match=sentence):
-        wk.train(
-            student,
-            split,
-            teacher={"of": [run], "weigh": weigh},
-            **{"objectives": "kd", **mixed},
-            steps=2,
-            segment_length=1,
-            save_to=tmp_path / "run",
-        )
 
 
 def test_the_start_alone_is_a_teacher_whose_maps_are_read(split, tmp_path):
