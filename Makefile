@@ -44,12 +44,12 @@ test-fast: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
+	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb notebooks/lessons/*.ipynb
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
+	$(BIN)/nbstripout --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb notebooks/lessons/*.ipynb
 
 .PHONY: docs
 # the documentation as a site, with pages of the API: site/index.html

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = {"notebooks": "*.ipynb", "reports": "*.yaml"}
+SHIPPED = {"notebooks": "*.ipynb", "notebooks/lessons": "*.ipynb", "reports": "*.yaml"}
 
 
 class WithNotebooksAndStudies(build_py):

@@ -23,7 +23,7 @@ STAIRS = [
     "evaluation",
     "landscape",
 ]
-STAIRS += ["results", "plots", "reporting", "explorer", "study", "cli"]
+STAIRS += ["results", "plots", "reporting", "explorer", "lessons", "study", "cli"]
 DOORS = {"__init__", "__main__"}  # lists of names; they import what is asked for when it is asked for
 
 

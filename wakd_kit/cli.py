@@ -12,7 +12,7 @@ wakd explore RUN|STUDY                 write the page that moves a window over a
 wakd list strategies|objectives|methods|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
-wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet
+wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet; lessons: train their runs
 wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
 """
 
@@ -38,6 +38,7 @@ from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
 from .names import UnknownName, did_you_mean
 from .reporting.parameters import Landscape, Student, make, parse
+from .study.chains import ROLES, each_name
 
 # Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
 
@@ -217,7 +218,6 @@ def _compare(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
     from .data.domains import leave_one_out, load_domains
-    from .models.build import build_model
     from .runs.train import train
 
     settings = _settings(given.settings, Student)
@@ -227,7 +227,7 @@ def _train(given: argparse.Namespace) -> None:
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed, only=p.only)
-    student = build_model(p.model, split.classes, **p.student())
+    student = p.begun(split)
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
@@ -316,7 +316,7 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         )
 
 
-PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+PATHS = ("save_to", "teacher", "start", "weights", "run", "runs", "tables", "figures")  # parameters that are
 
 
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
@@ -330,6 +330,7 @@ def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
         name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
     }
     found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {role: each_name(settings[role], whole) for role in ROLES if isinstance(settings.get(role), dict)}
     found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
     return settings | found
 
@@ -618,11 +619,17 @@ def _log(given: argparse.Namespace) -> None:
 
 @command(
     "data get",
-    argument("name", help=f"one of {', '.join(BENCHMARKS)}"),
+    argument(
+        "name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"
+    ),
     argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
 )
 def _get_data(given: argparse.Namespace) -> None:
     """fetch, verify, unpack and check a published benchmark"""
+    if given.name == "lessons":
+        from .lessons import make_all
+
+        return print(make_all())
     from .data.fetch import get_data
 
     given.path, given.benchmark, given.sheet = get_data(given.name, given.to), given.name, None

@@ -129,10 +129,10 @@ def test_the_teacher_hears_what_the_student_sees_and_is_kept_where_that_is_known
     monkeypatch.setenv("WAKD_CACHE", str(tmp_path / "cache"))
     asked, seen, ask = [], [], taught.Heard.__call__
 
-    def spied(heard, step, x):
+    def spied(heard, step, x, *batch, **of_batch):
         seen.append(x.clone())
         before = len(asked)
-        output = ask(heard, step, x)
+        output = ask(heard, step, x, *batch, **of_batch)
         with torch.no_grad():  # at the last bit batches of another size would be others
             assert torch.allclose(output.logits, heard.teacher(x, maps=False).logits, atol=1e-5)
         del asked[before + 1 :]

@@ -28,6 +28,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from ..files import write_text
+from .formulas import with_formulas
 
 if TYPE_CHECKING:
     import nbformat
@@ -182,6 +183,7 @@ def render(
     notice: str = "",
     box: str = "",
     parameters: Mapping[str, object] | None = None,
+    code: bool = False,
 ) -> Path:
     """Write an executed notebook as a self-contained page and return its path.
 
@@ -195,6 +197,7 @@ def render(
     notice HTML that stands before everything else
     box    HTML that stands before the first section
     parameters  to show, default those it ran with, which hold paths of this machine
+    code   whether the cells' code is shown, as in a lesson; formulas between dollars are drawn in any case
     """
     import nbformat  # here: every notebook imports this module for show(), and only what renders needs it
 
@@ -209,12 +212,28 @@ def render(
         first, _, rest = headed.source.partition("\n")
         asked = first.lstrip("# ")
         headed.source = f"{asked}\n{rest}" if question and asked != title else rest.lstrip()
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_formulas(cell.source)
+    if code:
+        book.cells = [part for cell in book.cells for part in (*_shown_code(cell), cell)]
     if box:
         first = next((i for i, cell in enumerate(book.cells) if cell.source.startswith("## ")), len(book.cells))
         output = nbformat.v4.new_output("display_data", data={"text/html": box})
         book.cells.insert(first, nbformat.v4.new_code_cell(outputs=[output]))
     heading = title if title or headed is None else ""
     return _write(book, Path(page), {**about, "heading": heading, "above": above, "notice": notice}, nav, links)
+
+
+def _shown_code(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code of a code cell as text before it; a student's is marked."""
+    import nbformat
+
+    if cell.cell_type != "code":
+        return []
+    kind = "code student" if "student" in cell.metadata.get("tags", []) else "code"
+    output = f'<pre class="{kind}"><code>{escape(cell.source)}</code></pre>'
+    return [nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data={"text/html": output})])]
 
 
 def write_page(

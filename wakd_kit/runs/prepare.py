@@ -110,7 +110,12 @@ def _try_both(
     _refuse_mixed(combined, ours, theirs, settings, shown)
     for who, model in (("teacher", teacher), ("student", student)):
         check_unseen(model, split, who=who)
-    origin = (provenance_of(teacher) or {}).get("split")
+    for one in getattr(teacher, "members", [teacher]):
+        _check_origin((provenance_of(one) or {}).get("split"), split)
+
+
+def _check_origin(origin: dict | None, split: Split) -> None:
+    """A teacher's classes are those of the split, and it should be of the same seed."""
     if origin is None:
         return
     if origin["classes"] != list(split.classes):
@@ -120,7 +125,7 @@ def _try_both(
         warnings.warn(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -108,8 +108,9 @@ class Heard:
             series.write()
 
     @torch.no_grad()
-    def __call__(self, step: int, x: Tensor) -> Output | None:
-        """The teacher's ``Output`` for the views of a step; what no objective reads of it may be empty."""
+    def __call__(self, step: int, x: Tensor, labels: Tensor | None = None, **_) -> Output | None:
+        """The teacher's ``Output`` for the views of a step; what no objective reads of it may be empty. What else is known of
+        the batch is for several teachers, see ``several``."""
         if self.teacher is None:
             return None
         found = [series.at(step) for series in self.series]

@@ -61,8 +61,9 @@ from .settings import (
     rehearse,
     segment_ends,
 )
+from .several import hear, refuse_mixed, several
 from .shown import Shown
-from .teacher import Heard, deployed, most_bytes
+from .teacher import deployed, most_bytes
 from .validate import SourceValidation
 
 SECONDS = 5.0  # after which a checkpoint is written, with the next segment's end
@@ -78,7 +79,7 @@ def train(
     split: Split,
     *,
     objectives: str | dict | Sequence[str | dict] = ({"name": "ce"},),
-    teacher: Run | str | os.PathLike | nn.Module | None = None,
+    teacher: Run | str | os.PathLike | nn.Module | dict | None = None,
     steps: int = 2000,
     segment_length: int = 50,
     batch_size: int = 64,
@@ -116,7 +117,8 @@ def train(
     {settings}
 
     teacher             a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and
-                        fed the student's views, normalised its own way; a module is given back as it came
+                        fed the student's views, normalised its own way; a module is given back as it came. Several as one:
+                        {"of": [run, run, "start"], "weigh": "uniform"}, see ``runs.several``
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
     resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
@@ -141,7 +143,7 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split, settings)
+    teacher = _teacher_module(teacher, split, settings, student, combined)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
     if settings.compile:
@@ -176,7 +178,7 @@ def train(
         _lent(teacher, device),
         computing(device, settings.precision, deterministic=settings.deterministic),
         Writer() as writer,
-        Heard(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
+        hear(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
@@ -211,7 +213,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         x, labels = shown(images, labels, generator)
         with precise:
             student_output = learn(x, maps=maps)
-            teacher_output = heard(step, x)
+            teacher_output = heard(step, x, labels, **of_batch)
         loss, terms = combined(student_output, teacher_output, labels, step=step, images=x, **of_batch)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
@@ -354,15 +356,22 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(teacher, split: Split, settings: Settings) -> nn.Module | None:
+def _teacher_module(teacher, split: Split, settings: Settings, student, combined: Combined) -> nn.Module | None:
     if teacher is None:
         return None
+    if isinstance(teacher, Mapping):
+        refuse_mixed(teacher, settings)
+        return several(
+            teacher, lambda one: _teacher_module(one, split, settings, student, combined), student, split, combined
+        )
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
         teacher = deployed(teacher, split if same_split(teacher.settings["split"], split.recipe) else None, settings)
     if not isinstance(teacher, nn.Module):
-        raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
+        raise TypeError(
+            f"teacher is a Run, a run's folder, a module or several of them in a dictionary; got {teacher!r}."
+        )
     return as_tap(teacher)
 
 

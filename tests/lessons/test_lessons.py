@@ -1,0 +1,242 @@
+"""Every lesson is executed and rendered; what a lesson has to look like is a lint; its exercises know right from wrong."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+
+from wakd_kit.lessons import recordings as runs
+from wakd_kit.lessons.exercises import judged, known
+from wakd_kit.reporting.formulas import MATH, formula_svg, with_formulas
+from wakd_kit.reporting.render import render
+
+from ..notebooks import execute
+
+ROOT = Path(__file__).parent.parent.parent
+LESSONS = sorted((ROOT / "notebooks" / "lessons").glob("*.ipynb"))
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+
+
+def cells_of(path: Path) -> list[dict]:
+    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text())["cells"]]
+
+
+def is_student(cell: dict) -> bool:
+    return "student" in cell["metadata"].get("tags", [])
+
+
+def exercises_of(path: Path) -> list[str]:
+    return re.findall(r'check\("([\d.]+)"', "".join(c["source"] for c in cells_of(path)))
+
+
+# ---- lint
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_looks_like_one(path):
+    cells = cells_of(path)
+    words = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    (title,) = re.findall(r"^# (.*)", words, re.M)
+    assert title.endswith("?") and cells[0]["source"].startswith(f"# {title}"), "one title, a question, at the top"
+    assert re.search(r"about \d+ seconds", cells[0]["source"]), "the first cell names the run time"
+    anchors = {
+        re.sub(r"[^\w ]", "", name.lower()).replace(" ", "-") for name in re.findall(r"^### (.*)", GLOSSARY, re.M)
+    }
+    linked = re.findall(r"\(\.\./\.\./docs/glossary\.md#([\w-]+)\)", cells[0]["source"])
+    assert linked and {*linked} <= anchors, f"not in the glossary: {sorted({*linked} - anchors)}"
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    for cell in code:
+        defines = any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)
+            for node in ast.walk(ast.parse(cell["source"]))
+        )
+        assert not defines or is_student(cell), "definitions stand in the package, or in a cell marked as the student's"
+        assert is_student(cell) == cell["source"].startswith("# Your turn"), "marked for the eye and for the test alike"
+        assert all(len(line) <= 97 for line in cell["source"].splitlines()), "lines that JupyterLab shows whole"
+    for name in exercises_of(path):
+        assert known().get(name).solution not in "".join(cell["source"] for cell in cells)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_figure_comes_after_formula_and_expectation_and_before_a_sentence(path):
+    cells, figures = cells_of(path), 0
+    for before, cell in zip(cells, cells[1:]):
+        if cell["cell_type"] == "code" and re.search(r"\bshow\(", cell["source"]):
+            figures += 1
+            assert MATH.search(before["source"]) and "**Expect.**" in before["source"]
+            assert cell["source"].rindex("show_text(") > cell["source"].rindex("show(")
+    assert figures
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_ends_with_three_exercises_and_an_answer(path):
+    cells, number = cells_of(path), path.stem[:2]
+    assert exercises_of(path) == [f"{number}.{i}" for i in (1, 2, 3)]
+    assert cells[-2]["source"] == "## Answer" and "show_text(" in cells[-1]["source"] and "{" in cells[-1]["source"]
+    words = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"^## (.*)", words, re.M)[-2:] == ["Exercises", "Answer"]
+    for name in exercises_of(path):
+        asked = next(cell["source"] for cell in cells if f"**{name}**" in cell["source"])
+        assert asked.index(f"**{name}**") >= 0
+    for cell in filter(is_student, cells):
+        assert re.search(r"^answer = \.\.\.$", cell["source"], re.M)
+
+
+def test_every_exercise_is_asked_in_a_lesson():
+    assert sorted(known()) == sorted(name for path in LESSONS for name in exercises_of(path))
+
+
+# ---- executed
+
+
+@pytest.fixture(scope="module")
+def short():
+    """The lessons' runs, of 30 steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "RECIPE", runs.RECIPE | {"steps": 30, "segment_length": 3, "batchnorm_batches": 2})
+        runs.recorded.cache_clear()
+        yield
+        runs.recorded.cache_clear()
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_runs_and_is_a_page(path, short, tmp_path):
+    with matplotlib.rc_context(), pytest.warns(UserWarning, match="names no description"):
+        done = execute(path, tmp_path / path.name)
+    said = "".join(
+        output.get("text", "") for cell in nbformat.read(done, as_version=4).cells for output in cell.get("outputs", [])
+    )
+    assert [name for name in exercises_of(path) if f"{name}: open." in said] == exercises_of(path)
+    page = render(done, tmp_path / "page.html", code=True).read_text(encoding="utf-8")
+    title = cells_of(path)[0]["source"].splitlines()[0].lstrip("# ")
+    assert page.count("<h1>") == 1 and title in page and "<figure>" in page and 'class="code student"' in page
+    assert page.count('role="img"') >= 1 and "$" not in re.sub(r"<pre.*?</pre>", "", page, flags=re.S).split("<main")[1]
+
+
+# ---- exercises: what a student would write, and what is said of it
+
+KL = "import torch.nn.functional as F; answer = lambda s, t, labels=None: F.kl_div((s / 4).log_softmax(1), (t / 4).softmax(1), "
+FIVE = "answer = lambda curves: np.isin(np.arange(len(curves)), np.argsort({})[:5]) / 5"
+WRONG = {
+    "02.1": [
+        ("answer = 20", "each time a teacher"),
+        ("answer = 40", "would tell"),
+        ("answer = 15", "trained anew"),
+        ("answer = 44", "old teacher"),
+    ],
+    "02.2": [
+        ("answer = 0.01635", "fraction"),
+        ("answer = 100 * 0.24 / 898", "take its root"),
+        ("answer = 2.0", "too large"),
+    ],
+    "02.3": [
+        ("answer = 0", "before the mean"),
+        ("answer = 64", "above 60"),
+        ("answer = 100 * (np.random.default_rng(0).binomial(898, 0.6, (2000, 55)).max() / 898 - 0.6)", "all 2000"),
+        ("answer = 2.0", "too small"),
+    ],
+    "09.1": [
+        ("answer = (4.5 - 3.05, 4.5 + 3.05)", "normal distribution"),
+        ("answer = (4.5 - 4.288, 4.5 + 4.288)", "ddof=1"),
+        ("answer = (4.5 - 9.903, 4.5 + 9.903)", "root of n"),
+        ("answer = 4.5", "two numbers"),
+        ("answer = (0, 9)", "the interval at 0"),
+    ],
+    "09.2": [("answer = 80", "half the width"), ("answer = 1000", "too large")],
+    "09.3": [
+        ("answer = lambda p: np.minimum(1, len(p) * p)", "Bonferroni"),
+        ("answer = lambda p: np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))", "order that they came in"),
+        ("answer = lambda p: p * (len(p) - np.argsort(np.argsort(p)))", "maximum.accumulate"),
+        ("answer = lambda p: p", "too small"),
+    ],
+    "00.1": [
+        ("answer = lambda path, n: path[-n:].mean()", "axis=0"),
+        ("answer = lambda path, n: path[:n].mean(axis=0)", "first n iterates"),
+        ("answer = lambda path, n: path.mean(axis=0)", "whatever n is"),
+        ("answer = 3", "give the function itself"),
+        ("answer = lambda path, n: path.means", "AttributeError"),
+    ],
+    "00.2": [("answer = 10", "neighbours are alike"), ("answer = 400", "too large"), ("answer = '30'", "one number")],
+    "00.3": [("answer = 0", "not convex"), ("answer = 1.0", "too large")],
+    "01.1": [
+        ("answer = lambda z, t: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)", "T = 1"),
+        ("answer = lambda z, t: np.exp(z * t) / np.exp(z * t).sum(axis=1, keepdims=True)", "do not multiply"),
+        ("answer = lambda z, t: np.exp(z / t) / np.exp(z / t).sum()", "keepdims"),
+        ("answer = lambda z, t: np.exp(z / t) / np.exp(z / t).sum(axis=1, keepdims=True)", "subtract the largest"),
+        ("answer = 1", "give the function itself"),
+    ],
+    "01.2": [("answer = 4", "T enters twice"), ("answer = 1 / 16", "has to be larger"), ("answer = 8", "too small")],
+    "01.3": [
+        (KL + "reduction='batchmean')", "T squared is missing"),
+        (KL + ") * 16", "averaged over classes"),
+        (KL + ")", "batchmean"),
+        (KL + "reduction='sum') * 16", "summed over the batch"),
+        (
+            KL.replace("s, t,", "t, s,") + "reduction='batchmean') * 16",
+            "from the student",
+        ),
+        ("answer = lambda s, t, labels=None: 1.0", "one loss"),
+        ("answer = lambda s, t, labels=None: (s - t).detach().square().mean()", "no gradient"),
+        ("answer = lambda s, t, labels=None: (s - t).square().mean()", "nats on this batch"),
+    ],
+    "03.1": [
+        ("answer = lambda n, k: np.r_[np.zeros(len(n) - k), np.ones(k)] / k", "weigh by iterates"),
+        ("answer = lambda n, k: n[-k:] / n[-k:].sum()", "not left out"),
+        ("answer = lambda n, k: np.r_[np.zeros(len(n) - k), np.ones(k)]", "sum to 1"),
+    ],
+    "03.2": [("answer = (5, 4)", "other way round"), ("answer = (5, 5)", "then square"), ("answer = 4", "two numbers")],
+    "03.3": [
+        (FIVE.format("-curves.val_loss"), "sort the other way"),
+        (FIVE.format("curves.train_loss"), "take val_loss"),
+        ("answer = lambda curves: 1.0 * (curves.val_loss < 5)", "sum to 1"),
+        ("answer = lambda curves: np.ones(len(curves)) / len(curves)", "too large"),
+    ],
+}
+
+
+def test_every_exercise_has_wrong_answers_to_try():
+    assert {*WRONG} == {*known()}
+
+
+@pytest.mark.parametrize("name, wrong, said", [(name, *pair) for name, pairs in WRONG.items() for pair in pairs])
+def test_a_wrong_answer_is_told_what_is_wrong(name, wrong, said, short):
+    found = judged(name, assigned(wrong))
+    assert found.startswith("not yet: ") and said in found and len(found) > len("not yet: ") + 20
+
+
+@pytest.mark.parametrize("name", sorted(known()))
+def test_the_solution_is_right_and_no_answer_is_open(name, short):
+    assert judged(name, assigned(known().get(name).solution)) == "right."
+    assert judged(name, ...).startswith("open.")
+
+
+def assigned(code: str) -> object:
+    namespace = {"np": np}
+    exec(code, namespace)
+    return namespace["answer"]
+
+
+def test_an_unknown_exercise_is_named():
+    with pytest.raises(KeyError, match="Unknown exercise"):
+        judged("00.9", 1)
+
+
+# ---- formulas
+
+
+def test_formulas_become_shapes_and_code_stays():
+    assert (
+        with_formulas("costs `$a$` and ```\n$$b$$\n``` and 5 $ or 6 $")
+        == "costs `$a$` and ```\n$$b$$\n``` and 5 $ or 6 $"
+    )
+    made = with_formulas("so $a_1$ and\n\n$$\\frac{1}{2}$$\n")
+    assert made.count("<svg") == 2 and made.count('<div class="formula">') == 1 and 'aria-label="\\frac{1}{2}"' in made
+    assert formula_svg("x", 10).count("NaN") == 0
+    with pytest.raises(ValueError):
+        formula_svg("\\begin{array}")

@@ -1,0 +1,111 @@
+"""Exercises with checked answers. A lesson's cell says ``check("03.1", answer)``; what is right stands here and not there.
+
+    @exercise("00.2", '''answer = 0.5''')          its name, and one way to do it as code that assigns ``answer``
+    def half(answer):                              says what is wrong with an answer, or nothing
+        ...
+
+An exercise is open while its answer is ``...``. A judge raises what it likes: what a student's function raises is said as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..names import Registry
+
+LESSONS = ("averages", "teachers", "judging")  # modules beside this one that hold exercises
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What is wrong with an answer, in a sentence or nothing (``judge``), and one that is right, as code."""
+
+    judge: Callable[[object], str | None]
+    solution: str
+
+
+exercises = Registry("exercise")
+
+
+def exercise(name: str, solution: str) -> Callable[[Callable], Callable]:
+    """Decorator: this function judges the answers of exercise ``name``. Returns it unchanged."""
+
+    def declare(judge: Callable) -> Callable:
+        exercises.register(Exercise(judge, textwrap.dedent(solution).strip()), name=name)
+        return judge
+
+    return declare
+
+
+def check(name: str, answer: object) -> None:
+    """Print whether an answer to an exercise is right, and if not what is wrong with it. Raises ``UnknownName`` for no such exercise."""
+    print(f"{name}: {judged(name, answer)}")
+
+
+def solution(name: str) -> None:
+    """Print one way to do an exercise: code that assigns ``answer``. Raises ``UnknownName`` for no such exercise."""
+    print(known().get(name).solution)
+
+
+def judged(name: str, answer: object) -> str:
+    """What ``check`` prints of an answer: "right.", what is wrong, or that the exercise is open."""
+    found = known().get(name)
+    if answer is ...:
+        return f'open. Put your answer where the dots are and run the cell again; solution("{name}") shows one.'
+    try:
+        wrong = found.judge(answer)
+    except Exception as error:  # of the student's own function, or an answer of another kind than was asked for
+        wrong = f"your answer stopped the check, {type(error).__name__}: {error}"
+    return f"not yet: {wrong}" if wrong else "right."
+
+
+@functools.cache
+def known() -> Registry:
+    """All exercises by name."""
+    for module in LESSONS:
+        importlib.import_module(f".{module}", __package__)
+    return exercises
+
+
+# ---- sentences that several judges share
+
+
+def number(answer: object, right: float, *, hint: str, within: float = 0.01) -> str | None:
+    """What is wrong with a number, if it is further from ``right`` than ``within`` of it: too large or too small, and what to look at."""
+    if isinstance(answer, str) or np.ndim(answer) != 0:
+        return f"give one number; got {type(answer).__name__}."
+    given = float(answer)
+    if abs(given - right) <= within * max(abs(right), 1e-12):
+        return None
+    return f"{given:.4g} is too {'large' if given > right else 'small'}; {hint}."
+
+
+def values(answer: object, right: object, *, within: float = 1e-6, what: str = "values") -> str | None:
+    """What is wrong with an array: its shape, or where it first differs from ``right``."""
+    given, right = np.asarray(answer, dtype=float), np.asarray(right, dtype=float)
+    if given.shape != right.shape:
+        return f"{what} of shape {right.shape} were asked for; got {given.shape}."
+    off = np.abs(given - right) > within * np.maximum(np.abs(right).max(), 1e-12)
+    if not off.any():
+        return None
+    place = tuple(int(i) for i in np.argwhere(off)[0])
+    at = f" at {place[0] if len(place) == 1 else place}" if place else ""
+    return f"{what}{at}: {given[place]:.4g} is too {'large' if given[place] > right[place] else 'small'}."
+
+
+def one_of(answer: object, right: str, choices: dict[str, str]) -> str | None:
+    """What is wrong with a choice: why it is not that one. ``choices`` has a sentence for each that is wrong."""
+    if answer == right:
+        return None
+    return choices.get(answer) or f"choose one of {', '.join(sorted({right, *choices}))}; got {answer!r}."
+
+
+def function(answer: object, called: str) -> str | None:
+    """What is wrong if this is no function."""
+    return None if callable(answer) else f"give the function itself, {called}; got {type(answer).__name__}."

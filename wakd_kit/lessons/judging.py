@@ -1,0 +1,127 @@
+"""Exercises on judging: lessons 02, 06 and 09."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..statistics import holm, interval
+from .exercises import exercise, function, number, values
+
+# ---- 02: an unseen domain
+
+
+@exercise("02.1", "answer = 4 * 5 * (1 + 2)")
+def trainings(answer):
+    """Four targets, five seeds, three networks each."""
+    said = {
+        20: "that is how many times the split is made; each time a teacher and two students are trained.",
+        40: "a teacher has to be trained for each target and seed too: one that has seen the target would tell the student about it.",
+        60 / 4: "each domain is left out once, and every time everything is trained anew.",
+        44: "a teacher for each target is not enough: another seed is another split, whose validation images an old teacher was trained on.",
+    }
+    return said.get(answer) or number(answer, 60, hint="count targets, seeds and networks")
+
+
+@exercise("02.2", "import math\nanswer = 100 * math.sqrt(0.6 * 0.4 / 898)")
+def standard_error(answer):
+    """Of 60 % on 898 images, in points."""
+    right = 100 * np.sqrt(0.24 / 898)
+    if isinstance(answer, int | float) and abs(answer - right / 100) < 1e-4:
+        return "that is a fraction; points of accuracy are hundredths of it."
+    if isinstance(answer, int | float) and abs(answer - right**2 / 100) < 1e-3:
+        return "that is the variance; take its root."
+    return number(answer, right, within=0.01, hint="it is 100 times the root of A (1 - A) / n")
+
+
+@exercise(
+    "02.3",
+    """
+    import numpy as np
+    right = np.random.default_rng(0).binomial(898, 0.6, (2000, 55))
+    answer = 100 * (right.max(axis=1).mean() / 898 - 0.6)
+    """,
+)
+def best_of_many(answer):
+    """E max of 55 binomials, above their mean."""
+    draws = np.random.default_rng(0).binomial(898, 0.6, (2000, 55)) / 898
+    if isinstance(answer, int | float) and abs(answer) < 0.2:
+        return "on average over all 55 that is right, but the best of them is reported: take the maximum of each row before the mean."
+    if isinstance(answer, int | float) and abs(answer - 100 * (draws.max() - 0.6)) < 0.1:
+        return "that is the best of all 2000 studies together; each has its own best of 55, of which the mean is asked for."
+    if isinstance(answer, int | float) and 50 < answer < 70:
+        return "that is the accuracy itself; asked for is by how much it is too high, in points above 60."
+    right = 100 * (draws.max(axis=1).mean() - 0.6)
+    return number(
+        answer, right, within=0.05, hint="maximum over the 55 networks, mean over the 2000 studies, minus 60 %"
+    )
+
+
+# ---- 09: what n buys
+
+
+@exercise(
+    "09.1",
+    """
+    import numpy as np
+    from scipy.stats import t
+    d = np.array([1.0, 6.0, 3.0, 8.0])
+    half = t.ppf(0.975, 3) * d.std(ddof=1) / np.sqrt(4)
+    answer = (d.mean() - half, d.mean() + half)
+    """,
+)
+def own_interval(answer):
+    """Student's interval of four gains."""
+    gains = np.array([1.0, 6.0, 3.0, 8.0])
+    given, right = np.asarray(answer, dtype=float), np.array(interval(gains))
+    if given.shape != (2,):
+        return f"two numbers are asked for, (low, high); got {answer!r}."
+    half, error = (given[1] - given[0]) / 2, gains.std(ddof=1) / 2
+    if np.isclose(half, 1.96 * error, rtol=0.01):
+        return "1.96 is of the normal distribution; with four values s itself is uncertain, and t with 3 degrees of freedom is 3.18."
+    if np.isclose(half, np.ptp(right) / 2 * np.sqrt(3 / 4), rtol=0.01):
+        return "the deviation of a sample divides by n - 1: np.std(..., ddof=1)."
+    if np.isclose(half, np.ptp(right), rtol=0.01):
+        return "that is the spread of single gains; that of their mean is smaller by the root of n."
+    return values(given, right, within=0.01, what="the interval")
+
+
+@exercise("09.2", "answer = 20 * 4**2")
+def four_times_narrower(answer):
+    """Sixteen times the pairs for a quarter of the width."""
+    if answer == 80:
+        return "width falls with the root of n: four times the pairs give half the width."
+    return number(
+        answer,
+        320,
+        within=0.06,
+        hint="the width goes with 1 / root of n, so a quarter of it takes 4 squared times the pairs",
+    )
+
+
+@exercise(
+    "09.3",
+    """
+    import numpy as np
+    def answer(p):
+        p = np.asarray(p, dtype=float)
+        order, m = np.argsort(p), len(p)
+        adjusted = np.empty(m)
+        adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(m, 0, -1)))
+        return adjusted
+    """,
+)
+def own_holm(answer):
+    """Holm's adjusted p values, in the order they came in."""
+    if wrong := function(answer, "answer = my_holm, without calling it"):
+        return wrong
+    p = np.array([0.04, 0.01, 0.03, 0.5])
+    right, given = holm(p), np.asarray(answer(p.copy()), dtype=float)
+    if given.shape == p.shape:
+        if np.allclose(given, np.minimum(1, 4 * p)):
+            return "every p times m is Bonferroni's correction; Holm's multiplies the i-th smallest by m - i + 1."
+        if np.allclose(given, np.sort(right)):
+            return "these are the right numbers in the order of p; give them back in the order that they came in."
+        by_rank = p * (4 - np.argsort(np.argsort(p)))
+        if np.allclose(given, np.minimum(1, by_rank)):
+            return "a larger p has a smaller adjusted one here: each is at least the one before it, np.maximum.accumulate in sorted order."
+    return values(given, right, what="adjusted p of 0.04, 0.01, 0.03, 0.5")

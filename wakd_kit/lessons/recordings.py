@@ -1,0 +1,94 @@
+"""The runs that lessons look at: small networks on the digits, sketch left out, trained once on this machine and kept in the cache.
+
+recorded("CE")        student of cross-entropy              recorded("KD")    the same student, distilled from "teacher"
+recorded("teacher")   twice as wide, at a lower rate        recorded("self")  the same student, distilled from "CE"
+
+A run that teaches does so with its WAKD average.
+
+Recordings are made and not shipped: they take about a minute for all four, need no network, are always in the format of today, and a megabyte
+of parameters in a repository can be neither read nor reviewed. Numbers differ in the last digits from machine to machine, so lessons compute
+every number that they say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+from pathlib import Path
+
+import filelock
+
+from ..data.domains import cache_folder, leave_one_out, load_domains
+from ..evaluation.choose import choose
+from ..evaluation.scores import evaluate
+from ..evaluation.windows import window_map
+from ..models.build import build_model
+from ..names import did_you_mean
+from ..runs.identity import digest
+from ..runs.run import Run
+from ..runs.train import train
+
+TARGET = "sketch"
+RECIPE = {"steps": 300, "segment_length": 15, "batch_size": 32, "learning_rate": 0.01, "batchnorm_batches": 8}
+STRATEGIES = ["last", {"name": "wakd", "begin": 0.6}, "swad", {"name": "ema", "decay": 0.98}]
+KD = [{"name": "kd", "temperature": 4.0}]
+RUNS = {  # name: (model, who teaches it, what differs from the recipe)
+    "CE": ("resnet10t_w8", None, {}),
+    "teacher": ("resnet10t_w16", None, {"learning_rate": 0.004}),
+    "KD": ("resnet10t_w8", "teacher", {"objectives": KD}),
+    "self": ("resnet10t_w8", "CE", {"objectives": KD}),
+}
+
+
+@functools.cache
+def split_of_lessons():
+    """The digits with sketch left out, seed 0."""
+    return leave_one_out(load_domains("digits"), target=TARGET, seed=0)
+
+
+@functools.cache
+def recorded(name: str) -> Run:
+    """One of the lessons' runs, evaluated; trained if it is not there yet. Raises ``KeyError`` for none of them."""
+    if name not in RUNS:
+        raise KeyError(did_you_mean("run", name, RUNS))
+    model, teacher, settings = RUNS[name]
+    taught = recorded(teacher) if teacher else None
+    place = folder() / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{place}.lock"):  # two notebooks that ask at once train it once
+        if not (place / "settings.json").exists():
+            print(f"recording {name} for the lessons: once, some seconds", flush=True)
+        split = split_of_lessons()
+        student = build_model(model, split.classes, seed=0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            recipe = {**RECIPE, **settings, "resume": True, "progress": False, "device": "cpu"}
+            run = train(student, split, teacher=taught, save_to=place, **recipe)
+            if run.scores.empty:
+                choices = choose(run, STRATEGIES, split)
+                run.deploy(choices["wakd"])  # what it teaches with
+                evaluate(run, choices, split)
+    return run
+
+
+def windows() -> Run:
+    """The run of cross-entropy with the accuracy of its windows: ``windows().window_map``, made once as well."""
+    run = recorded("CE")
+    with filelock.FileLock(f"{run.folder}.lock"):
+        if run.window_map.empty:
+            window_map(run, run.split, grid=10, workers=1)
+    return run
+
+
+def folder() -> Path:
+    """Where they lie: ``$WAKD_CACHE/lessons/<digest of the recipe>``, so that another recipe is recorded beside them."""
+    return cache_folder() / "lessons" / digest(json.dumps([TARGET, RECIPE, RUNS, STRATEGIES]))[:8]
+
+
+def make_all() -> Path:
+    """Make what is not there yet; returns the folder."""
+    for name in RUNS:
+        recorded(name)
+    windows()
+    return folder()
