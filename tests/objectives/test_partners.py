@@ -131,6 +131,38 @@ def test_lfme_is_a_loop_of_experts_with_optimisers_of_their_own(split, tmp_path,
         torch.testing.assert_close(end[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+def test_moving_numbers_drive_apart_what_the_rest_of_the_partner_holds_together():
+    like = student(layers=(1, 1, 1, 1))
+    images, labels = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    combined = combine([{"name": "ccfp", "meaning": 0.5, "apart": 2.0}])
+    combined.extended(like, None)
+    combined.prepare(like(images), None, steps=1, images=images)
+    part = combined.parts["0"]
+    assert len(part.moved) == 4 and all((m.gamma == 0).all() and (m.beta == 0).all() for m in part.moved)
+    with torch.no_grad():  # nothing is moved yet: the network as it is, and its own statistics
+        unmoved = wk.build_model("resnet10t", 3, **{**SMALL, "layers": (1, 1, 1, 1)}).train()
+        unmoved.load_state_dict({n: t for n, t in part.partner.state_dict().items() if "perturbed" not in n})
+        torch.testing.assert_close(
+            copy.deepcopy(part.partner)(images).logits, unmoved(images).logits, rtol=1e-3, atol=1e-4
+        )
+    output = like(images)._replace(logits=(z_s := torch.randn(6, 3).requires_grad_()))
+    twin = copy.deepcopy(part.partner)
+    combined(output, None, labels, images=images)[0].backward()
+    seen = twin(images)
+    held = 0.5 * ((z_s.detach() - seen.logits) ** 2).mean() + F.cross_entropy(seen.logits, labels)
+    gram = [torch.einsum("ncx,ndx->ncd", f, f) / f[0].numel() for f in (m.flatten(2) for m in seen.maps)]
+    theirs = [torch.einsum("ncx,ndx->ncd", f, f) / f[0].numel() for f in (m.flatten(2).detach() for m in output.maps)]
+    driven = -2.0 * sum(((a - b) ** 2).sum().sqrt() for a, b in zip(gram, theirs))
+    names, parameters = zip(*twin.named_parameters())
+    of_held, of_driven = (
+        torch.autograd.grad(of, parameters, retain_graph=True, allow_unused=True) for of in (held, driven)
+    )
+    for name, parameter, a, b in zip(names, part.partner.parameters(), of_held, of_driven):
+        expected = a + b if "perturbed" in name else a
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(z_s.grad, (z_s.detach() - seen.logits.detach()) / 18)
+
+
 def test_an_adapter_makes_a_teacher_that_the_student_can_follow():
     rng = torch.Generator().manual_seed(1)
     z_s, z_t = (torch.randn(6, 3, generator=rng) for _ in range(2))
@@ -149,8 +181,8 @@ def test_an_adapter_makes_a_teacher_that_the_student_can_follow():
 
 @pytest.mark.parametrize(
     "objectives",
-    [["ce", "mutual"], ["ce", {"name": "bi_kd", "rate": 0.5}], ["ce", "lfme"], ["ce", "pesf_kd"]],
-    ids=["mutual", "bi_kd", "lfme", "pesf_kd"],
+    [["ce", "mutual"], ["ce", {"name": "bi_kd", "rate": 0.5}], ["ce", "lfme"], ["ce", "pesf_kd"], ["ce", "ccfp"]],
+    ids=["mutual", "bi_kd", "lfme", "pesf_kd", "ccfp"],
 )
 def test_networks_of_objectives_survive_a_kill(split, teacher, tmp_path, monkeypatch, objectives):
     taught = {"teacher": teacher} if "pesf_kd" in objectives else {}
@@ -200,6 +232,7 @@ class Own(torch.nn.Module):
         (student, {"name": "mutual", "rate": -1}, "rate is a number >= 0; got -1"),
         (student, {"name": "bi_kd", "rate": 0}, "rate is a positive number; got 0"),
         (student, "pesf_kd", "learn from a teacher"),
+        (student, {"name": "ccfp", "model": "vit_d64"}, "Stages of vit_d64 are no sequences of layers"),
     ],
 )
 def test_partners_that_cannot_be_are_a_sentence(split, tmp_path, model, objective, sentence):

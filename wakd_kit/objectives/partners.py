@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.build import build_model
+from ..models.inside import Perturbed, after_stages
 from ..models.tap import Output
 from ..names import not_negative, positive
 from .base import hard, logit_pair, logits_of, objectives, pooled_of, target_of, widened
@@ -149,6 +150,51 @@ class LFME(nn.Module):
             total = total + ce(z, None, labels[own])
             squared, count = squared + (z_s[own] - F.softmax(z, dim=1).detach()).square().sum(), count + z.numel()
         return total + squared / max(count, 1)
+
+
+def grams(maps: Tensor) -> Tensor:
+    """Inner products of channels over positions, (n, channels, channels), over channels times positions."""
+    flat = maps.flatten(2)
+    return flat @ flat.mT / flat[0].numel()
+
+
+@objectives.declare(
+    name="ccfp",
+    kind="partners",
+    needs="labels images student.maps",
+    source="CCFP, Li et al. 2023, AAAI, arXiv 2303.08525; hackmebroo/CCFP@10b0dfc8",
+)
+class CCFP(nn.Module):
+    """A partner whose styles are moved after every stage by learned numbers agrees with the student in logits while those numbers
+    drive its maps away: ``meaning [MSE(z_s, z_p) + MSE(z_p, z_s)] + CE(partner) - apart sum ||Gram(x_s) - Gram(x_p)||``.
+
+    Targets of both MSE, means over logits, are not differentiated; the last term trains the moving numbers alone, by a second
+    forward of the partner, and is the norm over the whole batch, without a bound, as released. Beside ``ce``, which is the student's own. Differs
+    from the release: four stages, not the stem's output; one step of one optimiser where it has three in turn; the student
+    is deployed, where the release predicts with the partner. Needs networks whose stages are sequences, such as ResNets.
+    """
+
+    def __init__(self, pair, *, model: str | None = None, rate: float = 1.0):
+        positive(rate=rate)
+        super().__init__()
+        self.rate, self.partner, self.moved = rate, partner_of(pair, model), nn.ModuleList()
+        if not isinstance(self.partner, Stand):
+            self.moved.extend(after_stages(self.partner, range(len(self.partner.stages)), "perturbed", Perturbed))
+
+    def forward(
+        self, student, teacher, labels: Tensor, *, images: Tensor, meaning: float = 1.0, apart: float = 1.0
+    ) -> Tensor:
+        """The sum of all terms."""
+        not_negative(meaning=meaning, apart=apart)
+        z_s, z_p = logits_of(student), logits_of(self.partner(images, maps=False))
+        alike = F.mse_loss(z_s, z_p.detach()) + F.mse_loss(z_p, z_s.detach())
+        moving = {id(p) for p in self.moved.parameters()}
+        still = {n: p.detach() for n, p in self.partner.named_parameters() if id(p) not in moving}
+        maps = torch.func.functional_call(self.partner, still, (images,)).maps
+        distances = [
+            torch.linalg.vector_norm(grams(widened(s).detach()) - grams(p)) for s, p in zip(student.maps, maps)
+        ]
+        return meaning * alike + ce(z_p, None, labels) - apart * sum(distances)
 
 
 @objectives.declare(
