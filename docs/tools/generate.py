@@ -85,6 +85,36 @@ def strategy_list() -> str:
     return "\n".join(lines)
 
 
+def lesson_list() -> str:
+    """Every lesson: its number, question, run time and words, as its first cell has them."""
+    lines = ["| lesson | question | about | words |", "|---|---|---|---|"]
+    for file in sorted((DOCS.parent / "notebooks" / "lessons").glob("*.ipynb")):
+        first = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, seconds = first.splitlines()[0].removeprefix("# "), re.search(r"about (\d+) seconds", first)[1]
+        words = re.sub(r"\.\./\.\./docs/", "", first.split("Words: ")[1].split(".*")[0])
+        lines.append(f"| `{file.stem}` | {title} | {seconds} s | {words} |")
+    return "\n".join(lines)
+
+
+COMPARED = {  # what is compared: kinds of objectives
+    "response: what the network answers": ("logits", "controls", "domain shift"),
+    "feature: what it computes on the way": ("features", "heterogeneous"),
+    "relation: how examples lie to each other": ("relations", "contrast"),
+}
+
+
+def map_of_distillation() -> str:
+    """Objectives by what is compared, those that need no teacher apart."""
+    lines = ["| compared | objectives with a teacher | without one |", "|---|---|---|"]
+    for said, kinds in COMPARED.items():
+        names = [name for name in sorted(objectives) if objectives.about(name).kind in kinds]
+        taught = {name for name in names if any(need.startswith("teacher") for need in objectives.about(name).needs)}
+        cells = [", ".join(f"[`{n}`](objectives.md)" for n in names if (n in taught) == has) or "–" for has in (True, False)]
+        lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
+    rest = sorted(n for n in objectives if objectives.about(n).kind not in {k for kinds in COMPARED.values() for k in kinds})
+    return "\n".join([*lines, f"\nNo distillation at all: {spoken(rest)}."])
+
+
 def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:
     kind = item[0]
     return kind != "labels", kind != "logits", kind  # what everybody looks for first; the order of imports says nothing
@@ -137,7 +167,7 @@ def spelled_out(settings: dict) -> str:
     return ", ".join(f"`{name}` {json.dumps(value)}" for name, value in rounded.items())
 
 
-PAGES = {"study-files.md": study_keys, "objectives.md": objective_list, "strategies.md": strategy_list}
+PAGES = {"study-files.md": study_keys, "objectives.md": objective_list, "strategies.md": strategy_list, "lessons.md": lesson_list, "kd-map.md": map_of_distillation}
 BETWEEN = re.compile(r"(?<=<!-- generated -->\n).*(?=<!-- end -->)", re.S)
 
 
