@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is
     from .evaluation.windows import window_map, window_map_proxy
     from .models.build import build_model
     from .results import differences as comparison
+    from .runs import before as scores
     from .runs.run import Run, load_run
     from .runs.train import train
 
@@ -46,15 +47,16 @@ _NAMES = {
     "runs.run": ("Run", "load_run"),
     "runs.train": ("train",),
 }
+_ALIASES = {"comparison": ".results.differences", "scores": ".runs.before"}
 _DEFINED_IN = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = sorted([*_DEFINED_IN, "averaging", "comparison", "landscape", "objectives"])
+__all__ = sorted([*_DEFINED_IN, *_ALIASES, "averaging", "landscape", "objectives"])
 
 
 def __getattr__(name: str):
     if name in _DEFINED_IN:
         value = getattr(importlib.import_module(f".{_DEFINED_IN[name]}", __name__), name)
-    elif name == "comparison":
-        value = importlib.import_module(".results.differences", __name__)
+    elif name in _ALIASES:
+        value = importlib.import_module(_ALIASES[name], __name__)
     elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
         value = importlib.import_module(f".{name}", __name__)  # a room: wk.models, wk.averaging, ...
     else:

@@ -9,7 +9,7 @@ wakd notebook NB OUT -p name=value     execute one notebook with checked paramet
 wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
-wakd list strategies|objectives|domains|studies|weights
+wakd list strategies|objectives|methods|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
 wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet; lessons: train their runs
@@ -38,6 +38,7 @@ from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
 from .names import UnknownName, did_you_mean
 from .reporting.parameters import Landscape, Student, make, parse
+from .study.chains import ROLES, each_name
 
 # Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
 
@@ -217,7 +218,6 @@ def _compare(given: argparse.Namespace) -> None:
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
     from .data.domains import leave_one_out, load_domains
-    from .models.build import build_model
     from .runs.train import train
 
     settings = _settings(given.settings, Student)
@@ -227,7 +227,7 @@ def _train(given: argparse.Namespace) -> None:
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
     split = leave_one_out(domains, p.target, p.seed, only=p.only)
-    student = build_model(p.model, split.classes, **p.student())
+    student = p.begun(split)
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
@@ -316,7 +316,7 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         )
 
 
-PATHS = ("save_to", "teacher", "weights", "run", "runs", "tables", "figures")  # parameters that are
+PATHS = ("save_to", "teacher", "start", "weights", "run", "runs", "tables", "figures")  # parameters that are
 
 
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
@@ -330,6 +330,7 @@ def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
         name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
     }
     found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {role: each_name(settings[role], whole) for role in ROLES if isinstance(settings.get(role), dict)}
     found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
     return settings | found
 
@@ -508,19 +509,35 @@ def _weights() -> list[str]:
     ]
 
 
+def _methods(name: str | None = None) -> list[str]:
+    from .study.methods import lines_of
+
+    return lines_of(name)
+
+
 LISTS = {
     "strategies": _strategies,
     "objectives": _objectives,
+    "methods": _methods,
     "domains": _domains,
     "studies": _studies,
     "weights": _weights,
 }
 
 
-@command("list", argument("what", choices=tuple(LISTS)), PLUGIN)
+@command(
+    "list",
+    argument("what", choices=tuple(LISTS)),
+    argument("name", nargs="?", help="of methods: one of them, with a study file that runs it"),
+    PLUGIN,
+)
 def _list(given: argparse.Namespace) -> None:
     """what there is"""
-    print("\n".join(LISTS[given.what]()))
+    if given.name is not None and given.what != "methods":
+        raise ValueError(
+            f"wakd list {given.what} takes no name; got {given.name!r}. One method is told by: wakd list methods NAME"
+        )
+    print("\n".join(LISTS[given.what](*[given.name] * (given.name is not None))))
 
 
 @command(
@@ -602,7 +619,9 @@ def _log(given: argparse.Namespace) -> None:
 
 @command(
     "data get",
-    argument("name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"),
+    argument(
+        "name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"
+    ),
     argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
 )
 def _get_data(given: argparse.Namespace) -> None:

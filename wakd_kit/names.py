@@ -56,6 +56,16 @@ class Registry:
     def __init__(self, kind: str):
         self.kind = kind
         self._entries: dict[str, Callable] = {}
+        self._renamed: dict[str, str] = {}
+
+    def rename(self, before: str, now: str) -> None:
+        """Understand a name of earlier: recordings and studies hold it."""
+        self._renamed[before] = now
+
+    def now(self, name: str) -> str:
+        """What something of this name is called now; ``UnknownName`` where nothing is."""
+        self.get(name)
+        return self._renamed.get(name, name)
 
     def register(self, function: Callable | None = None, *, name: str | None = None) -> Callable:
         """The function, which is known by its own name or another one from now on; a decorator as well."""
@@ -73,7 +83,7 @@ class Registry:
     def get(self, name: str) -> Callable:
         """The registered function; ``KeyError`` with the closest known name otherwise."""
         try:
-            return self._entries[name]
+            return self._entries[self._renamed.get(name, name)]
         except (KeyError, TypeError):
             own = " One of your own: --plugin FILE.py, or plugins: in a study." if self.kind in PLUGGED else ""
             raise UnknownName(did_you_mean(self.kind, name, self._entries) + own) from None
@@ -82,7 +92,7 @@ class Registry:
         return iter(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return self._renamed.get(name, name) in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)

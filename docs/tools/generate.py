@@ -6,6 +6,7 @@ What lies between `<!-- generated -->` and `<!-- end -->` is made here; tests/te
 import inspect
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from wakd_kit.names import Bound
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.parameters import describe
 from wakd_kit.study import plan, search
+from wakd_kit.study.methods import STATES, methods
 
 DOCS = Path(__file__).parent.parent
 GIVEN = {"teacher": "the study's", "window_map_grid": "by `window_map`"}  # what a study puts in place of a default
@@ -109,10 +111,24 @@ def map_of_distillation() -> str:
     for said, kinds in COMPARED.items():
         names = [name for name in sorted(objectives) if objectives.about(name).kind in kinds]
         taught = {name for name in names if any(need.startswith("teacher") for need in objectives.about(name).needs)}
-        cells = [", ".join(f"[`{n}`](objectives.md)" for n in names if (n in taught) == has) or "–" for has in (True, False)]
+        cells = [spoken(taught) or "–", spoken(set(names) - taught) or "–"]
         lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
-    rest = sorted(n for n in objectives if objectives.about(n).kind not in {k for kinds in COMPARED.values() for k in kinds})
+    rest = sorted(
+        n for n in objectives if objectives.about(n).kind not in {k for kinds in COMPARED.values() for k in kinds}
+    )
     return "\n".join([*lines, f"\nNo distillation at all: {spoken(rest)}."])
+
+
+def method_list() -> str:
+    """Every method: whether it works here, what it does, how it differs or why it is not here, and where it is from."""
+    lines = [
+        "| method | here | what it does | how it differs, or why it is not here | source |",
+        "|---|---|---|---|---|",
+    ]
+    for one in methods().values():
+        lines.append(f"| {one.name} | {one.state} | {one.what} | {one.differs.strip()} | {one.source} |")
+    counts = Counter(one.state for one in methods().values())
+    return "\n".join([f"{', '.join(f'{counts[state]} {state}' for state in STATES)}.\n", *lines])
 
 
 def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:
@@ -167,7 +183,14 @@ def spelled_out(settings: dict) -> str:
     return ", ".join(f"`{name}` {json.dumps(value)}" for name, value in rounded.items())
 
 
-PAGES = {"study-files.md": study_keys, "objectives.md": objective_list, "strategies.md": strategy_list, "lessons.md": lesson_list, "kd-map.md": map_of_distillation}
+PAGES = {
+    "study-files.md": study_keys,
+    "objectives.md": objective_list,
+    "strategies.md": strategy_list,
+    "methods.md": method_list,
+    "lessons.md": lesson_list,
+    "kd-map.md": map_of_distillation,
+}
 BETWEEN = re.compile(r"(?<=<!-- generated -->\n).*(?=<!-- end -->)", re.S)
 
 

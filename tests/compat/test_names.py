@@ -12,6 +12,7 @@ from wakd_kit.data.domains import benchmarks
 from wakd_kit.models.weights import shipped
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.parameters import describe
+from wakd_kit.runs.record import GAINED, RunProblem, refuse_other_settings
 from wakd_kit.study.run import NOTEBOOKS, load_study
 
 words = str.split
@@ -78,3 +79,11 @@ def test_strategies_answer_as_functions_too():
 def test_studies_and_notebooks_answer():
     assert [load_study(name).name for name in STUDIES] == STUDIES
     assert not [name for name in BOOKS if not (NOTEBOOKS / f"{name}.ipynb").is_file() or not describe(name)]
+
+
+def test_what_was_renamed_is_understood_also_in_recordings(tmp_path):
+    assert wk.objectives.combine("proto_kd").specs == wk.objectives.combine("prototypes").specs
+    recorded = {"objectives": [{"name": "proto_kd", "weight": 1.0}]}
+    refuse_other_settings(tmp_path, recorded, {**GAINED, "objectives": wk.objectives.combine("prototypes").specs})
+    with pytest.raises(RunProblem, match="objectives"):
+        refuse_other_settings(tmp_path, recorded, {**GAINED, "objectives": wk.objectives.combine("rkd").specs})

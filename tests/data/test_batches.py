@@ -63,14 +63,14 @@ def test_balanced_sampling_shows_each_domain_in_equal_shares(split):
         assert len(epochs(sequence, len(own))) >= 3 and all(epoch == own for epoch in epochs(sequence, len(own)))
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes", "turns"])
 def test_labels_stay_with_their_images(split, sampling):
     label_of = {s: y for e in split.train.values() for s, y in zip(serials(e.images), e.labels)}
     images, labels = batch_of(batches(split, sampling), 11)
     assert [label_of[s] for s in serials(images)] == labels.tolist()
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes", "turns"])
 def test_a_batch_is_a_function_of_seed_and_step(split, sampling):
     used = batches(split, sampling)
     for step in range(1, 40):
@@ -167,7 +167,7 @@ def test_what_does_not_divide_goes_to_each_domain_and_class_in_turn(classes, sam
         assert np.ptp(often) <= 1
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes", "turns"])
 def test_where_a_run_goes_on_it_sees_what_it_would_have_seen(classes, sampling):
     through = batches(classes, sampling, size=70)
     whole = [through.index(step).tolist() for step in range(1, 31)]
@@ -223,13 +223,15 @@ def test_sampling_by_classes_fills_the_batch(classes, size, counts):
 # ---- images that do not fit
 
 
-@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes"])
+@pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes", "turns"])
 def test_streamed_batches_are_those_of_images_that_lie_still(split, sampling):
     still = batches(split, sampling)
     streamed = SourceBatches(split, 8, sampling, 0, torch.device("cpu"), streaming="always")
     for step in (*range(1, 25), 3, 4, 90):  # on, back where a run is resumed, and beyond
-        for ours, theirs in zip(streamed.batch(step), still.batch(step)):
-            assert torch.equal(ours, theirs)
+        *ours, of_ours = streamed.batch(step)
+        *theirs, of_theirs = still.batch(step)
+        assert of_ours.keys() == of_theirs.keys() == {"index", "domains"}
+        assert all(map(torch.equal, (*ours, *of_ours.values()), (*theirs, *of_theirs.values())))
         assert len(streamed._ahead.begun) == 2
 
 
@@ -268,3 +270,13 @@ def test_batches_of_a_domain_are_uploaded_one_by_one(split):
         assert torch.equal(torch.cat(parts), torch.as_tensor(np.asarray(images)))
     other = list(uploaded(images, torch.device("meta"), 5))  # ahead, by a thread
     assert [tuple(part.shape) for part in other] == [(5, 8, 8, 3)] * 3 + [(1, 8, 8, 3)]
+
+
+def test_in_turns_every_batch_is_of_one_domain_in_epochs_of_its_own(split):
+    data = batches(split, "turns", size=12)  # divides none of the 16, 24 and 32 images but one
+    of = {s: place for place, e in enumerate(split.train.values()) for s in serials(e.images)}
+    seen = [serials(batch_of(data, step)[0]) for step in range(1, 25)]
+    assert [{of[s] for s in batch} for batch in seen] == [{step % 3} for step in range(24)]
+    for place, examples in enumerate(split.train.values()):
+        shown = [s for batch in seen[place::3] for s in batch]
+        assert epochs(shown, len(examples)) == [sorted(serials(examples.images))] * (96 // len(examples))

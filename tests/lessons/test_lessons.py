@@ -165,8 +165,8 @@ WRONG = {
     ],
     "04.1": [
         ("answer = (0, 60)", "ends while accuracy still rises"),
-        ("answer = (0, 300)", "knew little"),
-        ("answer = (270, 300)", "few iterates"),
+        ("answer = (0, 300)", "knew less"),
+        ("answer = (150, 240)", "leaves out"),
         ("answer = (300, 180)", "give two steps"),
     ],
     "04.2": [

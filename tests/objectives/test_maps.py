@@ -21,7 +21,7 @@ DOMAINS = torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
 # what does not hold for every objective, and why
 ORDERED = {"cc", "crd_memory", "irm"}  # neighbours in the batch; draws differ from row to row; halves of a domain
 # labels or class centres decide; a target that is normalised; two embeddings, two heads or a projector of its own
-ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "proto_kd"}
+ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "prototypes"}
 
 
 def outputs(*, seed=0, features=6, channels=(4, 6, 8, 6), side=8, parts=(), dtype=torch.float64, scale=1.0):
@@ -35,13 +35,15 @@ def outputs(*, seed=0, features=6, channels=(4, 6, 8, 6), side=8, parts=(), dtyp
     return Output(leaf(5), leaf(features), maps, tuple(leaf(*shape) for shape in parts))
 
 
+ONE_ARCHITECTURE = {"miro"}
 PARTS = {"simkd": ((7, 1, 1),), "dho": ((5,), (5,))}
 
 
 def pair(name, **settings):
-    """Student and teacher of other channel counts and, but for a deployed part, other sizes."""
+    """Student and teacher of other channel counts and, but for a deployed part, other sizes; of one architecture for some."""
+    shapes = {"features": 9, "channels": (5, 6, 10, 7), "side": 16}
     return outputs(parts=PARTS.get(name, ()), **settings), outputs(
-        seed=1, features=9, channels=(5, 6, 10, 7), side=16, **settings
+        seed=1, **({} if name in ONE_ARCHITECTURE else shapes), **settings
     )
 
 
@@ -96,12 +98,12 @@ def test_a_normalised_target_makes_hints_of_any_teacher_alike():
 
 
 def test_relations_without_published_numbers_equal_their_formulas():
-    student, teacher = pair("proto_kd")
+    student, teacher = pair("prototypes")
     ours, theirs, labels = student.pooled.tolist(), teacher.pooled.tolist(), LABELS.tolist()
     for name, settings, expected in (
         ("cc_paper", {}, slow.cc_paper(ours, theirs, 0.4, 2)),
         ("cc_paper", {"gamma": 1.5, "order": 4}, slow.cc_paper(ours, theirs, 1.5, 4)),
-        ("proto_kd", {}, slow.proto_kd(ours, theirs, labels)),
+        ("prototypes", {}, slow.prototypes(ours, theirs, labels)),
     ):
         value = objectives.get(name)(student, teacher, LABELS, **settings)
         assert value.item() == pytest.approx(expected, abs=1e-10)
@@ -214,6 +216,17 @@ def test_vkd_keeps_the_inner_products_of_a_narrower_student():
     projector = built("vkd", student, teacher).parts["0"].projector
     before, after = student.pooled, projector(student.pooled)
     torch.testing.assert_close(after @ after.T, before @ before.T, rtol=0, atol=1e-5)  # built in float32
+
+
+def test_miro_is_a_gaussian_around_the_network_that_the_student_began_as():
+    student, teacher = outputs(), outputs(seed=1)
+    combined = built({"name": "miro", "variance": 0.3}, student, teacher)
+    expected = sum(slow.miro(s.tolist(), t.tolist(), 0.3) for s, t in zip(student.maps, teacher.maps))
+    assert combined(student, teacher, None)[1]["miro"].item() == pytest.approx(
+        expected, rel=1e-6
+    )  # softplus in float32
+    with pytest.raises(ValueError, match="that it began as; at stage 0 maps are 4x8x8 of the student and 5x16x16"):
+        built("miro", *pair("vid"))
 
 
 def test_vid_learns_how_sure_it_can_be():
@@ -345,7 +358,7 @@ def test_parameters_and_state_are_resumed_bit_for_bit(name):
         ({"name": "ofa", "epsilon": [1, 2]}, "epsilon of ofa is one number, or 5: one a stage and the last; got 2."),
         ({"name": "ofa", "epsilon": [-1.0]}, "epsilon is a positive number; got -1.0."),
         ({"name": "cc_paper", "kernel": "gausian"}, "Unknown kernel of cc_paper 'gausian'. Did you mean 'gaussian'?"),
-        ({"name": "vid", "variance": 0}, "variance is a positive number; got 0."),
+        ({"name": "vid", "variance": 0}, "variance is a number above 1e-5, which is always added; got 0."),
         ({"name": "crd", "dimensions": 2.5}, "dimensions is a whole number >= 1; got 2.5."),
         ({"name": "crd_memory", "momentum": 1}, "momentum of crd_memory is from 0 up to, not including, 1; got 1."),
         ({"name": "at", "power": 0.5}, "power of at is a number >= 1; got 0.5."),
@@ -392,7 +405,7 @@ def test_a_teacher_of_other_classes_is_a_sentence(name):
         built(name, student, teacher._replace(logits=torch.zeros(8, 9, dtype=torch.float64)))
 
 
-@pytest.mark.parametrize("name", ["at", "nst", "sp", "rkd", "pkt", "cc_paper", "proto_kd"])
+@pytest.mark.parametrize("name", ["at", "nst", "sp", "rkd", "pkt", "cc_paper", "prototypes"])
 def test_what_has_nothing_to_read_is_a_sentence(name):
     logits = torch.zeros(4, 3)
     with pytest.raises(ValueError, match=r"This objective reads (stage maps|pooled features)"):

@@ -13,7 +13,13 @@ from wakd_kit import objectives
 from wakd_kit.models.tails import ReusedHead
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import CRDMemory, VkD, adaptive_target, at, cc_paper, nst, pkt, rkd, sp, xded
-from wakd_kit.objectives.features import Fusion, VariationalStage, hierarchical_mse, norm_and_direction
+from wakd_kit.objectives.features import (
+    Fusion,
+    VariationalStage,
+    hierarchical_mse,
+    norm_and_direction,
+    three_convolutions,
+)
 from wakd_kit.objectives.logits import tempered_kl
 from wakd_kit.objectives.relations import neighbours, similarities
 from wakd_kit.objectives.shift import two_heads
@@ -52,9 +58,8 @@ def saved(golden, case, names):
 
 
 def vid(x, h, z):
-    stage = VariationalStage(
-        h["num_input_channels"], h["num_target_channels"], h["init_pred_var"], epsilon=h["eps"]
-    ).double()
+    ours, theirs = h["num_input_channels"], h["num_target_channels"]
+    stage = VariationalStage(three_convolutions(ours, theirs), theirs, h["init_pred_var"], epsilon=h["eps"]).double()
     names = {"scale": "log_scale"} | {f"mean.{i}": f"regressor_{i}" for i in (0, 2, 4)}
     state = saved(z, "vid", names)
     assert torch.allclose(stage.scale.double(), state["scale"], rtol=0, atol=1e-6)

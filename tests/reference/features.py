@@ -56,13 +56,22 @@ def cc_paper(student, teacher, gamma, order):
     return total / n**2
 
 
-def proto_kd(student, teacher, labels):
+def prototypes(student, teacher, labels):
     squares = []
     for label in sorted(set(labels)):
         prototypes = [columns(features, labels, label) for features in (student, teacher)]
         for s, t in zip(student, teacher):
             squares.append((cosine(s, prototypes[0]) - cosine(t, prototypes[1])) ** 2)
     return mean(squares)
+
+
+def miro(student, teacher, variance):
+    """Half of squared differences over a variance, and its logarithm, mean over everything in one map."""
+    terms = []
+    for s, t in zip(student, teacher):
+        for ours, theirs in zip(s, t):
+            terms += [(a - b) ** 2 / variance + math.log(variance) for x, y in zip(ours, theirs) for a, b in zip(x, y)]
+    return mean(terms) / 2
 
 
 def info_nce(ours, theirs, labels, temperature):

@@ -141,6 +141,12 @@ def std_ce(student, labels):
     return mean(losses)
 
 
+def gated_kd(student, teacher, labels, temperature, k):
+    ranks = [sorted(range(len(z)), key=lambda c: -z[c]).index(y) + 1 for z, y in zip(teacher, labels)]
+    gate = mean([1 / rank if rank <= k else 0.0 for rank in ranks])
+    return gate * divergence(student, teacher, temperature, "forward")
+
+
 def label_mse(student, labels):
     return mean((v - (c == y)) ** 2 for z, y in zip(student, labels) for c, v in enumerate(z))
 

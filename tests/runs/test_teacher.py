@@ -91,7 +91,7 @@ def filled(split, teacher, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAKD_CACHE", str(folder))
         asked = Asked(teacher, patch)
-        trained(split, teacher, folder / "first", ["rkd", "proto_kd"])
+        trained(split, teacher, folder / "first", ["rkd", "prototypes"])
     assert asked.batches == 3
     return folder
 
@@ -130,7 +130,7 @@ def test_the_first_student_records_what_it_would_without(split, teacher, cache, 
 
 def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypatch):
     monkeypatch.setenv("WAKD_CACHE", str(filled))
-    combined, settings = combine("proto_kd"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
+    combined, settings = combine("prototypes"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
     expected = source_features(teacher, split)
     monkeypatch.setattr(type(teacher), "forward", None)
     heard = Heard(teacher, split, combined, settings, CPU, PLAIN)
@@ -310,7 +310,8 @@ def test_doctor_lists_and_drops(split, teacher, cache, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("listed", "expected"), [("ce", 0), ("kd", 4 * 10 * 6 * 7), (["ce", "fitnet"], 0), ("rkd", 5e9), ("proto_kd", 5e9)]
+    ("listed", "expected"),
+    [("ce", 0), ("kd", 4 * 10 * 6 * 7), (["ce", "fitnet"], 0), ("rkd", 5e9), ("prototypes", 5e9)],
 )
 def test_what_it_takes_is_known_beforehand(listed, expected):
     settings = make(Settings, {"objectives": combine(listed).specs, "steps": 10, "batch_size": 6})

@@ -21,6 +21,7 @@ from wakd_kit.runs import record as recording
 from wakd_kit.runs import settings
 from wakd_kit.runs import teacher as taught
 from wakd_kit.runs import train as training
+from wakd_kit.runs.optimiser import OPTIMISERS
 from wakd_kit.runs.prepare import prepare
 from wakd_kit.runs.record import RunProblem, refuse_other_settings
 from wakd_kit.runs.store import RunningAverages
@@ -415,7 +416,7 @@ def test_every_setting_of_train_is_described_once_with_the_same_default():
     assert all(f"\n    {name} " in wk.train.__doc__ for name in settings.NAMES)
     assert typing.get_args(typing.get_args(settings.FITS.batchnorm)[0]) == models.BATCHNORM_POLICIES
     assert typing.get_args(typing.get_args(settings.FITS.storage)[0]) == recording.STORAGE
-    assert set(typing.get_args(typing.get_args(settings.FITS.optimiser)[0])) == training.OPTIMISERS.keys()
+    assert set(typing.get_args(typing.get_type_hints(settings.Stepping)["name"])) == OPTIMISERS.keys()
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers(split, tmp_path):
@@ -650,7 +651,7 @@ def test_updates_are_fused_only_where_memory_lies_as_they_go_through_it(split):
     def kernel(change):
         model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
         change(model)
-        return training._kernel(model, torch.nn.Module(), make(settings.Settings, {}), torch.device("cpu"))
+        return training.kernel_for(model, torch.nn.Module(), make(settings.Settings, {}), torch.device("cpu"))
 
     assert kernel(lambda model: model.to(memory_format=torch.channels_last)) == "fused"
     holes = torch.nn.Parameter(torch.zeros(4, 6, 3, 3)[:, ::2])

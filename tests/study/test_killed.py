@@ -89,7 +89,7 @@ def scores(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "report" / "scores.csv")
 
 
-SHORT = {"targets": ["north"], "students": {"CE": {"objectives": ["ce"], "teacher": None}}}
+SHORT = {"targets": ["north"], "students": {"CE": {"objectives": ["ce"], "teacher": None}, "Again": {"teacher": "CE"}}}
 SHORT |= {"window_map": {}, "landscape": {"students": []}}
 
 
@@ -152,7 +152,7 @@ def kernels_made_it(out: Path) -> None:
     """What a study ends in when kernels execute its notebooks, jobs render them and snakemake starts the jobs."""
     for page in (out / "index.html", *out.glob("notebooks/*.html")):
         assert offline_problems(page) == [] and str(out.parent) not in page.read_text()
-    names = {"north-s0-teacher", "north-s0-CE", "03_compare"}
+    names = {"north-s0-teacher", "north-s0-CE", "north-s0-Again", "03_compare"}
     assert {file.name for file in out.glob("notebooks/*.ipynb")} == {f"{name}.ipynb" for name in names}
     shown = {"north-s0-teacher": 3, "north-s0-CE": 3, "03_compare": 4}
     for name, least in shown.items():

@@ -246,6 +246,13 @@ def test_names_in_a_study_file_are_text(tiny_study, tmp_path, monkeypatch):
     assert {"0-s0-teacher", "null-s0-007", "landscape-015-s0-007"} <= set(names)
 
 
+def test_a_setting_that_yaml_takes_for_yes_is_the_setting(tiny_study, tmp_path):
+    values = yaml.safe_load(tiny_study)
+    text = "students:\n  KD: {second: {name: cutmix}, objectives: [{name: kd, on: mixed}, {name: ce, label_smoothing: 0.1}]}\n"
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**values, "students": None}).replace("students: null\n", text))
+    assert load_study(tmp_path / "tiny.yaml").students["KD"]["objectives"][0] == {"name": "kd", "on": "mixed"}
+
+
 def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(tiny_study, tmp_path, monkeypatch):
     values = yaml.safe_load(tiny_study)
     shutil.copytree(values["benchmark"].partition(":")[2], tmp_path / "a" / "shapes")

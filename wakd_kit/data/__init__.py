@@ -8,4 +8,5 @@ domains.py   Domains, Split, Examples; load_domains, one loader per benchmark   
 folders.py   domain/class/images, decoded once and mapped                       check.py    what a folder holds: wakd data check
 catalog.py   published benchmarks, their facts in catalog.toml                  fetch.py, unpack.py   wakd data get
 augment.py   Views and augment: random views on the device                      batches.py  what a step sees
+mixing.py    Mix and Second: mixup and CutMix
 """

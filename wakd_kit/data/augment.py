@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..names import did_you_mean
+from .mixing import Mix, drawn_mix
 
 # rows of RGB -> luma and the two chroma axes of YIQ, in which a hue change is a rotation
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -180,6 +181,19 @@ def viewed(images: Tensor, affine: Tensor, colour: Tensor, brightness: Tensor, p
     offset = (pulled * mean)[:, None, None].expand(-1, 3, 1)
     x = torch.baddbmm(offset, colour, x.flatten(2)).view_as(x)
     return x.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def mixed(x: Tensor, labels: Tensor, mix: Mix, rng: np.random.Generator, classes: int) -> tuple[Tensor, Tensor]:
+    """Views (n, 3, H, W) and labels (n,) mixed: of the same shape, and (n, classes) unless they stay each image's own."""
+    n, _, *size = x.shape
+    partner, own, of_pixels = drawn_mix(n, size, mix, rng)
+    partner, own, of_pixels = (upload(torch.from_numpy(part), x.device) for part in (partner, own, of_pixels))
+    of_pixels, own = of_pixels.to(x.dtype)[:, None], own.to(x.dtype)[:, None]
+    both = x * of_pixels + x[partner] * (1 - of_pixels)
+    if mix.labels == "mixed":
+        labels = F.one_hot(labels, classes).to(x.dtype)
+        labels = own * labels + (1 - own) * labels[partner]
+    return both.contiguous(memory_format=torch.channels_last), labels
 
 
 def calibration_views(split, views: Views, batches: int, batch_size: int, *, seed: int, device) -> list[Tensor]:

@@ -45,14 +45,16 @@ class SourceBatches:
               its own; "classes": as many of each of a few classes, 16 as XDED has them (arXiv 2211.14058) unless that
               leaves fewer than two classes or there are not so many, spread over the domains. Classes come in epochs,
               and so do the images of a class in a domain. What does not divide is dealt like cards, on from step to
-              step, so that over a run each domain has its share to within one image
+              step, so that over a run each domain has its share to within one image; "turns": every batch of one domain,
+              domain after domain, each in epochs of its own; {"name": "gap"}: each image's domain is drawn by shares that
+              ``share`` gives, each domain in epochs of its own. What a step sees depends on those of all steps before, too
 
     Images on the CPU stay where they are; on another device they lie whole, unless they are too many for it or ``streaming``
     is "always": then a thread gathers and pins those of the next steps. The batches are the same.
     """
 
     def __init__(
-        self, split: Split, size: int, sampling: str, seed: int, device: torch.device, *, streaming: str = "auto"
+        self, split: Split, size: int, sampling: str | dict, seed: int, device: torch.device, *, streaming: str = "auto"
     ):
         parts = list(split.train.values())
         images = [e.images for e in parts]
@@ -69,11 +71,13 @@ class SourceBatches:
         )
         self.size, self.seed, self.sampling, self.device = size, seed, sampling, device
         self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._shares: list[tuple[int, np.ndarray]] = []
+        self._drawn = [np.zeros(self.domains, int)]  # images of each domain, until each step
         if sampling == "pooled":
             self.pools = [np.concatenate(self.pools)]
         elif sampling == "classes":
             self._by_class(labels)
-        elif size < self.domains:
+        elif sampling == "balanced" and size < self.domains:
             raise ValueError(
                 f"batch_size {size} is less than the {self.domains} source domains that balanced sampling draws from."
             )
@@ -88,14 +92,14 @@ class SourceBatches:
         self.pools = [*cells, np.arange(len(classes))]
         self._more = (0, np.zeros(len(classes), dtype=int))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step sees, on the device: images (n, H, W, 3) uint8, labels (n,), and ``index``."""
+    def batch(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What a step sees, on the device: images (n, H, W, 3) uint8, labels (n,), and their ``index`` and ``domains``."""
         if self._ahead:
             images, index = (tensor.to(self.device, non_blocking=True) for tensor in self._ahead(step))
         else:
             index = self.index(step)
             images = self.images[index]
-        return images, self.labels[index], index
+        return images, self.labels[index], {"index": index, "domains": self.sources[index]}
 
     def _gathered(self, step: int) -> tuple[Tensor, Tensor]:
         places = self._places(step)
@@ -108,7 +112,29 @@ class SourceBatches:
     def _places(self, step: int) -> np.ndarray:
         if self.sampling == "classes":
             return self._of_classes(step)
+        if self.sampling == "turns":
+            turn, which = divmod(step - 1, self.domains)
+            return self._take(which, turn * self.size, (turn + 1) * self.size)
+        if self._shares:
+            before, after = self._counts(step - 1), self._counts(step)
+            return np.concatenate([self._take(which, *count) for which, count in enumerate(zip(before, after))])
         return self._dealt(range(len(self.pools)), (step - 1) * self.size, step * self.size)
+
+    def share(self, step: int, shares: np.ndarray) -> None:
+        """From the step after this one on, domains are drawn by these shares (sources,)."""
+        if self._ahead:
+            self._ahead.forget()
+        self._shares = [*(past for past in self._shares if past[0] < step), (step, shares)]
+        del self._drawn[step + 1 :]
+
+    def _counts(self, step: int) -> np.ndarray:
+        """How many images of each domain were drawn in all steps until this one."""
+        while len(self._drawn) <= step:
+            at = len(self._drawn)
+            shares = next(shares for begin, shares in reversed(self._shares) if begin < at)
+            found = np.random.default_rng([self.seed, 0xDD, at]).multinomial(self.size, shares)
+            self._drawn.append(self._drawn[-1] + found)
+        return self._drawn[step]
 
     def _dealt(self, pools: Sequence[int], first: int, stop: int) -> np.ndarray:
         """Cards ``first`` to ``stop`` of an endless deal, one to each of some pools in turn."""
@@ -203,6 +229,12 @@ class Ahead:
             if one not in self.begun:
                 self.begun[one] = self.thread.submit(self.make, one)
         return self.begun.pop(number).result()
+
+    def forget(self) -> None:
+        """What was made ahead is made again: it is not what it was going to be."""
+        for future in self.begun.values():
+            future.cancel() or future.exception()  # being made: waited for
+        self.begun.clear()
 
 
 def uploaded(images, device: torch.device, size: int) -> Iterator[Tensor]:

@@ -47,10 +47,9 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         raise ValueError(f"An average is exported as {' or '.join(FORMATS)}; got {file.name!r}.")
     if file.suffix == ".onnx":
         _need_onnx()
-    elif "deployed" in run.settings["student"].get("settings", {}):
-        tail = run.settings["student"]["settings"]["deployed"]["tail"]
+    elif parts := _not_timms(run.settings["student"].get("settings", {})):
         raise ValueError(
-            f"This student deploys a part that is not timm's ({tail}), so timm could not load its weights: export it "
+            f"This student deploys a part that is not timm's ({parts}), so timm could not load its weights: export it "
             "as .onnx, or use run.model(coefficients)."
         )
     split = split or run.split
@@ -98,6 +97,12 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     card_file = file.with_name(file.name + ".json")
     write_text(card_file, json.dumps(card, indent=1))
     return card_file
+
+
+def _not_timms(built_with: dict) -> str:
+    """What a student has that timm's network of this name would answer without; empty for what acts in training alone."""
+    inside = built_with.get("inside", {}).get("name")
+    return built_with.get("deployed", {}).get("tail") or (inside if inside != "mixstyle" else "") or ""
 
 
 def _need_onnx() -> None:

@@ -349,7 +349,7 @@ const TOUR = [
   { title: "Predict.", text: "What the unseen domain says is covered. By the curves alone, drag the window to where you would average, and say how many points it will gain there.", cover: true },
   { title: "Run.", text: "Uncovered: the line above the curves says what your window is worth on the unseen domain, and the table of accuracies what on each domain. By how much were you off?", cover: false },
   { title: "Compare.", text: "This is what a strategy picks that nobody steered by hand. Try the others: which of them follow a curve, and which a rule settled before training?", preset: true },
-  { title: "Explain.", text: "In the map every window is a cell. Click near its corner, where windows hold one iterate or two, and then at its left edge, where they begin with the first step. Why is the middle better than both?" },
+  { title: "Explain.", text: "In the map every window is a cell. Click near the diagonal, where windows hold few iterates, then in the top row, where they begin with the first step, then between. Which is best here, and why?" },
 ];
 const SHADE = '<i class="wk-shade"></i>';
 const SOURCES = { evaluated: "exact", map: "exact, from the window map", proxy: "quick estimate (proxy)" };

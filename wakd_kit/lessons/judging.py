@@ -145,14 +145,14 @@ def own_ece(answer):
     if wrong := function(answer, "answer = ece, without calling it"):
         return wrong
     confidence = np.array([0.95, 0.92, 0.98, 0.99, 0.55, 0.58, 1.0])
-    correct = np.array([1, 1, 0, 1, 0, 1, 1])
-    right = (abs(4 - 4.84) + abs(1 - 1.13)) / 7
+    correct = np.array([1, 1, 0, 1, 1, 1, 1])
+    right = (abs(4 - 4.84) + abs(2 - 1.13)) / 7
     given = float(answer(confidence.copy(), correct.copy(), 10))
     if np.isclose(given, abs(correct.mean() - confidence.mean())):
         return "gaps are taken bin by bin: over all images together too sure and too modest would cancel."
-    if np.isclose(given, (0.84 / 5 + 0.13 / 2) / 2):
+    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 2):
         return "bins weigh by how many images they hold, |B| / n; yours weigh the same."
-    if np.isclose(given, (0.84 / 5 + 0.13 / 2) / 10):
+    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 10):
         return "the gaps are averaged over bins, empty ones too; weigh each by |B| / n."
     if np.isnan(given):
         return "an empty bin has no mean: leave it out, or work with sums."

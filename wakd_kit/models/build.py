@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..checks import explained
 from ..names import closest, did_you_mean
+from .inherit import inherited
+from .inside import put_inside
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
@@ -69,6 +71,9 @@ def build_model(
     weights: str | os.PathLike | None = None,
     seed: int | None = None,
     deployed: dict | None = None,
+    inherit: object = None,
+    by: str = "channels",
+    inside: dict | None = None,
     **settings,
 ) -> Tap | Deployed:
     """Any timm model by name behind a ``Tap``; ``SMALL`` adds narrow ones for 32 and 64 px (``resnet10t_w16``...).
@@ -81,6 +86,10 @@ def build_model(
                 Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
     deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.models.tails``
+    inherit     a larger network, or a run of one, of which this one is a part: it starts with that part
+    by          which part: "blocks", "channels" or "both", evenly spaced; see ``wakd_kit.models.inherit``
+    inside      {"after": [0, 1], "name": "unistyle" or "mixstyle"}: a part without parameters after these stages, counted as
+                maps; a student keeps it, see ``wakd_kit.models.inside``
     settings    go to ``timm.create_model`` as they are, but for ``input_size``, the side in pixels that images are resized
                 to before the model sees them; default is what the model is fixed to, or else as they come
 
@@ -100,6 +109,8 @@ def build_model(
     if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
         near = closest(name, sorted([*SMALL, *timm.list_models()]))
         raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
+    if inherit is not None and (pretrained or weights is not None):
+        raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
         if seed is not None:
@@ -117,6 +128,9 @@ def build_model(
         if found:
             check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
             mark(tap, provenance_of_file(found.file))
+        if inherit is not None:
+            inherited(tap, inherit if isinstance(inherit, nn.Module) else inherit.model(), by)
+        tap = tap if inside is None else put_inside(tap, inside)
         return tap if deployed is None else Deployed(tap, deployed)
 
 

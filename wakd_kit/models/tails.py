@@ -151,7 +151,7 @@ def with_two_heads(student: Tap, teacher: nn.Module) -> Deployed:
 
 
 ALPHAS = [i / 20 for i in range(21)]
-BETAS = [0.5, 1.0, 2.0]
+BETAS = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0]
 
 
 @torch.no_grad()
@@ -161,7 +161,7 @@ def choose_mixture(
     """Set alpha and beta of a student of two heads to the pair with the best accuracy on these examples, in place; returns
     what the two were before, by their names in the ``state_dict``.
 
-    DHO's grid for alpha, 0 to 1 by 0.05 (arXiv 2505.07675); domains weigh the same, the lower negative log-likelihood
+    DHO's grid, alpha from 0 to 1 by 0.05 and seven betas from 0.5 to 4 (arXiv 2505.07675); domains weigh the same, the lower negative log-likelihood
     decides between equals. Any other student is left alone: None. Meant for source validation: scores on the same images
     afterwards are slightly optimistic, as they are for everything that was chosen there.
     """

@@ -3,11 +3,11 @@
 base.py           what objectives read, safely; schedules; the registry, ``declare`` and ``get``
 combining.py      combine([{"name", "weight", "schedule", settings...}]) -> Combined: the sum, its terms, its state
 logits.py         ce, kd, mse, margin_mse, bckd, rs_kd, dkd, nkd, wsld, ls_kd, ls_dkd, ttm, wttm, uld, ctkd, taid,
-                  abkd
+                  gated_kd, abkd
 batchwise.py      logits over the batch: dist, mlkd, mlkd_repo
 controls.py       what is left without an ingredient: cwtm, dkpp, std_ce, label_mse
-features.py       fitnet, fitnet_raw, at, vid, vkd, simkd, reviewkd, kdpp, cosine
-relations.py      rkd, sp, cc, cc_paper, pkt, nst, proto_kd, sinkd
+features.py       fitnet, fitnet_raw, at, vid, vkd, miro, simkd, reviewkd, kdpp, cosine
+relations.py      rkd, sp, cc, cc_paper, pkt, nst, prototypes, sinkd
 contrast.py       crd, crd_memory, wcord_in_batch
 heterogeneous.py  ofa
 shift.py          made for unseen domains: xded, dho
@@ -32,7 +32,7 @@ from .combining import Combined, Pair, combine
 from .contrast import CRD, CRDMemory, WCoRDInBatch
 from .controls import cwtm, dkpp, label_mse, std_ce
 from .domains import GroupDRO, coral, irm, moments, vrex
-from .features import VID, Cosine, FitNet, FitNetRaw, KDpp, ReviewKD, VkD, at, simkd
+from .features import MIRO, VID, Cosine, FitNet, FitNetRaw, KDpp, ReviewKD, VkD, at, simkd
 from .heterogeneous import OFA, adaptive_target
 from .logits import (
     CTKD,
@@ -41,6 +41,7 @@ from .logits import (
     bckd,
     ce,
     dkd,
+    gated_kd,
     kd,
     ls_dkd,
     ls_kd,
@@ -53,10 +54,11 @@ from .logits import (
     wsld,
     wttm,
 )
-from .relations import CC, cc_paper, nst, pkt, proto_kd, rkd, sinkd, sp
+from .relations import CC, cc_paper, nst, pkt, prototypes, rkd, sinkd, sp
 from .shift import dho, xded
 
 declare = objectives.declare
+proto_kd = prototypes  # as it was called once
 
 __all__ = ["Combined", "Objective", "Pair", "Schedule", "combine", "declare", "get", "objectives"]
 __all__ += [
@@ -66,6 +68,7 @@ __all__ += [
     "bckd",
     "ce",
     "dkd",
+    "gated_kd",
     "kd",
     "ls_dkd",
     "ls_kd",
@@ -77,6 +80,6 @@ __all__ += [
 ]
 __all__ += ["dist", "mlkd", "mlkd_repo", "uld", "wsld", "wttm"]
 __all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
-__all__ += ["VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
-__all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "proto_kd", "rkd", "sinkd", "sp"]
+__all__ += ["MIRO", "VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
+__all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "prototypes", "rkd", "sinkd", "sp"]
 __all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]

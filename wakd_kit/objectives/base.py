@@ -281,8 +281,7 @@ class Objectives(Registry):
 
     def about(self, name: str) -> Objective:
         """What is known of an objective; ``UnknownName`` where there is none of that name."""
-        self.get(name)
-        return self._about[name]
+        return self._about[self.now(name)]
 
 
 GIVEN = ("progress", "index", "domains")  # what ``Combined`` hands to who needs it

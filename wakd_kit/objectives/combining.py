@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.tails import Deployed
 from ..models.tap import Output, Tap
-from ..names import did_you_mean, is_number, unboxed
+from ..names import did_you_mean, is_number, one_of, unboxed
 from .base import Schedule, detached, each_tensor, objectives, raw_logits
 
 
@@ -96,16 +98,48 @@ class Combined(nn.Module):
         """
         self.steps, self.seed = steps, seed
         student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
-        labels = torch.zeros(len(raw_logits(student)), dtype=torch.long)
-        of_batch = {"index": torch.arange(len(labels)) % 2, "domains": torch.eye(2)[torch.arange(len(labels)) % 2]}
-        self._refuse_missing(student, teacher, labels, of_batch)
+        labels, of_batch = _a_batch(len(raw_logits(student)))
+        both = student, teacher
+        if self._hears_mixed():  # such a batch behind the first
+            both = [each_tensor(output, lambda t: torch.cat([t, t])) for output in both]
+            labels = labels, F.one_hot(labels, raw_logits(student).shape[1]).float()
+        self._refuse_missing(*both, labels, of_batch)
         training = self.training
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self._build(Pair(student, teacher))
             with torch.no_grad():
-                self.eval()(student, teacher, labels, step=1, **of_batch)  # state moves in training mode alone
+                self.eval()(*both, labels, step=1, **of_batch)  # state moves in training mode alone
         return self.train(training)
+
+    @torch.no_grad()
+    def reading_largest(self, student, teacher) -> list[str]:
+        """The terms, by label, that read of soft labels which class is the largest: found by asking each of them once."""
+        asked = []
+
+        class Soft(Tensor):
+            """Labels that notice being asked for their largest class."""
+
+            @classmethod
+            def __torch_function__(cls, function, types, args=(), kwargs=None):
+                asked.extend([True] * (function.__name__ in ("argmax", "max", "topk", "sort", "argsort")))
+                return super().__torch_function__(function, types, args, kwargs or {})
+
+        student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
+        labels, of_batch = _a_batch(len(raw_logits(student)))
+        soft = F.one_hot(labels, raw_logits(student).shape[1]).float().as_subclass(Soft)
+        found, training = [], self.training
+        self.eval()
+        with torch.random.fork_rng(devices=[]):
+            for position, label in enumerate(self.labels):
+                asked.clear()
+                if (
+                    "index" not in objectives.about(self.specs[position]["name"]).needs
+                ):  # those remember images, not labels
+                    self._term(position, 1, of_batch)(student, teacher, soft)
+                found += [label] * bool(asked)
+        self.train(training)
+        return found
 
     def learn_examples(self, labels: Tensor) -> None:
         """Hand the labels (n,) of all source training images, in the order of ``index``, to what needs "index"."""
@@ -127,6 +161,7 @@ class Combined(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and its terms.
 
+        labels   a pair where a second batch lies behind the first in both outputs: labels of the first, of the second
         step     counted from 1, needed where there is a schedule or an objective follows the run's progress
         index    which training images these are, (n,), needed where an objective remembers them
         domains  (n, sources), 1 where an example is of a source, needed where an objective compares domains
@@ -134,21 +169,29 @@ class Combined(nn.Module):
         of_batch = {"index": index, "domains": domains}
         self._refuse_missing(student, teacher, labels, of_batch)
         teacher = detached(teacher)
+        batches = {"views": (student, teacher, labels)}
+        if isinstance(labels, tuple):
+            first, n = labels[0], len(labels[0])
+            batches = {"views": (*(each_tensor(output, lambda t: t[:n]) for output in (student, teacher)), first)}
+            batches["mixed"] = (*(each_tensor(output, lambda t: t[n:]) for output in (student, teacher)), labels[1])
         total, terms = 0.0, {}
         with torch.autocast(raw_logits(student).device.type, enabled=False):
             for position, (label, spec) in enumerate(zip(self.labels, self.specs)):
-                about = objectives.about(spec["name"])
-                now = self._at(position, step)
-                settings = {key: now[key] for key in about.called_with}
-                if "progress" in about.needs:
-                    settings["progress"] = step / self._known_steps(label, step)
-                settings |= {what: given for what, given in of_batch.items() if what in about.needs}
+                value = self._term(position, step, of_batch)(*batches[spec.get("on", "views")])
                 objective = self._objective(position)
-                value = objective(student, teacher, labels, **settings)
                 terms[label] = value.detach()
                 terms |= {f"{label}/{name}": getattr(objective, name).detach().clone() for name in watched(objective)}
-                total = total + now["weight"] * value
+                total = total + self._at(position, step)["weight"] * value
         return total, terms
+
+    def _term(self, position: int, step: int | None, of_batch: Mapping) -> Callable:
+        """The objective with its settings at this step, and what it needs to know of the batch."""
+        about, now = objectives.about(self.specs[position]["name"]), self._at(position, step)
+        settings = {key: now[key] for key in about.called_with}
+        if "progress" in about.needs:
+            settings["progress"] = step / self._known_steps(self.labels[position], step)
+        settings |= {what: given for what, given in of_batch.items() if what in about.needs}
+        return functools.partial(self._objective(position), **settings)
 
     def _at(self, position: int, step: int | None) -> dict:
         """The spec of a term with its scheduled number at this step."""
@@ -183,8 +226,15 @@ class Combined(nn.Module):
                 module = objective(pair, **settings) if about.of_pair else objective(**settings)
                 self.parts[str(position)] = module
 
+    def _hears_mixed(self) -> bool:
+        return any(spec.get("on") == "mixed" for spec in self.specs)
+
     def _refuse_missing(self, student, teacher, labels, of_batch: Mapping) -> None:
         """Raises in one sentence when what an objective reads is not there."""
+        if self._hears_mixed() and not isinstance(labels, tuple):
+            raise ValueError(
+                f"The objectives {self.labels} learn from a second batch; pass labels of both, (labels, soft)."
+            )
         for what, given in {"teacher": teacher, "labels": labels, **of_batch}.items():
             if given is None and self.needs(what):
                 raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
@@ -192,6 +242,12 @@ class Combined(nn.Module):
             for who, output in (("student", student), ("teacher", teacher)):
                 if self.reads(what, who) and output is not None and not len(getattr(output, what, ())):
                     raise ValueError(f"The objectives {self.labels} read {what} of the {who}, whose output has none.")
+
+
+def _a_batch(n: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Labels (n,) and what else there is to know of a batch, to try objectives out on."""
+    places = torch.arange(n) % 2
+    return torch.zeros(n, dtype=torch.long), {"index": places, "domains": torch.eye(2)[places]}
 
 
 def watched(objective) -> tuple[str, ...]:
@@ -202,7 +258,8 @@ def watched(objective) -> tuple[str, ...]:
 def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
     """The weighted sum that a list of ``{"name", "weight", settings...}`` describes; names alone get their defaults.
 
-    An entry may have a ``"schedule"``, see ``Schedule``; None takes away an objective's own.
+    An entry may have a ``"schedule"``, see ``Schedule``; None takes away an objective's own. ``"on": "mixed"`` is for terms that
+    learn from the second, mixed batch of ``train(second=)`` in place of the views.
 
     Raises in one sentence: ``UnknownName`` for an unknown objective; ``ValueError`` for an unknown setting or a value
     it cannot have, a weight that is no number >= 0, an empty list, one entry twice, or weights that are all zero.
@@ -226,19 +283,22 @@ def _complete(spec: str | dict) -> dict:
     spec = {"name": spec} if isinstance(spec, str) else {key: unboxed(value) for key, value in spec.items()}
     if "name" not in spec:
         raise ValueError(f'Every objective needs a "name"; got {spec}.')
-    name = spec.pop("name")
-    about = objectives.about(name)
+    about = objectives.about(spec["name"])
+    name = objectives.now(spec.pop("name"))
     weight = spec.pop("weight", about.weight)
     if not is_number(weight) or weight < 0:
         raise ValueError(f"The weight of objective {name!r} is a number >= 0; got {weight!r}.")
-    schedule = spec.pop("schedule", about.schedule)
+    schedule, on = spec.pop("schedule", about.schedule), spec.pop("on", "views")
+    one_of(f"on of objective {name!r}", on, ("views", "mixed"))
     known = {**about.built_with, **about.called_with}
     for key, value in spec.items():
         if key not in known:
-            raise ValueError(did_you_mean(f"setting of objective {name!r}", key, [*known, "weight", "schedule"]))
+            raise ValueError(did_you_mean(f"setting of objective {name!r}", key, [*known, "weight", "schedule", "on"]))
         if type(known[key]) in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ValueError(f"Setting {key!r} of objective {name!r} is a number; got {value!r}.")
     complete = {"name": name, "weight": float(weight), **known, **spec}
+    if on == "mixed":  # what is on the views says nothing, as it did before there was another batch
+        complete["on"] = on
     tried = [complete]
     if schedule is not None:
         scheduled = Schedule.from_spec(name, schedule, about.called_with)
@@ -246,7 +306,7 @@ def _complete(spec: str | dict) -> dict:
         tried.append({**complete, scheduled.of: scheduled.first})
     if not about.tail:
         for one in tried:
-            _try_out({key: value for key, value in one.items() if key != "schedule"})
+            _try_out({key: value for key, value in one.items() if key not in ("schedule", "on")})
     return complete
 
 
@@ -265,9 +325,10 @@ def _labels(specs: list[dict]) -> list[str]:
     """The name of each term; with the settings in which they differ where a name is listed twice."""
     labels = []
     for spec in specs:
-        same = [other for other in specs if other["name"] == spec["name"]]
-        settings = {key: value for key, value in spec.items() if key not in ("name", "weight")}
+        same = [{"on": "views", **other} for other in specs if other["name"] == spec["name"]]
+        settings = {key: value for key, value in {"on": "views", **spec}.items() if key not in ("name", "weight")}
         told = {k: v for k, v in settings.items() if any(other.get(k) != v for other in same)}
+        settings.pop("on")
         label = ",".join(f"{key}={value}" for key, value in (told or settings).items())
         labels.append(spec["name"] if len(same) == 1 else f"{spec['name']}[{label}]")
     for label in labels:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..models.tails import with_reused_head
-from ..names import counted, positive
+from ..names import counted
 from .base import chosen, class_means, hard, last_maps, map_pairs, objectives, pooled_pair, same_size, widened
 
 
@@ -97,18 +97,13 @@ def at(student, teacher, labels: Tensor | None = None, *, power: float = 2.0) ->
 
 
 class VariationalStage(nn.Module):
-    """Three 1x1 convolutions that say what the teacher's map is expected to be, and a variance per channel."""
+    """What the teacher's map is expected to be, ``mean`` of the student's, and a learned variance per channel."""
 
-    def __init__(self, ours: int, theirs: int, variance: float, epsilon: float = 1e-5):
+    def __init__(self, mean: nn.Module, theirs: int, variance: float, epsilon: float = 1e-5):
         super().__init__()
-        self.epsilon = epsilon
-        self.mean = nn.Sequential(
-            nn.Conv2d(ours, theirs, 1, bias=False),
-            nn.ReLU(),
-            nn.Conv2d(theirs, theirs, 1, bias=False),
-            nn.ReLU(),
-            nn.Conv2d(theirs, theirs, 1, bias=False),
-        )
+        if not epsilon < variance < math.inf:
+            raise ValueError(f"variance is a number above 1e-5, which is always added; got {variance}.")
+        self.epsilon, self.mean = epsilon, mean
         excess = variance - epsilon
         self.scale = nn.Parameter(torch.full((theirs,), excess + math.log(-math.expm1(-excess))))  # softplus, inverted
 
@@ -116,6 +111,17 @@ class VariationalStage(nn.Module):
         """``1/2 [(mean - teacher)^2 / variance + log variance]``, mean over everything."""
         variance = (F.softplus(self.scale) + self.epsilon)[:, None, None]
         return ((self.mean(ours) - theirs).square() / variance + variance.log()).mean() / 2
+
+
+def three_convolutions(ours: int, theirs: int) -> nn.Sequential:
+    """1x1 convolutions from one number of channels to another, with ReLU in between."""
+    return nn.Sequential(
+        nn.Conv2d(ours, theirs, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(theirs, theirs, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(theirs, theirs, 1, bias=False),
+    )
 
 
 @objectives.declare(name="vid", kind="features", needs="teacher maps", source="VID, Ahn et al. 2019, arXiv 1904.05835")
@@ -129,16 +135,46 @@ class VID(nn.Module):
 
     def __init__(self, pair, *, variance: float = 5.0):
         super().__init__()
-        positive(variance=variance)
-        if variance <= 1e-5:
-            raise ValueError(f"variance of vid is above 1e-5, which is always added; got {variance}.")
-        pairs = map_pairs(pair.student, pair.teacher)
-        self.stages = nn.ModuleList(VariationalStage(s.shape[1], t.shape[1], variance) for s, t in pairs)
+        channels = [(s.shape[1], t.shape[1]) for s, t in map_pairs(pair.student, pair.teacher)]
+        self.stages = nn.ModuleList(
+            VariationalStage(three_convolutions(ours, theirs), theirs, variance) for ours, theirs in channels
+        )
 
     def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
         """Summed over stages, in nats per value."""
         pairs = (same_size(*pair) for pair in map_pairs(student, teacher))
         return sum(stage(s, t) for stage, (s, t) in zip(self.stages, pairs))
+
+
+@objectives.declare(
+    name="miro",
+    kind="features",
+    needs="teacher maps",
+    source="MIRO, Cha et al. 2022, arXiv 2203.10789, equation 5",
+    weight=0.1,
+)
+class MIRO(nn.Module):
+    """``vid`` with nothing in between: maps stay near those of the network that the student began as, its teacher.
+
+    Keeps what pretraining knew of domains that nobody shows. Published beside ``ce``, the weight from 0.001 to 1 by benchmark, and
+    with SWAD after it; there the variances learn at ten times the student's rate.
+    """
+
+    def __init__(self, pair, *, variance: float = 0.1):
+        super().__init__()
+        pairs = map_pairs(pair.student, pair.teacher)
+        for stage, (ours, theirs) in enumerate(pairs):
+            if ours.shape[1:] != theirs.shape[1:]:
+                raise ValueError(
+                    f"miro compares a student with the network that it began as; at stage {stage} maps are "
+                    f"{'x'.join(map(str, ours.shape[1:]))} of the student and {'x'.join(map(str, theirs.shape[1:]))} of the teacher. "
+                    "Give it a teacher of the student's architecture, or take vid."
+                )
+        self.stages = nn.ModuleList(VariationalStage(nn.Identity(), t.shape[1], variance) for _, t in pairs)
+
+    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
+        """Summed over stages, in nats per value."""
+        return sum(stage(s, t) for stage, (s, t) in zip(self.stages, map_pairs(student, teacher)))
 
 
 @objectives.declare(
@@ -299,8 +335,8 @@ class KDpp(nn.Module):
 
     Zero where a projected feature points along the centre and is at least as long as the teacher's. The
     projector is linear. The centres are the teacher's means over the source training images without augmentation,
-    taken once before the first batch: no image of validation or of the target is in them. Published beside ``kd``, with
-    weights of 1 to 4 that rise over 20 epochs, as a ``schedule`` can; here there is none by default.
+    taken once before the first batch: no image of validation or of the target is in them. Published beside ``ce`` and ``kd``:
+    this term at 0.5 to 2 and constant, ``kd`` at 1 to 4 and rising over the first 20 epochs, which its ``schedule`` can.
     """
 
     def __init__(self, pair):

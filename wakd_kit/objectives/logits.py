@@ -356,6 +356,25 @@ class TAID(nn.Module):
         self.previous_loss.copy_(loss)
 
 
+@objectives.declare(
+    kind="logits",
+    needs="labels teacher",
+    source="mAP@k coefficients, Carrino et al. 2023, arXiv 2309.17134; ccasimiro88/self-distillation-gxlt-qa@fedee2db",
+)
+def gated_kd(student, teacher, labels: Tensor, *, temperature: float = 2.0, k: int = 10) -> Tensor:
+    """``kd`` times how well the teacher does on this batch: the mean of ``1 / rank`` of the label among its classes, in nats.
+
+    A label below rank ``k`` counts as 0; with ten classes or fewer the gate never closes. Published on answers in texts, whose
+    places are the classes, beside cross-entropy with the labels.
+    """
+    positive(temperature=temperature)
+    counted(k=k)
+    z_s, z_t = logit_pair(student, teacher)
+    rank = 1 + (z_t > target_of(z_t, hard(labels))[:, None]).sum(1)
+    gate = ((rank <= k) / rank.to(z_t.dtype)).mean()
+    return gate * tempered_kl(z_s, z_t, temperature)
+
+
 @objectives.declare(kind="logits", needs="teacher", source="ABKD, Wang et al. 2025, arXiv 2505.04560", weight=32.0)
 def abkd(
     student,

@@ -175,18 +175,22 @@ def prototype_cosines(features: Tensor, labels: Tensor, classes: int) -> tuple[T
 @objectives.declare(
     kind="relations", needs="labels teacher pooled", source="ProtoKD, Wang et al. 2023, arXiv 2303.09830"
 )
-def proto_kd(student, teacher, labels: Tensor) -> Tensor:
+def prototypes(student, teacher, labels: Tensor) -> Tensor:
     """Mean squared difference of the cosines between examples and class means, over examples and classes of the batch.
 
     Each model has means of its own features, so the two may differ in size. The form is that of the authors' code, which
     segments: its examples are voxels and its means are over one image; here they are pooled features and the batch. There
-    its weight is 0.1 beside kd at 10.
+    its weight is 0.1 beside kd at 10. Another paper is called Proto-KD, of prototypes that are not distributed, so this is not:
+    it was ``proto_kd`` here once, which is still understood.
     """
     labels, classes = hard(labels), student.logits.shape[1]
     (cosines_s, present), (cosines_t, _) = (
         prototype_cosines(f, labels, classes) for f in pooled_pair(student, teacher)
     )
     return ((cosines_s - cosines_t).square() * present).sum() / (len(labels) * present.sum())
+
+
+objectives.rename("proto_kd", "prototypes")
 
 
 def sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:

@@ -17,8 +17,8 @@ def xded(student, teacher, labels: Tensor, *, temperature: float = 4.0) -> Tenso
 
     Every example learns from the student's mean logits of its class in the batch, its own among them, over all domains
     there, not differentiated. An example that is alone in its class adds nothing, so train with ``sampling="classes"``,
-    batches of 16 images a class over all domains as published. Published next to ``ce``; the style features of the paper
-    (UniStyle) are no part of this.
+    batches of 16 images a class over all domains as published. Published next to ``ce``, in a student without style in its first
+    stages: ``build_model(..., inside={"after": [0, 1], "name": "unistyle"})``.
     """
     positive(temperature=temperature)
     z, labels = logits_of(student), hard(labels)

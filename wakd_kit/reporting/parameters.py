@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,9 +52,37 @@ def _try_objectives(listed: str) -> None:
     combine(json.loads(listed))
 
 
+@functools.cache
+def _try_several(teacher: str, listed: str) -> None:
+    from ..objectives import combine
+    from ..runs.several import checked, temperature_of
+
+    try:
+        temperature_of(combine(json.loads(listed)), checked(json.loads(teacher))["weigh"])
+    except ValueError as error:
+        raise ParameterError(f"teacher: {error}") from error
+
+
+@functools.cache
+def _try_start(start: str) -> None:
+    from ..runs.start import parts_of
+
+    try:
+        parts_of(json.loads(start))
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+
+
 @functools.cache  # those of a study are asked about with each of its jobs
 def _labels(listed: str) -> list[str]:
     return labels_of(json.loads(listed))
+
+
+def _try_strategy(setting: str, spec: dict) -> None:
+    try:
+        labels_of([spec])
+    except (ValueError, UnknownName) as error:
+        raise ParameterError(f"{setting}: {error}") from error
 
 
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
@@ -95,6 +123,8 @@ class Training:
     schedule: FITS.schedule = Settings.schedule
     warmup: FITS.warmup = Settings.warmup
     sampling: FITS.sampling = Settings.sampling
+    mix: FITS.mix = Settings.mix
+    second: FITS.second = Settings.second
     batchnorm: FITS.batchnorm = Settings.batchnorm
     precision: FITS.precision = Settings.precision
     compile: FITS.compile = Settings.compile
@@ -147,23 +177,45 @@ class TrainTeacher(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        try:
-            labels_of([self.deploy])
-        except (ValueError, UnknownName) as error:
-            raise ParameterError(f"deploy: {error}") from error
+        _try_strategy("deploy", self.deploy)
 
 
 @dataclass(frozen=True)
 class Student(Training):
     """One student, as ``wakd train`` takes it: ``strategies`` are declared only, no folder is a dated one under runs/.
 
-    teacher  a run's folder or an exported file; none where nothing is distilled
+    teacher  a run's folder or an exported file; none where nothing is distilled; several as {"of": [...], "weigh": rule}
+    start    a run's folder: what it deployed, else its last iterate, is where this student starts, in place of weights; a part
+             of it where that run's network is larger, {"of": folder, "by": "channels"}, "blocks" or "both"
     """
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     strategies: list = field(default_factory=lambda: ["wakd", "swad"])
-    teacher: str | None = None
+    teacher: str | dict | None = None
+    start: str | dict | None = None
     save_to: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.teacher, dict):
+            _try_several(json.dumps(self.teacher), json.dumps(self.objectives))
+        if isinstance(self.start, dict):
+            _try_start(json.dumps(self.start))
+        if self.start is not None and (self.pretrained or self.weights is not None):
+            raise ParameterError(
+                "start and weights both say where the student starts; leave out weights and pretrained."
+            )
+
+    def begun(self, split):
+        """The student as training begins: built, and where ``start`` says so with what that run deployed. Raises ``ValueError``."""
+        from ..models.build import build_model
+
+        student = build_model(self.model, split.classes, **self.student())
+        if self.start is None:
+            return student
+        from ..runs.start import started
+
+        return started(student, self.start, split, self.settings())
 
 
 @notebook_parameters("02_distill")
@@ -172,13 +224,15 @@ class Distill(Student):
     """02: trains one student, averages its trajectory by every strategy, and scores them on every domain.
 
     teacher_as       the strategy whose average of the teacher's run teaches; by default what that run deployed
+    deploy           the strategy whose average teaches, or is where another starts, after this one; by default the last iterate
     window_map_grid  every window of a grid with so many points a side is scored; 0 for none
     baseline         the label that the others are compared with
     """
 
     strategies: list = field(default_factory=lambda: list(STRATEGIES))
-    teacher: str | None = "../runs/explore/teacher"
+    teacher: str | dict | None = "../runs/explore/teacher"
     teacher_as: dict | None = None
+    deploy: dict | None = None
     save_to: str = "../runs/explore/student"
     window_map_grid: Annotated[int, at_least(0)] = 8
     baseline: str = "last"
@@ -190,15 +244,19 @@ class Distill(Student):
         if self.teacher_as is not None:
             if self.teacher is None:
                 raise ParameterError("teacher_as is an average of the teacher, and there is none.")
-            try:
-                labels_of([self.teacher_as])
-            except (ValueError, UnknownName) as error:
-                raise ParameterError(f"teacher_as: {error}") from error
+            _try_strategy("teacher_as", self.teacher_as)
+        if self.deploy is not None:
+            _try_strategy("deploy", self.deploy)
 
     def taught_by(self):
-        """What ``train`` takes as the teacher: its place, or the average of its run that is asked for. Raises ``NoWindow``."""
+        """What ``train`` takes as the teacher: its place, or the average of its run that is asked for; of several, of each.
+
+        Raises ``NoWindow``."""
         if self.teacher_as is None:
             return self.teacher
+        if isinstance(self.teacher, dict):
+            of = [one if one == "start" else replace(self, teacher=one).taught_by() for one in self.teacher["of"]]
+            return {**self.teacher, "of": of}
         from ..averaging import NoWindow
         from ..evaluation.choose import choose
         from ..runs.run import load_run

@@ -56,8 +56,16 @@ def _recipe(run: Run) -> str:
     warm = f" after {s['warmup']} steps of warm-up" if s.get("warmup") else ""
     decay = f", weight decay {s['weight_decay']:g}" if s["weight_decay"] else ""
     return (
-        f"{s['steps']:,} steps of {s['batch_size']} images, {s['optimiser']}, {s['schedule']} rate {s['learning_rate']:g}"
-        f"{warm}{decay}, {s['sampling']} batches, BatchNorm {s['batchnorm']}, {s['precision']}, segments of {s['segment_length']} steps"
+        f"{s['steps']:,} steps of {s['batch_size']} images, {_optimiser(s['optimiser'])}, {s['schedule']} rate {s['learning_rate']:g}"
+        f"{warm}{decay}, {s['sampling'] if isinstance(s['sampling'], str) else s['sampling']['name']} batches, BatchNorm {s['batchnorm']}, {s['precision']}, segments of {s['segment_length']} steps"
+    )
+
+
+def _optimiser(said: str | dict) -> str:
+    return (
+        said
+        if isinstance(said, str)
+        else f"{said['name']} pulled back by {said['pull_back']:g} every {said['every']} steps"
     )
 
 

@@ -31,7 +31,19 @@ def of_student(tap: nn.Module) -> dict:
 
 
 def of_teacher(tap: nn.Module) -> dict:
-    """Where a teacher came from, as far as known, and what it computes: structure, parameters, buffers, normalisation."""
+    """Where a teacher came from, as far as known, and what it computes: structure, parameters, buffers, normalisation.
+
+    Of several, see ``several``, that of each, and how they are weighed.
+    """
+    if hasattr(tap, "members"):
+        each = [of_teacher(member) for member in tap.members]
+        both = {key: digest(*(one[key] for one in each)) for key in ("structure", "fingerprint")}
+        return {
+            "run": tap.spec["name"],
+            "strategy": tap.weigh,
+            **both,
+            "of": {str(i): one for i, one in enumerate(each)},
+        }
     origin = provenance_of(tap) or {"model": tap.spec}
     return {
         **{key: value for key, value in origin.items() if key != "seen"},
@@ -132,6 +144,15 @@ def seen_according_to(record: Mapping) -> list[dict]:
     if "seen" in record:
         return record["seen"]
     return seen_in(record["split"]) if "split" in record else []
+
+
+def sources_seen(model: nn.Module | None, split) -> list[str] | None:
+    """Which sources of a split a model was itself trained on; None where nothing is known of its training."""
+    recipe = (provenance_of(model) or {}).get("split")
+    if recipe is None:
+        return None
+    own, ours = seen_in(recipe), {s: seen_in({**split.recipe, "sources": [s]})[0] for s in split.sources}
+    return [source for source, known in ours.items() if any(_same_domain(one, known) for one in own)]
 
 
 def seen_in_training(split, *models: nn.Module | None) -> list[dict]:

@@ -13,7 +13,7 @@ from ..data.augment import to_float
 from ..data.domains import Split
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
-from ..objectives import Combined
+from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
 from .identity import check_unseen, provenance_of
 from .settings import Settings
@@ -30,6 +30,8 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
         raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
     if combined.needs("teacher") and teacher is None:
         raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    if isinstance(settings.sampling, dict) and teacher is None:
+        raise ValueError("Sampling by gap compares the student with its teacher, and there is none; pass teacher=.")
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise ValueError(
             "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."
@@ -44,7 +46,7 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
         )
     check_recordable(student)
     try:
-        _try_both(combined, student, teacher, split, steps=settings.steps, seed=settings.seed)
+        _try_both(combined, student, teacher, split, settings)
     except RuntimeError as error:
         who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
         side, said = split.domains.size, str(error).splitlines()[0]
@@ -81,7 +83,7 @@ def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchn
 
 
 def _try_both(
-    combined: Combined, student: nn.Module, teacher: nn.Module | None, split: Split, *, steps: int, seed: int
+    combined: Combined, student: nn.Module, teacher: nn.Module | None, split: Split, settings: Settings
 ) -> None:
     """One forward of two images through both: class counts fit, and the objectives find what they need and are built."""
     images = next(iter(split.train.values())).images[:2]
@@ -101,10 +103,16 @@ def _try_both(
             f"Teacher gives {theirs.logits.shape[1]} classes, student {classes}. "
             "Was the teacher trained on another dataset?"
         )
-    combined.prepare(ours, theirs, steps=steps, seed=seed)
+    combined.prepare(ours, theirs, steps=settings.steps, seed=settings.seed)
+    _refuse_mixed(combined, ours, theirs, settings)
     for who, model in (("teacher", teacher), ("student", student)):
         check_unseen(model, split, who=who)
-    origin = (provenance_of(teacher) or {}).get("split")
+    for one in getattr(teacher, "members", [teacher]):
+        _check_origin((provenance_of(one) or {}).get("split"), split)
+
+
+def _check_origin(origin: dict | None, split: Split) -> None:
+    """A teacher's classes are those of the split, and it should be of the same seed."""
     if origin is None:
         return
     if origin["classes"] != list(split.classes):
@@ -114,8 +122,27 @@ def _try_both(
         warnings.warn(
             f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
             "source validation images, so validation curves against it are optimistic.",
-            stacklevel=5,
+            stacklevel=6,
         )
+
+
+def _refuse_mixed(combined: Combined, student, teacher, settings: Settings) -> None:
+    """Raises ``ValueError`` for a term on mixed images that needs to know which image, domain or class each of them is."""
+    mixes = {"views": settings.mix, "mixed": settings.second}
+    if not any(mixes.values()):
+        return
+    if teacher is None and settings.second and settings.second["pick"] not in (None, "student"):
+        raise ValueError(f"second picks by its {settings.second['pick']}, and there is no teacher; pass teacher=.")
+    largest = combined.reading_largest(student, teacher)
+    for label, spec in zip(combined.labels, combined.specs):
+        mix, about = mixes[spec.get("on", "views")], objectives.about(spec["name"])
+        known = [what for what in ("index", "domains") if mix and what in about.needs]
+        known += ["largest class of a label"] * bool(mix and mix["labels"] == "mixed" and label in largest)
+        if known:
+            raise ValueError(
+                f"{label} reads the {known[0]} of each image, and mixed ones have no one such: let it learn from the views as they "
+                'are, and mix a second batch for others (second=), or mix images alone ("labels": "own") where that is what it reads.'
+            )
 
 
 @torch.no_grad()

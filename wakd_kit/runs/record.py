@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from ..averaging import Recurrence
 from ..files import Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
+from ..objectives import combine
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 from .store import (  # noqa: F401
     STORAGE,
@@ -103,12 +105,20 @@ class Recorder:
 
     recurrences  moving averages to keep as well, one state each in ``running``
     ramps        whether the segment's ramp is summed as well
+    every        steps after which there is an iterate, which counts for all of them: those in between are steps of an
+                 optimiser that is pulled back
     """
 
     def __init__(
-        self, model: nn.Module, segments: Segments, recurrences: Sequence[Recurrence] = (), *, ramps: bool = False
+        self,
+        model: nn.Module,
+        segments: Segments,
+        recurrences: Sequence[Recurrence] = (),
+        *,
+        ramps: bool = False,
+        every: int = 1,
     ):
-        self.model = model
+        self.model, self.every, self._taken = model, every, 0
         self.segments = segments
         self.recurrences = list(recurrences)
         state = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
@@ -123,17 +133,19 @@ class Recorder:
 
     @torch.no_grad()
     def add(self) -> None:
-        """One more iterate: what the model's tensors are now."""
+        """One more step, and an iterate where a round ends: what the model's tensors are now."""
+        self._taken += 1
+        if self._taken % self.every:
+            return
         tensors = [owner[key] for owner, key in self._places.values()]
-        torch._foreach_add_([*self._sums.values()], tensors)
-        self.count += 1
-        self.step += 1
+        torch._foreach_add_([*self._sums.values()], tensors, alpha=self.every)
+        before, self.count, self.step = self.count, self.count + self.every, self.step + self.every
         if self._ramps:
-            torch._foreach_add_([*self._ramps.values()], tensors, alpha=self.count)
+            torch._foreach_add_([*self._ramps.values()], tensors, alpha=sum(range(before + 1, self.count + 1)))
         for recurrence, average in zip(self.recurrences, self.running):
             if self.step > recurrence.begin:
-                share = 1 - float(recurrence.decays[self.step - recurrence.begin - 1])
-                torch._foreach_lerp_([*average.values()], tensors, share)
+                decays = recurrence.decays[: self.step - recurrence.begin][-self.every :]
+                torch._foreach_lerp_([*average.values()], tensors, 1 - math.prod(map(float, decays)))
 
     @torch.no_grad()
     def revise(self, name: str, before: Tensor) -> None:
@@ -206,18 +218,16 @@ class Checkpoint:
         file = self.folder / "curves.csv"
         return int(read_table(file)["step"].max()) if file.exists() else 0
 
-    def restore(
-        self, storage: str, recurrences: Sequence[Recurrence] = (), *, ramps: bool = False
-    ) -> tuple[Recorder, list[dict]]:
+    def restore(self, storage: str, recurrences: Sequence[Recurrence] = (), **settings) -> tuple[Recorder, list[dict]]:
         """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start.
 
-        What was recorded after it is cut off: it is recorded again, to the same bits.
+        What was recorded after it is cut off: it is recorded again, to the same bits. ``settings`` are the recorder's.
         """
         folder = self.folder / "segments"
         if not self.file.exists():
             shutil.rmtree(folder, ignore_errors=True)  # a kill before the first segment was complete
             segments = Segments.create(folder, self.model.state_dict(), storage)
-            return Recorder(self.model, segments, recurrences, ramps=ramps), []
+            return Recorder(self.model, segments, recurrences, **settings), []
         # to the CPU, where an optimiser wants its step counts; the rest is copied to where it belongs
         state = torch.load(self.file, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -232,7 +242,7 @@ class Checkpoint:
         segments.index = state.get("segments", segments.index)  # older ones were written with every segment
         self._write_curves(rows)
         segments.cut(rows[-1]["step"])
-        recorder = Recorder(self.model, segments, recurrences, ramps=ramps)
+        recorder = Recorder(self.model, segments, recurrences, **settings)
         for average, kept in zip(recorder.running, state["running"]):
             for name, tensor in average.items():
                 tensor.copy_(kept[name])
@@ -391,12 +401,16 @@ GAINED = {
     "warmup": 0,
     "compile": False,
     "deterministic": False,
+    "mix": None,
+    "second": None,
 }  # settings that recordings made before them did not have, as they were then
 
 
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
-    found = difference({**GAINED, **recorded}, json.loads(json.dumps(asked)))
+    # settings that objectives have gained since then had their defaults, and some were called otherwise
+    recorded = {**GAINED, **recorded, "objectives": combine(recorded["objectives"]).specs}
+    found = difference(json.loads(json.dumps(recorded)), json.loads(json.dumps(asked)))
     if found:
         raise RunProblem(
             f"{folder} was recorded with {found}. Nothing was changed; use the same settings or another save_to, or move "

@@ -19,11 +19,30 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
-from ..checks import hints
-from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole
+from ..checks import hints, make
+from ..data.mixing import Mix, Second
+from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
 VERBS = {"begin": "begins", "start": "begins", "end": "ends"}
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """What ``optimiser`` says in full: which of torch's, and how far and how often it is pulled back."""
+
+    name: Literal["adam", "adamw", "sgd"]
+    pull_back: Annotated[float, within(0, 1), POSITIVE] = 1.0
+    every: Annotated[int, whole(1)] = 1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What ``sampling`` by gaps says in full: after which share of the run domains get other shares, and how much of those is theirs."""
+
+    name: Literal["gap"]
+    every: Annotated[float, POSITIVE, within(0, 1)] = 0.03
+    smoothing: Annotated[float, within(0, 1)] = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,9 +71,12 @@ class Settings:
         "constant by default, as in the WAKD paper (arXiv 2309.11446, section 4): averaging needs iterates that keep "
         "moving",
     ] = 1e-3
-    optimiser: Annotated[Literal["adam", "adamw", "sgd"], "torch's, with its defaults but for what is set here"] = (
-        "adam"
-    )
+    optimiser: Annotated[
+        Literal["adam", "adamw", "sgd"] | dict,
+        "torch's, with its defaults but for what is set here; {name, pull_back, every}: after every so many steps parameters "
+        "keep this share of the way that those took them (Lookahead, Reptile; with sampling in turns over as many sources: "
+        "Fish). Recorded are the parameters after each pull-back, standing for all steps of their round",
+    ] = "adam"
     momentum: Annotated[float, NOT_NEGATIVE, "of sgd"] = 0.9
     weight_decay: Annotated[float, NOT_NEGATIVE, "as the optimiser has it: decoupled in adamw alone"] = 0.0
     schedule: Annotated[Literal["constant", "cosine"], '"cosine" decays the learning rate to zero over the run'] = (
@@ -64,13 +86,25 @@ class Settings:
         int, whole(0), "steps over which the learning rate first rises to its value, in a line; transformers need some"
     ] = 0
     sampling: Annotated[
-        Literal["pooled", "balanced", "classes"],
+        Literal["pooled", "balanced", "classes", "turns", "gap"] | dict,
         '"pooled": examples of all source domains shuffled together (WAKD); "balanced": as many of each domain in every '
-        'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED)',
+        'batch (DomainBed); "classes": 16 images of a class over all domains, as many classes as fit (XDED); "turns": every '
+        'batch of one domain, domain after domain (Fish); "gap", or {name, every, smoothing}: domains are drawn by the ratio of '
+        "student's to teacher's perplexity on source validation, anew after each such share of the run, held towards equal shares "
+        "(DDK); they are in curves.csv as share/<domain>",
     ] = "pooled"
     views: Annotated[
         dict | None,
         "augmentation, a preset's name or a dictionary of ``Views`` fields; default the benchmark's own",
+    ] = None
+    mix: Annotated[
+        dict | None,
+        'views mixed of two images, and soft labels: {"name": "mixup" or "cutmix"} and fields of ``Mix``, such as ``alpha`` and the '
+        "``share`` of the batch",
+    ] = None
+    second: Annotated[
+        dict | None,
+        'a second batch, mixed of the same views, for objectives with "on": "mixed": as ``mix``, and ``pick`` for CutMixPick',
     ] = None
     batchnorm: Annotated[
         Literal["frozen", "recalibrate", "average", "last"],
@@ -128,10 +162,47 @@ class Settings:
         declare = [{key: unboxed(value) for key, value in spec.items()} for spec in listed]
         object.__setattr__(self, "declare", declare)
         object.__setattr__(self, "edges", sorted(self.edges))
+        if isinstance(self.optimiser, Mapping):
+            stepped = make(Stepping, self.optimiser)
+            object.__setattr__(
+                self, "optimiser", stepped.name if stepped.pull_back == 1 else dataclasses.asdict(stepped)
+            )
+            self._refuse_broken_rounds(stepped)
+        if isinstance(self.sampling, Mapping) or self.sampling == "gap":
+            given = {"name": "gap"} if isinstance(self.sampling, str) else self.sampling
+            object.__setattr__(self, "sampling", dataclasses.asdict(make(Gap, given)))
+        for name, kind in (("mix", Mix), ("second", Second)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, dataclasses.asdict(make(kind, getattr(self, name))))
+        self._refuse_unheard_mixes()
         if self.warmup >= self.steps:
             raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")
         if any(not 0 < edge < self.steps for edge in self.edges):
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
+
+    def _refuse_unheard_mixes(self) -> None:
+        """A second batch and objectives on it go together; a batch of one has nothing to be mixed with."""
+        on_mixed = any(isinstance(spec, Mapping) and spec.get("on") == "mixed" for spec in self.objectives)
+        if on_mixed != (self.second is not None):
+            there, missing = ("on: mixed", "second") if on_mixed else ("second", 'an objective with "on": "mixed"')
+            raise ParameterError(
+                f"There is {there}, and no {missing}: a second batch is mixed for the objectives that say so."
+            )
+        if (self.mix or self.second) and self.batch_size < 2:
+            raise ParameterError(
+                f"Images are mixed within a batch, which has at least 2; got batch_size {self.batch_size}."
+            )
+
+    def _refuse_broken_rounds(self, stepped: Stepping) -> None:
+        """A segment ends where a round does, so that its end is what is recorded."""
+        lengths = {"steps": [self.steps], "segment_length": [self.segment_length], "edges": self.edges}
+        for name, values in lengths.items():
+            for value in values if stepped.pull_back < 1 else ():
+                if value % stepped.every:
+                    raise ParameterError(
+                        f"An optimiser that is pulled back every {stepped.every} steps has segments of whole rounds: {name} is a "
+                        f"multiple of {stepped.every}, such as {max(value // stepped.every, 1) * stepped.every}; got {value}."
+                    )
 
 
 NOT_RECORDED = ("teacher_cache", "streaming")  # decide nothing of a recording
@@ -151,14 +222,14 @@ def described(width: int = 120) -> str:
 def segment_ends(settings: Settings) -> frozenset[int]:
     """The steps at which a segment ends: see ``Settings.steps``."""
     steps, length = settings.steps, settings.segment_length
-    declared = {step for spec in settings.declare for step in moments(spec, steps).values() if 0 < step < steps}
+    declared = {step for spec in settings.declare for step in _moments(spec, settings).values() if 0 < step < steps}
     return frozenset([*range(length, steps, length), *settings.edges, *declared, steps])
 
 
 def recurrences(settings: Settings) -> list[Recurrence]:
     """The moving averages that are declared: all that edges cannot keep exact."""
     steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] in RECURRENCES]
-    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **moments(spec, steps)}) for spec in specs]
+    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **_moments(spec, settings)}) for spec in specs]
 
 
 def as_published(settings: Settings) -> Settings:
@@ -199,6 +270,23 @@ def moments(spec: Mapping, steps: int) -> dict[str, int]:
     return {n: int(v) if is_whole(v) else math.floor(v * steps + 1e-9) for n, v in found.items()}
 
 
+def stepping(settings: Settings) -> Stepping:
+    """What ``optimiser`` says, in full."""
+    given = settings.optimiser
+    return make(Stepping, given if isinstance(given, Mapping) else {"name": given})
+
+
+def every(settings: Settings) -> int:
+    """How many steps an iterate is recorded after: 1, or the steps between two pull-backs."""
+    return stepping(settings).every
+
+
+def _moments(spec: Mapping, settings: Settings) -> dict[str, int]:
+    """``moments`` of a declared strategy where an iterate is recorded: a moment within a round is its end."""
+    of = every(settings)
+    return {name: -(-step // of) * of for name, step in moments(spec, settings.steps).items()}
+
+
 def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
     """Steps at which stored segments must keep an edge so that declared strategies stay exact, from curves until now.
 
@@ -207,7 +295,7 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
     """
     keep, recent = {*settings.edges}, 16
     for spec in settings.declare:
-        strategy, at = strategies.get(spec["name"]), moments(spec, settings.steps)
+        strategy, at = strategies.get(spec["name"]), _moments(spec, settings)
         keep.update(at.values())
         known = {**settings_of(spec["name"]), **spec}
         recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))

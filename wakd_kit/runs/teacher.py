@@ -34,7 +34,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..data import augment, batches
+from ..data import augment, batches, mixing
 from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
 from ..models import arithmetic as computing
@@ -45,6 +45,7 @@ from ..models.device import device as device_of
 from ..models.fold import frozen
 from ..models.tap import Output
 from ..objectives import Combined, combine
+from . import shown
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
 from .network import predict
 from .prepare import outputs, source_features
@@ -66,7 +67,7 @@ ASIDE |= {
     "teacher_cache",
     "streaming",
 }
-CODE = (augment, batches, build, computing, fold, tails, tap)
+CODE = (augment, batches, mixing, shown, build, computing, fold, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
 
@@ -77,7 +78,8 @@ class Heard:
     arithmetic  of the recording: "teacher" is "folded" where a folded twin is asked, "validation" the precision of that
 
     Asked anew at every step are one whose maps or parts an objective reads, one that gives other outputs for the same
-    images, and one with hooks, of which no identity tells.
+    images, one with hooks, of which no identity tells, and one whose images depend on what a network
+    says.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class Heard:
         half = settings.precision == "bfloat16"
         self.asked = frozen(teacher, half=half) if teacher and arithmetic["teacher"] == "folded" else teacher
         self.ask = compiled(self.asked, device) if teacher and settings.compile else self.asked
-        read = [] if self.maps or combined.reads("parts", "teacher") or not self.kept else _read_by(combined)
+        anew = self.maps or combined.reads("parts", "teacher") or not self.kept or picks(settings)
+        read = [] if anew else _read_by(combined)
         self.series = [Series(self.kept, name, device) for name in read]
 
     def __enter__(self) -> Heard:
@@ -105,8 +108,9 @@ class Heard:
             series.write()
 
     @torch.no_grad()
-    def __call__(self, step: int, x: Tensor) -> Output | None:
-        """The teacher's ``Output`` for the views of a step; what no objective reads of it may be empty."""
+    def __call__(self, step: int, x: Tensor, labels: Tensor | None = None, **_) -> Output | None:
+        """The teacher's ``Output`` for the views of a step; what no objective reads of it may be empty. What else is known of
+        the batch is for several teachers, see ``several``."""
         if self.teacher is None:
             return None
         found = [series.at(step) for series in self.series]
@@ -141,6 +145,11 @@ class Heard:
             if self.kept:
                 self.kept.write(name, found)
         return found
+
+
+def picks(settings: Settings) -> bool:
+    """Whether a step's images depend on what a network says: of mixed ones that are picked, or of domains that are drawn by gaps."""
+    return bool(settings.second and settings.second["pick"]) or isinstance(settings.sampling, Mapping)
 
 
 def _read_by(combined: Combined) -> list[str]:
@@ -302,9 +311,10 @@ def most_bytes(settings: Settings, classes: int) -> int:
     """Bytes that the logits of every view take in the cache; the bound where features are kept, whose number is the
     teacher's; 0 where the teacher is not asked, or asked for maps."""
     combined, most = combine(settings.objectives), int(settings.teacher_cache * 1e9)
-    if not combined.needs("teacher") or combined.reads("maps", "teacher") or combined.reads("parts", "teacher"):
+    maps = combined.reads("maps", "teacher") or combined.reads("parts", "teacher")
+    if not combined.needs("teacher") or maps or picks(settings):
         return 0
-    logits = 4 * settings.steps * settings.batch_size * classes
+    logits = 4 * settings.steps * settings.batch_size * (2 if settings.second else 1) * classes
     return most if "pooled" in _read_by(combined) or combined.needs("centres") else min(logits, most)
 
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
-from ..data.augment import augment, viewed, views_from
+from ..data.augment import views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
@@ -30,7 +30,9 @@ from ..models.device import device as device_of
 from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
+from .gap import Shares
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
+from .optimiser import kernel_for, optimiser_for, set_learning_rate
 from .prepare import prepare
 from .record import (
     UNSAVED,
@@ -53,16 +55,18 @@ from .settings import (
     as_published,
     described,
     edges_to_keep,
+    every,
     named,
     recurrences,
     rehearse,
     segment_ends,
 )
-from .teacher import Heard, deployed, most_bytes
+from .several import hear, refuse_mixed, several
+from .shown import Shown
+from .teacher import deployed, most_bytes
 from .validate import SourceValidation
 
 SECONDS = 5.0  # after which a checkpoint is written, with the next segment's end
-OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 class Diverged(Stopped):
@@ -75,18 +79,20 @@ def train(
     split: Split,
     *,
     objectives: str | dict | Sequence[str | dict] = ({"name": "ce"},),
-    teacher: Run | str | os.PathLike | nn.Module | None = None,
+    teacher: Run | str | os.PathLike | nn.Module | dict | None = None,
     steps: int = 2000,
     segment_length: int = 50,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    optimiser: str = "adam",
+    optimiser: str | dict = "adam",
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     schedule: str = "constant",
     warmup: int = 0,
-    sampling: str = "pooled",
+    sampling: str | dict = "pooled",
     views: str | dict | None = None,
+    mix: dict | None = None,
+    second: dict | None = None,
     batchnorm: str = "recalibrate",
     batchnorm_batches: int = 10,
     precision: str = "float32",
@@ -111,7 +117,8 @@ def train(
     {settings}
 
     teacher             a Run or its folder (what it deployed, else its last iterate) or a module; always in eval mode and
-                        fed the student's views, normalised its own way; a module is given back as it came
+                        fed the student's views, normalised its own way; a module is given back as it came. Several as one:
+                        {"of": [run, run, "start"], "weigh": "uniform"}, see ``runs.several``
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
     resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
@@ -136,7 +143,7 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split, settings)
+    teacher = _teacher_module(teacher, split, settings, student, combined)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
     if settings.compile:
@@ -152,7 +159,7 @@ def train(
     }
     folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
     recorded["arithmetic"] = begun_with(folder) or {
-        "optimiser": _kernel(student, combined, settings, device),
+        "optimiser": kernel_for(student, combined, settings, device),
         "validation": settings.precision,
         "teacher": "as it is" if teacher is None or device.type == "cpu" else "folded",
         "defaults": "by length",  # of declared strategies
@@ -171,29 +178,30 @@ def train(
         _lent(teacher, device),
         computing(device, settings.precision, deterministic=settings.deterministic),
         Writer() as writer,
-        Heard(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
+        hear(teacher, split, combined, settings, device, recorded["arithmetic"]) as heard,
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
-        optimiser = _optimiser(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
+        optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(data.labels)
         checkpoint = Checkpoint(partial, student, optimiser, combined)
-        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer)
+        book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*heard.features())
-        _loop(student, heard, data, combined, optimiser, settings, views, book, bar, sink)
+        shown = Shown(views, settings, student, heard.asked, len(split.classes))
+        _loop(student, heard, data, combined, optimiser, settings, shown, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
 
 train.__doc__ = train.__doc__.replace("{settings}", described())
 
 
-def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, views, book, bar, sink) -> None:
+def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, shown, book, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
     precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
-    learn, view = (compiled(one, data.device) if settings.compile else one for one in (student, viewed))
+    learn = compiled(student, data.device) if settings.compile else student
 
     bar.initial = bar.n = book.started * settings.batch_size
     training_mode(student, settings.batchnorm)
@@ -201,14 +209,12 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         seed_step(generator, settings.seed, step, data.device)
         if settings.compile:
             torch.compiler.cudagraph_mark_step_begin()  # what graphs gave at the last step may be overwritten
-        images, labels, index = data.batch(step)
-        x = augment(images, views, generator, view=view)
+        images, labels, of_batch = data.batch(step)
+        x, labels = shown(images, labels, generator)
         with precise:
             student_output = learn(x, maps=maps)
-            teacher_output = heard(step, x)
-        loss, terms = combined(
-            student_output, teacher_output, labels, step=step, index=index, domains=data.sources[index]
-        )
+            teacher_output = heard(step, x, labels, **of_batch)
+        loss, terms = combined(student_output, teacher_output, labels, step=step, **of_batch)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
@@ -231,23 +237,31 @@ class _Book:
     the first and the last of them and whenever ``SECONDS`` or ``UNSAVED`` segments have passed since the last.
     """
 
-    def __init__(self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer):
+    def __init__(
+        self, student, heard, split, combined: Combined, settings, checkpoint: Checkpoint, arithmetic, writer, data
+    ):
         self.student, self.split, self.settings, self.checkpoint = student, split, settings, checkpoint
         self.device, self.writer = next(student.parameters()).device, writer
         self.autocast = autocast(self.device, arithmetic["validation"])
         with self.autocast:
             self.validation = SourceValidation(split, heard.validation(), combined)
         self.measured = checkpoint.measured()
-        self.recorder, self.rows = checkpoint.restore(settings.storage, recurrences(settings), ramps=settings.ramps)
+        self.recorder, self.rows = checkpoint.restore(
+            settings.storage, recurrences(settings), ramps=settings.ramps, every=every(settings)
+        )
         self.started = self.rows[-1]["step"] if self.rows else 0
         self.saved, self.unsaved = -math.inf, 0
+        self.shares = Shares(settings, data, self.validation) if isinstance(settings.sampling, Mapping) else None
+        if self.shares:
+            with self.autocast:
+                self.shares.begin(self.rows, self.validation, student)
         self._open()
 
     def _open(self) -> None:
         self.totals, self.clock = {}, time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """One more iterate, and the losses of its step."""
+        """One more step: its losses, and the iterate where there is one, see ``Recorder``."""
         self.recorder.add()
         for name, value in losses.items():
             self.totals[name] = self.totals.get(name, 0) + value
@@ -266,6 +280,8 @@ class _Book:
             recorder.revise(name, before)
         with self.autocast:
             row |= self.validation(student)
+        if self.shares:
+            row |= self.shares.close(row, step - recorder.count)
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
         self.writer.wait()  # at most one segment is in memory beside the open one
@@ -325,43 +341,6 @@ def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     )
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> None:
-    """Constant, or half a cosine from the learning rate to zero over the run; times a rising line during warm-up."""
-    rate = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
-    if step <= settings.warmup:
-        rate *= step / settings.warmup
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
-def _optimiser(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
-    # the student's come first, so a checkpoint of objectives without parameters stays what it was
-    trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
-    extra = {"momentum": settings.momentum} if settings.optimiser == "sgd" else {}
-    kind = OPTIMISERS[settings.optimiser]
-    return kind(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, **{kernel: True}, **extra)
-
-
-def _kernel(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:
-    """Which of torch's two kernels updates: "fused", one pass over everything, where there is one for these parameters on
-    this device; else "foreach". They round differently."""
-    parameters = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
-    probes = {(p.dtype, p.layout): nn.Parameter(torch.zeros(1, dtype=p.dtype, device=device)) for p in parameters}
-    # the fused one goes through memory as it lies, and takes no parameter that overlaps itself or has holes
-    if any(torch.empty_like(p).stride() != p.stride() for p in parameters):
-        return "foreach"
-    try:
-        optimiser = OPTIMISERS[settings.optimiser](probes.values(), lr=0.0, fused=True)
-        for probe in probes.values():
-            probe.grad = torch.zeros_like(probe)
-        optimiser.step()
-    except RuntimeError:
-        return "foreach"
-    return "fused"
-
-
 @contextlib.contextmanager
 def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
     """The teacher on the device and in eval mode; afterwards it is where and what it was."""
@@ -377,15 +356,22 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(teacher, split: Split, settings: Settings) -> nn.Module | None:
+def _teacher_module(teacher, split: Split, settings: Settings, student, combined: Combined) -> nn.Module | None:
     if teacher is None:
         return None
+    if isinstance(teacher, Mapping):
+        refuse_mixed(teacher, settings)
+        return several(
+            teacher, lambda one: _teacher_module(one, split, settings, student, combined), student, split, combined
+        )
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
         teacher = deployed(teacher, split if same_split(teacher.settings["split"], split.recipe) else None, settings)
     if not isinstance(teacher, nn.Module):
-        raise TypeError(f"teacher is a Run, a run's folder or a module; got {teacher!r}.")
+        raise TypeError(
+            f"teacher is a Run, a run's folder, a module or several of them in a dictionary; got {teacher!r}."
+        )
     return as_tap(teacher)
 
 
@@ -412,7 +398,5 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
     # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
     aside = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
     stored = {name: run.settings[name] for name in aside if name in run.settings}
-    # settings that objectives have gained since then had their defaults
-    recorded = {**run.settings, "objectives": combine(run.settings["objectives"]).specs}
-    refuse_other_settings(folder, json.loads(json.dumps(recorded)), {**settings, **stored})
+    refuse_other_settings(folder, json.loads(json.dumps(run.settings)), {**settings, **stored})
     return run

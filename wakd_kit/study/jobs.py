@@ -38,7 +38,13 @@ from . import fingerprints as sources
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
 NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies", "teacher_cache"}
 # and those that are known by what is there, wherever it lies: ``Job.given``, or what the teacher of the study deployed
-BY_CONTENT = {"benchmark": "images", "image_size": "images", "weights": "weights", "teacher": "teacher"}
+BY_CONTENT = {
+    "benchmark": "images",
+    "image_size": "images",
+    "weights": "weights",
+    "teacher": "teacher",
+    "start": "start",
+}
 RENDERED = "its page"  # how reasons begin for which a notebook is not executed again
 KINDS = ("jobs", "done", "began", "failed", "stamps", "locks", "logs")
 
@@ -47,10 +53,11 @@ KINDS = ("jobs", "done", "began", "failed", "stamps", "locks", "logs")
 class Job:
     """One notebook to execute: ``name`` is its file below the report's folder, without suffix.
 
-    after      names of the jobs whose results it reads; a student's teacher comes first
+    after      names of the jobs whose results it reads; a student's teacher comes first, then where it starts
     training   digests of the code that decides what it records; empty if it records nothing
     analysis   digests of the code behind everything else in it, and versions of libraries
-    given      what it records from, by content: "images", and where there are such "weights" and a "teacher" of another study
+    given      what it records from, by content: "images", and where there are such "weights", a "teacher" of another study and a
+               "start", which is known by its name where it is a run of this one
     rendering  digests of the code that makes a page of it
     page       of the comparison: what its page links to
     shown      of every other: the title of its page, what stands above it, and {name: address} of pages to go to

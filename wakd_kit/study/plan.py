@@ -9,6 +9,7 @@
     students:                                         # label: what differs
       CE: {objectives: [{name: ce}], teacher: null}
       KD: {objectives: [{name: kd, temperature: 5.0}]}
+      Again: {teacher: KD}                            # a student may learn from another, and start from one; see chains.py
     strategies: [last, wakd, swad]
     window_map: {grid: 10, seeds: [0], students: [KD]}
     landscape: {targets: [sketch], size: 15}          # of which runs (by default one of each target), and 04's parameters
@@ -29,7 +30,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -40,14 +41,17 @@ from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among
 from ..files import path_of
 from ..models.build import build_model, declares
+from ..models.inherit import Shapes, shapes_of
 from ..models.weights import check_size, find, from_file, sha256
-from ..names import UnknownName, did_you_mean, within
+from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
-from ..reporting.parameters import STRATEGIES, ParameterError, Training, TrainTeacher, describe, make, plain
+from ..reporting.parameters import STRATEGIES, ParameterError, Training, describe, make, plain
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
+from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
+from . import chains
 from . import fingerprints as sources
 from .jobs import Job, Place, fell_apart, retrained, taught_by
 from .places import NOTEBOOKS, SUFFIXES, StudyProblem, file_of
@@ -150,7 +154,7 @@ class Study:
             return str(error)
         if "deployed" in labels:
             return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
-        if said := self._of_search(labels):
+        if said := chains.problem(self) or self._of_search(labels):
             return said
         reference = self.reference if isinstance(self.reference, dict) else {self.reference: ""}
         for where, what, names, known in (
@@ -188,7 +192,7 @@ class Study:
             for name in names:
                 if name not in fit:
                     return f"search: {did_you_mean(what, name, fit)}"
-        if search and (fixed := (SET_BY_STUDY | {"teacher", "deploy"}) & search.over.keys()):
+        if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "deploy"}) & search.over.keys()):
             return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
         return None
 
@@ -212,8 +216,11 @@ def load_study(which: str | os.PathLike) -> Study:
     return study
 
 
-def _values(path: Path, above: tuple[Path, ...] = ()) -> dict:
-    """What a study file says, over what the one says that it extends; paths are whole. ``above`` are those that extend it."""
+def _values(path: Path, above: tuple[Path, ...] = (), named: Mapping | None = None) -> dict:
+    """What a study file says, over what the one says that it extends; paths are whole.
+
+    above  the files that extend it;  named  what these say, as far as it says which labels there are
+    """
     if path.resolve() in above:
         raise StudyProblem(f"{path} extends itself, by way of {above[-1]}.")
     try:
@@ -225,11 +232,15 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict:
         raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
-    values = _beside(values, path.parent)
-    if (base := values.pop("extends", None)) is None:
-        return values
-    base = path_of(str(base))
-    under = _values(file_of(path.parent / base if base.suffix in SUFFIXES else base), (*above, path.resolve()))
+    named, under = {**{n: values[n] for n in ("students", "teacher") if n in values}, **(named or {})}, {}
+    if (base := values.pop("extends", None)) is not None:
+        base = path_of(str(base))
+        base = file_of(path.parent / base if base.suffix in SUFFIXES else base)
+        under = _values(base, (*above, path.resolve()), named)
+    named = {**under, **named}
+    students = named.get("students")
+    labels = [*["teacher"] * (named.get("teacher") is not None), *(students if isinstance(students, dict) else ())]
+    values = _beside(values, path.parent, labels)
     under.pop("name", None)
     both = {n: under[n] | values[n] for n in COMPLETED if all(isinstance(v.get(n), dict) for v in (under, values))}
     return under | values | both
@@ -244,8 +255,9 @@ COMPLETED = (
 )  # blocks of settings that a study takes over one by one
 
 
-def _beside(values: dict, folder: Path) -> dict:
-    """What a study file says, with paths that are relative to its folder made whole; what is of no type is left alone."""
+def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
+    """What a study file says, with paths that are relative to its folder made whole, and labels of its students as they are;
+    what is of no type is left alone."""
 
     def whole(path: str) -> str:
         return os.path.abspath(folder / path_of(path))
@@ -253,7 +265,9 @@ def _beside(values: dict, folder: Path) -> dict:
     def resolved(block: object) -> object:
         if not isinstance(block, dict):
             return block
-        own = {n: whole(v) for n, v in block.items() if n in ("weights", "teacher") and isinstance(v, str)}
+        own = {n: whole(v) for n, v in block.items() if n == "weights" and isinstance(v, str)}
+        for role in block.keys() & chains.ROLES:
+            own[role] = chains.each_name(block[role], lambda name: chains.placed(name, folder, labels))
         if isinstance(block.get("others"), list):
             own["others"] = [whole(other) for other in block["others"]]
         return {**block, **own}
@@ -271,7 +285,10 @@ class _Loader(yaml.SafeLoader):
     """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
 
     def construct_mapping(self, node, deep=False):
-        """A mapping as PyYAML makes it; raises for a name that comes twice."""
+        """A mapping as PyYAML makes it, whose names are text also where they are ``on`` or ``no``; raises for one that comes twice."""
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
         for name, (key, _) in zip(names, node.value):
             if names.count(name) > 1:
@@ -345,16 +362,17 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     filled = _Filled(study, domains)
     sought, found = _search(study, targets, place, filled)
     splits = [(target, seed) for seed in study.seeds for target in targets]
-    chains = {split: filled(_chain(study, *split, place, found)) for split in splits}
+    splits_jobs = {split: filled(_chain(study, *split, place, found)) for split in splits}
     waits = {target for (target, _), settings in found.items() if settings is None}
     for target, seed in splits:  # a split is one piece of work: it begins when all that is searched for it is found
         if target in waits:
-            chains[target, seed] = [replace(job, open=True) for job in chains[target, seed]]
+            splits_jobs[target, seed] = [replace(job, open=True) for job in splits_jobs[target, seed]]
     for other in study.landscape.get("others", []):
         if other not in filled.own and not (Path(other) / "settings.json").is_file():
             raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
-    jobs = [*sought, *(job for chain in chains.values() for job in chain)]
-    jobs += _over_all(study, chains, sought, place, listed)
+    jobs = [*sought, *(job for chain in splits_jobs.values() for job in chain)]
+    _refuse_runs_of_its_own(study, jobs)
+    jobs += _over_all(study, splits_jobs, sought, place, listed)
     jobs = _shown(study, jobs)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -391,7 +409,8 @@ class _Filled:
         self.own: set[str] = set()  # places of the study's recordings
         self._size: dict[str, dict[str, int]] = {}
         self._unsaid: dict[str, dict] = {}
-        self._known: dict[tuple, dict[str, str]] = {}  # what lies at a path is read once
+        self._shapes: dict[str, Shapes] = {}
+        self._known: dict[str, dict[str, str]] = {}  # what lies at a path is read once
 
     def __call__(self, jobs: Iterable[Job]) -> list[Job]:
         jobs = list(jobs)
@@ -407,43 +426,84 @@ class _Filled:
                 raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: only: {error}") from error
         if name not in self._size:
             try:
-                settings, self._size[name] = _rehearse(describe(job.notebook)(**p), self.domains)
+                settings, self._size[name], self._shapes[name] = _rehearse(describe(job.notebook)(**p), self.domains)
             except (ValueError, TypeError, UnknownName, OSError) as error:
                 raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
             # those that a notebook does not ask for, as they are by default
             aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
             self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
             self._unsaid[name]["views"] = self.domains.views
-        elsewhere = p.get("teacher") if p.get("teacher") not in self.own else None
-        asked = (p["weights"], p["pretrained"], p["model"], elsewhere, json.dumps(p["objectives"]))
+        others = [
+            chains.each_name(p.get(r), lambda one: Path(one).name if one in self.own else one) for r in chains.ROLES
+        ]
+        asked = json.dumps([p["weights"], p["pretrained"], p["model"], p["objectives"], *others])
         if asked not in self._known:
-            self._known[asked] = _given(self.study, job, elsewhere)
+            self._known[asked] = _given(self.study, job, self.own)
+            if p.get("start"):
+                self._refuse_other_start(name, p)
         made = {"images": self.domains.fingerprint} | self._unsaid[name] | self._known[asked]
         return replace(job, **self._size[name], given=made)
 
+    def _refuse_other_start(self, name: str, p: Mapping) -> None:
+        place, by = parts_of(p["start"])
+        start = Path(place)
+        try:
+            known = self._shapes[start.name] if place in self.own else shapes_of_run(start)
+            refuse_other_network(start.name, known, p["model"], self._shapes[name], by)
+        except ValueError as error:
+            raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
 
-def _given(study: Study, job: Job, teacher: str | None) -> dict[str, str]:
-    """What a recording is made from beside the images, by what it is: weights, another study's teacher, own objectives."""
+
+def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
+    """What a recording is made from beside the images, by what it is: weights, runs of elsewhere, own objectives. Of runs of this
+    study, ``own``, only who they are: what they are is known when they are done."""
     p, given = job.parameters, {}
     try:
         found = from_file(p["weights"]) if p["weights"] else find(p["model"]) if p["pretrained"] else None
         if found:
             given["weights"] = found.origin
-        if teacher is not None:
-            given["teacher"] = sha256(Path(teacher)) if Path(teacher).is_file() else taught_by(Path(teacher))
-            if not given["teacher"]:
-                raise FileNotFoundError(f"No run at {teacher}, which should be the teacher.")
+        named = chains.each_name(
+            p.get("teacher"), lambda n: Path(n).name if n in own else _content(study, n, "teacher")
+        )
+        if isinstance(named, dict):
+            given["teacher"] = json.dumps(named)
+        elif named and p["teacher"] not in own:
+            given["teacher"] = named
+        if p.get("start"):
+            named = chains.each_name(p["start"], lambda n: Path(n).name if n in own else _content(study, n, "start"))
+            given["start"] = named if isinstance(named, str) else json.dumps(named)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
     given |= sources.of_plugins(plugin for plugin in study.plugins if declares(plugins.module_of(plugin), p["model"]))
     return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
 
 
+def _content(study: Study, place: str, role: str) -> str:
+    """What stands for a run of elsewhere, or for an exported file, as a teacher or a start. Raises ``FileNotFoundError``."""
+    if found := sha256(Path(place)) if Path(place).is_file() else taught_by(Path(place)):
+        return found
+    labels = chains.everybody(study)
+    near = closest(Path(place).name, labels)
+    raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
+
+
+def _refuse_runs_of_its_own(study: Study, jobs: Sequence[Job]) -> None:
+    """A run of this study is named by its student: a path is the same for every target, and what lies there may be another's."""
+    recorded = {str(job.run): job for job in jobs if job.records}
+    for job in jobs:
+        for name in (n for role in chains.ROLES for n in chains.names_in(job.parameters.get(role))):
+            if name in recorded and recorded[name].name not in job.after:
+                label = recorded[name].run.name
+                raise StudyProblem(
+                    f"{study.name}, {job.name}: {name} is a run of this study; write {label}, the student of the same target and seed."
+                )
+
+
 def _over_all(
-    study: Study, chains: Mapping[tuple[str, int], list[Job]], sought: Sequence[Job], place: Place, listed: bool
+    study: Study, by_split: Mapping[tuple[str, int], list[Job]], sought: Sequence[Job], place: Place, listed: bool
 ) -> Iterator[Job]:
     """The notebooks over all runs: those the study asks for, and the comparison, which is its page, with what was searched."""
-    jobs = [job for chain in chains.values() for job in chain]
+    jobs = [job for chain in by_split.values() for job in chain]
     recording = [job for job in jobs if job.records]
     given = {
         "about": study.about,
@@ -461,7 +521,7 @@ def _over_all(
     also = [replace(job, open=waits) for job in also]
     yield from also
     notebooks = []
-    for (target, seed), chain in chains.items():
+    for (target, seed), chain in by_split.items():
         named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
     searches: dict[tuple[str, int], dict[str, str]] = {}
@@ -522,17 +582,12 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
 
 def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -> Iterator[Job]:
     """The jobs of one split. ``found``: {(target, student): settings, None while they are searched}."""
-    name, folder, teacher = f"{target}-s{seed}", place.runs / f"{target}-s{seed}", None
-    if study.teacher is not None:
-        teacher = str(folder / "teacher")
-        own = found.get((target, "teacher")) or {}
-        yield _training(study, (target, seed), "teacher", f"{name}-teacher", teacher, own)
-    for label in study.students:
+    name, folder = f"{target}-s{seed}", place.runs / f"{target}-s{seed}"
+    runs = {label: folder / label for label in chains.everybody(study)}
+    for label in chains.in_order(study):
         own = found.get((target, label)) or {}
         map_grid = {"window_map_grid": _map_grid(study, seed, label)}
-        yield _training(
-            study, (target, seed), label, f"{name}-{label}", str(folder / label), own, map_grid, taught=teacher
-        )
+        yield _training(study, (target, seed), label, f"{name}-{label}", runs, own, map_grid)
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
         given.setdefault("strategies", labels_of(study.strategies))
@@ -545,57 +600,66 @@ def _training(
     split: tuple[str, int],
     label: str,
     name: str,
-    save_to: str,
+    runs: Mapping[str, Path],
     own: Mapping,
     unless: Mapping | None = None,
-    *,
-    taught: str | None = None,
-    by: str = "",
 ) -> Job:
     """The job that trains a study's teacher or one of its students.
 
+    runs    where this one and those that it comes after are recorded, by label; jobs are called as the folders
     own     settings that take the place of what the study says
     unless  settings that what the study says takes the place of
-    taught  where the study's teacher is, recorded by the job ``by``: the split's own by default
     """
-    target, seed = split
+    (target, seed), save_to = split, str(runs[label])
     given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
     given |= {"strategies": study.strategies}
     if label == "teacher":
         return job_of(study, "01_train_teacher", name, {**given, **study.teacher, **own, "save_to": save_to})
-    given |= {**(unless or {}), "teacher": taught, **study.common, **(study.students[label] or {}), **own}
+    mine, roles = study.students[label] or {}, chains.roles_of(study, label)
+    aside = {"pretrained": False, "weights": None} if mine.get("start") else {}
+    given |= {**(unless or {}), **study.common, **aside, **mine, **own}
+    given |= {role: chains.each_name(value, lambda one: str(runs.get(one, one))) for role, value in roles.items()}
     given |= {"save_to": save_to, "baseline": study.baseline}
-    after = [by or f"{target}-s{seed}-teacher"] * (taught is not None and given["teacher"] == taught)
+    after = [name.removesuffix(runs[label].name) + runs[other].name for other in chains.before(study, label)]
     return job_of(study, "02_distill", name, given, after=after)
 
 
 def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], dict]:
     """The jobs of a study's search, and {(target, student): the settings that won, None while that is not known}.
 
-    A student is taught by the teacher that won on the same split; without a search of the teacher, by the study's.
+    A student learns and starts from those that won on the same split; without a search of them, from the study's own.
     """
     search, jobs, found = search_of(study.search), [], {}
     if search is None:
         return jobs, found
-    everybody = [*["teacher"] * (study.teacher is not None), *study.students]
+    everybody = chains.in_order(study)
     asked = [label for label in everybody if label in (search.students or everybody) and label not in search.like]
+    needed = chains.all_before(study, asked)
     splits = [(target, seed) for target in targets for seed in split_seeds(search, study.seeds)]
     short = {} if search.steps is None else {"steps": search.steps}
     for target in targets:
         own = [split for split in splits if split[0] == target]
-        teacher = "teacher-d0" if "teacher" in asked else "teacher"
-        if "teacher" not in asked and any(_taught(study, label) for label in asked):
-            jobs += filled(_drawn(study, place, split, "teacher", "teacher", short) for split in own)
-        for label in asked:
-            waits = _taught(study, label) and found.get((target, "teacher"), {}) is None
+        names: dict[str, str] = {}  # who stands there for each label
+        for label in filter(needed.__contains__, everybody):
+            above = chains.all_before(study, [label]) - {label}
+            waits = any(found.get((target, other), {}) is None for other in above)
+            if label in search.like:
+                raise StudyProblem(
+                    f"{study.name}: search: others come after {label}, so it is not like {search.like[label]}, but searched."
+                )
+            if label not in asked:
+                names[label] = label
+                plain = filled(_drawn(study, place, split, label, names, short) for split in own)
+                jobs += [replace(job, open=waits) for job in plain]
+                continue
             draws = [
                 draw(search, i, describe("01_train_teacher" if label == "teacher" else "02_distill"))
                 for i in range(search.draws)
             ]
             scores = []
             for i, settings in enumerate(draws):
-                name, given = f"{label}-d{i}", settings | short
-                tried = filled(_drawn(study, place, split, label, name, given, teacher) for split in own)
+                names[label], given = f"{label}-d{i}", settings | short
+                tried = filled(_drawn(study, place, split, label, names, given) for split in own)
                 tried = [replace(job, open=waits) for job in tried]
                 scores.append([_score(job, place, search.by or study.baseline) for job in tried])
                 jobs += [job for job in tried if not fell_apart(job, place)]  # it lost, and is not tried again
@@ -605,19 +669,18 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                     f"{study.name}: every draw of {label} without {target} fell apart; search lower rates."
                 )
             found[target, label] = None if best is None else draws[best]
-            if label == "teacher" and best is not None:
-                teacher = f"teacher-d{best}"
+            names[label] = f"{label}-d{best or 0}"
         found |= {(target, label): found.get((target, other), {}) for label, other in search.like.items()}
     return jobs, found
 
 
 def _drawn(
-    study: Study, place: Place, split: tuple[str, int], label: str, name: str, own: Mapping, teacher: str = ""
+    study: Study, place: Place, split: tuple[str, int], label: str, names: Mapping[str, str], own: Mapping
 ) -> Job:
-    """The job of one draw on one split, called and recorded below search/; ``teacher`` is the one there that may teach it."""
-    before, folder = "search-{}-s{}-".format(*split), place.runs / "search" / "{}-s{}".format(*split)
-    taught = {"taught": str(folder / teacher), "by": before + teacher} if teacher and study.teacher is not None else {}
-    return _training(study, split, label, before + name, str(folder / name), own, {"window_map_grid": 0}, **taught)
+    """The job of one draw on one split, called and recorded below search/ as ``names`` has it: of those before it as well."""
+    called, folder = "search-{}-s{}-".format(*split) + names[label], place.runs / "search" / "{}-s{}".format(*split)
+    runs = {other: folder / name for other, name in names.items()}
+    return _training(study, split, label, called, runs, own, {"window_map_grid": 0})
 
 
 def _score(job: Job, place: Place, label: str) -> float | None:
@@ -625,13 +688,6 @@ def _score(job: Job, place: Place, label: str) -> float | None:
     if fell_apart(job, place):
         return -math.inf
     return None if job.open or retrained(job, place) else source_accuracy(job.run, label)
-
-
-def _taught(study: Study, label: str) -> bool:
-    """Whether a student learns from the study's own teacher."""
-    if study.teacher is None or label == "teacher":
-        return False
-    return {"teacher": study.teacher, **study.common, **(study.students[label] or {})}["teacher"] is study.teacher
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:
@@ -645,7 +701,7 @@ def _looked_at(study: Study, target: str, seed: int) -> list[str]:
     wanted, students = study.landscape, study.students
     if target not in wanted.get("targets", [target]) or seed not in wanted.get("seeds", study.seeds[:1]):
         return []
-    taught = [n for n, own in students.items() if {"teacher": study.teacher, **study.common, **(own or {})}["teacher"]]
+    taught = [label for label in students if chains.roles_of(study, label)["teacher"]]
     return wanted.get("students", (taught or list(students))[:1])
 
 
@@ -682,10 +738,11 @@ def _code(file: Path, listed: str) -> dict[str, dict[str, str]]:
     return {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
 
 
-def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int]]:
+def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], Shapes]:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
 
-    Returns the settings of the training, and bytes: ``disk`` of its recording at most, ``taught`` of what its teacher gives.
+    Returns the settings of the training; bytes, ``disk`` of its recording at most, ``taught`` of what its teacher gives; and
+    the shapes of its network.
     """
     objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
     if objectives.needs("teacher") and teacher is None:
@@ -694,6 +751,7 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int]]:
     found = find(p.model) if p.pretrained and p.weights is None else None
     check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
     settings = p.settings()
-    rehearse(settings, [p.deploy] if isinstance(p, TrainTeacher) else [], teacher=teacher is not None)
+    rehearse(settings, [p.deploy] if p.deploy else [], teacher=teacher is not None)
     size = size_of_recording(student, settings)
-    return settings, {"disk": size["disk"], "taught": size["teacher"]}
+    taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)
+    return settings, {"disk": size["disk"], "taught": taught}, shapes_of(student)

@@ -271,9 +271,9 @@ def _in_bytes(size: float) -> str:
 def _taught(jobs: Sequence[Job], waiting: Mapping[str, str]) -> str:
     """A sentence on what the teachers of these jobs will take in the cache; empty where nothing is kept."""
     students = [job for job in jobs if job.name in waiting and job.taught and not job.run.exists()]
-    by_teacher: dict[tuple, int] = {}
+    by_teacher: dict[str, int] = {}
     for job in students:
-        same = tuple(job.parameters[name] for name in ("teacher", "target", "seed", "batch_size", "sampling"))
+        same = json.dumps([job.parameters[name] for name in ("teacher", "target", "seed", "batch_size", "sampling")])
         by_teacher[same] = max(job.taught, by_teacher.get(same, 0))
     most = max((1e9 * job.parameters["teacher_cache"] for job in students), default=0)
     taken = min(sum(by_teacher.values()), most)
