@@ -64,6 +64,13 @@ def test_a_lesson_looks_like_one(path):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_links_of_a_lesson_lead_somewhere(path):
+    words = "".join(cell["source"] for cell in cells_of(path) if cell["cell_type"] == "markdown")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", words):
+        assert (path.parent / link).is_file(), link
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_a_figure_comes_after_formula_and_expectation_and_before_a_sentence(path):
     cells, figures = cells_of(path), 0
     for before, cell in zip(cells, cells[1:]):
