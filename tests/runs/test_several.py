@@ -20,6 +20,7 @@ from .test_teacher import Asked, same
 FEW = {"steps": 3, "segment_length": 2, "batch_size": 6, "learning_rate": 1e-2, "batchnorm_batches": 1}
 FEW |= {"device": "cpu", "progress": False}
 KD = [{"name": "kd", "temperature": 2.0}]
+TWO = {"of": ["start", "start"], "weigh": "uniform"}
 
 
 def small(split, seed=0):
@@ -219,11 +220,19 @@ def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, 
         ({"of": ["start"], "weigh": "surer"}, KD, "Unknown weigh 'surer'. Did you mean 'surest'?"),
         ({"of": ["start"], "weigh": [1, 1]}, KD, "a number >= 0 for each of the 1 teachers"),
         ({"of": ["start"], "weigh": [0]}, KD, "not all 0"),
-        ({"of": ["start"]}, ["kd", "rkd"], "read features of the teacher, and several teachers have none in common"),
-        ({"of": ["start"]}, ["fitnet"], "read features of the teacher"),
-        ({"of": ["start"]}, ["kdpp"], "read features of the teacher"),
-        ({"of": ["start"]}, [*KD, "kd"], "temperature of the objectives .* which is 2 and 5; give them one"),
-        ({"of": ["start"]}, [{**KD[0], "schedule": {"of": "temperature", "first": 1.0}}], "which is one that changes"),
+        (
+            {"of": ["start", "start"]},
+            ["kd", "rkd"],
+            "read features of the teacher, and several teachers have none in common",
+        ),
+        ({"of": ["start", "start"]}, ["fitnet"], "read features of the teacher"),
+        ({"of": ["start", "start"]}, ["kdpp"], "read features of the teacher"),
+        ({"of": ["start", "start"]}, [*KD, "kd"], "temperature of the objectives .* which is 2 and 5; give them one"),
+        (
+            {"of": ["start", "start"]},
+            [{**KD[0], "schedule": {"of": "temperature", "first": 1.0}}],
+            "which is one that changes",
+        ),
         ({"of": ["start"], "weigh": "own_domain"}, KD, "nothing is known of start; give runs"),
     ],
 )
@@ -244,9 +253,9 @@ def test_experts_that_leave_a_domain_out_and_one_that_has_seen_too_much_are_name
 
 
 def test_the_temperature_is_that_of_who_listens():
-    assert taught.temperature_of(combine(["ce", *KD]), "uniform") == 2.0
-    assert taught.temperature_of(combine(["ce", "mse"]), "uniform") == 1.0
-    assert taught.temperature_of(combine([*KD, "kd"]), "right") in (2.0, 5.0)  # nothing is mixed
+    assert taught.temperature_of(combine(["ce", *KD]), TWO) == 2.0
+    assert taught.temperature_of(combine(["ce", "mse"]), TWO) == 1.0
+    assert taught.temperature_of(combine([*KD, "kd"]), {**TWO, "weigh": "right"}) in (2.0, 5.0)  # nothing is mixed
 
 
 @pytest.mark.parametrize(
@@ -268,3 +277,12 @@ def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeyp
     monkeypatch.setattr(Several, "__init__", lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0])
     trained(split, tmp_path / "one", {"of": [north, everything, "start"], "weigh": "parc"}, KD)
     np.testing.assert_allclose(made[0].table, [0.75, 0.0, 0.25])
+
+
+def test_the_start_alone_is_a_teacher_whose_maps_are_read(split, tmp_path):
+    listed = ["ce", {"name": "miro", "weight": 1.0}]
+    began = small(split).requires_grad_(False).eval()
+    same(
+        trained(split, tmp_path / "start", {"of": ["start"]}, listed),
+        trained(split, tmp_path / "copy", began, listed),
+    )

@@ -15,7 +15,7 @@ is, with its own temperature. Where one teacher has all the weight the logits ar
     learned      the mixture that makes the labels of source validation images most likely, found by EM
     [3, 1]       as given
 
-``"start"`` is the student as it starts, frozen. Probabilities that are compared, or learned from, are at temperature 1.
+``"start"`` is the student as it starts, frozen; it may be the only one, ``{"of": ["start"]}``, as for MIRO. Probabilities that are compared, or learned from, are at temperature 1.
 """
 
 from __future__ import annotations
@@ -62,8 +62,17 @@ def checked(spec: Mapping) -> dict:
     return {"of": list(of), "weigh": weigh}
 
 
-def temperature_of(combined: Combined, weigh: str | list) -> float:
-    """At which temperature the teachers mix: that of the objectives. Raises ``ValueError`` where these have two, or read features."""
+def is_one(spec: Mapping) -> bool:
+    """Whether only one teaches, all the time: then it is that one, whose features objectives may read."""
+    return len(spec["of"]) == 1 and spec["weigh"] == "uniform"
+
+
+def temperature_of(combined: Combined, spec: Mapping) -> float:
+    """At which temperature the teachers of ``checked`` mix: that of the objectives. Raises ``ValueError`` where these have two, or
+    read features."""
+    if is_one(spec):
+        return 1.0
+    weigh = spec["weigh"]
     for what in ("pooled", "maps", "parts"):
         if combined.reads(what, "teacher") or combined.needs("centres"):
             raise ValueError(
@@ -171,13 +180,14 @@ def several(
     split,
     combined: Combined,
     settings: Settings,
-) -> Several:
-    """The teachers of a training as one. ``loaded`` makes a module of a run, a folder or a module.
+) -> nn.Module:
+    """The teachers of a training as one, a ``Several``, or the one that there is. ``loaded`` makes a module of a run, a folder or a
+    module.
 
     Raises ``ValueError`` in one sentence, also where one of them has seen the domain to be unseen, which it names.
     """
     spec = checked(spec)
-    temperature = temperature_of(combined, spec["weigh"])
+    temperature = temperature_of(combined, spec)
     if spec["weigh"] == "own_domain" and (settings.mix or settings.second):
         raise ValueError(
             "own_domain weighs by the domain of an image, and mixed images are of two; take another rule, or no mix."
@@ -189,6 +199,8 @@ def several(
         name = Path(one).name if isinstance(one, str | os.PathLike) else origin.get("run", members[-1].spec["name"])
         check_unseen(members[-1], split, who=f"teacher {name}")
         names.append(name)
+    if is_one(spec):
+        return members[0]
     return Several(members, names, spec["weigh"], temperature=temperature, split=split)
 
 
