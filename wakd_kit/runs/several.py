@@ -209,8 +209,6 @@ def several(
 class HeardTogether:
     """``teacher.Heard`` of several: each of them is kept for itself, so who was heard before is read."""
 
-    asked = None  # of a second batch, which several are not asked for
-
     def __init__(self, teacher: Several, *given):
         self.teacher, self.asked, self.split = teacher, teacher, given[0]
         self.each = [Heard(member, *given) for member in teacher.members]

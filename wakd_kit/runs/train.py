@@ -215,7 +215,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x, labels, **of_batch)
-        loss, terms = combined(student_output, teacher_output, labels, step=step, **of_batch)
+        loss, terms = combined(student_output, teacher_output, labels, step=step, images=x, **of_batch)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
