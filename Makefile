@@ -56,6 +56,14 @@ format: $(READY)
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# the lessons, executed, as pages that the site links to: a few minutes the first time
+.PHONY: lessons site
+lessons: $(READY)
+	$(BIN)/python docs/tools/lessons.py
+
+# everything that a visitor can look at, as static files under site/
+site: lessons docs
+
 .venv/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --retries 1 --timeout 10 --editable '.[docs]'
 	@touch $@

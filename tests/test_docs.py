@@ -33,7 +33,9 @@ def generate():
     sys.path[:] = before
 
 
-@pytest.mark.parametrize("name", ["study-files.md", "objectives.md", "strategies.md", "methods.md"])
+@pytest.mark.parametrize(
+    "name", ["study-files.md", "objectives.md", "strategies.md", "methods.md", "lessons.md", "kd-map.md"]
+)
 def test_a_generated_page_is_up_to_date(name, generate):
     assert (DOCS / name).read_text() == generate.page(name), "python docs/tools/generate.py writes it again"
 

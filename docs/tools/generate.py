@@ -87,6 +87,38 @@ def strategy_list() -> str:
     return "\n".join(lines)
 
 
+def lesson_list() -> str:
+    """Every lesson: its number, question, run time and words, as its first cell has them."""
+    lines = ["| lesson | question | about | words |", "|---|---|---|---|"]
+    for file in sorted((DOCS.parent / "notebooks" / "lessons").glob("*.ipynb")):
+        first = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, seconds = first.splitlines()[0].removeprefix("# "), re.search(r"about (\d+) seconds", first)[1]
+        words = re.sub(r"\.\./\.\./docs/", "", first.split("Words: ")[1].split(".*")[0])
+        lines.append(f"| `{file.stem}` | {title} | {seconds} s | {words} |")
+    return "\n".join(lines)
+
+
+COMPARED = {  # what is compared: kinds of objectives
+    "response: what the network answers": ("logits", "controls", "domain shift"),
+    "feature: what it computes on the way": ("features", "heterogeneous"),
+    "relation: how examples lie to each other": ("relations", "contrast"),
+}
+
+
+def map_of_distillation() -> str:
+    """Objectives by what is compared, those that need no teacher apart."""
+    lines = ["| compared | objectives with a teacher | without one |", "|---|---|---|"]
+    for said, kinds in COMPARED.items():
+        names = [name for name in sorted(objectives) if objectives.about(name).kind in kinds]
+        taught = {name for name in names if any(need.startswith("teacher") for need in objectives.about(name).needs)}
+        cells = [spoken(taught) or "–", spoken(set(names) - taught) or "–"]
+        lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
+    rest = sorted(
+        n for n in objectives if objectives.about(n).kind not in {k for kinds in COMPARED.values() for k in kinds}
+    )
+    return "\n".join([*lines, f"\nNo distillation at all: {spoken(rest)}."])
+
+
 def method_list() -> str:
     """Every method: whether it works here, what it does, how it differs or why it is not here, and where it is from."""
     lines = [
@@ -156,6 +188,8 @@ PAGES = {
     "objectives.md": objective_list,
     "strategies.md": strategy_list,
     "methods.md": method_list,
+    "lessons.md": lesson_list,
+    "kd-map.md": map_of_distillation,
 }
 BETWEEN = re.compile(r"(?<=<!-- generated -->\n).*(?=<!-- end -->)", re.S)
 

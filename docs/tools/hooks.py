@@ -44,6 +44,16 @@ def on_files(files: Files, config) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page, config, files) -> str:
+    """The list of lessons, each linked to its page where there is one: `make lessons` executes them into docs/lessons."""
+    if page.file.src_uri != "lessons.md":
+        return markdown
+    pages = [file.src_uri for file in files if re.fullmatch(r"lessons/\d\d_.*\.html", file.src_uri)]
+    for name in pages:
+        markdown = markdown.replace(f"| `{Path(name).stem}` |", f"| [{Path(name).stem}]({name}) |")
+    return markdown
+
+
 TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 

@@ -243,6 +243,35 @@ def test_what_the_unseen_domain_says_can_be_covered_until_it_is_asked_for(opened
     assert covered.get_attribute("aria-pressed") == "true" and wrong == []
 
 
+def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    address = (tmp_path / "page.html").as_uri()
+    page, wrong = opened(address)
+    page.locator(".wk-end").focus()
+    page.keyboard.press("ArrowLeft")
+    begin, end = map(int, re.search(r"#window=(\d+)-(\d+)$", page.url).groups())
+    stop = page.locator(".wk-stop")
+    assert page.locator(".wk-what").inner_text() == f"Your window: iterates {begin + 1} to {end}" and stop.is_hidden()
+    page.goto("about:blank")
+    page.goto(f"{address}#window=4-12&tour=2")
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 5 to 12"
+    assert stop.inner_text().startswith("2 of 5. Predict.")
+    assert page.locator(".wk-unseen td").all_inner_texts()[1:] == ["?"] * 3 and page.url.endswith(
+        "#window=4-12&guess&tour=2"
+    )
+    on = page.get_by_role("button", name="Next")
+    on.press("Enter")
+    assert stop.inner_text().startswith("3 of 5. Run.") and "?" not in page.locator(".wk-unseen td").all_inner_texts()
+    on.click()
+    assert page.locator(".wk-preset[aria-pressed=true]").count() == 1
+    on.click()
+    page.get_by_role("button", name="End of the tour").click()
+    assert stop.is_hidden() and "tour" not in page.url
+    page.goto("about:blank")
+    page.goto(f"{address}#window=5-12")  # no window of this page
+    assert "iterates 6 to 12" not in page.locator(".wk-what").inner_text() and wrong == []
+
+
 def test_on_a_projector_cause_and_effect_are_on_one_screen(opened, page_of, tmp_path):
     explorer.page(page_of, tmp_path / "page.html")
     page, _ = opened((tmp_path / "page.html").as_uri() + "#large")

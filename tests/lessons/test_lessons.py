@@ -58,9 +58,16 @@ def test_a_lesson_looks_like_one(path):
         )
         assert not defines or is_student(cell), "definitions stand in the package, or in a cell marked as the student's"
         assert is_student(cell) == cell["source"].startswith("# Your turn"), "marked for the eye and for the test alike"
-        assert all(len(line) <= 97 for line in cell["source"].splitlines()), "lines that JupyterLab shows whole"
+        assert all(len(line) <= 100 for line in cell["source"].splitlines()), "lines that JupyterLab shows whole"
     for name in exercises_of(path):
         assert known().get(name).solution not in "".join(cell["source"] for cell in cells)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_links_of_a_lesson_lead_somewhere(path):
+    words = "".join(cell["source"] for cell in cells_of(path) if cell["cell_type"] == "markdown")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", words):
+        assert (path.parent / link).is_file(), link
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
@@ -123,7 +130,90 @@ def test_a_lesson_runs_and_is_a_page(path, short, tmp_path):
 
 KL = "import torch.nn.functional as F; answer = lambda s, t, labels=None: F.kl_div((s / 4).log_softmax(1), (t / 4).softmax(1), "
 FIVE = "answer = lambda curves: np.isin(np.arange(len(curves)), np.argsort({})[:5]) / 5"
+AXES = "def answer(a, b, c):\n    u = (b - a) / np.linalg.norm(b - a)\n    return u, {}"
+FIT = (
+    "from scipy.special import log_softmax\n"
+    "def answer(z, y):\n"
+    "    grid = np.geomspace(0.25, 4, 81)\n"
+    "    return grid[np.argmin([-log_softmax({}, axis=1)[np.arange(len(y)), y].mean() for t in grid])]"
+)
+WALK = "def answer(losses, r):\n    inside = np.flatnonzero(losses <= (1 + r) * losses.min())\n    return inside[0], inside[-1]"
+ECE = "answer = lambda c, k, n: np.nanmean([abs((k - c)[np.minimum((c * n).astype(int), n - 1) == b].mean()) for b in range(n)])"
+GENERATIONS = (
+    "def answer(d, penalty, alpha, k):\n    a = b = d / (d + penalty)\n"
+    "    for _ in range({}):\n        b = a * ({})\n    return b"
+)
+RIDGE = "answer = lambda f, t, p: np.linalg.solve({}, {})"
 WRONG = {
+    "07.1": [
+        (GENERATIONS.format("k", "alpha + (1 - alpha) * b"), "too many"),
+        (GENERATIONS.format("k - 1", "b"), "share of the labels is missing"),
+        (GENERATIONS.format("k - 1", "(1 - alpha) + alpha * b"), "other way round"),
+        ("answer = lambda d, p, alpha, k: d / (d + p)", "apply the recursion"),
+    ],
+    "07.2": [("answer = 0.025", "do not multiply"), ("answer = 0.1", "too small")],
+    "07.3": [
+        ("answer = lambda g, h, y: ((y - g) @ (h - g)) / ((g - h) @ (g - h))", "share of h"),
+        ("answer = lambda g, h, y: ((y - h) @ (g - h)) / np.linalg.norm(g - h)", "not by its length"),
+        ("answer = lambda g, h, y: 0.0", "derivative"),
+    ],
+    "08.1": [
+        ("answer = (1 / (1 + np.arange(60)))[8:].sum()", "whole tail"),
+        ("answer = 8 / 200 * (1 / (1 + np.arange(60))).sum()", "sum from j = s"),
+        ("answer = 8 / 200 * (1 / (1 + np.arange(60)) ** 0.5)[8:].sum()", "squared"),
+        ("answer = 1.0", "too large"),
+    ],
+    "08.2": [("answer = 'teacher'", "beyond the student's 8"), ("answer = 'both'", "choose one of")],
+    "08.3": [
+        (RIDGE.format("f.T @ f", "f.T @ t"), "least squares"),
+        (RIDGE.format("f.T @ f + p", "f.T @ t"), "diagonal"),
+        (RIDGE.format("f.T @ f / len(t) + p * np.eye(3)", "f.T @ t / len(t)"), "averaged over inputs"),
+        ("answer = lambda f, t, p: f.T @ t", "coefficients at 0"),
+    ],
+    "04.1": [
+        ("answer = (0, 60)", "ends while accuracy still rises"),
+        ("answer = (0, 300)", "knew less"),
+        ("answer = (150, 240)", "leaves out"),
+        ("answer = (300, 180)", "give two steps"),
+    ],
+    "04.2": [
+        (WALK, "walk from the lowest"),
+        ("answer = lambda losses, r: (3, 7)", "slices"),
+        ("answer = (3, 6)", "give the function"),
+    ],
+    "04.3": [("answer = 100.0", "too large"), ("answer = (1, 2)", "one number")],
+    "05.1": [
+        ("answer = 0", "falls from 2.0"),
+        ("answer = 0.2", "from the dip"),
+        ("answer = 0.9", "lower end"),
+        ("answer = 2", "too large"),
+    ],
+    "05.2": [
+        ("answer = lambda b, s: -b * s**2 / 2", "positive number"),
+        ("answer = lambda b, s: b * s**2", "not their sum"),
+        ("answer = lambda b, s: b * s", "both ends"),
+    ],
+    "05.3": [
+        ("answer = lambda a, b, c: (b - a, c - a)", "divide by it"),
+        (AXES.format("c - a"), "right angle"),
+        (AXES.format("(c - a) - ((c - a) @ u) * u"), "v at 2"),
+    ],
+    "06.1": [
+        ("answer = lambda c, k, n: abs(c.mean() - k.mean())", "bin by bin"),
+        (ECE, "weigh the same"),
+        (ECE.replace("nanmean", "mean"), "empty bin"),
+        ("answer = lambda c, k, n: 0.5", "too large"),
+    ],
+    "06.2": [
+        (FIT.format("z * t"), "its inverse"),
+        ("answer = lambda z, y: np.geomspace(0.25, 4, 81)[0]", "end of the grid"),
+        ("answer = lambda z, y: 1.0", "too small"),
+    ],
+    "06.3": [
+        ("answer = (0.5, True)", "useless"),
+        ("answer = (1.0, False)", "too large"),
+        ("answer = 0.5", "two things"),
+    ],
     "02.1": [
         ("answer = 20", "each time a teacher"),
         ("answer = 40", "would tell"),

@@ -11,6 +11,8 @@ function render({ model, el }) {
   let d, shown, held, resting;
   let covered = false; // whether what looks at the unseen domain is
   let large = location.hash.includes("large");
+  let stop = 0; // of the tour, from 1
+  const linked = Boolean(el.closest("[data-linked]")); // a page of its own, whose address says what is shown
   const find = (selector) => root.querySelector(selector);
   const all = (selector) => [...root.querySelectorAll(selector)];
   const key = (what) => `${d.id}\n${what.key ?? `${what.begin}-${what.end}`}`;
@@ -73,6 +75,38 @@ function render({ model, el }) {
     score();
     points();
     rest();
+    link();
+  }
+
+  // #window=60-300&guess&large&tour=2: what is shown, for whoever gets the address
+  function link() {
+    if (!linked) return;
+    const parts = [shown.window && `window=${shown.window.join("-")}`, covered && "guess", large && "large", stop && `tour=${stop}`];
+    history.replaceState(null, "", `#${parts.filter(Boolean).join("&")}`);
+  }
+
+  function linkedWindow() {
+    const [, begin, end] = location.hash.match(/window=(\d+)-(\d+)/) ?? [];
+    const [b, e] = [begin, end].map((step) => d.edges.indexOf(Number(step)));
+    return linked && b >= 0 && e > b ? [d.edges[b], d.edges[e]] : null;
+  }
+
+  // ---- a tour of five stops: predict, run, explain
+
+  function guide(next) {
+    stop = next > TOUR.length ? 0 : next;
+    const box = find(".wk-tour");
+    box.hidden = !stop;
+    if (stop) {
+      const { title, text, cover, preset } = TOUR[stop - 1];
+      if (cover !== undefined) covered = cover;
+      find(".wk-stop").innerHTML = `<b>${stop} of ${TOUR.length}. ${title}</b> ${text}`;
+      find("[data-tour=back]").disabled = stop === 1;
+      find("[data-tour=next]").textContent = stop === TOUR.length ? "End of the tour" : "Next";
+      const average = d.presets.findIndex((p) => p.window && p.end - p.begin > 1);
+      if (preset && average >= 0) shown = d.presets[average];
+    }
+    tools();
   }
 
   function band() {
@@ -236,7 +270,10 @@ function render({ model, el }) {
     const tool = event.target.closest(".wk-tool")?.dataset.tool;
     if (tool === "cover") covered = !covered;
     if (tool === "large") large = !large;
-    if (tool) tools();
+    if (tool === "tour") guide(stop ? 0 : 1);
+    else if (tool) tools();
+    const turn = event.target.closest("[data-tour]")?.dataset.tour;
+    if (turn) guide(turn === "next" ? stop + 1 : stop - 1);
   });
   root.addEventListener("toggle", (event) => event.target.open && event.target.matches(".wk-numbers") && numbers(), true);
 
@@ -244,7 +281,7 @@ function render({ model, el }) {
     root.classList.toggle("wk-covered", covered);
     root.classList.toggle("wk-large", large);
     document.documentElement.classList.toggle("wk-large-page", large && !d.asks);
-    for (const [tool, on] of [["cover", covered], ["large", large]]) find(`[data-tool=${tool}]`).setAttribute("aria-pressed", String(on));
+    for (const [tool, on] of [["cover", covered], ["large", large], ["tour", stop > 0]]) find(`[data-tool=${tool}]`).setAttribute("aria-pressed", String(on));
     if (find(".wk-numbers").open) numbers();
     if (shown) show(shown);
   }
@@ -269,7 +306,14 @@ function render({ model, el }) {
     d = model.get("data"); // {} when no run is open
     root.innerHTML = d.name ? skeleton(d) : "";
     covered = Boolean(d.hidden) || location.hash.includes("guess");
-    if (d.name) tools(), follow();
+    if (d.name) {
+      const asked = linkedWindow();
+      const begun = Number(location.hash.match(/tour=([1-5])/)?.[1] ?? 0);
+      tools();
+      follow();
+      if (begun) guide(begun);
+      if (asked) show(windowed(asked));
+    }
     if (d.asks && d.exact === null) ask(`${d.id}\nmap`);
   }
 
@@ -300,6 +344,13 @@ function render({ model, el }) {
   start();
 }
 
+const TOUR = [
+  { title: "One training.", text: "The curves are what was measured on validation images of the source domains while one network was trained. Every average on this page is of its steps: the shaded window says of which." },
+  { title: "Predict.", text: "What the unseen domain says is covered. By the curves alone, drag the window to where you would average, and say how many points it will gain there.", cover: true },
+  { title: "Run.", text: "Uncovered: the line above the curves says what your window is worth on the unseen domain, and the table of accuracies what on each domain. By how much were you off?", cover: false },
+  { title: "Compare.", text: "This is what a strategy picks that nobody steered by hand. Try the others: which of them follow a curve, and which a rule settled before training?", preset: true },
+  { title: "Explain.", text: "In the map every window is a cell. Click near the diagonal, where windows hold few iterates, then in the top row, where they begin with the first step, then between. Which is best here, and why?" },
+];
 const SHADE = '<i class="wk-shade"></i>';
 const SOURCES = { evaluated: "exact", map: "exact, from the window map", proxy: "quick estimate (proxy)" };
 const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -1e6, End: 1e6 };
@@ -432,7 +483,9 @@ function skeleton(d) {
   const tool = (name, text) => `<button type="button" class="wk-tool" data-tool="${name}" aria-pressed="false">${text}</button>`;
   return `<p class="wk-about">${safe(d.about)} <span class="wk-how">Drag the shaded window or its edges, click into a map, or use the arrow keys.</span></p>
     <div class="wk-bar">${presets.length ? `<div class="wk-presets" role="group" aria-label="What strategies pick">${presets.join("")}</div>` : ""}
-    <div class="wk-tools" role="group" aria-label="View">${tool("cover", "Cover the unseen domain")}${tool("large", "Large type")}</div></div>
+    <div class="wk-tools" role="group" aria-label="View">${tool("cover", "Cover the unseen domain")}${tool("large", "Large type")}${tool("tour", "Tour")}</div></div>
+    <div class="wk-tour" role="region" aria-label="Tour" hidden><p class="wk-stop" aria-live="polite"></p>
+    <button type="button" class="wk-tool" data-tour="back">Back</button><button type="button" class="wk-tool" data-tour="next">Next</button></div>
     <div class="wk-head"><div class="wk-line"><strong class="wk-what"></strong> <span class="wk-verdict"></span> <span class="wk-source"></span></div><div class="wk-note"></div></div>
     <div class="wk-said" role="status" aria-live="polite"></div>
     <div class="wk-top">${timeline(d)}<div class="wk-side">${accuracies(d)}</div></div>

@@ -127,3 +127,140 @@ def own_strategy(answer):
     if given.shape == (10,) and np.array_equal(given > 0, loss[::-1] <= 5):
         return "these are the five of lowest training loss, which says little of images that were not trained on; take val_loss."
     return values(given, right, what="coefficients of ten segments")
+
+
+# ---- 04: which window
+
+
+@exercise("04.1", "answer = (180, 300)")
+def picked(answer):
+    """A window of CE whose average source validation rates within two standard errors of the best."""
+    from .shipped import nearest, tables
+
+    told = tables()["CE"]
+    given = np.asarray(answer, dtype=float)
+    if given.shape != (2,) or not 0 <= given[0] < given[1] <= told["curves"].steps:
+        return f"give two steps, (begin, end), with 0 <= begin < end <= {told['curves'].steps}; got {answer!r}."
+    windows = told["windows"]
+    window = nearest(windows, *given)
+    own, best = windows[window][0], max(source for source, _ in windows.values())
+    error = np.sqrt(best * (1 - best) / told["images"][0])
+    if own >= best - 2 * error:
+        return None
+    if window[1] < 0.9 * told["curves"].steps:
+        why = "it ends while accuracy still rises, and leaves out the best iterates"
+    else:
+        why = "it reaches back to where the network knew less"
+    return f"{why}: source validation gives it {own:.1%}, and {best:.1%} to the best window."
+
+
+@exercise(
+    "04.2",
+    """
+    import numpy as np
+    def answer(losses, r):
+        first = last = int(np.argmin(losses))
+        limit = (1 + r) * losses[first]
+        while first > 0 and losses[first - 1] <= limit:
+            first -= 1
+        while last + 1 < len(losses) and losses[last + 1] <= limit:
+            last += 1
+        return first, last
+    """,
+)
+def valley(answer):
+    """The run of segments around the lowest loss that stays within the tolerance."""
+    if wrong := function(answer, "answer = valley, without calling it"):
+        return wrong
+    losses = np.array([9.0, 1.2, 5.0, 1.25, 1.1, 1.0, 1.3, 1.31, 1.2])
+    given = np.asarray(answer(losses.copy(), 0.3), dtype=float)
+    if given.shape == (2,) and given.tolist() == [1, 8]:
+        return "these are the first and last segments below the limit, but between them the loss rises above it: walk from the lowest outwards and stop."
+    if given.shape == (2,) and given.tolist() == [3, 7]:
+        return "the last one is given as a place behind the valley, as slices have it; asked for is the last segment inside."
+    return values(given, [3, 6], what="(first, last) for 9, 1.2, 5, 1.25, 1.1, 1.0, 1.3, 1.31, 1.2 and r = 0.3")
+
+
+@exercise(
+    "04.3",
+    """
+    from wakd_kit.lessons.shipped import tables
+    windows = tables()["CE"]["windows"]
+    honest = max(windows, key=lambda window: windows[window][0])
+    answer = 100 * (max(target for _, target in windows.values()) - windows[honest][1])
+    """,
+)
+def regret(answer):
+    """What the unseen domain loses by an honest choice."""
+    from .shipped import tables
+
+    windows = tables()["CE"]["windows"]
+    source, target = np.array(list(windows.values())).T
+    right = 100 * (target.max() - target[source.argmax()])
+    if np.ndim(answer) == 0 and np.isclose(float(answer), 100 * (source.max() - target.max()), atol=0.05):
+        return "that is how much lower the best accuracy is on the unseen domain; asked for is what another choice would give there."
+    if np.ndim(answer) == 0 and np.isclose(float(answer), right / 100, atol=5e-4):
+        return "that is a fraction; points of accuracy are hundredths of it."
+    return number(
+        answer,
+        right,
+        within=0.02,
+        hint="best target accuracy of all windows, minus that of the window with the best source accuracy",
+    )
+
+
+# ---- 05: the loss around
+
+
+@exercise("05.1", "answer = 1.9 - (2.0 + 1.0) / 2")
+def barrier_of_a_line(answer):
+    """The largest distance above the straight line between the ends."""
+    said = {
+        0: "the highest point is the beginning, but a barrier is measured from the line between both ends, which falls from 2.0 to 1.0.",
+        0.2: "that is from the dip at t = 0.25 up to t = 0.5; a barrier is measured from the straight line between both ends.",
+        0.9: "that is from the lower end; at t = 0.5 the straight line between the ends is at 1.5.",
+    }
+    close = next(
+        (text for value, text in said.items() if np.ndim(answer) == 0 and np.isclose(float(answer), value)), None
+    )
+    return close or number(
+        answer, 0.4, hint="subtract (1 - t) 2.0 + t 1.0 from the loss at each t, and take the largest"
+    )
+
+
+@exercise("05.2", "def answer(b, s):\n    return b * s**2 / 2")
+def dip(answer):
+    """b s^2 / 2."""
+    if wrong := function(answer, "answer = dip, without calling it"):
+        return wrong
+    given = float(answer(3.0, 4.0))
+    if np.isclose(given, -24):
+        return "the size is right; how far it dips is asked as a positive number."
+    if np.isclose(given, 48):
+        return "the loss of one end is b s^2 / 2, and so is the line between both: it is not their sum."
+    return number(given, 24.0, hint="at b = 3 and s = 4 both ends lie at L0 + 24, and half way between them is x = 0")
+
+
+@exercise(
+    "05.3",
+    """
+    import numpy as np
+    def answer(a, b, c):
+        u = (b - a) / np.linalg.norm(b - a)
+        v = (c - a) - ((c - a) @ u) * u
+        return u, v / np.linalg.norm(v)
+    """,
+)
+def axes_of_a_plane(answer):
+    """Gram-Schmidt of b - a and c - a."""
+    if wrong := function(answer, "answer = axes, without calling it"):
+        return wrong
+    a, b, c = np.array([1.0, 0, 0, 2]), np.array([1.0, 2, 0, 2]), np.array([1.0, 1, 3, 6])
+    u, v = (np.asarray(one, dtype=float) for one in answer(a.copy(), b.copy(), c.copy()))
+    if u.shape == (4,) and np.allclose(u, b - a):
+        return "u has the length of the way from a to b; divide by it."
+    if wrong := values(u, [0, 1, 0, 0], what="u"):
+        return wrong
+    if v.shape == (4,) and abs(v @ u) > 1e-9:
+        return f"u and v are not at a right angle (their product is {v @ u:.3g}): take from c - a its part along u."
+    return values(v, [0, 0, 0.6, 0.8], what="v")

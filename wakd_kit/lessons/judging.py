@@ -125,3 +125,79 @@ def own_holm(answer):
         if np.allclose(given, np.minimum(1, by_rank)):
             return "a larger p has a smaller adjusted one here: each is at least the one before it, np.maximum.accumulate in sorted order."
     return values(given, right, what="adjusted p of 0.04, 0.01, 0.03, 0.5")
+
+
+# ---- 06: calibration
+
+
+@exercise(
+    "06.1",
+    """
+    import numpy as np
+    def answer(confidence, correct, bins):
+        bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+        gaps = [abs(correct[bin_of == b].sum() - confidence[bin_of == b].sum()) for b in range(bins)]
+        return sum(gaps) / len(confidence)
+    """,
+)
+def own_ece(answer):
+    """Expected calibration error."""
+    if wrong := function(answer, "answer = ece, without calling it"):
+        return wrong
+    confidence = np.array([0.95, 0.92, 0.98, 0.99, 0.55, 0.58, 1.0])
+    correct = np.array([1, 1, 0, 1, 1, 1, 1])
+    right = (abs(4 - 4.84) + abs(2 - 1.13)) / 7
+    given = float(answer(confidence.copy(), correct.copy(), 10))
+    if np.isclose(given, abs(correct.mean() - confidence.mean())):
+        return "gaps are taken bin by bin: over all images together too sure and too modest would cancel."
+    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 2):
+        return "bins weigh by how many images they hold, |B| / n; yours weigh the same."
+    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 10):
+        return "the gaps are averaged over bins, empty ones too; weigh each by |B| / n."
+    if np.isnan(given):
+        return "an empty bin has no mean: leave it out, or work with sums."
+    return number(
+        given, right, hint=f"seven images in ten bins give {right:.4f}; is a confidence of exactly 1 in the last bin?"
+    )
+
+
+@exercise(
+    "06.2",
+    """
+    import numpy as np
+    def answer(logits, labels):
+        temperatures, losses = np.geomspace(0.25, 4, 81), []
+        for t in temperatures:
+            z = logits / t
+            z = z - z.max(axis=1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+            losses.append(-log_p[np.arange(len(labels)), labels].mean())
+        return temperatures[np.argmin(losses)]
+    """,
+)
+def own_fit(answer):
+    """The temperature of least loss."""
+    if wrong := function(answer, "answer = fit, without calling it"):
+        return wrong
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(800, 4))
+    labels = (z + rng.gumbel(size=z.shape)).argmax(1)  # so z is calibrated
+    right, given = 2.0, float(answer(2 * z, labels))
+    if abs(given - 0.5) < 0.12:
+        return "these logits are twice as large as they should be, so T is about 2; yours is its inverse: logits are divided by T."
+    if np.isclose(given, 0.25) or np.isclose(given, 4):
+        return f"{given:g} is the end of the grid: is it the least loss that you take, and the log-probability of the true class?"
+    return number(
+        given, right, within=0.15, hint="these logits are twice those that the labels were drawn from, so T is about 2"
+    )
+
+
+@exercise("06.3", "answer = (0.5, False)")
+def knows_nothing(answer):
+    """Half, and no."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        return f"two things are asked for, a number and True or False; got {answer!r}."
+    confidence, good = answer
+    if good:
+        return "such a network knows nothing and says so: calibrated, and useless. ECE says nothing about accuracy."
+    return number(confidence, 0.5, hint="it is right half the time, so that is what it should promise")

@@ -72,9 +72,9 @@ def recorded(name: str) -> Run:
     return run
 
 
-def windows() -> Run:
-    """The run of cross-entropy with the accuracy of its windows: ``windows().window_map``, made once as well."""
-    run = recorded("CE")
+def windows(name: str = "CE") -> Run:
+    """A run with the accuracy of its windows, ``windows().window_map``, made once as well."""
+    run = recorded(name)
     with filelock.FileLock(f"{run.folder}.lock"):
         if run.window_map.empty:
             window_map(run, run.split, grid=10, workers=1)

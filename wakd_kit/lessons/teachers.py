@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exercises import exercise, function, number, values
+from .exercises import exercise, function, number, one_of, values
 
 # ---- 01: beyond the label
 
@@ -100,3 +100,126 @@ def own_objective(answer):
         within=1e-3,
         hint=f"kd gives {right:.4g} nats on this batch: p log(p / q), summed over classes, averaged over examples, times T squared",
     )
+
+
+# ---- 07: self-distillation
+
+
+@exercise(
+    "07.1",
+    """
+    def answer(d, penalty, alpha, k):
+        a = d / (d + penalty)
+        b = a
+        for _ in range(k - 1):
+            b = a * (alpha + (1 - alpha) * b)
+        return b
+    """,
+)
+def generations(answer):
+    """B_k of one eigenvalue."""
+    if wrong := function(answer, "answer = shrink, without calling it"):
+        return wrong
+    a, alpha = 2 / 2.5, 0.3
+    three = a * (alpha + (1 - alpha) * a * (alpha + (1 - alpha) * a))
+    four = a * (alpha + (1 - alpha) * three)
+    given = float(answer(2.0, 0.5, alpha, 3))
+    if np.isclose(given, four):
+        return "that is one generation too many: k = 1 is the first fit, A itself."
+    if np.isclose(given, a**3):
+        return "that is alpha = 0: the share of the labels is missing in each step."
+    if np.isclose(given, a * (1 - alpha + alpha * a * (1 - alpha + alpha * a))):
+        return "alpha is the share of the labels, 1 - alpha that of the one before; yours has them the other way round."
+    return number(
+        given,
+        three,
+        within=1e-6,
+        hint="for d = 2, penalty 0.5 and alpha 0.3 A is 0.8; apply the recursion twice for k = 3",
+    )
+
+
+@exercise("07.2", "answer = 0.1 / 0.25")
+def limit(answer):
+    """lambda / alpha."""
+    if np.ndim(answer) == 0 and np.isclose(float(answer), 0.025):
+        return "distillation shrinks more, so the penalty is larger: divide by alpha, do not multiply."
+    return number(answer, 0.4, hint="the limit is ridge regression with lambda / alpha")
+
+
+@exercise("07.3", "def answer(g, h, y):\n    return ((y - h) @ (g - h)) / ((g - h) @ (g - h))")
+def best_alpha(answer):
+    """<y - h, g - h> / |g - h|^2."""
+    if wrong := function(answer, "answer = best_alpha, without calling it"):
+        return wrong
+    g, h, y = np.array([1.0, 2, 0, 3]), np.array([0.0, 1, 1, 1]), np.array([0.5, 2, 0.5, 2])
+    right, given = 4 / 7, float(answer(g, h, y))
+    if np.isclose(given, 1 - right):
+        return "that is the share of h; alpha is the share of g."
+    if np.isclose(given, 4 / np.sqrt(7)):
+        return "divide by the square of the length of g - h, not by its length."
+    return number(given, right, within=1e-6, hint="set the derivative of |alpha g + (1 - alpha) h - y| squared to zero")
+
+
+# ---- 08: the capacity gap
+
+
+@exercise(
+    "08.1",
+    """
+    import numpy as np
+    c = 1 / np.sqrt(1 + np.arange(60))
+    answer = 8 / 200 * (c[8:60] ** 2).sum()
+    """,
+)
+def beyond_grasp(answer):
+    """s / N times the squares from s to m."""
+    squares = 1 / (1 + np.arange(60))
+    right = 8 / 200 * squares[8:].sum()
+    if np.ndim(answer) == 0:
+        given = float(answer)
+        if np.isclose(given, squares[8:].sum(), rtol=0.01):
+            return "that is the whole tail, which the student cannot have in any case; asked for is what arrives as noise, s / N of it."
+        if np.isclose(given, 8 / 200 * squares.sum(), rtol=0.01):
+            return "the first 8 terms are within the student's grasp: sum from j = s on."
+        if np.isclose(given, 8 / 200 * np.sqrt(squares)[8:].sum(), rtol=0.01):
+            return "the coefficients are squared in the sum."
+    return number(answer, right, within=0.01, hint="8 / 200 times the sum of 1 / (1 + j) for j from 8 to 59")
+
+
+@exercise("08.2", 'answer = "inputs"')
+def what_helps(answer):
+    """Inputs: a larger teacher adds to what is beyond the student's grasp."""
+    return one_of(
+        answer,
+        "inputs",
+        {
+            "teacher": "its new terms are all beyond the student's 8, so they only add to the last sum; more inputs divide that sum by two."
+        },
+    )
+
+
+@exercise(
+    "08.3",
+    """
+    import numpy as np
+    def answer(features, said, penalty):
+        square = features.T @ features + penalty * np.eye(features.shape[1])
+        return np.linalg.solve(square, features.T @ said)
+    """,
+)
+def ridge(answer):
+    """(F^T F + lambda I)^-1 F^T t."""
+    if wrong := function(answer, "answer = ridge, without calling it"):
+        return wrong
+    rng = np.random.default_rng(0)
+    features, said = rng.normal(size=(12, 3)), rng.normal(size=12)
+    square, onto = features.T @ features, features.T @ said
+    given = np.asarray(answer(features.copy(), said.copy(), 2.0), dtype=float)
+    if given.shape == (3,):
+        if np.allclose(given, np.linalg.solve(square, onto)):
+            return "that is least squares: the penalty changes nothing in it."
+        if np.allclose(given, np.linalg.solve(square + 2, onto)):
+            return "the penalty is added to every entry; it belongs on the diagonal alone, penalty * np.eye(s)."
+        if np.allclose(given, np.linalg.solve(square / 12 + 2 * np.eye(3), onto / 12)):
+            return "the squares are averaged over inputs here, so the penalty weighs N times as much as was asked for."
+    return values(given, np.linalg.solve(square + 2 * np.eye(3), onto), what="coefficients")
