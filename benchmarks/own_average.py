@@ -68,55 +68,71 @@ def pool(curves) -> dict[str, Coefficients]:
     }
 
 
-def scored(place: Path, kept: Path) -> pd.DataFrame:
-    """Source accuracy and nll (mean over domains), their count, and accuracy on the unseen domain of every average of one run."""
+def scored(place: Path, kept: Path, wanted: list[str]) -> pd.DataFrame:
+    """Source accuracy and nll (mean over domains), their count, and accuracy on the unseen domain of averages of one run."""
     file = kept / f"{place.parts[-3]}-{place.parts[-2]}-{place.name}.csv"
-    if not file.is_file():
+    known = pd.read_csv(file, index_col="strategy") if file.is_file() else pd.DataFrame()
+    if missing := [name for name in wanted if name not in known.index]:
         run = wk.load_run(place)
-        table = score_choices(run, pool(run.source_curves))
+        averages = pool(run.source_curves)
+        table = score_choices(run, {name: averages[name] for name in missing})
         source = table[table.role == "source"].groupby("strategy", sort=False)
         found = source.agg(accuracy=("accuracy", "mean"), nll=("nll", "mean"), n=("n", "sum"))
         found["target"] = table[table.role == "target"].set_index("strategy").accuracy
         kept.mkdir(parents=True, exist_ok=True)
-        found.to_csv(file)
-    return pd.read_csv(file, index_col="strategy")
+        known = pd.concat([known, found]).rename_axis("strategy")
+        known.to_csv(file)
+    return known.loc[wanted]
 
 
-def least_nll(among: str):
-    """Of the pool's averages whose name begins so, the one of the least source nll."""
-    return lambda source: source[source.index.str.startswith(among)].nll.idxmin()
+def best_accuracy(source: pd.DataFrame) -> str:
+    return source.accuracy.idxmax()
 
 
-def shrunk(among: str, to: str):
+def least_nll(source: pd.DataFrame) -> str:
+    return source.nll.idxmin()
+
+
+def unless_it_objects(to: str):
     """``to``, unless another's source accuracy is more than a standard error better."""
 
     def pick(source: pd.DataFrame) -> str:
-        own = source[source.index.str.startswith(among)].accuracy
-        error = np.sqrt(own[to] * (1 - own[to]) / source.n[to])
-        return own.idxmax() if own.max() > own[to] + error else to
+        accuracy = source.accuracy
+        error = np.sqrt(accuracy[to] * (1 - accuracy[to]) / source.n[to])
+        return accuracy.idxmax() if accuracy.max() > accuracy[to] + error else to
 
     return pick
 
 
 RULES = {
-    "begin by source accuracy": lambda source: source[source.index.str.startswith("from")].accuracy.idxmax(),
-    "begin by source nll": least_nll("from"),
-    "60 % unless source objects": shrunk("from", "from 60 %"),
-    "power by source nll": least_nll("power"),
-    "power 4 unless source objects": shrunk("power", "power 4"),
-}  # what they are given has no column of the target
+    "begin by source accuracy": ("from", best_accuracy),
+    "begin by source nll": ("from", least_nll),
+    "60 % unless source objects": ("from", unless_it_objects("from 60 %")),
+    "power by source nll": ("power", least_nll),
+    "power 4 unless source objects": ("power", unless_it_objects("power 4")),
+}  # how the names begin of those among which is picked, and the pick, which is given no column of the target
 
 
-def candidates_of(table: pd.DataFrame) -> pd.Series:
-    """Accuracy on the unseen domain of every average of the pool and of what every rule picks."""
-    source = table.drop(columns="target")
-    return pd.concat([table.target, pd.Series({name: table.target[pick(source)] for name, pick in RULES.items()})])
+def needed(only: list[str], names: list[str]) -> list[str]:
+    """Which of the pool has to be scored for these candidates, by default all of it."""
+    begins = tuple(RULES[name][0] for name in only if name in RULES)
+    return [n for n in names if not only or n in (*only, *REFERENCES) or (begins and n.startswith(begins))]
+
+
+def candidates_of(table: pd.DataFrame, only: list[str]) -> pd.Series:
+    """Accuracy on the unseen domain of averages, and of what every rule picks."""
+    found = table.target.to_dict()
+    for name, (begins, pick) in RULES.items():
+        if not only or name in only:
+            among = table[table.index.str.startswith(begins)]
+            found[name] = among.target[pick(among.drop(columns="target"))]
+    return pd.Series(found)
 
 
 def compared(accuracy: pd.DataFrame, only: list[str]) -> pd.DataFrame:
     """Mean over runs (rows), and gains over both references in points, paired, with 95 % intervals; the largest over the first on top."""
     rows = []
-    for name in only or accuracy.columns:
+    for name in [*REFERENCES, *only] if only else accuracy.columns:
         row = {"average": name, "accuracy": 100 * accuracy[name].mean(), "n": len(accuracy)}
         for reference in REFERENCES:
             gain = 100 * (accuracy[name] - accuracy[reference]).to_numpy()
@@ -135,9 +151,9 @@ if __name__ == "__main__":
     given = parser.parse_args()
     places = sorted(place.parent for runs in given.runs for place in runs.glob("*-s*/*/settings.json"))
     places = [place for place in places if given.students is None or place.name in given.students]
-    accuracy = pd.DataFrame(
-        [candidates_of(scored(place, given.out)) for place in places], index=[place.name for place in places]
-    )
+    wanted = needed(given.only, list(pool(wk.load_run(places[0]).source_curves)))
+    rows = [candidates_of(scored(place, given.out, wanted), given.only) for place in places]
+    accuracy = pd.DataFrame(rows, index=[place.name for place in places])
     for role in [*dict.fromkeys(accuracy.index), "all"]:
         own = accuracy if role == "all" else accuracy.loc[[role]]
         print(f"\n{role}\n{compared(own, given.only).to_string(index=False)}", flush=True)

@@ -39,7 +39,7 @@ AVERAGING = words("""Coefficients Curves NoWindow Recurrence as_curves check_bar
 uniform_soup""")
 OBJECTIVES = words("""crd wcord_in_batch crd_memory xded dho kdpp fitnet fitnet_raw at vid vkd simkd reviewkd ofa ce kd mse margin_mse bckd rs_kd
 ctkd taid uld dkd nkd wsld mlkd mlkd_repo ls_kd ls_dkd dist ttm wttm proto_kd sinkd rkd sp cc cc_paper pkt nst
-cwtm dkpp std_ce label_mse abkd cosine moments coral vrex irm group_dro""")
+cwtm dkpp std_ce label_mse abkd cosine moments coral vrex irm group_dro mutual bi_kd lfme pesf_kd ccfp""")
 DOMAINS = words("digits folder pacs vlcs officehome terra domainnet images")
 WEIGHTS = words("resnet10t_w16.px32 resnet10t_w16.px64 resnet18_w16.px32 resnet18_w24.px64 vit_conv_d64.px32")
 STUDIES = words("""digits_full digits_pretrained heterogeneous_cnn heterogeneous_mixer heterogeneous_vit objectives officehome_deit_tiny

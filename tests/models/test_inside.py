@@ -63,6 +63,11 @@ def test_styles_are_mixed_with_those_of_another_image_in_training_alone():
     np.testing.assert_allclose(_share_of_steps(0.3), 0.3, atol=4 * (0.21 / 400) ** 0.5)
 
 
+def test_one_position_has_no_deviation_and_is_a_number():
+    mean, deviation = style_of(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), 1e-6)
+    assert mean.flatten().tolist() == [3, 4] and deviation.flatten().tolist() == pytest.approx([1e-3, 1e-3])
+
+
 def _share_of_steps(p):
     """In how many of 400 steps something is mixed."""
     x = torch.arange(32.0).view(8, 1, 2, 2).square()

@@ -56,7 +56,8 @@ def test_every_objective_between_two_families(student_family, teacher_family):
         combined.prepare(ours, theirs, steps=10)
         combined.learn_centres(theirs.pooled, labels())
         combined.learn_examples(labels())
-        loss, terms = combined(ours, theirs, labels(), step=5, index=torch.arange(6), domains=torch.eye(2).repeat(3, 1))
+        of_batch = {"index": torch.arange(6), "domains": torch.eye(2).repeat(3, 1), "images": images()}
+        loss, terms = combined(ours, theirs, labels(), step=5, **of_batch)
         loss.backward()
         found = [t.grad for t in (ours.logits, ours.pooled, *ours.maps, *ours.parts) if t.grad is not None]
         assert loss.isfinite() and all(g.isfinite().all() for g in found), name

@@ -14,11 +14,13 @@ from wakd_kit.runs.network import predict
 from wakd_kit.runs.several import Several, mixture, most_likely
 
 from ..conftest import SMALL
+from .stopped import stopped_and_resumed
 from .test_teacher import Asked, same
 
 FEW = {"steps": 3, "segment_length": 2, "batch_size": 6, "learning_rate": 1e-2, "batchnorm_batches": 1}
 FEW |= {"device": "cpu", "progress": False}
 KD = [{"name": "kd", "temperature": 2.0}]
+TWO = {"of": ["start", "start"], "weigh": "uniform"}
 
 
 def small(split, seed=0):
@@ -192,6 +194,13 @@ def test_the_frozen_start_is_a_teacher_and_only_its_better_half_is_heard(split, 
     assert run.table["val_kd_loss"].iloc[-1] == pytest.approx(wanted, rel=1e-5) and 0 < better.float().mean() < 1
 
 
+def test_a_training_of_several_that_is_stopped_goes_on_bit_for_bit(split, north, everything, tmp_path, monkeypatch):
+    taught_by = {"teacher": {"of": [north, everything, "start"], "weigh": "learned"}, "objectives": KD}
+    stopped_and_resumed(
+        split, tmp_path, monkeypatch, after=5, model=lambda: small(split), segment_length=2, **taught_by
+    )
+
+
 def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, everything, tmp_path):
     spec = {"of": [north, everything], "weigh": "surest"}
     run = trained(split, tmp_path / "one", spec, KD)
@@ -211,11 +220,19 @@ def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, 
         ({"of": ["start"], "weigh": "surer"}, KD, "Unknown weigh 'surer'. Did you mean 'surest'?"),
         ({"of": ["start"], "weigh": [1, 1]}, KD, "a number >= 0 for each of the 1 teachers"),
         ({"of": ["start"], "weigh": [0]}, KD, "not all 0"),
-        ({"of": ["start"]}, ["kd", "rkd"], "read features of the teacher, and several teachers have none in common"),
-        ({"of": ["start"]}, ["fitnet"], "read features of the teacher"),
-        ({"of": ["start"]}, ["kdpp"], "read features of the teacher"),
-        ({"of": ["start"]}, [*KD, "kd"], "temperature of the objectives .* which is 2 and 5; give them one"),
-        ({"of": ["start"]}, [{**KD[0], "schedule": {"of": "temperature", "first": 1.0}}], "which is one that changes"),
+        (
+            {"of": ["start", "start"]},
+            ["kd", "rkd"],
+            "read features of the teacher, and several teachers have none in common",
+        ),
+        ({"of": ["start", "start"]}, ["fitnet"], "read features of the teacher"),
+        ({"of": ["start", "start"]}, ["kdpp"], "read features of the teacher"),
+        ({"of": ["start", "start"]}, [*KD, "kd"], "temperature of the objectives .* which is 2 and 5; give them one"),
+        (
+            {"of": ["start", "start"]},
+            [{**KD[0], "schedule": {"of": "temperature", "first": 1.0}}],
+            "which is one that changes",
+        ),
         ({"of": ["start"], "weigh": "own_domain"}, KD, "nothing is known of start; give runs"),
     ],
 )
@@ -236,9 +253,20 @@ def test_experts_that_leave_a_domain_out_and_one_that_has_seen_too_much_are_name
 
 
 def test_the_temperature_is_that_of_who_listens():
-    assert taught.temperature_of(combine(["ce", *KD]), "uniform") == 2.0
-    assert taught.temperature_of(combine(["ce", "mse"]), "uniform") == 1.0
-    assert taught.temperature_of(combine([*KD, "kd"]), "right") in (2.0, 5.0)  # nothing is mixed
+    assert taught.temperature_of(combine(["ce", *KD]), TWO) == 2.0
+    assert taught.temperature_of(combine(["ce", "mse"]), TWO) == 1.0
+    assert taught.temperature_of(combine([*KD, "kd"]), {**TWO, "weigh": "right"}) in (2.0, 5.0)  # nothing is mixed
+
+
+@pytest.mark.parametrize(
+    "given", [{"mix": {"name": "mixup"}}, {"second": {"name": "cutmix", "pick": "teacher"}}], ids=["mix", "second"]
+)
+def test_mixed_images_are_heard_with_their_soft_labels(split, north, everything, tmp_path, given):
+    listed = [*KD, {"name": "ce", "on": "mixed"}] if "second" in given else KD
+    run = trained(split, tmp_path / "one", {"of": [north, everything], "weigh": "right"}, listed, **given)
+    assert np.isfinite(run.table["train_loss"]).all()
+    with pytest.raises(ValueError, match="own_domain weighs by the domain of an image, and mixed images are of two"):
+        trained(split, tmp_path / "none", {"of": [everything], "weigh": "own_domain"}, listed, **given)
 
 
 def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeypatch):
@@ -251,26 +279,10 @@ def test_parc_weights_are_the_scores(split, north, everything, tmp_path, monkeyp
     np.testing.assert_allclose(made[0].table, [0.75, 0.0, 0.25])
 
 
-@pytest.mark.parametrize(
-    "mixed, weigh, sentence",
-    [
-        (
-            {"second": {"name": "cutmix"}, "objectives": ["kd", {"name": "kd", "on": "mixed", "temperature": 5.0}]},
-            "uniform",
-            "not asked for a second batch; take one teacher, or leave out second",
-        ),
-        ({"mix": {"name": "mixup"}}, "own_domain", "which are of two domains; take one teacher, or leave out mix"),
-    ],
-)
-def test_several_teachers_of_mixed_images_are_a_sentence(run, split, tmp_path, mixed, weigh, sentence):
-    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
-    with pytest.raises(ValueError, match=sentence):
-        wk.train(
-            student,
-            split,
-            teacher={"of": [run], "weigh": weigh},
-            **{"objectives": "kd", **mixed},
-            steps=2,
-            segment_length=1,
-            save_to=tmp_path / "run",
-        )
+def test_the_start_alone_is_a_teacher_whose_maps_are_read(split, tmp_path):
+    listed = ["ce", {"name": "miro", "weight": 1.0}]
+    began = small(split).requires_grad_(False).eval()
+    same(
+        trained(split, tmp_path / "start", {"of": ["start"]}, listed),
+        trained(split, tmp_path / "copy", began, listed),
+    )

@@ -7,9 +7,10 @@ They are modules of the network, so whatever copies, compiles, folds or exports 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from ..names import did_you_mean, is_whole, one_of, positive, within
@@ -55,12 +56,29 @@ class MixStyle(nn.Module):
         return (x - mean) / deviation * mixed[1] + mixed[0]
 
 
+class Perturbed(nn.Module):
+    """Mean and deviation of every channel moved by learned numbers, the same for all images; by nothing at first: CCFP's learnable
+    domain perturbation (Li et al. 2023, AAAI; hackmebroo/CCFP@10b0dfc8)."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-6):
+        super().__init__()
+        self.eps, self.gamma, self.beta = eps, nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, channels, height, width) of the moved styles."""
+        mean, deviation = style_of(x, self.eps)
+        gamma, beta = self.gamma[:, None, None], self.beta[:, None, None]
+        return (x - mean) / deviation * (deviation + gamma) + mean + beta
+
+
 STYLES = {"unistyle": UniStyle, "mixstyle": MixStyle}
 
 
+@torch.fx.wrap  # a step of its own where a network is traced
 def style_of(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (n, channels, 1, 1) over the positions of maps."""
-    return x.mean((2, 3), keepdim=True), (x.var((2, 3), keepdim=True) + eps).sqrt()
+    """Mean and standard deviation (n, channels, 1, 1) over the positions of maps; one position deviates by nothing."""
+    variance = x.var((2, 3), keepdim=True, correction=min(x.shape[2] * x.shape[3] - 1, 1))
+    return x.mean((2, 3), keepdim=True), (variance + eps).sqrt()
 
 
 def put_inside(tap: Tap, inside: Mapping) -> Tap:
@@ -80,15 +98,23 @@ def put_inside(tap: Tap, inside: Mapping) -> Tap:
     fits = isinstance(after, list | tuple) and after and all(is_whole(stage) and 0 <= stage < count for stage in after)
     if not fits or len({*after}) < len(after):
         raise ValueError(f"after lists stages of {tap.spec['name']}, from 0 to {count - 1}, each once; got {after!r}.")
-    features = [dict(feature) for feature in tap.model.feature_info]
-    for stage in after:
-        module = tap.model.get_submodule(features[tap.stages[stage]]["module"])
+    after_stages(tap, after, inside["name"], lambda _: kind(**settings))
+    tap.spec["settings"] = {**tap.spec.get("settings", {}), "inside": {**inside, "after": [*map(int, after)]}}
+    return tap
+
+
+def after_stages(tap: Tap, stages: Iterable[int], name: str, make: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """What ``make(channels)`` gives, put after each of these stages of a tap under this name."""
+    features, made = [dict(feature) for feature in tap.model.feature_info], []
+    for stage in stages:
+        feature = features[tap.stages[stage]]
+        module = tap.model.get_submodule(feature["module"])
         if not isinstance(module, nn.Sequential):
             raise ValueError(
                 f"Stages of {tap.spec['name']} are no sequences of layers on maps ({type(module).__name__}), so nothing can be put after "
                 "one: take a ResNet or an EfficientNet."
             )
-        module.add_module(inside["name"], kind(**settings))
-    tap.spec["settings"] = {**tap.spec.get("settings", {}), "inside": {**inside, "after": [*map(int, after)]}}
+        made.append(make(feature["num_chs"]))
+        module.add_module(name, made[-1])
     shapes_of(tap, (tap.size or (64, 64))[0])  # a stage that gives no maps says so here
-    return tap
+    return made

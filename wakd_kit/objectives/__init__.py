@@ -12,6 +12,7 @@ contrast.py       crd, crd_memory, wcord_in_batch
 heterogeneous.py  ofa
 shift.py          made for unseen domains: xded, dho
 domains.py        between source domains: moments, coral, vrex, irm, group_dro
+partners.py       with networks of their own, trained along: mutual, bi_kd, lfme, ccfp, pesf_kd
 
 ``student`` and ``teacher`` are a Tap's ``Output``, or bare logits (n, classes). Losses are means over the batch in nats
 per example where a docstring says no other. ``combine`` computes them in float32 or better whatever precision the
@@ -54,6 +55,7 @@ from .logits import (
     wsld,
     wttm,
 )
+from .partners import CCFP, LFME, PESFKD, BiKD, Mutual
 from .relations import CC, cc_paper, nst, pkt, prototypes, rkd, sinkd, sp
 from .shift import dho, xded
 
@@ -83,3 +85,4 @@ __all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
 __all__ += ["MIRO", "VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
 __all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "prototypes", "rkd", "sinkd", "sp"]
 __all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]
+__all__ += ["CCFP", "LFME", "PESFKD", "BiKD", "Mutual"]

@@ -204,7 +204,8 @@ class Objective:
     kind        family: "labels", "logits", "features", "relations", ...
     needs       which inputs it reads: any of "labels", "teacher", "pooled" and "maps" (of both models; "student.maps" of one),
                 "student.parts" (what a deployed part gives), "centres" (class means of the teacher over the source
-                training images), "index" (which training images the batch shows), "domains" (the source of each), "progress" (share of the run done)
+                training images), "index" (which training images the batch shows), "domains" (the source of each), "images" (what both have
+                seen), "progress" (share of the run done)
     weight      default weight in a combined objective
     source      paper, and where the published code stands
     schedule    default schedule, where the paper's method is one
@@ -252,8 +253,10 @@ class Objectives(Registry):
         A function is ``(student, teacher, labels, *, settings) -> scalar``. An ``nn.Module`` with parameters or state
         is called alike: what is fixed once is a keyword of ``__init__``, what a call reads is a keyword of
         ``forward``. If its ``__init__`` takes ``pair`` first, it is built by ``Combined.prepare`` from a ``Pair``,
-        whose shapes are those of both models' outputs. One that needs "progress" is called with ``progress=``, from 0
-        to 1 over the run, one that needs "domains" with ``domains=`` (n, sources), 1 where an example is of a source, one that needs "index" with ``index=`` and has ``learn_examples(labels)``, one that needs
+        whose shapes are those of both models' outputs. Its attribute ``rate``, where it has one, is the learning rate of its
+        parameters as a multiple of the student's. One that needs "progress" is called with ``progress=``, from 0
+        to 1 over the run, one that needs "domains" with ``domains=`` (n, sources), 1 where an example is of a source, one that needs
+        "images" with ``images=`` (n, 3, height, width) in [0, 1], one that needs "index" with ``index=`` and has ``learn_examples(labels)``, one that needs
         "centres" has ``learn_centres(features, labels)``. Settings of ``tail`` are
         settings of the objective.
         """
@@ -284,7 +287,7 @@ class Objectives(Registry):
         return self._about[self.now(name)]
 
 
-GIVEN = ("progress", "index", "domains")  # what ``Combined`` hands to who needs it
+GIVEN = ("progress", "index", "domains", "images")  # what ``Combined`` hands to who needs it
 
 
 def _keyword_only(parameters) -> dict:

@@ -22,10 +22,15 @@ class Pair:
     """What a module is built from: the shapes of an ``Output`` of student and teacher (or None), on zeros.
 
     ``pair.student.pooled.shape[1]``, ``[m.shape[1:] for m in pair.teacher.maps]``.
+
+    spec     what the student is, to build another of its kind; None where that is not known
+    sources  how many source domains there are
     """
 
     student: object
     teacher: object
+    spec: dict | None = None
+    sources: int = 2
 
     @property
     def classes(self) -> int:
@@ -48,12 +53,13 @@ class Combined(nn.Module):
         self.labels = _labels(specs)
         self.steps: int | None = None
         self.seed = 0
+        self.spec: dict | None = None
         self.schedules = [Schedule(**spec["schedule"]) if "schedule" in spec else None for spec in specs]
         self.parts = nn.ModuleDict()  # by position in the list: labels hold dots
         self._build(None)
 
     def needs(self, what: str) -> bool:
-        """Whether any term needs "teacher", "labels", "centres", "domains", "index" or "progress"."""
+        """Whether any term needs "teacher", "labels", "centres", "domains", "images", "index" or "progress"."""
         return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
 
     def reads(self, what: str, who: str) -> bool:
@@ -65,6 +71,7 @@ class Combined(nn.Module):
 
         Raises ``ValueError`` where the two models do not allow it, or where two objectives would deploy something.
         """
+        self.spec = getattr(student, "spec", None)
         deploying = [spec for spec in self.specs if objectives.about(spec["name"]).tail]
         if not deploying or teacher is None or isinstance(student, Deployed):
             return student
@@ -86,34 +93,38 @@ class Combined(nn.Module):
             if "centres" in objectives.about(spec["name"]).needs:
                 self.parts[str(position)].learn_centres(features, labels)
 
-    def prepare(self, student, teacher, *, steps: int, seed: int = 0) -> Combined:
+    def prepare(
+        self, student, teacher, *, steps: int, seed: int = 0, images: Tensor | None = None, sources: int = 2
+    ) -> Combined:
         """Make ready for a run of ``steps``: build what depends on the models, and try everything out once.
 
         student, teacher  what the two gave for the same few images, on any device, the meta device too: an ``Output``
                           or logits, of which only shapes are read; None without a teacher
         seed              initial parameters are a function of it; the global random state is left alone
+        images, sources   what the two were shown, in [0, 1], and how many source domains there are, for networks of objectives
 
         Raises ``ValueError``, in one sentence, for class counts that differ and for inputs that an objective needs and
         the models do not give. What is built is on the CPU, so move it to the device afterwards. Returns itself.
         """
         self.steps, self.seed = steps, seed
         student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
-        labels, of_batch = _a_batch(len(raw_logits(student)))
+        labels, of_batch = _a_batch(len(raw_logits(student)), images, sources)
         both = student, teacher
         if self._hears_mixed():  # such a batch behind the first
             both = [each_tensor(output, lambda t: torch.cat([t, t])) for output in both]
+            of_batch["images"] = torch.cat([of_batch["images"]] * 2)
             labels = labels, F.one_hot(labels, raw_logits(student).shape[1]).float()
         self._refuse_missing(*both, labels, of_batch)
         training = self.training
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self._build(Pair(student, teacher))
+            self._build(Pair(student, teacher, self.spec, sources))
             with torch.no_grad():
                 self.eval()(*both, labels, step=1, **of_batch)  # state moves in training mode alone
         return self.train(training)
 
     @torch.no_grad()
-    def reading_largest(self, student, teacher) -> list[str]:
+    def reading_largest(self, student, teacher, images: Tensor | None = None, sources: int = 2) -> list[str]:
         """The terms, by label, that read of soft labels which class is the largest: found by asking each of them once."""
         asked = []
 
@@ -126,7 +137,7 @@ class Combined(nn.Module):
                 return super().__torch_function__(function, types, args, kwargs or {})
 
         student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
-        labels, of_batch = _a_batch(len(raw_logits(student)))
+        labels, of_batch = _a_batch(len(raw_logits(student)), images, sources)
         soft = F.one_hot(labels, raw_logits(student).shape[1]).float().as_subclass(Soft)
         found, training = [], self.training
         self.eval()
@@ -158,6 +169,7 @@ class Combined(nn.Module):
         step: int | None = None,
         index: Tensor | None = None,
         domains: Tensor | None = None,
+        images: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and its terms.
 
@@ -165,19 +177,21 @@ class Combined(nn.Module):
         step     counted from 1, needed where there is a schedule or an objective follows the run's progress
         index    which training images these are, (n,), needed where an objective remembers them
         domains  (n, sources), 1 where an example is of a source, needed where an objective compares domains
+        images   what both have seen, in [0, 1], needed where an objective owns a network
         """
-        of_batch = {"index": index, "domains": domains}
+        of_batch = {"index": index, "domains": domains, "images": images}
         self._refuse_missing(student, teacher, labels, of_batch)
-        teacher = detached(teacher)
-        batches = {"views": (student, teacher, labels)}
+        batches = {"views": (student, detached(teacher), labels, images)}
         if isinstance(labels, tuple):
-            first, n = labels[0], len(labels[0])
-            batches = {"views": (*(each_tensor(output, lambda t: t[:n]) for output in (student, teacher)), first)}
-            batches["mixed"] = (*(each_tensor(output, lambda t: t[n:]) for output in (student, teacher)), labels[1])
+            n, both = len(labels[0]), (student, detached(teacher), images)
+            for on, cut, own in (("views", slice(n), labels[0]), ("mixed", slice(n, None), labels[1])):
+                *outputs, seen = (each_tensor(part, lambda t, cut=cut: t[cut]) for part in both)
+                batches[on] = (*outputs, own, seen)
         total, terms = 0.0, {}
         with torch.autocast(raw_logits(student).device.type, enabled=False):
             for position, (label, spec) in enumerate(zip(self.labels, self.specs)):
-                value = self._term(position, step, of_batch)(*batches[spec.get("on", "views")])
+                *given, seen = batches[spec.get("on", "views")]
+                value = self._term(position, step, {**of_batch, "images": seen})(*given)
                 objective = self._objective(position)
                 terms[label] = value.detach()
                 terms |= {f"{label}/{name}": getattr(objective, name).detach().clone() for name in watched(objective)}
@@ -244,10 +258,13 @@ class Combined(nn.Module):
                     raise ValueError(f"The objectives {self.labels} read {what} of the {who}, whose output has none.")
 
 
-def _a_batch(n: int) -> tuple[Tensor, dict[str, Tensor]]:
+def _a_batch(n: int, images: Tensor | None, sources: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Labels (n,) and what else there is to know of a batch, to try objectives out on."""
     places = torch.arange(n) % 2
-    return torch.zeros(n, dtype=torch.long), {"index": places, "domains": torch.eye(2)[places]}
+    of_batch = {"index": places, "domains": torch.eye(max(sources, 2))[places][:, :sources]}
+    return torch.zeros(n, dtype=torch.long), of_batch | {
+        "images": torch.zeros(n, 3, 32, 32) if images is None else images
+    }
 
 
 def watched(objective) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ def score_against(table: pd.DataFrame, score: str, *, said: str = "", average: s
     table    a row for each pair that was trained: ``teacher, student, target, accuracy`` (a fraction) and the score, as
              ``before.table`` gives it; several seeds are rows of their own
     said     what the score is, under the axes;  average  whose accuracy it is
-    The rank correlation over the pairs of a panel stands above it; a dash where there are fewer than three.
+    The rank correlation over the pairs of a panel stands in it; a dash where there are fewer than three.
     """
     table = table.dropna(subset=[score, "accuracy"])
     targets, teachers = list(table["target"].unique()), list(table["teacher"].unique())
@@ -38,7 +38,14 @@ def score_against(table: pd.DataFrame, score: str, *, said: str = "", average: s
         pairs = part.groupby(["teacher", "student"])[[score, "accuracy"]].mean()
         rho = rank_correlation(pairs[score], pairs["accuracy"])
         known = "–" if rho != rho else f"{rho:+.2f}"
-        axis.set_title(f"{target}\nrank correlation {known} (n = {len(pairs)})", fontsize=9)
+        axis.set_title(target)
+        axis.annotate(
+            f"rank correlation\n{known}, n = {len(pairs)}",
+            (0.97, 0.03),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=8,
+        )
         axis.grid(color="#E2E2E2", lw=0.6)
         axis.margins(0.1)
         listed = (f"{t}, {s} {100 * r['accuracy']:.1f} at {r[score]:.3g}" for (t, s), r in pairs.iterrows())

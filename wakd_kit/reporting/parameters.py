@@ -58,7 +58,7 @@ def _try_several(teacher: str, listed: str) -> None:
     from ..runs.several import checked, temperature_of
 
     try:
-        temperature_of(combine(json.loads(listed)), checked(json.loads(teacher))["weigh"])
+        temperature_of(combine(json.loads(listed)), checked(json.loads(teacher)))
     except ValueError as error:
         raise ParameterError(f"teacher: {error}") from error
 

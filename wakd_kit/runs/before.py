@@ -171,7 +171,8 @@ def table(
     """Every pair of a teacher and a student, the most promising first, by scores of source training images alone.
 
     ``teacher, student, parc, view_spread, diswot, seconds``: the first two scores are the teacher's, ``diswot`` (class by class)
-    is the pair's, seconds are what this row's scores took. Rows go by PARC, then by DisWOT: no weighing of the two is known.
+    is the pair's, seconds are what this row's scores took. Rows go by PARC, then by DisWOT: no weighing of the two is known, and
+    spreads compare views of one teacher, not teachers.
 
     images  for ``parc``, drawn alike from every source;  groups  for ``view_spread``
     Raises ``ValueError`` where a teacher or a student has seen the domain to be unseen.

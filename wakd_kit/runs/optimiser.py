@@ -21,13 +21,17 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, settings: Settings, step
     if step <= settings.warmup:
         rate *= step / settings.warmup
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate", 1.0)
 
 
 def optimiser_for(student: nn.Module, combined: Combined, settings: Settings, kernel: str) -> torch.optim.Optimizer:
-    """What updates student and objectives, by this kernel."""
+    """What updates student and objectives, by this kernel; a group of its own for each rate that objectives have, beside the student's."""
     # the student's come first, so a checkpoint of objectives without parameters stays what it was
     trained = [p for p in (*student.parameters(), *combined.parameters()) if p.requires_grad]
+    rates = {p: part.rate for part in combined.parts.values() if hasattr(part, "rate") for p in part.parameters()}
+    if {*rates.values()} - {1.0}:
+        groups = {rate: [p for p in trained if rates.get(p, 1.0) == rate] for rate in (1.0, *rates.values())}
+        trained = [{"params": parameters, "rate": rate} for rate, parameters in groups.items() if parameters]
     stepped = stepping(settings)
     extra = {"momentum": settings.momentum} if stepped.name == "sgd" else {}
     made = OPTIMISERS[stepped.name](

@@ -69,7 +69,9 @@ def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchn
         terms.train().learn_examples(labels)
         taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
         try:
-            terms(model(to_float(images[:count])), taught, labels[:count], step=1, index=torch.arange(count))
+            shown, domains = to_float(images[:count]), torch.eye(len(split.sources))[torch.zeros(count, dtype=int)]
+            known = {"index": torch.arange(count), "domains": domains, "images": shown}
+            terms(model(shown), taught, labels[:count], step=1, **known)
         except (ValueError, RuntimeError) as error:
             return str(error).splitlines()[0]
         return ""
@@ -103,8 +105,9 @@ def _try_both(
             f"Teacher gives {theirs.logits.shape[1]} classes, student {classes}. "
             "Was the teacher trained on another dataset?"
         )
-    combined.prepare(ours, theirs, steps=settings.steps, seed=settings.seed)
-    _refuse_mixed(combined, ours, theirs, settings)
+    shown = {"images": to_float(torch.as_tensor(images)), "sources": len(split.sources)}
+    combined.prepare(ours, theirs, steps=settings.steps, seed=settings.seed, **shown)
+    _refuse_mixed(combined, ours, theirs, settings, shown)
     for who, model in (("teacher", teacher), ("student", student)):
         check_unseen(model, split, who=who)
     for one in getattr(teacher, "members", [teacher]):
@@ -126,14 +129,14 @@ def _check_origin(origin: dict | None, split: Split) -> None:
         )
 
 
-def _refuse_mixed(combined: Combined, student, teacher, settings: Settings) -> None:
+def _refuse_mixed(combined: Combined, student, teacher, settings: Settings, shown: dict) -> None:
     """Raises ``ValueError`` for a term on mixed images that needs to know which image, domain or class each of them is."""
     mixes = {"views": settings.mix, "mixed": settings.second}
     if not any(mixes.values()):
         return
     if teacher is None and settings.second and settings.second["pick"] not in (None, "student"):
         raise ValueError(f"second picks by its {settings.second['pick']}, and there is no teacher; pass teacher=.")
-    largest = combined.reading_largest(student, teacher)
+    largest = combined.reading_largest(student, teacher, **shown)
     for label, spec in zip(combined.labels, combined.specs):
         mix, about = mixes[spec.get("on", "views")], objectives.about(spec["name"])
         known = [what for what in ("index", "domains") if mix and what in about.needs]

@@ -15,7 +15,7 @@ is, with its own temperature. Where one teacher has all the weight the logits ar
     learned      the mixture that makes the labels of source validation images most likely, found by EM
     [3, 1]       as given
 
-``"start"`` is the student as it starts, frozen. Probabilities that are compared, or learned from, are at temperature 1.
+``"start"`` is the student as it starts, frozen; it may be the only one, ``{"of": ["start"]}``, as for MIRO. Probabilities that are compared, or learned from, are at temperature 1.
 """
 
 from __future__ import annotations
@@ -62,8 +62,17 @@ def checked(spec: Mapping) -> dict:
     return {"of": list(of), "weigh": weigh}
 
 
-def temperature_of(combined: Combined, weigh: str | list) -> float:
-    """At which temperature the teachers mix: that of the objectives. Raises ``ValueError`` where these have two, or read features."""
+def is_one(spec: Mapping) -> bool:
+    """Whether only one teaches, all the time: then it is that one, whose features objectives may read."""
+    return len(spec["of"]) == 1 and spec["weigh"] == "uniform"
+
+
+def temperature_of(combined: Combined, spec: Mapping) -> float:
+    """At which temperature the teachers of ``checked`` mix: that of the objectives. Raises ``ValueError`` where these have two, or
+    read features."""
+    if is_one(spec):
+        return 1.0
+    weigh = spec["weigh"]
     for what in ("pooled", "maps", "parts"):
         if combined.reads(what, "teacher") or combined.needs("centres"):
             raise ValueError(
@@ -96,7 +105,7 @@ def mixture(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
 class Several(nn.Module):
     """Teachers as one, see above. ``sources`` are those of the training, in the order in which it knows domains.
 
-    As a module it gives what a training without images of its own would ask: all of them alike.
+    As a module it does not know of what an example is: where that decides, they are all alike.
     """
 
     def __init__(
@@ -111,9 +120,10 @@ class Several(nn.Module):
         self.provenance = {"run": self.spec["name"], "seen": [one for i, one in enumerate(seen) if one not in seen[:i]]}
 
     def forward(self, images: Tensor, *, maps: bool = False) -> Output:
-        """The mixture of all alike, without features."""
-        logits = torch.stack([member(images, maps=False).logits for member in self.members], 1)
-        mixed = mixture(logits, torch.full_like(logits[..., 0], 1 / len(self.members)), self.temperature)
+        """The mixture, without features."""
+        logits = torch.stack([member(images, maps=False).logits.float() for member in self.members], 1)
+        weights = _alike("uniform", len(self.members)) if self.weigh == "own_domain" else self.table
+        mixed = mixture(logits, weights.to(logits).expand(len(logits), -1), self.temperature)
         return Output(mixed, mixed[:, :0])
 
     def weights(self, logits: Tensor, labels: Tensor, domains: Tensor) -> Tensor:
@@ -163,24 +173,24 @@ def _owners(members: Sequence[nn.Module], names: Sequence[str], split) -> Tensor
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def refuse_mixed(spec: Mapping, settings: Settings) -> None:
-    """Raises ``ValueError`` where images are mixed so that it is not known whose teachers are asked."""
-    if settings.second or (settings.mix and spec.get("weigh") == "own_domain"):
-        what = "a second batch" if settings.second else "own_domain with mixed images, which are of two domains"
-        raise ValueError(
-            f"Several teachers are not asked for {what}; take one teacher, or leave out {'second' if settings.second else 'mix'}."
-        )
-
-
 def several(
-    spec: Mapping, loaded: Callable[[object], nn.Module], student: nn.Module, split, combined: Combined
-) -> Several:
-    """The teachers of a training as one. ``loaded`` makes a module of a run, a folder or a module.
+    spec: Mapping,
+    loaded: Callable[[object], nn.Module],
+    student: nn.Module,
+    split,
+    combined: Combined,
+    settings: Settings,
+) -> nn.Module:
+    """The teachers of a training as one, a ``Several``, or the one that there is. ``loaded`` makes a module of a run, a folder or a module.
 
     Raises ``ValueError`` in one sentence, also where one of them has seen the domain to be unseen, which it names.
     """
     spec = checked(spec)
-    temperature = temperature_of(combined, spec["weigh"])
+    temperature = temperature_of(combined, spec)
+    if spec["weigh"] == "own_domain" and (settings.mix or settings.second):
+        raise ValueError(
+            "own_domain weighs by the domain of an image, and mixed images are of two; take another rule, or no mix."
+        )
     members, names = [], []
     for one in spec["of"]:
         members.append(as_tap(copy.deepcopy(student)).requires_grad_(False).eval() if one == "start" else loaded(one))
@@ -188,16 +198,16 @@ def several(
         name = Path(one).name if isinstance(one, str | os.PathLike) else origin.get("run", members[-1].spec["name"])
         check_unseen(members[-1], split, who=f"teacher {name}")
         names.append(name)
+    if is_one(spec):
+        return members[0]
     return Several(members, names, spec["weigh"], temperature=temperature, split=split)
 
 
 class HeardTogether:
     """``teacher.Heard`` of several: each of them is kept for itself, so who was heard before is read."""
 
-    asked = None  # of a second batch, which several are not asked for
-
     def __init__(self, teacher: Several, *given):
-        self.teacher, self.split = teacher, given[0]
+        self.teacher, self.asked, self.split = teacher, teacher, given[0]
         self.each = [Heard(member, *given) for member in teacher.members]
         if teacher.weigh == "parc":
             teacher.table = self._by_parc()
@@ -214,8 +224,13 @@ class HeardTogether:
 
     @torch.no_grad()
     def __call__(self, step: int, x: Tensor, labels: Tensor, domains: Tensor, **_) -> Output:
-        """The mixture for the views of a step."""
-        return self.teacher.mixed([heard(step, x).logits for heard in self.each], labels, domains)
+        """The mixture for the views of a step, with their labels, or those of a first and a second batch."""
+        said = [heard(step, x).logits for heard in self.each]
+        if isinstance(labels, tuple):
+            classes = said[0].shape[1]
+            labels = torch.cat([F.one_hot(one, classes).float() if one.ndim == 1 else one for one in labels])
+            domains = torch.cat([domains, domains])
+        return self.teacher.mixed(said, labels, domains)
 
     @torch.no_grad()
     def validation(self) -> Tensor:

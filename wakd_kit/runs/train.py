@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import math
@@ -61,7 +62,7 @@ from .settings import (
     rehearse,
     segment_ends,
 )
-from .several import hear, refuse_mixed, several
+from .several import hear, several
 from .shown import Shown
 from .teacher import deployed, most_bytes
 from .validate import SourceValidation
@@ -214,7 +215,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         with precise:
             student_output = learn(x, maps=maps)
             teacher_output = heard(step, x, labels, **of_batch)
-        loss, terms = combined(student_output, teacher_output, labels, step=step, **of_batch)
+        loss, terms = combined(student_output, teacher_output, labels, step=step, images=x, **of_batch)
         set_learning_rate(optimiser, settings, step)
         optimiser.zero_grad()
         loss.backward()
@@ -360,10 +361,8 @@ def _teacher_module(teacher, split: Split, settings: Settings, student, combined
     if teacher is None:
         return None
     if isinstance(teacher, Mapping):
-        refuse_mixed(teacher, settings)
-        return several(
-            teacher, lambda one: _teacher_module(one, split, settings, student, combined), student, split, combined
-        )
+        each = functools.partial(_teacher_module, split=split, settings=settings, student=student, combined=combined)
+        return several(teacher, each, student, split, combined, settings)
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
