@@ -106,16 +106,20 @@ COMPARED = {  # what is compared: kinds of objectives
 
 
 def map_of_distillation() -> str:
-    """Objectives by what is compared, those that need no teacher apart."""
-    lines = ["| compared | objectives with a teacher | without one |", "|---|---|---|"]
+    """Objectives by what is compared and who teaches: a teacher that stands, one that learns along, or none."""
+    kind = {name: objectives.about(name).kind for name in objectives}
+    taught = {name for name in kind if any(need.startswith("teacher") for need in objectives.about(name).needs)}
+    along = {name for name in kind if kind[name] == "partners"}
+    features = {name for name in along if "student.maps" in objectives.about(name).needs}
+    lines = ["| compared | offline or self: a teacher that stands | online: one that learns along | without one |"]
+    lines += ["|---|---|---|---|"]
+    rest = {*kind} - along
     for said, kinds in COMPARED.items():
-        names = [name for name in sorted(objectives) if objectives.about(name).kind in kinds]
-        taught = {name for name in names if any(need.startswith("teacher") for need in objectives.about(name).needs)}
-        cells = [spoken(taught) or "–", spoken(set(names) - taught) or "–"]
-        lines.append(f"| {said} | {cells[0]} | {cells[1]} |")
-    rest = sorted(
-        n for n in objectives if objectives.about(n).kind not in {k for kinds in COMPARED.values() for k in kinds}
-    )
+        names = {name for name in kind if kind[name] in kinds}
+        online = {"feature": features, "response": along - features}.get(said.partition(":")[0], set())
+        cells = [spoken(part) or "–" for part in (names & taught, online, names - taught)]
+        lines.append(f"| {said} | {' | '.join(cells)} |")
+        rest -= names
     return "\n".join([*lines, f"\nNo distillation at all: {spoken(rest)}."])
 
 

@@ -73,7 +73,7 @@ def addresses(tmp_path_factory) -> dict[str, str]:
         "lesson": lesson.as_uri(),
         "windows": PAGE.as_uri(),
         "windows, told": f"{PAGE.as_uri()}#run=KD&window=180-300&told",
-        "explorer, tour": f"{(PAGE.parent / 'explorer.html').as_uri()}#window=180-300&tour=3",
+        "explorer, tour": f"{(PAGE.parent / 'explorer.html').as_uri()}#window=330-600&tour=3",
     }
 
 

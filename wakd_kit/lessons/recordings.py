@@ -5,7 +5,7 @@ recorded("teacher")   twice as wide, at a lower rate        recorded("self")  th
 
 A run that teaches does so with its WAKD average.
 
-Recordings are made and not shipped: they take about a minute for all four, need no network, are always in the format of today, and a megabyte
+Recordings are made and not shipped: they take about a minute and a half for all four, need no network, are always in the format of today, and a megabyte
 of parameters in a repository can be neither read nor reviewed. Numbers differ in the last digits from machine to machine, so lessons compute
 every number that they say.
 """
