@@ -11,7 +11,7 @@ from PIL import Image
 from wakd_kit.names import ParameterError
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting.parameters import describe, make
-from wakd_kit.results.merged import MERGED, contrasts, levels, verdicts
+from wakd_kit.results.merged import MERGED, answer, contrasts, levels, verdicts
 from wakd_kit.study.places import REPORTS, StudyProblem
 from wakd_kit.study.plan import load_study
 from wakd_kit.study.run import planned, run_study
@@ -75,9 +75,21 @@ def test_what_names_no_pair_is_a_sentence(settings, sentence):
         make(describe("07_named_pairs"), settings)
 
 
+def test_an_answer_is_the_verdict_on_pairs_that_were_named(tmp_path):
+    table = contrasts(rows(**{"a last": (0.5, 0.6, 0.7), "b last": (0.4, 0.45, 0.5)}), [[["a", "last"], ["b", "last"]]])
+    table.to_csv(tmp_path / "named_pairs.csv", index=False)
+    said = answer(pd.DataFrame(), ["a last - b last"], "last", tmp_path)
+    assert said == verdicts(table)[0] and said.startswith("a last - b last: +15.0 points")
+    with pytest.raises(StudyProblem, match="answer: Unknown pair 'CE last - KD'"):
+        file = tmp_path / "mine.yaml"
+        file.write_text("extends: annealed_digits\nanswer: [CE last - KD]\n")
+        load_study(file)
+
+
 @pytest.mark.parametrize("name, unknown", [("annealed_digits", "student 'KDD'"), ("space_and_time", "source 4")])
 def test_a_pair_or_a_source_that_is_not_there_is_said_before_anything_is_trained(name, unknown, tmp_path):
     text = (REPORTS / f"{name}.yaml").read_text().replace("[KD, WAKD]", "[KDD, WAKD]").replace("only: [3]", "only: [4]")
+    text = text.replace("KD WAKD -", "KDD WAKD -")
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(StudyProblem, match=unknown):
         planned(tmp_path / "study.yaml", out=tmp_path / "report", runs=tmp_path / "runs")

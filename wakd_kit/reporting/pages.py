@@ -27,6 +27,7 @@ from ..plots import many_runs as study_figures
 from ..results import differences as comparison
 from ..results.collect import Recorded, collect
 from ..results.made import made
+from ..results.merged import answer
 from . import execute as notebook
 from . import render as report
 
@@ -107,7 +108,7 @@ def publish(
         "title": title,
         "about": given["about"],
         "runs": study.about(),
-        "answer": comparison.headline(gains, given["answer"], given["baseline"]),
+        "answer": answer(gains, given["answer"], given["baseline"], out),
         "holds": holds(study, notebooks) + (f" {len(missing)} notebooks are missing." if missing else ""),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "pages": {"report": "index.html", **files, **targets},

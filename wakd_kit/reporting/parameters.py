@@ -281,7 +281,8 @@ class Compare:
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     searched    draws of a search, {"target", "student", "draw", "settings", "run"}, the run by path below ``runs``
     searched_by  the label that chose among them
-    answer      {student: label}: the difference to the baseline that the first sentence of the page is about
+    answer      {student: label}: the difference to the baseline that the first sentence of the page is about; or labels of pairs
+                that 07_named_pairs compared, from its table
     tables      the folder for tables as csv and LaTeX
     """
 
@@ -291,7 +292,7 @@ class Compare:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     reference: str | dict = ""
-    answer: dict = field(default_factory=dict)
+    answer: dict | list[str] = field(default_factory=dict)
     published: dict = field(default_factory=dict)
     searched: list[dict] = field(default_factory=list)
     searched_by: str = "last"

@@ -146,7 +146,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         both = 100 * (unseen[first] - unseen[second])
         pairs = both.dropna()
         targets = [part.to_numpy() for _, part in pairs.groupby("target")]
-        row = {"label": _label(first, second), "student": first[0] if first[0] == second[0] else ""}
+        row = {"label": label_of(first, second), "student": first[0] if first[0] == second[0] else ""}
         row["boot_low"], row["boot_high"] = bootstrap_interval(targets)
         row["target_low"], row["target_high"] = interval([part.mean() for part in targets], step=step)
         row |= {"missing": len(both) - len(pairs), "better": int((pairs > 0).sum()), "targets": len(targets)}
@@ -196,7 +196,8 @@ def ranks(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["student", "strategy", "rank", "blocks", "p", "difference"])
 
 
-def _label(first: tuple[str, str], second: tuple[str, str]) -> str:
+def label_of(first: tuple[str, str], second: tuple[str, str]) -> str:
+    """What a difference of two (student, label) is called."""
     if first[0] == second[0]:
         return f"{first[0]}: {first[1]} - {second[1]}"
     return f"{' '.join(first)} - {' '.join(second)}"
@@ -237,7 +238,7 @@ def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> st
     asked  {student: strategy}: the differences to ``baseline`` that answer, which a study names before there is a result
     Empty where nothing was asked, or no such difference is in the table.
     """
-    labels = [_label((student, strategy), (student, baseline)) for student, strategy in asked.items()]
+    labels = [label_of((student, strategy), (student, baseline)) for student, strategy in asked.items()]
     rows = [row for label in labels for _, row in table[table["label"] == label].iterrows()]
     named = {label: f"averaged by {strategy}, {student}" for label, (student, strategy) in zip(labels, asked.items())}
     return " ".join(_answer(row, named[row["label"]], baseline) for row in rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -16,7 +18,7 @@ from ..names import did_you_mean
 from ..runs.identity import digest, of_recording
 from ..runs.run import Run
 from .collect import Recorded, place_of
-from .differences import paired, verdict
+from .differences import headline, label_of, paired, verdict
 
 MERGED = "merged"  # the student that runs were merged into
 _COLUMNS = {
@@ -148,3 +150,17 @@ def verdicts(table: pd.DataFrame) -> list[str]:
     told = table.loc[table["p_holm"] < 0.05, "label"]
     held = f"{len(told)} keep{'s' * (len(told) == 1)} p < 0.05{': ' * bool(len(told))}{', '.join(told)}"
     return [*(verdict(row) for _, row in table.iterrows()), f"With Holm's correction for all {len(table)}, {held}."]
+
+
+def answer(gains: pd.DataFrame, asked: Mapping | Sequence[str], baseline: str, tables: str | os.PathLike) -> str:
+    """A page's first sentences: ``differences.headline`` of averages, or of pairs that were named, by their labels, from the
+    table that 07_named_pairs wrote into ``tables``. Empty where nothing was asked."""
+    if isinstance(asked, Mapping):
+        return headline(gains, asked, baseline)
+    found = pd.read_csv(Path(tables) / "named_pairs.csv").set_index("label", drop=False)
+    return " ".join(verdict(found.loc[label]) for label in asked if label in found.index)
+
+
+def labels_of_pairs(pairs: Sequence) -> list[str]:
+    """What ``contrasts`` calls pairs that are named."""
+    return [label_of(tuple(first), tuple(second)) for first, second in pairs]

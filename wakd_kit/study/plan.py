@@ -46,6 +46,7 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, describe, make, plain
+from ..results.merged import MERGED, labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
@@ -77,7 +78,8 @@ class Study:
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     answer      {student: label}: the differences to the baseline that answer the title, named before there is any result;
-                the page's first sentences
+                the page's first sentences. Or a list of the pairs of 07_named_pairs that do, as it calls them:
+                [WAKD student WAKD - KD last]; what was merged is ``merged mean of WAKD`` and so on
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
@@ -99,7 +101,7 @@ class Study:
     landscape: dict = field(default_factory=dict)
     baseline: str = "last"
     reference: str | dict = ""
-    answer: dict = field(default_factory=dict)
+    answer: dict | list[str] = field(default_factory=dict)
     published: dict = field(default_factory=dict)
     search: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
@@ -163,8 +165,7 @@ class Study:
             ("landscape: ", "student", self.landscape.get("students", []), self.students),
             ("", "reference", filter(None, [*reference, *reference.values()]), self.students),
             ("", "baseline", [self.baseline], labels),
-            ("answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]),
-            ("answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]),
+            *self._answers(labels),
             ("", "label", self.landscape.get("strategies", []), labels),
             ("published: ", "student", self.published, self.students),
             ("published: ", "label", [label for numbers in self.published.values() for label in numbers], labels),
@@ -173,6 +174,15 @@ class Study:
                 if name not in known:
                     return where + did_you_mean(what, name, known)
         return None
+
+    def _answers(self, labels: Sequence[str]) -> Iterator[tuple]:
+        """What ``answer`` names, and what there is: averages of students, or pairs that are compared."""
+        if isinstance(self.answer, dict):
+            yield "answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]
+            yield "answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]
+        else:
+            pairs = labels_of_pairs((self.also.get("07_named_pairs") or {}).get("pairs", []))
+            yield "answer: ", "pair", [label for label in self.answer if not label.startswith(f"{MERGED} ")], pairs
 
     def _of_search(self, labels: Sequence[str]) -> str | None:
         try:
@@ -389,14 +399,15 @@ def _shown(study: Study, jobs: list[Job]) -> list[Job]:
             continue
         run = Path(job.parameters.get("save_to") or job.parameters.get("run") or "")
         split = re.fullmatch(r"(?:landscape-|search-)?(.+)-s(\d+)-" + re.escape(run.name), job.name)
-        nav, title = {f"← {study.title or study.name}": "../index.html"}, job.name
+        nav, title = {f"← {study.title or study.name}": "../index.html"}, None  # the notebook's own question
         if split:
             title = f"{'Loss around ' * (not job.records)}{run.name}, {split[1]} left out, seed {split[2]}"
             nav[split[1]] = f"../targets/{split[1]}.html"
         for way, other in (("previous", i - 1), ("next", i + 1)):
             if 0 <= other < len(jobs) and not jobs[other].page:
                 nav[f"{way}: {jobs[other].name}"] = f"{jobs[other].name}.html"
-        shown = {"title": title, "above": study.title or study.name, "nav": nav}
+        shown = {"title": title} if title else {}
+        shown |= {"above": study.title or study.name, "nav": nav}
         found.append(replace(job, shown=shown))
     return found
 
