@@ -1,6 +1,7 @@
 """The command line: every command prints what it did, and what a user can mend is one sentence and status 2."""
 
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import strategies
-from wakd_kit.cli import LISTS, main
+from wakd_kit.cli import LISTS, absolute, main
 from wakd_kit.files import Held
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.execute import NotebookFailed
@@ -276,6 +277,25 @@ def test_train_says_what_it_takes_records_and_says_where(benchmark, tmp_path, mo
     run = wk.load_run(folder)
     assert folder.startswith("runs/") and folder.endswith("-resnet10t-south-s2") and run.complete
     assert [spec["name"] for spec in run.settings["objectives"]] == ["ce"]
+
+
+def test_train_takes_several_teachers_and_a_start(finished, benchmark, tmp_path, monkeypatch, capsys):
+    runs = finished / "runs" / "north-s0"
+    words = [benchmark, TINY[0], "target=north", *TINY[2:], f"save_to={tmp_path / 'run'}", f"start={runs / 'KD'}"]
+    teacher = json.dumps({"of": [str(runs / "teacher"), "start"], "weigh": "right"})
+    assert main(["train", *words, f"teacher={teacher}"]) == 0
+    run = wk.load_run(tmp_path / "run")
+    assert (
+        run.settings["teacher"]["run"] == "teacher + start" and run.settings["student"]["started_from"] == "KD (last)"
+    )
+    assert main(["train", *words, f"teacher={teacher.replace('right', 'wright')}"]) == 2
+    assert "Unknown weigh 'wright'. Did you mean 'right'?" in capsys.readouterr().err
+
+
+def test_places_in_what_several_settings_name_are_made_whole():
+    given = {"teacher": {"of": ["a", "start"], "weigh": "right"}, "start": {"of": "b", "by": "channels"}}
+    whole = {"teacher": {"of": ["/x/a", "start"], "weigh": "right"}, "start": {"of": "/x/b", "by": "channels"}}
+    assert absolute(given, "/x") == whole
 
 
 def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, benchmark, tmp_path, monkeypatch, capsys):

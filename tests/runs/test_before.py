@@ -115,8 +115,10 @@ def test_the_spread_of_views_by_hand(split):
     found = view_spread(Fixed(probs), split, groups=2, steps=2, batch_size=8)
     assert found == pytest.approx(0.4 / np.sqrt(2), abs=1e-6)  # unbiased over groups, alike for both classes
     teacher = Fixed(probs)  # clean and mixed are of one group
-    assert view_spread(teacher, split, mix=lambda x: x.flip(0), groups=2, steps=1, batch_size=8) == pytest.approx(found)
+    assert view_spread(teacher, split, mix={"name": "cutmix"}, groups=2, steps=1, batch_size=8) == pytest.approx(found)
     assert teacher.asked == 4
+    with pytest.raises(ValueError, match="choose one of 'mixup', 'cutmix'"):
+        view_spread(teacher, split, mix={"name": "cutmixx"})
     with pytest.raises(ValueError, match="at least two; got 1"):
         view_spread(teacher, split, groups=1)
 

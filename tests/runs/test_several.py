@@ -134,6 +134,16 @@ def test_an_example_s_domain_chooses_the_expert_and_a_generalist_where_there_is_
     assert twice.table.tolist() == [[0.5, 0.5]]
 
 
+def test_weights_are_not_rounded_where_forwards_are_in_half_precision():
+    one = Several([Says(), Says(), Says()], ["a", "b", "c"], "uniform", temperature=1.0)
+    one.weigh, one.table = "own_domain", torch.full((2, 3), 1 / 3, dtype=torch.float64)
+    said = [torch.randn(4, 5, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3)]
+    domains = torch.eye(2)[[0, 1, 0, 1]]
+    plain = one.mixed(said, None, domains).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(one.mixed(said, None, domains).logits, plain) and plain.dtype == torch.float32
+
+
 def test_what_is_learned_makes_the_labels_most_likely():
     draw = torch.Generator().manual_seed(1)
     logits, labels = 2 * torch.randn(200, 3, 4, generator=draw), torch.randint(4, (200,), generator=draw)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.augment import augment, to_float, views_from
+from ..checks import make
+from ..data.augment import augment, mixed, to_float, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
+from ..data.mixing import Mix
 from ..models.build import as_tap
 from ..models.tap import in_eval
 from ..names import one_of
@@ -129,7 +131,7 @@ def view_spread(
     split: Split,
     *,
     views: str | dict | None = None,
-    mix: Callable[[Tensor], Tensor] | None = None,
+    mix: dict | None = None,
     groups: int = 20,
     steps: int = 5,
     batch_size: int = 64,
@@ -141,7 +143,7 @@ def view_spread(
     deviation over groups, mean over classes. Lower is better: Wang et al. 2022 (arXiv 2012.02909) rank augmentations by it.
 
     views  default the benchmark's own
-    mix    makes other images of a batch of views, such as CutMix; a group is then of both, as published
+    mix    as ``train`` takes it, such as {"name": "cutmix"}: a group is then of a batch's views and of their mixes, as published
     Raises ``ValueError`` for fewer than two groups.
     """
     if groups < 2:
@@ -150,11 +152,15 @@ def view_spread(
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
     data = SourceBatches(split, batch_size, "pooled", seed, device)
     settings, generator, means = views_from(views or split.domains.views), torch.Generator(), []
+    mixes = mix and make(Mix, mix)
     with in_eval(teacher), torch.random.fork_rng([device] if device.type == "cuda" else []):
         for step in range(1, groups * steps + 1):
             seed_step(generator, seed, step, device)
-            x = augment(data.batch(step)[0], settings, generator)
-            shown = [x] if mix is None else [x, mix(x)]
+            images, labels, _ = data.batch(step)
+            shown = [augment(images, settings, generator)]
+            if mixes:
+                rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+                shown.append(mixed(shown[0], labels, mixes, rng, len(split.classes))[0])
             means += [teacher(one, maps=False).logits.double().softmax(1).mean(0) for one in shown]
     return float(torch.stack(means).unflatten(0, (groups, -1)).mean(1).std(0).mean())
 

@@ -34,6 +34,7 @@ from ..models.build import as_tap
 from ..models.tap import Output
 from ..names import did_you_mean, is_number
 from ..objectives import Combined, objectives
+from ..objectives.base import widened
 from .before import parc
 from .identity import check_unseen, provenance_of, seen_by, sources_seen
 from .settings import Settings
@@ -144,9 +145,10 @@ class Several(nn.Module):
         return domains.to(logits.dtype) @ table if self.weigh == "own_domain" else table.expand(len(logits), -1)
 
     def mixed(self, said: Sequence[Tensor], labels: Tensor, domains: Tensor) -> Output:
-        """The ``Output`` of a batch, from the logits of each teacher."""
-        logits = torch.stack([z.double() if z.dtype == torch.float64 else z.float() for z in said], 1)
-        mixed = mixture(logits, self.weights(logits, labels, domains), self.temperature)
+        """The ``Output`` of a batch, from the logits of each teacher; in float32 or better, also where autocast would lower it."""
+        with torch.autocast(said[0].device.type, enabled=False):
+            logits = torch.stack([widened(z) for z in said], 1)
+            mixed = mixture(logits, self.weights(logits, labels, domains), self.temperature)
         return Output(mixed, mixed[:, :0])
 
 
@@ -181,7 +183,8 @@ def several(
     combined: Combined,
     settings: Settings,
 ) -> nn.Module:
-    """The teachers of a training as one, a ``Several``, or the one that there is. ``loaded`` makes a module of a run, a folder or a module.
+    """The teachers of a training as one, a ``Several``, or the one that there is. ``loaded`` makes a module of a run, a folder or a
+    module.
 
     Raises ``ValueError`` in one sentence, also where one of them has seen the domain to be unseen, which it names.
     """
@@ -264,6 +267,7 @@ def hear(teacher: nn.Module | None, *given) -> Heard | HeardTogether:
 def most_likely(logits: Tensor, labels: Tensor, *, rounds: int = 500) -> Tensor:
     """Weights (teachers,) of the mixture of ``softmax(logits)`` (n, teachers, classes) that makes the labels (n,) most likely: EM."""
     p = logits.double().softmax(2).gather(2, labels.long()[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
+    p = p.clamp(min=1e-300)  # an example that nobody gives its label any chance decides nothing
     weights = torch.full_like(p[0], 1 / p.shape[1])
     for _ in range(rounds):
         share = weights * p

@@ -4,9 +4,8 @@
       TA: {model: resnet10t_w16}                 # an assistant, taught by the study's teacher
       S: {teacher: TA}                           # taught by the assistant; ``teacher: teacher`` is the study's own
       S2: {teacher: TA, start: S}                # starts where S ended, or at the average that S deploys
-
       Half: {model: resnet10t_w8, start: {of: TA, by: channels}}    # starts as a part of a wider or deeper one
-      DG: {teacher: {of: [TA, S, teacher], weigh: right}}          # several at once, see ``runs.several``
+      DG: {teacher: {of: [TA, S, teacher], weigh: right}}           # several at once, see ``runs.several``
 
 A label stands for that student's run of the same target and seed. Text that is no label is a path; ``./TA`` is a folder that
 is called like a student.
