@@ -54,6 +54,13 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
     return markdown
 
 
+def on_post_page(output: str, page, config) -> str:
+    """The theme's search is a dialog without a name."""
+    return output.replace(
+        'data-md-component="search" role="dialog">', 'data-md-component="search" role="dialog" aria-label="Search">'
+    )
+
+
 TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
