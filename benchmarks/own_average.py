@@ -5,7 +5,9 @@ over WAKD on the studies that choose is compared once, and it alone, with WAKD a
 both differences lies above zero.
 
     python benchmarks/own_average.py runs/quickstart                              # all candidates: choose
-    python benchmarks/own_average.py runs/annealed_digits --only "half and half"  # confirm one
+    python benchmarks/own_average.py runs/annealed_digits --only "from 80 %"      # confirm one
+
+2026-11-27: "from 80 %" was chosen (+0.40 [-0.15, +0.94] over WAKD, n = 16) and not confirmed (+0.13 [-0.17, +0.43], n = 24); reports/LOG.md has all.
 
 `from 60 %` is WAKD as the studies have it, `EMA 0.99` the moving average; the others are in ``pool`` and ``RULES``.
 """
