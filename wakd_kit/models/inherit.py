@@ -1,7 +1,9 @@
 """A student that nests in a larger network starts with a part of it: every so many blocks, or channels.
 
-    student = build_model("resnet18_w16", classes, inherit=run, by="channels")       # from resnet18_w32
-    student = build_model("vit_d64", classes, depth=2, inherit=run, by="blocks")     # from vit_d64, of depth 4
+    wide = wk.build_model("resnet18_w32", classes=7)  # or a run, whose model it is
+    student = wk.build_model("resnet18_w16", classes=7, inherit=wide, by="channels")
+    deep = wk.build_model("vit_d64", classes=7, depth=4)
+    student = wk.build_model("vit_d64", classes=7, depth=2, inherit=deep, by="blocks")
 
 "blocks" takes whole blocks, evenly spaced: of 12 for 6 every second one, 0, 2, ..., 10, as DistilBERT starts (Sanh et al. 2019, arXiv
 1910.01108, section 2). "channels" takes, wherever a dimension is smaller, indices evenly spaced, the same for every tensor of that

@@ -1,6 +1,6 @@
 """Scores before training: what features, gradients and views of the sources say of teachers and students, in seconds.
 
-    wk.scores.table({"wide": run, "deep": other}, {"small": student}, split)   # ranked, with what each score took
+    wk.scores.table({"wide": teacher, "narrow": run}, {"small": student}, split)   # ranked, with what each score took
 
 Only source training images enter a score, so it may choose; whether it chose well is seen afterwards, on the unseen domain
 (``plots.scores.score_against``).

@@ -1,6 +1,6 @@
 """Several teachers as one: each example has a weight for each of them, and hears the mixture of what they say.
 
-    train(student, split, teacher={"of": [run, run, "start"], "weigh": "own_domain"}, objectives=...)
+    wk.train(student, split, teacher={"of": [run, "start"], "weigh": "surest"}, objectives="kd")
 
     p = sum_m w_m softmax(z_m / T),   logits = T (log p + sum_m w_m logsumexp(z_m / T))
 

@@ -2,8 +2,9 @@
 
 In Python there is nothing to it, for a run's model is a student like any other, and knows what it has seen:
 
-    run = wk.train(earlier.model(), split, teacher=teacher, objectives=objectives)
-    run = wk.train(wk.build_model("resnet18_w16", classes, inherit=earlier, by="channels"), split)
+    further = wk.train(run.model(), split, teacher=teacher, objectives="kd")
+
+A part of a larger network is what ``build_model(inherit=run, by="channels")`` begins as.
 """
 
 from __future__ import annotations
