@@ -386,7 +386,7 @@ def test_a_run_as_teacher_stands_for_what_it_deployed(split, teacher, tmp_path):
         ({"batchnorm": "froze"}, "Did you mean 'frozen'"),
         ({"views": "photograph"}, "Did you mean 'photographs'"),
         ({"edges": [12]}, "edges are steps between 1 and 9"),
-        ({"teacher": 3}, "teacher is a Run, a run's folder or a module"),
+        ({"teacher": 3}, "teacher is a Run, a run's folder, a module or several of them in a dictionary"),
         ({"teacher": "nowhere"}, "No run at nowhere"),
     ],
 )
@@ -599,7 +599,7 @@ def test_a_recording_says_which_arithmetic_made_it_and_goes_on_with_what_it_bega
     given = {"optimiser": optimiser, "learning_rate": 0.1, "declare": ["last"]}
     assert quick(split, tmp_path / "now", **given).settings["arithmetic"]["optimiser"] == "fused"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_kernel", lambda *_: "foreach")
+        patch.setattr(training, "kernel_for", lambda *_: "foreach")
         whole = quick(split, tmp_path / "whole", **given)
         patch.setattr(recording.Recorder, "add", dies_after(6, recording.Recorder.add))
         with pytest.raises(Killed):
