@@ -75,6 +75,9 @@ def study_of(one: Method) -> dict:
     }
 
 
+AND = {"works": "; how it differs: ", "in part": "; what is not here: ", "not here": ": "}
+
+
 def lines_of(name: str | None = None) -> list[str]:
     """A line for every method; of one, what is known of it and a study file that runs it."""
     if name is None:
@@ -83,7 +86,7 @@ def lines_of(name: str | None = None) -> list[str]:
     said = [
         f"{one.name}: {one.what}.",
         f"{one.source}.",
-        f"{one.state.capitalize()}{f': {one.differs}' * bool(one.differs)}.",
+        f"{one.state.capitalize()}{AND[one.state]}{one.differs}." if one.differs else f"{one.state.capitalize()}.",
     ]
     said += [f"Run it so: {one.python}"] * bool(one.python)
     head = [f"# {line}" for text in said for line in textwrap.wrap(text, 130)]
