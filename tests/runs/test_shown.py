@@ -190,7 +190,10 @@ def test_mixes_that_cannot_be_are_a_sentence(split, tmp_path, change, sentence):
 
 
 def test_images_mixed_alone_leave_labels_to_who_reads_the_largest(split, tmp_path):
-    quick(split, tmp_path / "run", mix={"name": "mixup", "labels": "own"}, objectives=["ce", "most_likely"], steps=4)
+    run = quick(
+        split, tmp_path / "run", mix={"name": "mixup", "labels": "own"}, objectives=["ce", "most_likely"], steps=4
+    )
+    assert np.isfinite(run.table["train/most_likely"]).all() and (run.table["train/most_likely"] > 0).all()
 
 
 def test_a_run_recorded_before_there_were_mixes_is_accepted_and_no_other(split, tmp_path):

@@ -204,7 +204,8 @@ class Objective:
     kind        family: "labels", "logits", "features", "relations", ...
     needs       which inputs it reads: any of "labels", "teacher", "pooled" and "maps" (of both models; "student.maps" of one),
                 "student.parts" (what a deployed part gives), "centres" (class means of the teacher over the source
-                training images), "index" (which training images the batch shows), "domains" (the source of each), "images" (what both have
+                training images), "index" (which training images the batch shows), "domains" (the source of each), "between" (several
+                sources in a batch), "images" (what both have
                 seen), "progress" (share of the run done)
     weight      default weight in a combined objective
     source      paper, and where the published code stands

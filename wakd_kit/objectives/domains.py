@@ -34,7 +34,7 @@ def there(domains: Tensor, values: Tensor, least: int = 1) -> Tensor:
 
 @objectives.declare(
     kind="across domains",
-    needs="domains student.pooled",
+    needs="domains between student.pooled",
     source="M3SDA, Peng et al. 2019, arXiv 1812.01754, section 4.1",
 )
 def moments(student, teacher, labels: Tensor | None = None, *, domains: Tensor) -> Tensor:
@@ -53,7 +53,9 @@ def moments(student, teacher, labels: Tensor | None = None, *, domains: Tensor) 
 
 
 @objectives.declare(
-    kind="across domains", needs="domains student.pooled", source="Deep CORAL, Sun and Saenko 2016, arXiv 1607.01719"
+    kind="across domains",
+    needs="domains between student.pooled",
+    source="Deep CORAL, Sun and Saenko 2016, arXiv 1607.01719",
 )
 def coral(student, teacher, labels: Tensor | None = None, *, domains: Tensor) -> Tensor:
     """Mean squared differences of the means and of the covariances (over n - 1) of pooled features, mean over pairs of source
@@ -75,7 +77,10 @@ def risks(student, labels: Tensor, domains: Tensor) -> Tensor:
 
 
 @objectives.declare(
-    kind="across domains", needs="labels domains", source="V-REx, Krueger et al. 2021, arXiv 2003.00688", weight=10.0
+    kind="across domains",
+    needs="labels domains between",
+    source="V-REx, Krueger et al. 2021, arXiv 2003.00688",
+    weight=10.0,
 )
 def vrex(student, teacher, labels: Tensor, *, domains: Tensor) -> Tensor:
     """Variance, over source domains, of their mean cross-entropies. Beside ``ce``; DomainBed holds its weight at 1 for the first

@@ -30,6 +30,10 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
         raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
     if combined.needs("teacher") and teacher is None:
         raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    if settings.sampling == "turns" and combined.needs("between"):
+        raise ValueError(
+            f"The objectives {combined.labels} compare domains within a batch, and with sampling='turns' each is of one; take 'balanced'."
+        )
     if isinstance(settings.sampling, dict) and teacher is None:
         raise ValueError("Sampling by gap compares the student with its teacher, and there is none; pass teacher=.")
     if not any(parameter.requires_grad for parameter in student.parameters()):
