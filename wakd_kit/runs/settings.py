@@ -111,6 +111,11 @@ class Settings:
         '"frozen" (eval during training, for pretrained students), or what happens to running statistics when iterates '
         'are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"',
     ] = "recalibrate"
+    freeze: Annotated[
+        str | tuple[str, ...],
+        'what stays as the student begins: "backbone", "head" (its classifier, and what an objective puts behind the student), '
+        "or beginnings of parameters' names, several in a list; default nothing",
+    ] = ()
     batchnorm_batches: Annotated[int, whole(1), "source batches that BatchNorm is recalibrated on"] = 10
     precision: Annotated[
         Literal["float32", "tf32", "bfloat16"],
@@ -162,6 +167,7 @@ class Settings:
         declare = [{key: unboxed(value) for key, value in spec.items()} for spec in listed]
         object.__setattr__(self, "declare", declare)
         object.__setattr__(self, "edges", sorted(self.edges))
+        object.__setattr__(self, "freeze", [self.freeze] if isinstance(self.freeze, str) else list(self.freeze))
         if isinstance(self.optimiser, Mapping):
             stepped = make(Stepping, self.optimiser)
             object.__setattr__(

@@ -26,7 +26,7 @@ from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
 from ..models.arithmetic import autocast, check_compiles, compiled, computing
-from ..models.build import as_tap, in_eval, training_mode
+from ..models.build import as_tap, frozen_parts, in_eval, training_mode
 from ..models.device import device as device_of
 from ..models.tails import choose_mixture
 from ..models.tap import mark
@@ -95,6 +95,7 @@ def train(
     mix: dict | None = None,
     second: dict | None = None,
     batchnorm: str = "recalibrate",
+    freeze: str | Sequence[str] = (),
     batchnorm_batches: int = 10,
     precision: str = "float32",
     compile: bool = False,
@@ -174,6 +175,7 @@ def train(
         split, settings.batch_size, settings.sampling, settings.seed, device, streaming=settings.streaming
     )
     with (
+        frozen_parts(student, settings.freeze, settings.batchnorm),
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
