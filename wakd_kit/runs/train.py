@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
 from ..data.augment import views_from
-from ..data.batches import SourceBatches, seed_step
+from ..data.batches import SourceBatches, learnt_from, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
 from ..models.arithmetic import autocast, check_compiles, compiled, computing
@@ -187,7 +187,7 @@ def train(
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
-        combined.learn_examples(data.labels)
+        combined.learn_examples(*learnt_from(split))
         checkpoint = Checkpoint(partial, student, optimiser, combined)
         book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
