@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -164,7 +164,7 @@ class Split:
 
     train, val  {source domain: Examples}; disjoint also by original
     target      name of the unseen domain, whose images are reached only through ``target_for_testing_only``; None where
-                no domain was left out
+                no domain was left out; several at once are called "photo+sketch"
     """
 
     domains: Domains
@@ -184,18 +184,29 @@ class Split:
         return tuple(self.train)
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the domains that were left out: mostly one."""
+        return unseen_in(self.target, self.domains)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; a label is a place among them."""
         return self.domains.classes
 
     @property
     def target_for_testing_only(self) -> Examples:
-        """All images of the unseen domain: for final scores and labelled oracles, never for choosing anything.
+        """All images of the unseen domain, or of each of several one after the other: for final scores and labelled oracles, never
+        for choosing anything.
 
         Raises ``ValueError`` where no domain was left out."""
         if self.target is None:
             raise ValueError("No domain was left out of this split, so there is no unseen domain to test on.")
-        return self.domains[self.target]
+        each = list(self.each_for_testing_only().values())
+        return each[0] if len(each) == 1 else Examples(*(np.concatenate([getattr(e, p) for e in each]) for p in _PARTS))
+
+    def each_for_testing_only(self) -> dict[str, Examples]:
+        """``target_for_testing_only`` by unseen domain; empty where none was left out."""
+        return {name: self.domains[name] for name in self.targets}
 
     def only(self, *sources: str | int) -> Split:
         """The same split with fewer source domains, in the order of the benchmark: those named here, or by place from 1.
@@ -220,6 +231,7 @@ class Split:
             "kind": self.domains.kind,
             "contents": dict(self.domains.contents),
             "sources": list(self.sources),
+            **({"targets": list(self.targets)} if len(self.targets) > 1 else {}),
         }
 
 
@@ -236,6 +248,24 @@ def sources_among(known: Sequence[str], asked: Sequence[str | int]) -> tuple[str
     return tuple(name for place, name in enumerate(known, 1) if name in asked or place in asked)
 
 
+def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...]:
+    """The domains that a target names, in the order of the benchmark: one, several ("photo+sketch", or a list), or none for None.
+
+    Raises ``ValueError`` for one that is not known, and for several whose names hold a +."""
+    if target is None:
+        return ()
+    several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
+    parts = [target] if isinstance(target, str) and target in known else list(several)
+    for one in parts:
+        if one not in known:
+            raise ValueError(did_you_mean("target domain", one, known))
+        if "+" in one and len(parts) > 1:
+            raise ValueError(
+                f"Several targets are joined by +, which the name {one!r} holds itself; rename that domain."
+            )
+    return tuple(name for name in known if name in parts)
+
+
 def other_split(recorded: Mapping, given: Mapping) -> str | None:
     """The first thing in which two recipes of splits differ, "fingerprint" for the images; None where they are one split.
 
@@ -247,9 +277,16 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
 
 @explained
 def leave_one_out(
-    domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2, only: Sequence[str | int] = ()
+    domains: Domains,
+    target: str | Sequence[str] | None,
+    seed: int = 0,
+    *,
+    validation: float = 0.2,
+    only: Sequence[str | int] = (),
 ) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
+
+    Several targets, ``["photo", "sketch"]`` or "photo+sketch", are left out at once, and judged on one by one.
 
     The split of a source domain depends on the seed and its name alone, so it is the same whichever domain is left
     out; with ``target=None`` none is, as for pretraining or for a student that is deployed. ``only`` keeps some of the sources, see
@@ -259,19 +296,21 @@ def leave_one_out(
     >>> split.target, list(split.sources)
     ('sketch', ['ink', 'photo', 'neon'])
     """
-    if target is not None and target not in domains:
-        raise ValueError(did_you_mean("target domain", target, domains))
+    unseen = unseen_in(target, domains)
+    target = "+".join(unseen) or None
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"The seed of a split is a whole number >= 0; got {seed!r}.")
     if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 < validation < 1:
         raise ValueError(
             f"validation is the fraction of each source domain held out, between 0 and 1; got {validation!r}."
         )
-    if target is not None and len(domains) < 2:
-        raise ValueError(f"Leaving {target!r} out leaves no source domain; a benchmark needs at least two domains.")
+    if len(unseen) == len(domains):
+        raise ValueError(
+            f"Leaving {target!r} out leaves no source domain; a benchmark needs one more than are left out."
+        )
     train, val = {}, {}
     for name, examples in domains.items():
-        if name != target:
+        if name not in unseen:
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
     split = Split(domains, target, seed, validation, train, val)

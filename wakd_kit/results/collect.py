@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -17,11 +17,12 @@ import pandas as pd
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import extent
 from ..data.domains import Domains
-from ..files import path_of
+from ..files import json_or_nothing, path_of
 from ..names import did_you_mean
 from ..runs.record import RunProblem
 from ..runs.run import Run, load_run
 from ..statistics import DASH
+from .searched import RULES
 
 DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
 
@@ -38,11 +39,13 @@ class Recorded:
 
     labels   the strategies to compare; empty for all that were evaluated
     missing  what was asked for and is not here, with the reason
+    search   how the settings were searched, {"rule", "draws", "by"}, where they were
     """
 
     runs: list[Run]
     labels: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    search: Mapping = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -150,6 +153,9 @@ class Recorded:
             "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
             f"predicts, on the domain left out: mean and sd are of the average over targets, over {seeds}; source: mean over "
             "source validation parts. Students that learned from no teacher are the level to beat.",
+            "rules": "Accuracy in % on the domain left out of what each rule of model selection chooses among the same draws of "
+            f"settings, at {self.search.get('by', baseline)}, in the draws' own trainings: mean over their seeds. The oracle looks "
+            "at the unseen domain: it is what no rule can reach honestly, was computed last, and decided nothing.",
             "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
             "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
         }
@@ -181,7 +187,8 @@ class Recorded:
         return table.groupby(["student", "strategy", "chosen_by"], sort=False, as_index=False)["evaluations"].mean()
 
     def selection(self, strategies: Sequence[str] = ()) -> str:
-        """One sentence on what chose each average, for the caption of every table: model selection is part of a result.
+        """On what chose each average, and the settings, for the caption of every table: model selection is part of a result, and its
+        rule is called what the literature calls it (Gulrajani and Lopez-Paz 2021, section 3).
 
         strategies  those that the table shows, if not all
         """
@@ -193,7 +200,12 @@ class Recorded:
             tried = part["evaluations"].max()
             how = f"{chosen_by}, up to {tried:.0f} of them" if tried else chosen_by
             parts.append(f"{', '.join(dict.fromkeys(part['strategy']))} ({how})")
-        return f"Model selection: {'; '.join(parts)}. Nothing was chosen on the target."
+        rule, searched = "training_domain_validation", ""
+        if self.search:
+            searched = " Settings were searched by {}, {draws} draws judged at {by}.".format(
+                RULES[self.search.get("rule", rule)], **self.search
+            )
+        return f"Model selection, by {RULES[rule]}: {'; '.join(parts)}.{searched} Nothing was chosen on the target."
 
     def shown(self, baseline: str) -> list[str]:
         """The baseline, and the first strategy after it that averages and that every student was evaluated with."""
@@ -269,7 +281,7 @@ class Recorded:
 
     def images(self, run: Run) -> int:
         """How many images of the unseen domain its accuracies are over."""
-        return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
+        return int(run.scores[run.scores["role"] == "target"].drop_duplicates("domain")["n"].sum())
 
     def label(self, run: Run) -> str:
         """What a run is, for a caption."""
@@ -330,7 +342,8 @@ def _student_of(said: str) -> str:
 
 
 def run_folders(folder: str | Path) -> list[Path]:
-    """Folders of finished recordings, a folder itself or those below it, links followed; not those that were set aside."""
+    """Folders of finished recordings, a folder itself or those below it, links followed; not those that were set aside, nor those
+    of a search that left a source out."""
     seen, found = set(), []
     for here, below, files in os.walk(path_of(folder), followlinks=True):
         if (real := os.path.realpath(here)) in seen:  # a link to what was seen
@@ -338,7 +351,7 @@ def run_folders(folder: str | Path) -> list[Path]:
         elif "settings.json" in files:
             found.append(Path(here))
             below.clear()
-        below[:] = sorted(name for name in below if not re.search(r"\.recording$|\.before-", name))
+        below[:] = sorted(name for name in below if not re.search(r"\.recording$|\.before-|-s\d+-without-", name))
         seen.add(real)
     return found
 
@@ -380,7 +393,7 @@ def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequenc
         others = ", nor was any other" * (len(runs) > 1)
         raise RunProblem(f"{runs[0].folder} was not evaluated with {', '.join(nowhere)}{others}.")
     refuse_other_data(runs)
-    return Recorded(runs, tuple(strategies), tuple(missing))
+    return Recorded(runs, tuple(strategies), tuple(missing), json_or_nothing(folder / "search" / "rule.json"))
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
