@@ -428,17 +428,24 @@ function field({ kind, title, oracle, alt, scale, body, noise }) {
 function map(d, m) {
   const x = (v) => v / d.steps;
   const marks = m.cells
-    .map(([left, right, top, bottom, colour, alike]) => {
+    .map(([left, right, top, bottom, colour]) => {
       const [x0, x1, y0, y1] = [left, right, top, bottom].map((step) => 1000 * x(step));
-      const lines = alike ? `<path class="wk-alike" d="M${x0} ${y1}L${x1} ${y0}M${x0} ${(y0 + y1) / 2}L${(x0 + x1) / 2} ${y0}M${(x0 + x1) / 2} ${y1}L${x1} ${(y0 + y1) / 2}"/>` : "";
-      return `<rect x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}" fill="${colour}"/>${lines}`;
+      return `<rect x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}" fill="${colour}"/>`;
+    })
+    .join("");
+  // in pixels, not in the box's stretched units: the lines of every cell have one slope
+  const hatched = m.cells
+    .filter(([, , , , , alike]) => alike)
+    .map(([left, right, top, bottom]) => {
+      const [l, r, t, b] = [left, right, top, bottom].map((step) => 100 * x(step));
+      return `<i class="wk-alike" style="left:${l}%;top:${t}%;width:${r - l}%;height:${b - t}%"></i>`;
     })
     .join("");
   const marked = m.marks.map(({ window, label, colour }) => ({ x: x(window[1]), y: x(window[0]), label, colour }));
   const ticks = labelled(d.ticks);
   // the corner where a window would end before it begins has room for words
   const words = '<p class="wk-words"><i class="wk-point"></i> this average <br><span class="wk-spot"></span> strategies</p><p class="wk-words wk-nowhere">This average is not the mean of one window: it has no place here.</p>';
-  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${words}<i class="wk-cell"></i>${spots(marked)}<i class="wk-point wk-here"></i>` });
+  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${hatched}${words}<i class="wk-cell"></i>${spots(marked)}<i class="wk-point wk-here"></i>` });
   return field({ kind: "map", ...m, body: `${body}<div class="wk-axis">window ends at step → &nbsp; begins after step ↓</div>` });
 }
 
