@@ -78,7 +78,11 @@ def test_the_page_of_a_target_has_the_scores_of_every_seed_there(finished):
     assert "<title>north left out · A tiny study</title>" in page and "<h1>north left out</h1>" in page
     assert "Guessing scores 50.0 %." in page and page.count("Nothing was chosen on the target") == 1
     differences = page[page.index("<h2>Paired") : page.index("<h2>What each")]
-    assert "fewer than 3 seeds give no interval" in differences and 'scope="col">p' not in differences and "better" in differences
+    assert (
+        "fewer than 3 seeds give no interval" in differences
+        and 'scope="col">p' not in differences
+        and "better" in differences
+    )
     assert "east" not in page[page.index("<main") :].replace("least", ""), "and nothing of another target"
     to = links(finished / "report" / "targets" / "north.html")
     assert (finished / "report" / "index.html").resolve() in to
