@@ -49,7 +49,7 @@ class Recorded:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note, deployed``: whether a row
+        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, worst_group, group, n, note, deployed``: whether a row
         is of what a teacher deployed, and not of a strategy that somebody called so."""
         tables = []
         for run in self._by_student():
@@ -153,6 +153,12 @@ class Recorded:
             "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
             f"predicts, on the domain left out: mean and sd are of the average over targets, over {seeds}; source: mean over "
             "source validation parts. Students that learned from no teacher are the level to beat.",
+            "domainbed": "Accuracy in % on the domain left out in the form of DomainBed: mean ± standard error over "
+            f"{seeds} of each target, and of the average over targets (Avg). The error is of seeds on the same domains: whether two "
+            "rows differ is told by the paired intervals, not by it.",
+            "groups": f"Worst-group accuracy in % on the domain left out: {self._groups()} that is right least often in a run, "
+            f"mean over seeds per target; mean and sd are of the average over targets, over {seeds}. Worst domain: the lowest accuracy of "
+            "a domain left out. Source: the worst group of any source validation part. The lowest of many small groups is low by chance alone.",
             "rules": "Accuracy in % on the domain left out of what each rule of model selection chooses among the same draws of "
             f"settings, at {self.search.get('by', baseline)}, in the draws' own trainings: mean over their seeds. The oracle looks "
             "at the unseen domain: it is what no rule can reach honestly, was computed last, and decided nothing.",
@@ -162,6 +168,11 @@ class Recorded:
         if not selection:
             return captions
         return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
+
+    def _groups(self) -> str:
+        split = self.runs[0].settings["split"]
+        known = split.get("attributes", ())
+        return f"of the classes, each apart for {' and '.join(known)}, the one" if known else "of the classes the one"
 
     @property
     def targets(self) -> list[str]:

@@ -139,14 +139,10 @@ def on_unseen(scores: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"Two scores of {first}: runs that differ otherwise need student names that tell them apart.")
     if not unseen.duplicated(key).any():
         return unseen
-    first = {name: "first" for name in unseen if name not in key}
-    measures = [name for name in unseen.select_dtypes("float") if name not in key]
-    means = (
-        first
-        | dict.fromkeys(measures, lambda values: values.mean(skipna=False))
-        | ({"n": "sum"} if "n" in unseen else {})
-    )
-    return unseen.groupby(key, sort=False, as_index=False).agg(means)[[*unseen]]
+    own = {"n": "sum", "worst_group": lambda values: values.min(skipna=False)}
+    measured = {name: lambda values: values.mean(skipna=False) for name in unseen.select_dtypes("float")}
+    how = {name: own.get(name, measured.get(name, "first")) for name in unseen if name not in key}
+    return unseen.groupby(key, sort=False, as_index=False).agg(how)[[*unseen]]
 
 
 def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tuple[str, str]]]) -> pd.DataFrame:

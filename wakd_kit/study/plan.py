@@ -30,7 +30,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -296,8 +296,15 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
         found["plugins"] = [whole(p) if str(p).endswith(".py") else p for p in values["plugins"]]
     if isinstance(values.get("targets"), list):
         found["targets"] = ["+".join(map(str, t)) if isinstance(t, list) else t for t in values["targets"]]
-    kind, colon, path = str(values.get("benchmark", "")).partition(":")
-    return values | found | ({"benchmark": f"{kind}:{whole(path)}" if path else kind} if colon else {})
+    return values | found | ({"benchmark": _placed(values["benchmark"], whole)} if "benchmark" in values else {})
+
+
+def _placed(benchmark: object, whole: Callable[[str], str]) -> object:
+    """A benchmark with its path made whole; of a corrupted one, that of what is corrupted."""
+    kind, colon, path = str(benchmark).partition(":")
+    if kind == "corrupted":
+        return f"{kind}:{_placed(path, whole)}"
+    return f"{kind}:{whole(path)}" if path else kind if colon else benchmark
 
 
 class _Loader(yaml.SafeLoader):
