@@ -20,7 +20,15 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-NAMES = ("domain", "strategy", "role", "note", "student", "target")  # columns that hold what somebody called something
+NAMES = (
+    "domain",
+    "strategy",
+    "role",
+    "note",
+    "group",
+    "student",
+    "target",
+)  # columns that hold what somebody called something
 
 
 def path_of(given: str | os.PathLike) -> Path:

@@ -667,3 +667,27 @@ def test_splits_that_cannot_be_made_are_a_sentence(renderings):
         leave_one_out(lonely, "a")
     with pytest.raises(ValueError, match="no source domain"):
         leave_one_out(domains_from_arrays({"a": (IMAGES, LABELS)}, ("x", "y")), "a")
+
+
+# ---- several at once
+
+
+def test_several_domains_are_left_out_at_once_in_the_order_of_the_benchmark(renderings):
+    split, one = leave_one_out(renderings, ["r", "p"], seed=4), leave_one_out(renderings, "p", seed=4)
+    assert (split.target, split.targets, split.sources) == ("p+r", ("p", "r"), ("q",))
+    assert (
+        serials(split.val["q"]) == serials(one.val["q"])
+        and leave_one_out(renderings, "r+p", seed=4).recipe == split.recipe
+    )
+    assert list(split.each_for_testing_only()) == ["p", "r"] and split.each_for_testing_only()["r"] is renderings["r"]
+    assert serials(split.target_for_testing_only) == [*serials(renderings["p"]), *serials(renderings["r"])]
+    assert split.recipe["targets"] == ["p", "r"] and "targets" not in one.recipe  # as recordings of one have it
+    for wrong, sentence in ((["p", "s"], "Unknown target domain 's'"), (["p", "q", "r"], "leaves no source domain")):
+        with pytest.raises(ValueError, match=sentence):
+            leave_one_out(renderings, wrong)
+    named = domains_from_arrays(
+        {name: (e.images, e.labels) for name, e in zip(["+9", "8", "7"], renderings.values())}, renderings.classes
+    )
+    assert leave_one_out(named, "+9").targets == ("+9",)
+    with pytest.raises(ValueError, match="joined by"):
+        leave_one_out(named, ["+9", "8"])

@@ -2,6 +2,8 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +12,13 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import averaging
-from wakd_kit.averaging import NoWindow
+from wakd_kit.averaging import Coefficients, NoWindow
 from wakd_kit.data.augment import to_float
+from wakd_kit.data.domains import Examples
 from wakd_kit.evaluation import scores as evaluation
 from wakd_kit.evaluation.predictions import kept, predicted
-from wakd_kit.models.build import build_model, training_mode
+from wakd_kit.evaluation.scores import score_choices, source_score
+from wakd_kit.models.build import build_model, recalibrate, training_mode
 from wakd_kit.objectives import combine, kd
 from wakd_kit.runs import network
 from wakd_kit.runs import record as recording
@@ -33,6 +37,18 @@ def test_scores_by_hand():
     assert found["nll"] == pytest.approx(-(math.log(0.7) + math.log(0.27) + math.log(0.63)) / 3)
     # confidence .7 is right, .63 is right once in two: |.7 - 1| and |1.26 - 1| over three examples
     assert found["ece"] == pytest.approx((0.3 + 0.26) / 3)
+
+
+def test_the_worst_group_by_hand():
+    labels, colours = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 0, 1, 1])
+    logits = torch.eye(2, dtype=torch.float64)[[0, 0, 1, 1, 1, 0]]  # right but for the third and the last
+    domains = SimpleNamespace(classes=("a", "b"), attributes=("red", "green"))
+    plain = Examples(np.zeros((6, 8, 8, 3), np.uint8), labels, np.arange(6))
+    assert evaluation.worst_group(logits, plain, domains) == {"worst_group": pytest.approx(2 / 3), "group": "a"}
+    found = evaluation.worst_group(logits, replace(plain, attributes=colours), domains)
+    assert found == {"worst_group": 0.0, "group": "a, green"}
+    found = evaluation.worst_group(torch.full_like(logits, np.nan), plain, domains)
+    assert np.isnan(found["worst_group"]) and found["group"] == ""
 
 
 def slow_calibration_error(probs, labels, bins):
@@ -115,7 +131,7 @@ def test_source_validation_scores_each_source_and_the_distance_to_the_teacher(sp
 def test_evaluate_scores_every_average_on_every_domain(run, split):
     chosen = averaging.choose(run.source_curves, ["last", {"name": "window", "begin": 8}])
     table = wk.evaluate(run, chosen)
-    assert table.columns.tolist() == ["strategy", "domain", "role", *METRICS, "n", "note"]
+    assert table.columns.tolist() == ["strategy", "domain", "role", *METRICS, "worst_group", "group", "n", "note"]
     assert table["domain"].tolist() == [*split.sources, "west"] * 2
     assert table["role"].tolist() == ["source", "source", "source", "target"] * 2
     assert table["n"].tolist() == [16, 16, 16, 80] * 2
@@ -257,3 +273,23 @@ def test_logits_that_are_no_numbers_have_no_score_and_are_never_right(broken):
     logits = torch.tensor([[2.0, 1.0], [broken, 0.0]])
     assert all(math.isnan(value) for value in scores(logits, np.array([0, 0])).values())
     assert predicted(logits, np.array([0, 0]), "target").correct.tolist() == [True, False]
+
+
+def test_the_last_iterate_recalibrated_is_the_same_parameters_with_statistics_of_source_batches(run, split, tmp_path):
+    chosen = wk.choose(run, ["last", {"name": "last", "label": "last, recalibrated", "recalibrated": True}])
+    raw, again = (run.average(chosen[label]) for label in chosen)
+    statistics, counters = ({name for name in raw if part in name} for part in ("running_", "num_batches"))
+    assert statistics and all(torch.equal(raw[name], again[name]) for name in raw if name not in statistics | counters)
+    model = run.blank_model()
+    model.load_state_dict(raw)
+    expected = recalibrate(model, run.calibration_batches(split, torch.device("cpu"))).state_dict()
+    for name in statistics:
+        torch.testing.assert_close(again[name], expected[name])
+        assert not torch.equal(again[name], raw[name])
+    table = score_choices(run, chosen, split).set_index(["strategy", "domain"])["nll"].unstack("strategy")
+    assert (table["last"] != table["last, recalibrated"]).all()
+    score = source_score(run, split, metric="nll")
+    assert score(chosen["last"]) != score(chosen["last, recalibrated"]), "a memory that tells the two apart"
+    plain = chosen["last, recalibrated"].plain
+    assert plain["recalibrated"] and "recalibrated" not in chosen["last"].plain
+    assert not run.is_raw(Coefficients(plain.pop("values"), **plain)) and run.is_raw(chosen["last"])

@@ -54,6 +54,32 @@ def test_runs_that_fell_apart_are_named_and_nothing_else_is(scores):
     assert "half of its runs have 90 % or more" in sentence
 
 
+# ---- several domains left out at once
+
+
+def test_domains_left_out_at_once_are_scored_apart_and_count_once(scores):
+    both = []
+    for domain, less in (("ink", 0.0), ("neon", 0.2)):
+        part = long(
+            {
+                key: {("ink+neon", seed): by_run["ink", seed] - less for seed in (0, 1)}
+                for key, by_run in STUDENT.items()
+            }
+        )
+        both.append(part.assign(domain=domain, n=100))
+    table = pd.concat(both, ignore_index=True)
+    row = comparison.summary(table).set_index("strategy").loc["last"]
+    assert row[["ink", "neon", "ink+neon", "mean"]].tolist() == pytest.approx([75, 55, 65, 65]) and row["n"] == 2
+    assert row["sd"] == pytest.approx(np.std([70, 60], ddof=1)) and comparison.grid(table) == pytest.approx(0.5)
+    gains = comparison.paired(table, [(("kd", "wakd"), ("kd", "last"))]).iloc[0]
+    assert gains["n"] == 2 and gains["pairs"].tolist() == pytest.approx([1, 2])
+    again = table.assign(target="ink+pen", domain=table["domain"].replace("neon", "pen"))
+    wide = comparison.summary(pd.concat([table, again]))
+    assert {"ink of ink+neon", "ink of ink+pen", "neon", "pen", "ink+neon", "ink+pen"} <= {*wide}
+    with pytest.raises(ValueError, match="Two scores of student kd, strategy last, target ink"):
+        comparison.summary(pd.concat([table, table]))
+
+
 # ---- means
 
 
@@ -613,9 +639,9 @@ def test_students_are_compared_with_one_reference_with_their_own_or_with_each_ot
 
 def test_every_caption_says_what_chose_each_model(study):
     captions = study.captions("last")
-    assert captions.keys() == {"summary", "gains", "published", "calibration", "agreement", "churn"}
+    assert captions.keys() == {"summary", "gains", "published", "calibration", "agreement", "churn", "rules"}
     for name, caption in captions.items():
-        shown = () if name in ("summary", "gains", "published") else ["last", "wakd"]
+        shown = () if name in ("summary", "gains", "published", "rules") else ["last", "wakd"]
         assert caption.endswith(f" {study.selection(shown)}") and "Nothing was chosen on the target." in caption
     assert "deployed" in captions["summary"] and "deployed" not in captions["churn"], "only what the table shows"
     assert "over 1 seed;" in captions["summary"]

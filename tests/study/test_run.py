@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import wakd_kit as wk
+from wakd_kit.explorer.answers import Board
 from wakd_kit.plots import one_run, surface
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import pages
@@ -695,3 +696,24 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
     assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "03_compare"]
     kd = wk.load_run(tmp_path / "runs" / "north-s0" / "KD")
     assert (kd.settings["batchnorm"], kd.settings["storage"]) == ("frozen", "float16_difference")
+
+
+def test_two_domains_left_out_at_once_are_one_split_and_two_columns(write, executed, tmp_path):
+    """To the page: scores apart, their mean, pairs that count once, window maps whose oracle is the mean."""
+    about = {"teacher": None, "landscape": {"students": []}, "targets": [["east", "north"]]}
+    file = write(students={"CE": {"objectives": ["ce"], "teacher": None}}, seeds=[0], window_map={"grid": 2}, **about)
+    page = run_study(file, say=lambda line: None, out=tmp_path / "report", runs=tmp_path / "runs")
+    run = wk.load_run(tmp_path / "runs" / "east+north-s0" / "CE")
+    assert run.split.targets == ("east", "north") and run.split.sources == ("south",)
+    unseen = run.scores[run.scores["role"] == "target"].set_index(["strategy", "domain"])["accuracy"]
+    table = pd.read_csv(tmp_path / "report" / "summary.csv").set_index("strategy")
+    for domain in ("east", "north"):
+        assert table.loc["WAKD", domain] == pytest.approx(100 * unseen["WAKD", domain])
+    assert table.loc["WAKD", ["east+north", "mean"]].tolist() == pytest.approx([100 * unseen["WAKD"].mean()] * 2)
+    whole = run.window_map.set_index(["begin", "end"])["oracle_target_accuracy"]
+    assert len(whole) and unseen["WAKD"].mean() in [pytest.approx(value) for value in whole]
+    assert (
+        "Accuracy in % on east+north, the domain left out" in (page.parent / "targets" / "east+north.html").read_text()
+    )
+    with pytest.raises(ValueError, match="left several out at once: east"):
+        Board(run)

@@ -250,3 +250,74 @@ def test_a_search_is_extended_key_by_key(write, tmp_path):  # noqa: F811
     write(search=SEARCH)
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": "tiny.yaml", "search": {"draws": 20, "seeds": 3}}))
     assert load_study(tmp_path / "more.yaml").search == {**SEARCH, "draws": 20, "seeds": 3}
+
+
+# ---- leaving one source out
+
+
+def test_every_draw_is_also_trained_without_each_source_and_never_meets_the_unseen_domain(write):  # noqa: F811
+    file = write(targets=["north"], search={**SEARCH, "draws": 1, "rule": "leave_one_source_out"})
+    jobs = [job for job in plan(load_study(file), HERE) if job.name.startswith("search-")]
+    splits = ["north-s100", "north-s100-without-east", "north-s100-without-south"]
+    assert names(jobs) == [f"search-{split}-{label}-d0" for label in ("teacher", "KD") for split in splits]
+    held = [job.parameters for job in jobs if "without" in job.name]
+    assert [(p["target"], p["only"]) for p in held] == [("east", ["south"]), ("south", ["east"])] * 2
+    assert held[2]["teacher"] == "/runs/search/north-s100-without-east/teacher-d0"
+    assert all("north" not in [p["target"], *p["only"]] for p in held)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"students": {"CE": {**CE, "only": [1]}}}, "leave_one_source_out leaves sources out itself, and CE says only"),
+        ({"targets": [["north", "east"]]}, r"without east\+north there is one source; leaving it out leaves none"),
+        ({"search": {**SEARCH, "rule": "oracle"}}, "rule"),
+    ],
+)
+def test_a_rule_that_cannot_choose_is_a_sentence(write, changes, sentence):  # noqa: F811
+    with pytest.raises(StudyProblem, match=sentence):
+        plan(load_study(write(**{"search": {**SEARCH, "rule": "leave_one_source_out"}, **changes})), HERE)
+
+
+def test_each_rule_chooses_among_the_same_draws_by_what_it_may_look_at(tmp_path):
+    accuracy = {  # draw: source validation, accuracy on the unseen domain, on each source that was left out
+        0: (0.9, 0.30, [0.2, 0.4]),
+        1: (0.8, 0.50, [0.6, 0.8]),
+        2: (0.7, 0.70, [0.9, 0.1]),
+    }
+    draws = []
+    for number, (source, unseen, held) in accuracy.items():
+        about = {"target": "t", "student": "KD", "draw": number, "settings": {}}
+        for name, values in {"": ([source], unseen), "a": ([1.0], held[0]), "b": ([1.0], held[1])}.items():
+            run = f"search/t-s0{name and '-without-' + name}/KD-d{number}"
+            scores(tmp_path / run, last=values)
+            draws.append({**about, "run": run} | ({"held": name} if name else {}))
+    table = results.by_rule(tmp_path, draws, "last")
+    assert table["rule"].tolist() == list(results.RULES.values()) and table["t"].tolist() == pytest.approx([30, 50, 70])
+    plain = [draw for draw in draws if "held" not in draw]
+    assert results.by_rule(tmp_path, plain, "last")["t"].tolist() == pytest.approx([30, 70])  # two rules there
+    assert results.searched(tmp_path, draws, ["last"])["draws"].tolist() == [3]
+
+
+def test_a_study_that_leaves_sources_out_is_trained_with_what_won_there(write, executed, tmp_path):  # noqa: F811
+    search = {"draws": 2, "by": "last", "over": OVER, "rule": "leave_one_source_out"}
+    strategies = ["last", {"name": "wakd", "label": "WAKD", "begin": 0.5}]
+    nothing = {"teacher": None, "window_map": None, "landscape": {"students": []}}
+    file = write(students={"CE": CE}, search=search, targets=["north"], strategies=strategies, **nothing)
+    folders = {"out": tmp_path / "report", "runs": tmp_path / "runs"}
+    page = run_study(file, say=lambda line: None, **folders).read_text()
+    found = {
+        number: [folders["runs"] / f"search/north-s100-without-{held}/CE-d{number}" for held in ("east", "south")]
+        for number in range(2)
+    }
+    judged = {n: np.mean([results.source_accuracy(run, "last", "target") for run in runs]) for n, runs in found.items()}
+    best = max(judged, key=judged.get)
+    rate = draw(Search(**search), best, STUDENT)["learning_rate"]
+    assert json.loads((folders["runs"] / "north-s0/CE/settings.json").read_text())["learning_rate"] == rate
+    for runs in found.values():
+        assert all("north" not in set(pd.read_csv(run / "scores.csv")["domain"]) for run in runs)
+    assert page.count("Settings were searched by leave-one-source-domain-out, 2 draws judged at last") >= 1
+    assert "Model selection, by training-domain validation" in page and "oracle: the unseen domain itself" in page
+    rules = (folders["out"] / "rules.tex").read_text()
+    assert "leave-one-source-domain-out" in rules and "decided nothing" in rules
+    assert pd.read_csv(folders["out"] / "rules.csv")["rule"].tolist() == list(results.RULES.values())

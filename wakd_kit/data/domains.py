@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,11 +70,13 @@ class Examples:
     """Some images of one domain: ``images`` (n, H, W, 3) uint8, ``labels`` (n,) int64, ``originals`` (n,) int64.
 
     The images of a split are ``Rows`` of those of its benchmark. Two images with the same original are renderings of the same thing and belong on the same side of a split.
+    ``attributes`` (n,) int64, where a benchmark has them, are what may go with the label and is not it: places in ``Domains.attributes``.
     """
 
     images: np.ndarray | Rows
     labels: np.ndarray
     originals: np.ndarray
+    attributes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,7 +86,8 @@ class Examples:
 
     def take(self, index: np.ndarray) -> Examples:
         """Those at these places, in this order; their images are read when they are asked for."""
-        return Examples(Rows(self.images, index), self.labels[index], self.originals[index])
+        attributes = None if self.attributes is None else self.attributes[index]
+        return Examples(Rows(self.images, index), self.labels[index], self.originals[index], attributes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,7 @@ class Domains(Mapping):
     options  its keyword arguments, so that a run can load the same data again
     views    default augmentation for this benchmark, a preset of ``wakd_kit.data.augment``
     files    {domain: (n,) uint64}, a hash of the file of each image; None where they come from no files
+    attributes  names of what images have beside their class, such as a colour; none where nothing is known
     """
 
     spec: str | None
@@ -103,10 +107,11 @@ class Domains(Mapping):
     options: Mapping[str, object]
     views: str = "photographs"
     files: Mapping[str, np.ndarray] | None = None
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name in (*self.examples, *self.classes):
-            one_line("name of a domain or class", name)
+        for name in (*self.examples, *self.classes, *self.attributes):
+            one_line("name of a domain, class or attribute", name)
 
     def __getitem__(self, name: str) -> Examples:
         try:
@@ -164,7 +169,7 @@ class Split:
 
     train, val  {source domain: Examples}; disjoint also by original
     target      name of the unseen domain, whose images are reached only through ``target_for_testing_only``; None where
-                no domain was left out
+                no domain was left out; several at once are called "photo+sketch"
     """
 
     domains: Domains
@@ -184,18 +189,30 @@ class Split:
         return tuple(self.train)
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the domains that were left out: mostly one."""
+        return unseen_in(self.target, self.domains)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; a label is a place among them."""
         return self.domains.classes
 
     @property
     def target_for_testing_only(self) -> Examples:
-        """All images of the unseen domain: for final scores and labelled oracles, never for choosing anything.
+        """All images of the unseen domain, or of each of several one after the other: for final scores and labelled oracles, never
+        for choosing anything.
 
         Raises ``ValueError`` where no domain was left out."""
         if self.target is None:
             raise ValueError("No domain was left out of this split, so there is no unseen domain to test on.")
-        return self.domains[self.target]
+        each = list(self.each_for_testing_only().values())
+        parts = _PARTS if self.domains.attributes else _PARTS[:3]
+        return each[0] if len(each) == 1 else Examples(*(np.concatenate([getattr(e, p) for e in each]) for p in parts))
+
+    def each_for_testing_only(self) -> dict[str, Examples]:
+        """``target_for_testing_only`` by unseen domain; empty where none was left out."""
+        return {name: self.domains[name] for name in self.targets}
 
     def only(self, *sources: str | int) -> Split:
         """The same split with fewer source domains, in the order of the benchmark: those named here, or by place from 1.
@@ -220,6 +237,8 @@ class Split:
             "kind": self.domains.kind,
             "contents": dict(self.domains.contents),
             "sources": list(self.sources),
+            **({"targets": list(self.targets)} if len(self.targets) > 1 else {}),
+            **({"attributes": list(self.domains.attributes)} if self.domains.attributes else {}),
         }
 
 
@@ -236,6 +255,24 @@ def sources_among(known: Sequence[str], asked: Sequence[str | int]) -> tuple[str
     return tuple(name for place, name in enumerate(known, 1) if name in asked or place in asked)
 
 
+def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...]:
+    """The domains that a target names, in the order of the benchmark: one, several ("photo+sketch", or a list), or none for None.
+
+    Raises ``ValueError`` for one that is not known, and for several whose names hold a +."""
+    if target is None:
+        return ()
+    several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
+    parts = [target] if isinstance(target, str) and target in known else list(several)
+    for one in parts:
+        if one not in known:
+            raise ValueError(did_you_mean("target domain", one, known))
+        if "+" in one and len(parts) > 1:
+            raise ValueError(
+                f"Several targets are joined by +, which the name {one!r} holds itself; rename that domain."
+            )
+    return tuple(name for name in known if name in parts)
+
+
 def other_split(recorded: Mapping, given: Mapping) -> str | None:
     """The first thing in which two recipes of splits differ, "fingerprint" for the images; None where they are one split.
 
@@ -247,9 +284,16 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
 
 @explained
 def leave_one_out(
-    domains: Domains, target: str | None, seed: int = 0, *, validation: float = 0.2, only: Sequence[str | int] = ()
+    domains: Domains,
+    target: str | Sequence[str] | None,
+    seed: int = 0,
+    *,
+    validation: float = 0.2,
+    only: Sequence[str | int] = (),
 ) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
+
+    Several targets, ``["photo", "sketch"]`` or "photo+sketch", are left out at once, and judged on one by one.
 
     The split of a source domain depends on the seed and its name alone, so it is the same whichever domain is left
     out; with ``target=None`` none is, as for pretraining or for a student that is deployed. ``only`` keeps some of the sources, see
@@ -259,19 +303,21 @@ def leave_one_out(
     >>> split.target, list(split.sources)
     ('sketch', ['ink', 'photo', 'neon'])
     """
-    if target is not None and target not in domains:
-        raise ValueError(did_you_mean("target domain", target, domains))
+    unseen = unseen_in(target, domains)
+    target = "+".join(unseen) or None
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"The seed of a split is a whole number >= 0; got {seed!r}.")
     if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 < validation < 1:
         raise ValueError(
             f"validation is the fraction of each source domain held out, between 0 and 1; got {validation!r}."
         )
-    if target is not None and len(domains) < 2:
-        raise ValueError(f"Leaving {target!r} out leaves no source domain; a benchmark needs at least two domains.")
+    if len(unseen) == len(domains):
+        raise ValueError(
+            f"Leaving {target!r} out leaves no source domain; a benchmark needs one more than are left out."
+        )
     train, val = {}, {}
     for name, examples in domains.items():
-        if name != target:
+        if name not in unseen:
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
     split = Split(domains, target, seed, validation, train, val)
@@ -374,7 +420,7 @@ def _whole(name: str, what: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-_PARTS = ("images", "labels", "originals")
+_PARTS = ("images", "labels", "originals", "attributes")
 
 
 @benchmarks.register
@@ -384,20 +430,93 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
         raise ValueError(f"digits ships with the kit and takes no path; got {path!r}.")
     if size != 32:
         raise ValueError(f"digits are rendered at 32 px; got size={size}.")
-    source = Path(__file__).with_name("digits.py").read_bytes()
-    stored = cache / f"digits-{seed}-{hashlib.blake2b(source, digest_size=6).hexdigest()}.npz"
+
+    def render() -> dict[str, tuple[np.ndarray, ...]]:
+        from .digits import render_digits  # scikit-learn takes seconds, once
+
+        return render_digits(seed)
+
+    examples = _rendered_once(cache, f"digits-{seed}", ("digits.py",), render)
+    return Domains("digits", tuple("0123456789"), examples, {"seed": seed}, "digits")
+
+
+@benchmarks.register
+def coloured_digits(
+    path: str,
+    *,
+    cache: Path,
+    size: int = 32,
+    seed: int = 0,
+    agree: Sequence[float] = (0.9, 0.8, 0.1),
+    noise: float = 0.0,
+) -> Domains:
+    """Embedded, correlation shift: digits below 5 or not, in a colour that goes with the label in 90, 80 and 10 % of three domains."""
+    if path or size != 32:
+        raise ValueError(f"coloured_digits ships with the kit at 32 px and takes no path; got {path!r} at {size} px.")
+
+    def render() -> dict[str, tuple[np.ndarray, ...]]:
+        from .coloured import render_coloured
+
+        return render_coloured(seed, agree, noise)
+
+    called = f"coloured-{seed}-{'-'.join(map(str, agree))}-{noise}"
+    examples = _rendered_once(cache, called, ("digits.py", "coloured.py"), render)
+    options = {"seed": seed, "agree": [float(share) for share in agree], "noise": float(noise)}
+    return Domains("coloured_digits", ("0 to 4", "5 to 9"), examples, options, "digits", attributes=("red", "green"))
+
+
+@benchmarks.register
+def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0, share: float = 0.25) -> Domains:
+    """Corruption shift of any benchmark, ``corrupted:digits`` or ``corrupted:pacs:PATH``: its domains without a share of their
+    images, and ``severity1`` to ``severity5`` of those that were set aside, a fifth each, corrupted in every way there is.
+
+    To be left out at once, [severity1, severity2, severity3, severity4, severity5]; no original is in two domains. A network
+    that learned from the whole benchmark has seen what is set aside here.
+    """
+    from .corrupted import CORRUPTIONS, SEVERITIES, corrupt  # torchvision
+
+    base, at = load_domains(path, cache=cache, **({} if size is None else {"size": size})), len(SEVERITIES)
+    clean, aside = {}, []
+    for place, (name, examples) in enumerate(base.items()):
+        held = _held_out(examples, f"corrupted {name}", seed, share, base.classes)
+        kept = examples.take(np.flatnonzero(~held))
+        clean[name] = replace(kept, attributes=np.zeros(len(kept), dtype=np.int64))
+        aside.append(replace(part := examples.take(np.flatnonzero(held)), originals=part.originals + (place << 40)))
+    images, labels, originals = (np.concatenate([getattr(e, name) for e in aside]) for name in _PARTS[:3])
+    rng, dealt = np.random.default_rng([seed, at]), np.empty(len(labels), dtype=int)
+    for label in range(len(base.classes)):  # each class in equal parts, renderings of an original in one
+        known, places = np.unique(originals[labels == label], return_inverse=True)
+        dealt[labels == label] = ((rng.permutation(len(known)) + label) % at)[places]
+    code = Path(__file__).with_name("corrupted.py").read_bytes()
+    key = hashlib.blake2b(
+        f"{base.fingerprint} {seed} {share} {dealt.tolist()}".encode() + code, digest_size=8
+    ).hexdigest()
+    shifted = {}
+    for severity in SEVERITIES:
+        mine, stored = dealt == severity - 1, cache / f"corrupted-{key}-{severity}.npy"
+        if not stored.exists():
+            made = [corrupt(images[mine], name, severity, seed=seed) for name in CORRUPTIONS]
+            keep(stored, lambda partial, made=made: save(partial, np.save, np.concatenate(made)))
+        again = [np.tile(values[mine], len(CORRUPTIONS)) for values in (labels, originals)]
+        kinds = np.repeat(np.arange(1, len(CORRUPTIONS) + 1), mine.sum())
+        shifted[f"severity{severity}"] = Examples(np.load(stored, mmap_mode="c"), *again, kinds)
+    options = {"seed": seed, "share": share, **({} if size is None else {"size": size})}
+    names = ("clean", *CORRUPTIONS)
+    return Domains(f"corrupted:{base.spec}", base.classes, clean | shifted, options, base.views, attributes=names)
+
+
+def _rendered_once(cache: Path, called: str, sources: Sequence[str], render: Callable) -> dict[str, Examples]:
+    """What ``render`` draws, from the cache where it was drawn by the same code before."""
+    code = b"".join(Path(__file__).with_name(source).read_bytes() for source in sources)
+    stored = cache / f"{called}-{hashlib.blake2b(code, digest_size=6).hexdigest()}.npz"
     try:
         with np.load(stored) as file:
             flat = dict(file)
     except (FileNotFoundError, BadZipFile, ValueError, EOFError):  # not there, or cut off
-        from .digits import render_digits  # scikit-learn takes seconds, once
-
-        rendered = render_digits(seed)
-        flat = {f"{n}/{part}": a for n, arrays in rendered.items() for part, a in zip(_PARTS, arrays)}
+        flat = {f"{n}/{part}": a for n, arrays in render().items() for part, a in zip(_PARTS, arrays)}
         keep(stored, lambda partial: save(partial, np.savez, **flat))
     names = dict.fromkeys(key.split("/")[0] for key in flat)
-    examples = {name: Examples(*(flat[f"{name}/{part}"] for part in _PARTS)) for name in names}
-    return Domains("digits", tuple("0123456789"), examples, {"seed": seed}, "digits")
+    return {n: Examples(*(flat[f"{n}/{part}"] for part in _PARTS if f"{n}/{part}" in flat)) for n in names}
 
 
 @benchmarks.register

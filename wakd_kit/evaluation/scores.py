@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from ..averaging import NoWindow
 from ..checks import explained
-from ..data.domains import Examples, Split
+from ..data.domains import Domains, Examples, Split
 from ..files import write_with
 from ..names import did_you_mean, one_line
 from ..runs.identity import check_unseen
@@ -22,24 +23,42 @@ from .predictions import Predicted, keep, predicted
 
 @explained
 def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
-    """One row per domain: ``domain, role, accuracy, nll, ece, n``.
+    """One row per domain: ``domain, role, accuracy, nll, ece, worst_group, group, n``; see ``worst_group``.
 
     The role is "source" (its validation part) or "target" (the whole unseen domain). Raises ``ValueError`` for a model that
     is known to have been trained on that one.
     """
     check_unseen(model, split, who="model")
     parts = scored_domains(split)
-    return pd.DataFrame(judged(parts, _logits(model, parts)))
+    return pd.DataFrame(judged(parts, _logits(model, parts), split.domains))
 
 
-def judged(parts: Sequence[tuple[str, str, Examples]], logits: Mapping[str, Tensor] | None, **about) -> list[dict]:
+def judged(
+    parts: Sequence[tuple[str, str, Examples]], logits: Mapping[str, Tensor] | None, domains: Domains, **about
+) -> list[dict]:
     """A row per domain of a network's ``parts``: ``about``, then as ``evaluate_model``, of {domain: (n, classes)} logits; NaN
     without any."""
-    none = dict.fromkeys(METRICS, np.nan)
+    none = dict.fromkeys((*METRICS, "worst_group"), np.nan) | {"group": ""}
     return [
-        {**about, "domain": d, "role": r, **(scores(logits[d], e.labels) if logits else none), "n": len(e)}
+        {**about, "domain": d, "role": r}
+        | ({**scores(logits[d], e.labels), **worst_group(logits[d], e, domains)} if logits else none)
+        | {"n": len(e)}
         for d, r, e in parts
     ]
+
+
+def worst_group(logits: Tensor, examples: Examples, domains: Domains) -> dict[str, float | str]:
+    """``worst_group``: the lowest accuracy (a fraction) of a group of one domain's images, and which ``group``: those of a class, or
+    where the benchmark has attributes those of a class that share one (Sagawa et al. 2020, arXiv 1911.08731)."""
+    if not torch.isfinite(logits).all():
+        return {"worst_group": np.nan, "group": ""}
+    correct = (logits.argmax(1).numpy() == examples.labels).astype(float)
+    attributes = np.zeros(len(examples), dtype=int) if examples.attributes is None else examples.attributes
+    groups, member = np.unique(np.stack([examples.labels, attributes]), axis=1, return_inverse=True)
+    accuracy = np.bincount(member.ravel(), weights=correct) / np.bincount(member.ravel())
+    (label, attribute), worst = groups[:, accuracy.argmin()], accuracy.min()
+    named = [domains.classes[label], *([] if examples.attributes is None else [domains.attributes[attribute]])]
+    return {"worst_group": float(worst), "group": ", ".join(named)}
 
 
 def _logits(model: nn.Module, parts: Sequence[tuple[str, str, Examples]]) -> dict[str, Tensor]:
@@ -74,7 +93,7 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
 
 
 def score_choices(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:
-    """Score several averages of one run, paired: ``strategy, domain, role, accuracy, nll, ece, n, note``.
+    """Score several averages of one run, paired: ``strategy, domain, role, accuracy, nll, ece, worst_group, group, n, note``.
 
     choices    {label: coefficients}; a ``NoWindow`` in place of coefficients gives a row of NaN with its reason as note
     split      default the run's own
@@ -109,11 +128,11 @@ def _measured(network: Network, choices: Mapping[str, object]):
             logits = _logits(network.take(choice), network.parts)
             found[label] = {d: predicted(logits[d], e.labels, role) for d, role, e in network.parts}
         note = str(choice) if none else getattr(choice, "note", "")
-        rows += judged(network.parts, logits, strategy=label, note=note)
+        rows += judged(network.parts, logits, network.split.domains, strategy=label, note=note)
     return pd.DataFrame(rows)[COLUMNS], found
 
 
-COLUMNS = ["strategy", "domain", "role", *METRICS, "n", "note"]
+COLUMNS = ["strategy", "domain", "role", *METRICS, "worst_group", "group", "n", "note"]
 
 
 def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -> Callable[[np.ndarray], float]:
@@ -130,7 +149,8 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
     def score(coefficients) -> float:
         values = np.asarray(coefficients, dtype=np.float64)
         notes = [
-            getattr(coefficients, n, default) for n, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""))
+            getattr(coefficients, n, default)
+            for n, default in (("of", "mean"), ("initial", 0.0), ("recalibrated", False), ("strategy", ""))
         ]
         # a moving average that training kept is told by its note: what lies within a segment does not show in coefficients
         notes.append(getattr(coefficients, "note", "") if notes[-1] == "ema" else "")

@@ -136,7 +136,7 @@ class Soup:
             elif not none:
                 logits = self._logits(network, choice)
             note = str(choice) if none else getattr(choice, "note", "")
-            rows += judged(network.parts, logits, strategy=label, note=note)
+            rows += judged(network.parts, logits, network.split.domains, strategy=label, note=note)
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def _network(self, roles: tuple[str, ...]) -> Network:

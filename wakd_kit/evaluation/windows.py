@@ -96,12 +96,13 @@ def _laid_out(run, split: Split | None, grid: int | None, workers: int | None = 
 
 
 def _row(begin: int, end: int, accuracy: dict[str, float], sweep: Sweep, *, suffix: str = "") -> dict:
-    sources = {d: accuracy[d] for d, role in sweep.roles.items() if role == "source"}
+    by_role = {role: {d: accuracy[d] for d, r in sweep.roles.items() if r == role} for role in ("source", "target")}
+    sources = by_role["source"]
     return {
         "begin": begin,
         "end": end,
         f"val_accuracy{suffix}": float(np.mean([*sources.values()])),
-        f"oracle_target_accuracy{suffix}": accuracy[sweep.split.target],
+        f"oracle_target_accuracy{suffix}": float(np.mean([*by_role["target"].values()])),
         **{f"val_accuracy{suffix}/{d}": value for d, value in sources.items()},
     }
 

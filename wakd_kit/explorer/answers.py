@@ -41,6 +41,8 @@ class Board:
         self.target = run.settings["split"]["target"]
         if self.target is None:
             raise ValueError("The explorer shows an unseen domain beside source validation; this run left none out.")
+        if "targets" in run.settings["split"]:
+            raise ValueError(f"The explorer shows one unseen domain; this run left several out at once: {self.target}.")
         self.sources = list(run.settings["split"]["sources"])
         self._measured: dict[tuple, pd.Series] = {}
         self.images: dict[str, int] = {}

@@ -100,6 +100,7 @@ def _accuracies(board: Board) -> dict:
     return {
         "title": "Source validation accuracy",
         "unit": "% of each single iterate",
+        "along": "mean, averaged so far",  # a line that follows the window
         "limits": [low, 100.5],
         "ticks": ticks,
         "logarithmic": False,

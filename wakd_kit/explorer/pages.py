@@ -36,7 +36,8 @@ def explorable(folder: str | Path) -> bool:
     if not all((folder / name).is_file() for name in ("settings.json", "window_map.csv", "scores.csv")):
         return False
     run = load_run(folder)
-    return run.settings["split"]["target"] is not None and len(run.window_map) > 0
+    split = run.settings["split"]
+    return split["target"] is not None and "targets" not in split and len(run.window_map) > 0
 
 
 def write_page(folder: str | Path, file: str | Path, *, title: str = "", hidden: bool = False) -> Path:

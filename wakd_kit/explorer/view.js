@@ -71,6 +71,7 @@ function render({ model, el }) {
     find(".wk-source").dataset.source = none ? "" : shown.source;
     all(".wk-preset").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.label === shown.label)));
     if (!none) band();
+    along();
     find(".wk-strip svg").innerHTML = none ? "" : strip();
     score();
     points();
@@ -118,6 +119,16 @@ function render({ model, el }) {
       handle.setAttribute("aria-valuenow", handle.dataset.moves === "end" ? shown.end : shown.begin);
       handle.setAttribute("aria-valuetext", `${spoken(shown)}; ${verdict()}`);
     }
+  }
+
+  // What averages from the same first iterate are worth on source validation at every step: how early is one as good as the last?
+  function along() {
+    const box = find(".wk-along");
+    if (!box) return;
+    const [low, high] = d.curves.find((c) => c.along).limits;
+    const begin = shown.problem ? d.steps : d.edges[nearest(shown.begin)]; // a strategy may begin between two edges of the map
+    const so = d.edges.filter((e) => e > begin).map((e) => [e, d.windows[`${begin}-${e}`]?.[1] ?? null]);
+    box.setAttribute("d", path(so.filter(([, v]) => v !== null), (v) => v / d.steps, (v) => (high - 100 * v) / (high - low)));
   }
 
   function verdict() {
@@ -373,16 +384,16 @@ function plot({ kind, x, y, xticks, yticks, marks, inside = "", shape }) {
 const path = (points, x, y) => points.map(([a, b], i) => `${i ? "L" : "M"}${(1000 * x(a)).toFixed(1)} ${(1000 * y(b)).toFixed(1)}`).join("");
 const labelled = (values) => values.map((v) => [v, v.toLocaleString("en")]);
 
-function curve(d, { title, unit, limits, ticks, logarithmic, lines }) {
+function curve(d, { title, unit, limits, ticks, logarithmic, lines, along }) {
+  const sofar = along && Object.keys(d.windows).length > 0;
   const f = logarithmic ? Math.log : (v) => v;
   const [low, high] = limits.map(f);
   const x = (v) => v / d.steps;
   const y = (v) => (high - f(v)) / (high - low);
   const style = (line) => `style="--wk-colour:${line.colour}" stroke-dasharray="${line.dash}"${line.wide ? ' class="wk-wide"' : ""}`;
-  const marks = lines.map((line) => `<path d="${path(line.points, x, y)}" ${style(line)}/>`).join("");
-  const legend = lines
-    .map((line) => `<span><svg width="22" height="8" aria-hidden="true"><path d="M0 4H22" ${style(line)}/></svg> ${safe(line.name)}</span>`)
-    .join("");
+  const marks = lines.map((line) => `<path d="${path(line.points, x, y)}" ${style(line)}/>`).join("") + (sofar ? '<path class="wk-along" d=""/>' : "");
+  const entry = (drawn, name) => `<span><svg width="22" height="8" aria-hidden="true"><path d="M0 4H22" ${drawn}/></svg> ${safe(name)}</span>`;
+  const legend = lines.map((line) => entry(style(line), line.name)).join("") + (sofar ? entry('class="wk-sofar"', along) : "");
   return `<div class="wk-title"><b>${safe(title)}</b> <span class="wk-unit">${safe(unit)}</span></div><div class="wk-legend">${legend}</div>
     ${plot({ kind: "curve", x, y, xticks: [], yticks: labelled(ticks), marks, inside: SHADE })}`;
 }

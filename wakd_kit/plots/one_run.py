@@ -121,13 +121,15 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
 
 @styled
 def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> tuple[Figure, str]:
-    """Accuracy of each strategy (marker) on each domain (row) of one run; the unseen domain stands apart on top.
+    """Accuracy of each strategy (marker) on each domain (row) of one run; what is unseen stands apart on top.
 
     table   as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
     chance  accuracy of guessing, a fraction, drawn as a line
     """
-    unseen = table[table["role"] == "target"].set_index("strategy")["accuracy"]
-    domains = list(dict.fromkeys([*table.loc[table["role"] == "target", "domain"], *table["domain"]]))
+    rows_unseen = table[table["role"] == "target"]
+    unseen = rows_unseen.groupby("strategy", sort=False)["accuracy"].agg(lambda a: a.mean(skipna=False))
+    apart = list(rows_unseen["domain"].unique())
+    domains = list(dict.fromkeys([*apart, *table["domain"]]))
     figure = empty(6.4, 0.9 + 0.42 * len(domains))
     axis = figure.subplots()
     for i, (name, look) in enumerate(looks(unseen.index).items()):
@@ -143,13 +145,13 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
         )
     if chance is not None:
         axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
-    axis.axhspan(-0.5, 0.5, color="#F1EDE4", zorder=0)
-    names = [d.replace("_", " ") for d in domains]
-    rows(axis, [f"{names[0]} (unseen)", *names[1:]])
+    axis.axhspan(-0.5, len(apart) - 0.5, color="#F1EDE4", zorder=0)
+    rows(axis, [d.replace("_", " ") + " (unseen)" * (d in apart) for d in domains])
     axis.set_xlabel("accuracy, %")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} found no window" for n, v in unseen.items()]
-    return figure, f"Accuracy on the unseen domain {domains[0]}: {', '.join(values)}."
+    where = f"domain {apart[0]}" if len(apart) == 1 else f"domains {', '.join(apart)} (mean)"
+    return figure, f"Accuracy on the unseen {where}: {', '.join(values)}."
 
 
 @styled

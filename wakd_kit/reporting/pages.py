@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -187,7 +188,8 @@ def target_page(
     study: Recorded, target: str, page: Path, *, title: str, given: Mapping, nav: Mapping, links: Mapping
 ) -> Path:
     """Write what a study shows on one unseen domain: every seed, differences paired by seed, windows, its notebooks."""
-    part = Recorded([run for run in study.runs if run.settings["split"]["target"] == target], study.labels)
+    of_target = [run for run in study.runs if run.settings["split"]["target"] == target]
+    part = replace(study, runs=of_target, missing=())
     gains = comparison.paired(part.scores, part.contrasts(given["baseline"], given["reference"]))
     drawn, alt = study_figures.picks(part.picks(), steps=part.steps)
     seeds = f"{len(part.seeds)} seed{'s' * (len(part.seeds) > 1)}"

@@ -45,6 +45,10 @@ class Found:
         """Of the split."""
         return self.run.settings["split"]["seed"]
 
+    def unseen(self, strategy: str) -> np.ndarray:
+        """The classes that an average predicted on the unseen domain, of several on all of them."""
+        return np.concatenate([p.classes for p in self.by_strategy[strategy].values() if p.role == "target"])
+
 
 def predictions(study: Recorded, strategies: Sequence[str]) -> list[Found]:
     """What these strategies' averages predicted in every run of a study, and what teachers deploy.
@@ -150,7 +154,7 @@ def churn(found: Sequence[Found]) -> pd.DataFrame:
             continue
         _refuse_other_images(first, second, keys=("fingerprint",))
         for strategy in [s for s in first.by_strategy if s in second.by_strategy]:
-            differ = np.not_equal(*(one.by_strategy[strategy][one.target].classes for one in (first, second)))
+            differ = np.not_equal(*(one.unseen(strategy) for one in (first, second)))
             row = {"student": first.run.name, "strategy": strategy, "target": first.target, "role": "target"}
             rows.append(row | {"seed": f"{first.seed} and {second.seed}", "churn": differ.mean(), "n": len(differ)})
     return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "role", "churn", "n"])

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -17,11 +17,12 @@ import pandas as pd
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import extent
 from ..data.domains import Domains
-from ..files import path_of
+from ..files import json_or_nothing, path_of
 from ..names import did_you_mean
 from ..runs.record import RunProblem
 from ..runs.run import Run, load_run
 from ..statistics import DASH
+from .searched import RULES
 
 DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
 
@@ -38,15 +39,17 @@ class Recorded:
 
     labels   the strategies to compare; empty for all that were evaluated
     missing  what was asked for and is not here, with the reason
+    search   how the settings were searched, {"rule", "draws", "by"}, where they were
     """
 
     runs: list[Run]
     labels: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    search: Mapping = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, n, note, deployed``: whether a row
+        """Long table: ``student, strategy, target, seed, domain, role, accuracy, nll, ece, worst_group, group, n, note, deployed``: whether a row
         is of what a teacher deployed, and not of a strategy that somebody called so."""
         tables = []
         for run in self._by_student():
@@ -150,12 +153,26 @@ class Recorded:
             "agreement": "How often, in %, a student predicts the class that the deployed teacher of its target and seed "
             f"predicts, on the domain left out: mean and sd are of the average over targets, over {seeds}; source: mean over "
             "source validation parts. Students that learned from no teacher are the level to beat.",
+            "domainbed": "Accuracy in % on the domain left out in the form of DomainBed: mean ± standard error over "
+            f"{seeds} of each target, and of the average over targets (Avg). The error is of seeds on the same domains: whether two "
+            "rows differ is told by the paired intervals, not by it.",
+            "groups": f"Worst-group accuracy in % on the domain left out: {self._groups()} that is right least often in a run, "
+            f"mean over seeds per target; mean and sd are of the average over targets, over {seeds}. Worst domain: the lowest accuracy of "
+            "a domain left out. Source: the worst group of any source validation part. The lowest of many small groups is low by chance alone.",
+            "rules": "Accuracy in % on the domain left out of what each rule of model selection chooses among the same draws of "
+            f"settings, at {self.search.get('by', baseline)}, in the draws' own trainings: mean over their seeds. The oracle looks "
+            "at the unseen domain: it is what no rule can reach honestly, was computed last, and decided nothing.",
             "churn": "How often, in %, two seeds of a student predict different classes for an image of the domain left out: "
             "mean over pairs of seeds; mean and sd are of the average over targets, over pairs of seeds; n pairs.",
         }
         if not selection:
             return captions
         return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
+
+    def _groups(self) -> str:
+        split = self.runs[0].settings["split"]
+        known = split.get("attributes", ())
+        return f"of the classes, each apart for {' and '.join(known)}, the one" if known else "of the classes the one"
 
     @property
     def targets(self) -> list[str]:
@@ -181,7 +198,8 @@ class Recorded:
         return table.groupby(["student", "strategy", "chosen_by"], sort=False, as_index=False)["evaluations"].mean()
 
     def selection(self, strategies: Sequence[str] = ()) -> str:
-        """One sentence on what chose each average, for the caption of every table: model selection is part of a result.
+        """On what chose each average, and the settings, for the caption of every table: model selection is part of a result, and its
+        rule is called what the literature calls it (Gulrajani and Lopez-Paz 2021, section 3).
 
         strategies  those that the table shows, if not all
         """
@@ -193,7 +211,12 @@ class Recorded:
             tried = part["evaluations"].max()
             how = f"{chosen_by}, up to {tried:.0f} of them" if tried else chosen_by
             parts.append(f"{', '.join(dict.fromkeys(part['strategy']))} ({how})")
-        return f"Model selection: {'; '.join(parts)}. Nothing was chosen on the target."
+        rule, searched = "training_domain_validation", ""
+        if self.search:
+            searched = " Settings were searched by {}, {draws} draws judged at {by}.".format(
+                RULES[self.search.get("rule", rule)], **self.search
+            )
+        return f"Model selection, by {RULES[rule]}: {'; '.join(parts)}.{searched} Nothing was chosen on the target."
 
     def shown(self, baseline: str) -> list[str]:
         """The baseline, and the first strategy after it that averages and that every student was evaluated with."""
@@ -269,7 +292,7 @@ class Recorded:
 
     def images(self, run: Run) -> int:
         """How many images of the unseen domain its accuracies are over."""
-        return int(run.scores.loc[run.scores["role"] == "target", "n"].iloc[0])
+        return int(run.scores[run.scores["role"] == "target"].drop_duplicates("domain")["n"].sum())
 
     def label(self, run: Run) -> str:
         """What a run is, for a caption."""
@@ -330,7 +353,8 @@ def _student_of(said: str) -> str:
 
 
 def run_folders(folder: str | Path) -> list[Path]:
-    """Folders of finished recordings, a folder itself or those below it, links followed; not those that were set aside."""
+    """Folders of finished recordings, a folder itself or those below it, links followed; not those that were set aside, nor those
+    of a search that left a source out."""
     seen, found = set(), []
     for here, below, files in os.walk(path_of(folder), followlinks=True):
         if (real := os.path.realpath(here)) in seen:  # a link to what was seen
@@ -338,7 +362,7 @@ def run_folders(folder: str | Path) -> list[Path]:
         elif "settings.json" in files:
             found.append(Path(here))
             below.clear()
-        below[:] = sorted(name for name in below if not re.search(r"\.recording$|\.before-", name))
+        below[:] = sorted(name for name in below if not re.search(r"\.recording$|\.before-|-s\d+-without-", name))
         seen.add(real)
     return found
 
@@ -380,7 +404,7 @@ def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequenc
         others = ", nor was any other" * (len(runs) > 1)
         raise RunProblem(f"{runs[0].folder} was not evaluated with {', '.join(nowhere)}{others}.")
     refuse_other_data(runs)
-    return Recorded(runs, tuple(strategies), tuple(missing))
+    return Recorded(runs, tuple(strategies), tuple(missing), json_or_nothing(folder / "search" / "rule.json"))
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:

@@ -32,7 +32,7 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
     """A fraction measured on unseen domains (``accuracy``, ``ece``, ...) per student and strategy, in per cent.
 
     scores  long: ``student, strategy, target, seed, role`` and the measure. One column per target (mean over seeds), called
-    as ``columns_of`` says; ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
+    as ``columns_of`` says, of several that were left out at once one of each besides; ``mean`` over targets as the domain-generalisation literature reports it, ``sd`` of that mean over seeds and ``se`` its
     standard error, sd / sqrt(seeds), as in DomainBed's tables (Gulrajani and Lopez-Paz 2021, which divide by n, not n - 1,
     under the root of sd); ``n`` runs. A strategy that found no window in some run, or was not evaluated on it, has no mean:
     a mean over the rest would not be comparable. ``missing`` counts the runs of its student without a score.
@@ -51,6 +51,7 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
             {
                 "student": student,
                 "strategy": strategy,
+                **_apart(scores, student, strategy, measure),
                 **by_target.mean(skipna=False).rename(columns_of(by_target)).to_dict(),
                 "mean": average.mean(skipna=False),
                 "sd": sd,
@@ -60,6 +61,22 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _apart(scores: pd.DataFrame, student: str, strategy: str, measure: str) -> dict[str, float]:
+    """{domain: its mean over seeds} of those that were not left out alone; "domain of targets" where two targets have it."""
+    if "domain" not in scores:
+        return {}
+    rows = scores[scores["role"] == "target"]
+    rows = rows[rows.groupby("target")["domain"].transform("nunique") > 1]
+    twice = rows.groupby("domain")["target"].nunique() > 1
+    own = rows[(rows["student"] == student) & (rows["strategy"] == strategy)]
+    found = {}
+    for target, domain in dict.fromkeys(zip(rows["target"], rows["domain"])):
+        part = own[(own["target"] == target) & (own["domain"] == domain)][measure]
+        name = f"{domain} of {target}" if twice[domain] else domain
+        found[columns_of([name])[name]] = 100 * part.mean(skipna=False)
+    return found
 
 
 def beside(study: Recorded, published: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -112,14 +129,20 @@ def by_seed(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_unseen(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows on the unseen domain. Raises ``ValueError`` when two of them claim the same student, target and seed."""
+    """The rows on the unseen domain, of several that were left out at once the mean, which weighs them alike, and the ``n`` images
+    of all. Raises ``ValueError`` when two of one domain claim the same student, target and seed."""
     unseen = scores[scores["role"] == "target"]
     key = ["student", "strategy", "target", "seed"]
-    twice = unseen[unseen.duplicated(key)]
+    twice = unseen[unseen.duplicated([*key, *({"domain"} & {*unseen})])]
     if len(twice):
         first = ", ".join(f"{name} {value}" for name, value in twice[key].iloc[0].items())
         raise ValueError(f"Two scores of {first}: runs that differ otherwise need student names that tell them apart.")
-    return unseen
+    if not unseen.duplicated(key).any():
+        return unseen
+    own = {"n": "sum", "worst_group": lambda values: values.min(skipna=False)}
+    measured = {name: lambda values: values.mean(skipna=False) for name in unseen.select_dtypes("float")}
+    how = {name: own.get(name, measured.get(name, "first")) for name in unseen if name not in key}
+    return unseen.groupby(key, sort=False, as_index=False).agg(how)[[*unseen]]
 
 
 def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tuple[str, str]]]) -> pd.DataFrame:
@@ -392,7 +415,9 @@ def answer(table: pd.DataFrame, label: str) -> str:
 
 def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
-    unseen = table[table["role"] == "target"].set_index("strategy")
+    unseen = table[table["role"] == "target"].groupby("strategy", sort=False)[["domain", "accuracy", "n", "note"]]
+    mean = {"accuracy": lambda values: values.mean(skipna=False)}  # of several that were left out at once
+    unseen = unseen.agg({"domain": " and ".join, "n": "sum", "note": "first", **mean})
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):

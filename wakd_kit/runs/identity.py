@@ -7,6 +7,7 @@ JSON, and ``same`` compares two.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 
@@ -55,9 +56,12 @@ def of_teacher(tap: nn.Module) -> dict:
 
 
 def of_objectives(combined) -> dict[str, str]:
-    """``{label: digest of the source}`` of the objectives that are not the kit's own; warns where none is known."""
+    """``{label: digest of the source}`` of the objectives that are not the kit's own, and of the file of those that learn from one;
+    warns where no source is known."""
     named = {label: objectives.get(spec["name"]) for label, spec in zip(combined.labels, combined.specs)}
-    return {label: digest(written(made)) for label, made in named.items() if not of_library(made)}
+    files = {combined.labels[int(place)]: getattr(part, "content", "") for place, part in combined.parts.items()}
+    own = {label: digest(written(made)) for label, made in named.items() if not of_library(made)}
+    return own | {label: content for label, content in files.items() if content}
 
 
 def of_recording(run) -> str:
@@ -164,12 +168,10 @@ def seen_in_training(split, *models: nn.Module | None) -> list[dict]:
 
 def check_unseen(model: nn.Module | None, split, *, who: str = "teacher") -> None:
     """Raises ``ValueError`` where a model, or one that it learned from, was trained on the domain to be unseen."""
-    if split.target is None:
-        return
-    (unseen,) = seen_in({**split.recipe, "sources": [split.target]})
-    for one in seen_by(model):
-        if _same_domain(one, unseen):
-            name = repr(split.target) + (f" (as {one['domain']!r})" if one["domain"] != split.target else "")
+    unseen = seen_in({**split.recipe, "sources": list(split.targets)})
+    for one, other in itertools.product(seen_by(model), unseen):
+        if _same_domain(one, other):
+            name = repr(other["domain"]) + (f" (as {one['domain']!r})" if one["domain"] != other["domain"] else "")
             raise ValueError(
                 f"The {who}, or a model that it learned from, was trained on {name}, the domain that should be unseen "
                 f"here. Take one that was trained with target={split.target!r}."

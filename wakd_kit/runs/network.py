@@ -36,11 +36,10 @@ def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 
 
 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
-    """(domain, role, examples) of what a model is judged on: source validation parts, then the whole target if there is one."""
+    """(domain, role, examples) of what a model is judged on: source validation parts, then all of what was left out."""
     found = [(name, "source", examples) for name, examples in split.val.items()] if "source" in roles else []
-    if split.target and "target" in roles:
-        found.append((split.target, "target", split.target_for_testing_only))
-    return found
+    unseen = split.each_for_testing_only() if "target" in roles else {}
+    return found + [(name, "target", examples) for name, examples in unseen.items()]
 
 
 class Network:

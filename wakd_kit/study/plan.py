@@ -30,7 +30,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ import yaml
 
 from .. import plugins
 from ..averaging import labels_of
-from ..data.domains import Domains, load_domains, sources_among
+from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..files import path_of
 from ..models.build import build_model, declares
 from ..models.inherit import Shapes, shapes_of
@@ -68,7 +68,7 @@ class Study:
     students    {label: what differs from ``common``}, parameters of 02_distill; the label names the folder
     benchmark   what ``load_domains`` takes: digits, pacs, pacs:PATH, folder:PATH; the path is relative to the file
     image_size  side in pixels; by default the benchmark's own
-    targets     the domains that are left out, each in turn; all of them by default
+    targets     the domains that are left out, each in turn; all of them by default; several at once as [[photo, sketch], ink]
     teacher     parameters of 01_train_teacher, trained once for each target and seed; none by default
     common      parameters of 02_distill for every student
     strategies  what is averaged: names, or {name, label, settings}
@@ -81,7 +81,7 @@ class Study:
                 the page's first sentences. Or a list of the pairs of 07_named_pairs that do, as it calls them:
                 [WAKD student WAKD - KD last]; what was merged is ``merged mean of WAKD`` and so on
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
-    search      {draws, seeds, over, by, students, like, steps, seed}: settings that are searched before, by default none
+    search      {draws, seeds, over, by, rule, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     plugins     files (.py, relative to this one) and modules of one's own that declare objectives, strategies, models or benchmarks
     title       of its page; by default the name
@@ -204,6 +204,13 @@ class Study:
                     return f"search: {did_you_mean(what, name, fit)}"
         if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "deploy"}) & search.over.keys()):
             return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
+        own = [
+            n
+            for n, s in {"teacher": self.teacher, "common": self.common, **self.students}.items()
+            if "only" in (s or {})
+        ]
+        if search and search.rule == "leave_one_source_out" and own:
+            return f"search: leave_one_source_out leaves sources out itself, and {own[0]} says only."
         return None
 
 
@@ -287,8 +294,17 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
         found["students"] = {label: resolved(own) for label, own in values["students"].items()}
     if isinstance(values.get("plugins"), list):
         found["plugins"] = [whole(p) if str(p).endswith(".py") else p for p in values["plugins"]]
-    kind, colon, path = str(values.get("benchmark", "")).partition(":")
-    return values | found | ({"benchmark": f"{kind}:{whole(path)}" if path else kind} if colon else {})
+    if isinstance(values.get("targets"), list):
+        found["targets"] = ["+".join(map(str, t)) if isinstance(t, list) else t for t in values["targets"]]
+    return values | found | ({"benchmark": _placed(values["benchmark"], whole)} if "benchmark" in values else {})
+
+
+def _placed(benchmark: object, whole: Callable[[str], str]) -> object:
+    """A benchmark with its path made whole; of a corrupted one, that of what is corrupted."""
+    kind, colon, path = str(benchmark).partition(":")
+    if kind == "corrupted":
+        return f"{kind}:{_placed(path, whole)}"
+    return f"{kind}:{whole(path)}" if path else kind if colon else benchmark
 
 
 class _Loader(yaml.SafeLoader):
@@ -366,9 +382,12 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
         raise StudyProblem(f"{study.name}: {error}") from error
     targets = study.targets if isinstance(study.targets, list) else [study.targets]
     targets = list(domains) if study.targets == "all" else targets
-    for target in [*targets, *study.landscape.get("targets", [])]:
-        if target not in domains:
-            raise StudyProblem(f"{study.name}: {did_you_mean('target domain', target, domains)}")
+    try:
+        targets, _ = [
+            ["+".join(unseen_in(t, domains)) for t in ts] for ts in (targets, study.landscape.get("targets", []))
+        ]
+    except ValueError as error:
+        raise StudyProblem(f"{study.name}: {error}") from error
     filled = _Filled(study, domains)
     sought, found = _search(study, targets, place, filled)
     splits = [(target, seed) for seed in study.seeds for target in targets]
@@ -398,10 +417,12 @@ def _shown(study: Study, jobs: list[Job]) -> list[Job]:
             found.append(job)
             continue
         run = Path(job.parameters.get("save_to") or job.parameters.get("run") or "")
-        split = re.fullmatch(r"(?:landscape-|search-)?(.+)-s(\d+)-" + re.escape(run.name), job.name)
+        own = r"(?:landscape-|search-)?(.+?)-s(\d+)(?:-without-(.+))?-" + re.escape(run.name)
+        split = re.fullmatch(own, job.name)
         nav, title = {f"← {study.title or study.name}": "../index.html"}, None  # the notebook's own question
         if split:
-            title = f"{'Loss around ' * (not job.records)}{run.name}, {split[1]} left out, seed {split[2]}"
+            out = f"{split[1]} and {split[3]}" if split[3] else split[1]
+            title = f"{'Loss around ' * (not job.records)}{run.name}, {out} left out, seed {split[2]}"
             nav[split[1]] = f"../targets/{split[1]}.html"
         for way, other in (("previous", i - 1), ("next", i + 1)):
             if 0 <= other < len(jobs) and not jobs[other].page:
@@ -432,7 +453,8 @@ class _Filled:
         p, name = job.parameters, job.run.name
         if p["only"]:  # a name may be a source of one split and the unseen domain of another
             try:
-                sources_among([domain for domain in self.domains if domain != p["target"]], p["only"])
+                unseen = unseen_in(p["target"], self.domains)
+                sources_among([domain for domain in self.domains if domain not in unseen], p["only"])
             except ValueError as error:
                 raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: only: {error}") from error
         if name not in self._size:
@@ -537,8 +559,9 @@ def _over_all(
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
     searches: dict[tuple[str, int], dict[str, str]] = {}
     for job in sought:
-        split = searches.setdefault((job.parameters["target"], job.parameters["seed"]), {})
-        split[job.run.name] = f"notebooks/{job.name}.html"
+        target, held = _sought(job)
+        split = searches.setdefault((target, job.parameters["seed"]), {})
+        split[job.run.name + f", {held} held out" * bool(held)] = f"notebooks/{job.name}.html"
     notebooks += [[*split, pages] for split, pages in searches.items()]
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
@@ -551,16 +574,16 @@ def _over_all(
 
 def _as_drawn(job: Job, search: Search, place: Place) -> dict:
     """A draw as the comparison reads it."""
-    student, _, number = job.run.name.rpartition("-d")
+    (target, held), (student, _, number) = _sought(job), job.run.name.rpartition("-d")
     settings = draw(search, int(number), describe(job.notebook))
     at = job.run.relative_to(place.runs).as_posix()
-    return {
-        "target": job.parameters["target"],
-        "student": student,
-        "draw": int(number),
-        "settings": settings,
-        "run": at,
-    }
+    about = {"target": target, "student": student, "draw": int(number), "settings": settings, "run": at}
+    return about | ({"held": held} if held else {})
+
+
+def _sought(job: Job) -> tuple[str, str]:
+    """For which unseen domain a job of a search is, and which of its sources this one leaves out."""
+    return re.fullmatch(r"(.+?)-s\d+(?:-without-(.+))?", job.run.parent.name).groups(default="")
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
@@ -646,10 +669,15 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
     everybody = chains.in_order(study)
     asked = [label for label in everybody if label in (search.students or everybody) and label not in search.like]
     needed = chains.all_before(study, asked)
-    splits = [(target, seed) for target in targets for seed in split_seeds(search, study.seeds)]
+    seeds, out = split_seeds(search, study.seeds), search.rule == "leave_one_source_out"
     short = {} if search.steps is None else {"steps": search.steps}
     for target in targets:
-        own = [split for split in splits if split[0] == target]
+        sources = [name for name in filled.domains if name not in unseen_in(target, filled.domains)]
+        if out and len(sources) < 2:
+            raise StudyProblem(
+                f"{study.name}: search: without {target} there is one source; leaving it out leaves none."
+            )
+        splits = [(target, seed, held, sources) for seed in seeds for held in ("", *(sources if out else ()))]
         names: dict[str, str] = {}  # who stands there for each label
         for label in filter(needed.__contains__, everybody):
             above = chains.all_before(study, [label]) - {label}
@@ -660,7 +688,7 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                 )
             if label not in asked:
                 names[label] = label
-                plain = filled(_drawn(study, place, split, label, names, short) for split in own)
+                plain = filled(_drawn(study, place, split, label, names, short) for split in splits)
                 jobs += [replace(job, open=waits) for job in plain]
                 continue
             draws = [
@@ -670,9 +698,11 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
             scores = []
             for i, settings in enumerate(draws):
                 names[label], given = f"{label}-d{i}", settings | short
-                tried = filled(_drawn(study, place, split, label, names, given) for split in own)
+                tried = filled(_drawn(study, place, split, label, names, given) for split in splits)
                 tried = [replace(job, open=waits) for job in tried]
-                scores.append([_score(job, place, search.by or study.baseline) for job in tried])
+                judged = [job for job in tried if bool(_sought(job)[1]) == out]
+                role = "target" if out else "source"  # of trainings whose unseen domain is a source of this search
+                scores.append([_score(job, place, search.by or study.baseline, role) for job in judged])
                 jobs += [job for job in tried if not fell_apart(job, place)]  # it lost, and is not tried again
             best = winner(scores)
             if best is not None and max(map(max, scores)) == -math.inf:
@@ -686,19 +716,26 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
 
 
 def _drawn(
-    study: Study, place: Place, split: tuple[str, int], label: str, names: Mapping[str, str], own: Mapping
+    study: Study, place: Place, split: tuple[str, int, str, list[str]], label: str, names: Mapping, own: Mapping
 ) -> Job:
-    """The job of one draw on one split, called and recorded below search/ as ``names`` has it: of those before it as well."""
-    called, folder = "search-{}-s{}-".format(*split) + names[label], place.runs / "search" / "{}-s{}".format(*split)
-    runs = {other: folder / name for other, name in names.items()}
-    return _training(study, split, label, called, runs, own, {"window_map_grid": 0})
+    """The job of one draw on one split, called and recorded below search/ as ``names`` has it: of those before it as well.
+
+    split  unseen domain, seed, the source that is left out as well or "", and all sources: what is judged on one of them never
+           meets the unseen domain, not even when it is scored
+    """
+    target, seed, held, sources = split
+    at = f"{target}-s{seed}" + f"-without-{held}" * bool(held)
+    runs = {other: place.runs / "search" / at / name for other, name in names.items()}
+    if held:
+        target, own = held, {**own, "only": [name for name in sources if name != held]}
+    return _training(study, (target, seed), label, f"search-{at}-{names[label]}", runs, own, {"window_map_grid": 0})
 
 
-def _score(job: Job, place: Place, label: str) -> float | None:
-    """What counts of a draw: the source validation of an average, -inf where it fell apart, None where it is not known."""
+def _score(job: Job, place: Place, label: str, role: str) -> float | None:
+    """What counts of a draw: what ``source_accuracy`` reads of an average, -inf where it fell apart, None where it is not known."""
     if fell_apart(job, place):
         return -math.inf
-    return None if job.open or retrained(job, place) else source_accuracy(job.run, label)
+    return None if job.open or retrained(job, place) else source_accuracy(job.run, label, role)
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:

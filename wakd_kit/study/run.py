@@ -27,6 +27,7 @@ from . import status as told
 from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained, said_of, show_missing
 from .places import NOTEBOOKS, REPORTS, StudyProblem, beside, file_of, name_of, remember
 from .plan import Study, load_study, plan
+from .search import search_of
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
 
@@ -94,6 +95,7 @@ def _run(
             if file:
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
                 remember(file, place.out, place.runs)
+            _say_how_searched(study, place)
             if keep_recordings:
                 _accept(jobs, place)
 
@@ -123,6 +125,16 @@ def _run(
         )
     say(f"report: {place.out / 'index.html'}")
     return place.out / "index.html"
+
+
+def _say_how_searched(study: Study, place: Place) -> None:
+    """For the captions of whatever is made of these recordings."""
+    file, search = place.runs / "search" / "rule.json", search_of(study.search)
+    if search:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps({"rule": search.rule, "draws": search.draws, "by": search.by or study.baseline}))
+    else:
+        file.unlink(missing_ok=True)
 
 
 def _round(

@@ -13,6 +13,10 @@ For each unseen domain the draws are trained without it and judged on the valida
 these and over seeds; the winner is what the study's own seeds are trained with. DomainBed (Gulrajani and Lopez-Paz 2021,
 arXiv 2007.01434) reports the winners' own trainings, one of each of three searches; here they are trained anew, on splits
 that chose nothing.
+
+``rule: leave_one_source_out`` is that paper's second rule of model selection: every draw is also trained without each source in
+turn, and judged on all images of that one. The third, the oracle, chooses by the unseen domain: a table says what it would
+have chosen, and nothing else ever knows.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -40,6 +44,7 @@ class Search:
     draws     how many, the same for the teacher and every student
     seeds     splits that each draw is trained on, from seed 100 on, none of them the study's
     by        the label of the strategy whose average decides, on source validation; by default the study's baseline
+    rule      what it decides by: source validation of the training domains, or a source that a training of its own left out
     students  who is searched, "teacher" among them; by default all, but for those that are ``like`` another
     like      {student: the one whose winner it takes}
     steps     of the trainings that search; by default the study's own
@@ -50,6 +55,7 @@ class Search:
     draws: Annotated[int, whole(1)] = 20
     seeds: Annotated[int, whole(1)] = 1
     by: str = ""
+    rule: Literal["training_domain_validation", "leave_one_source_out"] = "training_domain_validation"
     students: list | None = None
     like: dict = field(default_factory=dict)
     steps: Annotated[int, whole(1)] | None = None

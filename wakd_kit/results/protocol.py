@@ -1,0 +1,49 @@
+"""Tables in the form that papers print: mean ± standard error as DomainBed, and the groups of images that are served worst."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .agreement import printed
+from .differences import columns_of, on_unseen, summary
+
+
+def domainbed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy on unseen domains in per cent as DomainBed prints it: ``student, strategy``, "mean ± standard error" of each target
+    over seeds, and of their average, ``Avg``; empty with one seed, which has none.
+
+    The error is of trials on the same domains, sd / sqrt(n) with the sd that divides by n (Gulrajani and Lopez-Paz 2021, arXiv
+    2007.01434, and its ``collect_results.py``); so it is smaller than ``summary``'s se by sqrt((n - 1) / n), and no interval of a difference.
+    """
+    rows, unseen = [], on_unseen(scores)
+    if unseen["seed"].nunique() < 2:
+        return pd.DataFrame()
+    for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
+        wide = 100 * part.pivot(index="seed", columns="target", values="accuracy")
+        wide = wide.reindex(columns=sorted(unseen["target"].unique()))
+        cells = wide.rename(columns=columns_of(wide)).assign(Avg=wide.mean(axis=1, skipna=False))
+        rows.append({"student": student, "strategy": strategy, **{name: _with_error(cells[name]) for name in cells}})
+    return pd.DataFrame(rows)
+
+
+def _with_error(values: pd.Series) -> str:
+    mean, error = values.mean(skipna=False), values.std(ddof=0, skipna=False) / np.sqrt(len(values))
+    return "–" if np.isnan(mean) else f"{mean:.1f} ± {error:.1f}"
+
+
+def groups(scores: pd.DataFrame) -> pd.DataFrame:
+    """The worst group on each unseen domain, in per cent: ``student, strategy``, its accuracy by target (mean over seeds), their
+    ``mean``, ``sd`` and ``n`` as ``agreement.printed`` has them; ``worst domain``: the lowest mean accuracy of an unseen domain; ``source``:
+    the worst group of any source validation part, mean over runs. Empty for runs that were scored before groups were looked at.
+    """
+    if "worst_group" not in scores or scores["worst_group"].isna().all():
+        return pd.DataFrame()
+    wide, means = printed(scores, "worst_group"), summary(scores)
+    domains = [name for name in means if name not in ("student", "strategy", "mean", "sd", "se", "n", "missing")]
+    wide.insert(wide.columns.get_loc("n"), "worst domain", means[domains].min(axis=1, skipna=False))
+    source = scores[scores["role"] == "source"].groupby(["student", "strategy", "target", "seed"])["worst_group"].min()
+    if len(source):
+        worst = 100 * source.groupby(["student", "strategy"]).mean()
+        wide["source"] = [worst[row.student, row.strategy] for row in wide.itertuples()]
+    return wide
