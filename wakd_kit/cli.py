@@ -447,9 +447,11 @@ def _explore(given: argparse.Namespace) -> None:
 def _map_of(folder: Path, grid: int) -> None:
     """The window map that a page looks its numbers up in: computed, and kept with the run, where there is none."""
     from .evaluation.windows import window_map
+    from .explorer.answers import Board
     from .runs.run import load_run
 
     run = load_run(folder)
+    Board(run)  # refuses what no page can show before anything is computed
     if not len(run.window_map):
         print(f"{run.name} has no window map yet: its windows are averaged and evaluated, {grid} segments a side.")
         window_map(run, grid=grid)

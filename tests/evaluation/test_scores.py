@@ -12,12 +12,13 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit import averaging
-from wakd_kit.averaging import NoWindow
+from wakd_kit.averaging import Coefficients, NoWindow
 from wakd_kit.data.augment import to_float
 from wakd_kit.data.domains import Examples
 from wakd_kit.evaluation import scores as evaluation
 from wakd_kit.evaluation.predictions import kept, predicted
-from wakd_kit.models.build import build_model, training_mode
+from wakd_kit.evaluation.scores import score_choices, source_score
+from wakd_kit.models.build import build_model, recalibrate, training_mode
 from wakd_kit.objectives import combine, kd
 from wakd_kit.runs import network
 from wakd_kit.runs import record as recording
@@ -272,3 +273,23 @@ def test_logits_that_are_no_numbers_have_no_score_and_are_never_right(broken):
     logits = torch.tensor([[2.0, 1.0], [broken, 0.0]])
     assert all(math.isnan(value) for value in scores(logits, np.array([0, 0])).values())
     assert predicted(logits, np.array([0, 0]), "target").correct.tolist() == [True, False]
+
+
+def test_the_last_iterate_recalibrated_is_the_same_parameters_with_statistics_of_source_batches(run, split, tmp_path):
+    chosen = wk.choose(run, ["last", {"name": "last", "label": "last, recalibrated", "recalibrated": True}])
+    raw, again = (run.average(chosen[label]) for label in chosen)
+    statistics, counters = ({name for name in raw if part in name} for part in ("running_", "num_batches"))
+    assert statistics and all(torch.equal(raw[name], again[name]) for name in raw if name not in statistics | counters)
+    model = run.blank_model()
+    model.load_state_dict(raw)
+    expected = recalibrate(model, run.calibration_batches(split, torch.device("cpu"))).state_dict()
+    for name in statistics:
+        torch.testing.assert_close(again[name], expected[name])
+        assert not torch.equal(again[name], raw[name])
+    table = score_choices(run, chosen, split).set_index(["strategy", "domain"])["nll"].unstack("strategy")
+    assert (table["last"] != table["last, recalibrated"]).all()
+    score = source_score(run, split, metric="nll")
+    assert score(chosen["last"]) != score(chosen["last, recalibrated"]), "a memory that tells the two apart"
+    plain = chosen["last, recalibrated"].plain
+    assert plain["recalibrated"] and "recalibrated" not in chosen["last"].plain
+    assert not run.is_raw(Coefficients(plain.pop("values"), **plain)) and run.is_raw(chosen["last"])

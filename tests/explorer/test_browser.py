@@ -4,6 +4,7 @@ import itertools
 import re
 
 import nbformat
+import numpy as np
 import pytest
 
 import wakd_kit as wk
@@ -270,6 +271,23 @@ def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(op
     page.goto("about:blank")
     page.goto(f"{address}#window=5-12")  # no window of this page
     assert "iterates 6 to 12" not in page.locator(".wk-what").inner_text() and wrong == []
+
+
+def test_a_line_says_what_the_average_so_far_was_worth_on_source_validation(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, _ = opened((tmp_path / "page.html").as_uri() + "#window=4-12")
+    table = page_of.window_map
+    steps = int(table["end"].max())
+    from_there = table[table["begin"] == 4].sort_values("end")
+    drawn = [pair.split() for pair in re.split("[ML]", page.locator(".wk-along").get_attribute("d"))[1:]]
+    assert [float(x) for x, _ in drawn] == pytest.approx([1000 * e / steps for e in from_there["end"]], abs=0.06)
+    heights, means = [float(y) for _, y in drawn], from_there["val_accuracy"].to_numpy()
+    assert (np.diff(heights) < 0).tolist() == (np.diff(means) > 0).tolist() and len(heights) > 2
+    assert "averaged so far" in page.locator(".wk-timeline").inner_text()
+    before = page.locator(".wk-along").get_attribute("d")
+    page.locator(".wk-begin").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".wk-along").get_attribute("d") != before
 
 
 def test_on_a_projector_cause_and_effect_are_on_one_screen(opened, page_of, tmp_path):

@@ -108,6 +108,7 @@ def test_objectives_without_published_numbers_equal_their_formulas(batch):
         (bckd(*batch, beta=2.0), slow.bckd(student, teacher, 2.0)),
         (uld(*batch), slow.uld(student, teacher, 1.0)),
         (uld(*batch, temperature=3.0), slow.uld(student, teacher, 3.0)),
+        (uld(*batch, standardise=True, top=2), slow.uld(student, teacher, 1.0, True, 2)),
         (cwtm(*batch), slow.cwtm(student, teacher, labels)),
         (gated_kd(*batch), slow.gated_kd(student, teacher, labels, 2.0, 10)),
         (gated_kd(*batch, temperature=4.0, k=2), slow.gated_kd(student, teacher, labels, 4.0, 2)),
@@ -351,4 +352,5 @@ def test_every_objective_says_what_it_is_and_where_it_is_from(name):
     about = REGISTRY.about(name)
     assert REGISTRY.get(name).__doc__.strip() and about.kind and about.needs and about.weight > 0
     assert name == "ce" or any(where in about.source for where in ("arXiv", "CVPR", "TMLR"))
-    assert combine(name).specs == combine(combine(name).specs).specs  # a recorded spec means what it meant
+    if name != "vl2v":  # which learns from a file: test_embeddings.py
+        assert combine(name).specs == combine(combine(name).specs).specs  # a recorded spec means what it meant

@@ -38,7 +38,7 @@ def as_leaves(output):
 @pytest.mark.parametrize("teacher_family", TINY)
 def test_every_objective_between_two_families(student_family, teacher_family):
     theirs = seen(teacher_family)
-    for name in REGISTRY:
+    for name in [n for n in REGISTRY if n != "vl2v"]:  # which learns from a file: test_embeddings.py
         combined = combine(name)
         if teacher_family not in ONLY_FROM.get(name, TINY):
             with pytest.raises(ValueError, match=r"keeps the teacher's classifier on an averaged map; .* does not"):

@@ -292,6 +292,7 @@ def test_differences_are_dots_over_their_mean_and_interval_grouped_by_student_on
     interval = axis.collections[0].get_segments()[0]
     assert interval.tolist() == [[-3.5, 1], [9.5, 1]] and axis.collections[0].get_zorder() < 3
     means = [line for line in axis.lines if line.get_marker() == "|"]
+    assert [m.get_color() for m in means] == [style.hue("wakd"), style.hue("swad"), style.INK[1]]
     assert means[0].get_xydata().tolist() == [[3, 1]]
     assert [line.get_xdata() for line in axis.lines if list(line.get_xdata()) == [0, 0]] == [[0, 0]], (
         "zero has one line"
@@ -338,9 +339,8 @@ def test_alt_of_the_picks_has_means_and_says_what_is_missing(chosen):
     assert "student swad: no window" in alt and "nan" not in alt
 
 
-def test_nine_strategies_can_be_told_apart():
-    looks = {(style.colour(i), style.marker(i)) for i in range(20)}
-    assert len(looks) == 20
+def test_a_dozen_things_can_be_told_apart_without_a_hue():
+    assert len({(style.ink(i), style.marker(i)) for i in range(12)}) == 12
 
 
 def test_coefficients_of_initial_parameters_are_no_window(windows, curves):
@@ -369,15 +369,22 @@ def ranks():
 def test_strategies_stand_at_their_mean_ranks_and_bars_join_what_is_alike(ranks):
     figure, alt = study_figures.critical_difference(ranks)
     kd, ce = figure.axes
-    dots = sorted(line.get_xdata()[0] for line in kd.lines if line.get_marker() == "o")
-    assert dots == [1.2, 1.9, 2.9]
+    found = {
+        line.get_xdata()[0]: (line.get_color(), line.get_marker()) for line in kd.lines if len(line.get_xdata()) == 1
+    }
+    assert found == {rank: (style.hue(name), "o") for rank, name in ((1.2, "WAKD"), (1.9, "EMA"), (2.9, "last"))}
     texts = [text.get_text().strip() for text in kd.texts]
     assert {"WAKD  1.20", "EMA  1.90", "2.90  last", "critical difference 1.20"} <= set(texts)
-    bars = [s[:, 0].tolist() for c in kd.collections for s in c.get_segments() if to_hex(c.get_color()[0]) == "#d55e00"]
+    bars = [
+        s[:, 0].tolist()
+        for c in kd.collections
+        for s in c.get_segments()
+        if to_hex(c.get_color()[0]) == style.INK[2].lower()
+    ]
     assert bars == [pytest.approx([1.2 - 0.04, 1.9 + 0.04]), pytest.approx([1.9 - 0.04, 2.9 + 0.04])]
     scale = next(s for c in kd.collections for s in c.get_segments() if s[0, 1] == s[1, 1] < -1)
     assert scale[:, 0].tolist() == [1, 2.2], "the critical difference is drawn to scale"
-    assert kd.get_title(loc="left") == "KD: 8 targets x seeds, Friedman p = 0.004; not ranked: SWAD"
+    assert kd.get_title(loc="left") == "KD: 8 targets × seeds, Friedman p = 0.004; not ranked: SWAD"
     assert "Friedman p < 0.001" in ce.get_title(loc="left")
     assert "WAKD 1.2, EMA 1.9, last 2.9; critical difference 1.2; not told apart: WAKD and EMA; EMA and last" in alt
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from matplotlib.colors import rgb_to_hsv, to_rgb
 
@@ -38,3 +39,29 @@ def test_several_of_one_kind_have_one_hue_and_are_told_apart():
     assert len({look.colour for look in found.values()}) == 6 and len({found[m].marker for m in many}) == 5
     hues = [rgb_to_hsv(to_rgb(found[label].colour))[0] for label in many]
     assert max(hues) - min(hues) < 0.02
+
+
+def test_a_finer_field_keeps_its_points_and_their_range_and_is_smooth():
+    xs, ys = np.linspace(-2, 3, 6), np.array([0, 1, 4, 5.0])
+    values = np.add.outer(ys**2, np.exp(xs))
+    x, y, fine = style.finer(xs, ys, values)
+    assert fine.shape == (16, 26) and np.array_equal(x[::5], xs) and np.array_equal(y[::5], ys)
+    np.testing.assert_allclose(fine[::5, ::5], values)
+    assert [fine.min(), fine.max()] == pytest.approx([values.min(), values.max()]), (
+        "nothing is lower than what was measured"
+    )
+    assert (np.diff(fine, axis=0) > 0).all() and (np.diff(fine, axis=1) > 0).all()
+    holed = np.where(values > 30, np.inf, values)
+    assert style.finer(xs, ys, holed)[2] is holed and len(style.finer(xs[:3], ys, values[:, :3])[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "low, high, ticks",
+    [(0.319, 0.522, [0.4, 0.5]), (0.25, 7, [0.5, 1, 2, 5]), (72, 81.8, [72.5, 75, 77.5, 80])],
+)
+def test_ticks_are_round_numbers(low, high, ticks):
+    assert style.round_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_what_is_no_average_has_no_hue():
+    assert style.hue("KD") == style.INK[0] and style.hue("WAKD late") == style.looks(["wakd"])["wakd"].colour

@@ -59,9 +59,14 @@ def bckd(student, teacher, beta):
     return mean(total)
 
 
-def uld(student, teacher, temperature):
+def uld(student, teacher, temperature, standardise=False, top=None):
     total = []
     for s, t in zip(student, teacher):
+        if standardise:
+            s, t = (
+                [(x - mean(z)) / (sum((y - mean(z)) ** 2 for y in z) / (len(z) - 1)) ** 0.5 for x in z] for z in (s, t)
+            )
+        s, t = (sorted(z, reverse=True)[:top] for z in (s, t))
         q, p = (sorted(softmax(z, temperature), reverse=True) for z in (s, t))
         most = max(len(p), len(q))
         p, q = p + [0.0] * (most - len(p)), q + [0.0] * (most - len(q))

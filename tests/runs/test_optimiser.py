@@ -152,3 +152,77 @@ def test_penalties_between_domains_are_refused_where_a_batch_has_one(split, tmp_
     with pytest.raises(ValueError, match="compare domains within a batch, and with sampling='turns' each is of one"):
         quick(split, tmp_path / "run", steps=2, sampling="turns", objectives=["ce", name])
     assert not list(tmp_path.iterdir())
+
+
+RHO = 0.05
+
+
+def sam(split, steps: int) -> list[dict]:
+    """The state after every step, as davda54/sam has it: to the top, a second gradient, back, and a step."""
+    network = student().to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
+    data = SourceBatches(split, 8, "pooled", 0, torch.device("cpu"))
+    generator, views, found = torch.Generator(), views_from("photographs"), []
+    for step in range(1, steps + 1):
+        seed_step(generator, 0, step)
+        images, labels, _ = data.batch(step)
+        x = augment(images, views, generator)
+        torch.nn.functional.cross_entropy(network(x, maps=False).logits, labels).backward()
+        statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        length = torch.stack([p.grad.norm() for p in network.parameters()]).norm()
+        old = [p.detach().clone() for p in network.parameters()]
+        with torch.no_grad():
+            for p in network.parameters():
+                p += p.grad * (RHO / (length + 1e-12))
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(x, maps=False).logits, labels).backward()
+        with torch.no_grad():
+            for p, was in zip(network.parameters(), old):
+                p.copy_(was)
+            for name, buffer in network.named_buffers():
+                buffer.copy_(statistics[name])
+        optimiser.step()
+        optimiser.zero_grad()
+        found.append({name: t.detach().clone() for name, t in network.state_dict().items()})
+    return found
+
+
+def test_rho_is_sharpness_aware_minimisation(split, tmp_path):
+    steps = sam(split, 6)
+    given = {"steps": 6, "segment_length": 2, "learning_rate": RATE, "views": "photographs", "declare": []}
+    with torch.random.fork_rng():
+        run = quick(split, tmp_path / "run", optimiser={"name": "adam", "rho": RHO}, **given)
+        plain = quick(split, tmp_path / "plain", optimiser={"name": "adam", "rho": 0}, **given)
+    assert run.settings["optimiser"] == {"name": "adam", "rho": RHO} and plain.settings["optimiser"] == "adam"
+    for k in range(3):
+        end = run.segments.read(k, "end")
+        for name, last in steps[2 * k + 1].items():
+            torch.testing.assert_close(end[name], last, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(end[name], t) for name, t in plain.segments.read(2, "end").items())
+
+
+def test_the_second_pass_moves_no_memory_of_objectives(split, tmp_path, monkeypatch):
+    from wakd_kit.objectives import CRDMemory
+
+    taught = quick(split, tmp_path / "teacher", steps=4)
+    asked = []
+    follow = CRDMemory._follow
+    monkeypatch.setattr(
+        CRDMemory, "_follow", lambda self, *given: (asked.append(self.training), follow(self, *given))[1]
+    )
+    quick(
+        split, tmp_path / "run", steps=4, teacher=taught, objectives=[{"name": "ce"}, {"name": "crd_memory", "negatives": 8}],
+        optimiser={"name": "sgd", "rho": RHO},
+    )  # fmt: skip
+    assert len(asked) >= 4 and all(asked), "in training mode alone it follows, once a step"
+
+
+def test_a_stopped_sharpness_aware_run_goes_on_bit_for_bit(split, tmp_path, monkeypatch):
+    stopped_and_resumed(split, tmp_path, monkeypatch, after=5, optimiser={"name": "adam", "rho": RHO})
+
+
+def test_with_a_pull_back_both_are_recorded():
+    given = {"name": "sgd", "pull_back": 0.5, "every": 5, "rho": 0.1}
+    assert make(Settings, {"optimiser": given, "steps": 20, "segment_length": 10}).optimiser == given
+    with pytest.raises(ParameterError, match="rho"):
+        make(Settings, {"optimiser": {"name": "sgd", "rho": -1}})

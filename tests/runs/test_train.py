@@ -752,3 +752,37 @@ def test_images_that_do_not_fit_are_streamed_into_the_same_recording(split, teac
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         assert "streaming" not in run.settings
     quick(split, tmp_path / "always", teacher=teacher, objectives="kd", streaming="never", resume=True)
+
+
+PARTS = [
+    ("backbone", {"model.fc."}),
+    (["head", "conv1", "layer1"], {"model.bn1", "model.layer2"}),
+    (["model.fc.bias"], {"model.fc.weight", "model.conv1", "model.bn1", "model.layer"}),
+]
+
+
+@pytest.mark.parametrize("which, moves", PARTS, ids=["head alone", "middle", "one parameter"])
+def test_what_is_frozen_stays_and_the_rest_moves(split, tmp_path, which, moves):
+    student = wk.build_model("resnet10t", split.classes, seed=0, **SMALL)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    run = quick(split, tmp_path / "run", student, freeze=which, batchnorm="frozen")
+    after = run.average(wk.choose(run, ["last"])["last"])
+    moved = {name for name in before if before[name].is_floating_point() and not torch.equal(before[name], after[name])}
+    assert moved == {name for name, _ in student.named_parameters() if name.startswith(tuple(moves))}
+    assert all(parameter.requires_grad for parameter in student.parameters()), "it is given back as it came"
+    assert run.settings["freeze"] == ([which] if isinstance(which, str) else which)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"freeze": "backbone"}, r"holds model.conv1.1 and \d+ more BatchNorm layers, whose statistics would go on"),
+        ({"freeze": ["head", "backbone"], "batchnorm": "frozen"}, "leaves nothing of .* to train"),
+        ({"freeze": ["layer9"], "batchnorm": "frozen"}, "nothing that is trained begins with 'layer9'"),
+        ({"freeze": 3}, "freeze=3"),
+    ],
+)
+def test_what_cannot_be_frozen_is_said_before_anything_is_recorded(split, tmp_path, given, said):
+    with pytest.raises(ValueError, match=said):
+        quick(split, tmp_path / "run", **given)
+    assert not any(tmp_path.iterdir())

@@ -164,6 +164,7 @@ class Coefficients(np.ndarray):
     ends         beside coefficients of means, those of last iterates, (segments,); None, as nearly always, for none.
                  The sum includes them
     signed       whether coefficients may be negative: a point beyond the iterates, and no average in the strict sense
+    recalibrated  whether BatchNorm of a single iterate is measured again where an average's is, in place of its own statistics
     strategy     name of the function that returned it
     note         a sentence on what was picked, for tables and figures
     chosen_by    what decided, in words, and
@@ -174,6 +175,7 @@ class Coefficients(np.ndarray):
     initial: float
     ends: np.ndarray | None
     signed: bool
+    recalibrated: bool
     strategy: str
     note: str
     chosen_by: str
@@ -187,6 +189,7 @@ class Coefficients(np.ndarray):
         initial: float = 0.0,
         ends=None,
         signed: bool = False,
+        recalibrated: bool = False,
         strategy: str = "",
         note: str = "",
         chosen_by: str = "",
@@ -207,7 +210,7 @@ class Coefficients(np.ndarray):
         if (parts.min() < 0 and not signed) or abs(total - 1) > 1e-9 * max(1, np.abs(parts).sum()):
             raise ValueError(f"Coefficients are non-negative and sum to 1; got minimum {parts.min()}, sum {total}.")
         array.of, array.initial, array.strategy, array.note = of, float(initial), strategy, note
-        array.ends, array.signed = ends, bool(signed)
+        array.ends, array.signed, array.recalibrated = ends, bool(signed), bool(recalibrated)
         array.chosen_by, array.evaluations = chosen_by, evaluations
         array.flags.writeable = False
         return array
@@ -238,8 +241,9 @@ class Coefficients(np.ndarray):
     @property
     def plain(self) -> dict[str, Any]:
         """Values and notes as JSON has them, but for what is as in nearly every choice."""
-        notes = {name: value for name, value in self.notes.items() if name not in ("ends", "signed")}
-        notes |= {"signed": True} if self.signed else {}
+        rare = {"signed": self.signed, "recalibrated": self.recalibrated}
+        notes = {name: value for name, value in self.notes.items() if name not in ("ends", *rare)}
+        notes |= {name: True for name, value in rare.items() if value}
         return {"values": self.tolist(), **notes} | ({} if self.ends is None else {"ends": self.ends.tolist()})
 
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
@@ -261,6 +265,7 @@ _NOTES = {
     "initial": 0.0,
     "ends": None,
     "signed": False,
+    "recalibrated": False,
     "strategy": "",
     "note": "",
     "chosen_by": "",

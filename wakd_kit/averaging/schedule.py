@@ -19,10 +19,15 @@ from .fitting import PUBLISHED, fitting
 from .spans import describe, ending_at, first_after, moved, over_ends, over_iterates, starting_at, step_of
 
 
-def last(curves: Curves | None = None, **series: Any) -> Coefficients:
-    """The last iterate: what a run without averaging returns. One-hot, of last iterates."""
+def last(curves: Curves | None = None, *, recalibrated: bool = False, **series: Any) -> Coefficients:
+    """The last iterate: what a run without averaging returns. One-hot, of last iterates.
+
+    Averages have their BatchNorm measured again on source batches where the run's policy says so, and a raw iterate keeps its own
+    statistics. ``recalibrated``: its are measured again too, which tells what of a gain is averaging and what is BatchNorm.
+    """
     curves = as_curves(curves, **series)
-    return over_ends(curves, [-1], "last", f"iterate {curves.steps}")
+    chosen = over_ends(curves, [-1], "last", f"iterate {curves.steps}" + ", BatchNorm measured again" * recalibrated)
+    return Coefficients(chosen, **{**chosen.notes, "recalibrated": recalibrated}) if recalibrated else chosen
 
 
 def uniform(curves: Curves | None = None, **series: Any) -> Coefficients:

@@ -35,6 +35,13 @@ def seed_step(generator: torch.Generator, seed: int, step: int, device: torch.de
         torch.manual_seed(model)
 
 
+def learnt_from(split: Split) -> tuple[Tensor, dict[str, np.ndarray], tuple[str, ...]]:
+    """Of the images that are trained on, in the order of ``index``: labels (n,), {domain: rows among all of its images}, and the
+    names of the classes."""
+    labels = np.concatenate([e.labels for e in split.train.values()])
+    return torch.from_numpy(labels), {d: e.images.index for d, e in split.train.items()}, split.classes
+
+
 class SourceBatches:
     """Batches of source training images; which examples step t sees depends on the seed and t alone, so a resumed run
     sees what an uninterrupted one would have. Every epoch is a permutation: each example comes once before any comes twice.

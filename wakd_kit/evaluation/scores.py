@@ -149,7 +149,8 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
     def score(coefficients) -> float:
         values = np.asarray(coefficients, dtype=np.float64)
         notes = [
-            getattr(coefficients, n, default) for n, default in (("of", "mean"), ("initial", 0.0), ("strategy", ""))
+            getattr(coefficients, n, default)
+            for n, default in (("of", "mean"), ("initial", 0.0), ("recalibrated", False), ("strategy", ""))
         ]
         # a moving average that training kept is told by its note: what lies within a segment does not show in coefficients
         notes.append(getattr(coefficients, "note", "") if notes[-1] == "ema" else "")

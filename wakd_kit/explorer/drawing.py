@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import bars, extent
-from ..plots.style import LOSSES, looks, loss_levels, widest
+from ..plots.style import LOSSES, finer, looks, loss_levels, widest
 from ..statistics import standard_error
 from .answers import MEAN, Board
 
@@ -100,6 +100,7 @@ def _accuracies(board: Board) -> dict:
     return {
         "title": "Source validation accuracy",
         "unit": "% of each single iterate",
+        "along": "mean, averaged so far",  # a line that follows the window
         "limits": [low, 100.5],
         "ticks": ticks,
         "logarithmic": False,
@@ -227,7 +228,7 @@ def _field(board: Board, role: str, xs: np.ndarray, ys: np.ndarray, losses: np.n
     levels = loss_levels(losses, BANDS)
     low, high = levels[0], levels[-1]
     shares = 1 - np.arange(BANDS) / (BANDS - 1)  # a low loss is as bright as a high accuracy
-    bands = Figure().add_subplot().contourf(xs, ys, losses, levels, extend="max").get_paths()
+    bands = Figure().add_subplot().contourf(*finer(xs, ys, losses), levels, extend="max").get_paths()
     fills = [
         {"colour": colour, "paths": [np.round(ring, 4).tolist() for ring in band.to_polygons()]}
         for band, colour in zip(bands, _colours(shares))

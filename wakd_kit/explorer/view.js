@@ -71,6 +71,7 @@ function render({ model, el }) {
     find(".wk-source").dataset.source = none ? "" : shown.source;
     all(".wk-preset").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.label === shown.label)));
     if (!none) band();
+    along();
     find(".wk-strip svg").innerHTML = none ? "" : strip();
     score();
     points();
@@ -118,6 +119,16 @@ function render({ model, el }) {
       handle.setAttribute("aria-valuenow", handle.dataset.moves === "end" ? shown.end : shown.begin);
       handle.setAttribute("aria-valuetext", `${spoken(shown)}; ${verdict()}`);
     }
+  }
+
+  // What averages from the same first iterate are worth on source validation at every step: how early is one as good as the last?
+  function along() {
+    const box = find(".wk-along");
+    if (!box) return;
+    const [low, high] = d.curves.find((c) => c.along).limits;
+    const begin = shown.problem ? d.steps : d.edges[nearest(shown.begin)]; // a strategy may begin between two edges of the map
+    const so = d.edges.filter((e) => e > begin).map((e) => [e, d.windows[`${begin}-${e}`]?.[1] ?? null]);
+    box.setAttribute("d", path(so.filter(([, v]) => v !== null), (v) => v / d.steps, (v) => (high - 100 * v) / (high - low)));
   }
 
   function verdict() {
@@ -373,16 +384,16 @@ function plot({ kind, x, y, xticks, yticks, marks, inside = "", shape }) {
 const path = (points, x, y) => points.map(([a, b], i) => `${i ? "L" : "M"}${(1000 * x(a)).toFixed(1)} ${(1000 * y(b)).toFixed(1)}`).join("");
 const labelled = (values) => values.map((v) => [v, v.toLocaleString("en")]);
 
-function curve(d, { title, unit, limits, ticks, logarithmic, lines }) {
+function curve(d, { title, unit, limits, ticks, logarithmic, lines, along }) {
+  const sofar = along && Object.keys(d.windows).length > 0;
   const f = logarithmic ? Math.log : (v) => v;
   const [low, high] = limits.map(f);
   const x = (v) => v / d.steps;
   const y = (v) => (high - f(v)) / (high - low);
   const style = (line) => `style="--wk-colour:${line.colour}" stroke-dasharray="${line.dash}"${line.wide ? ' class="wk-wide"' : ""}`;
-  const marks = lines.map((line) => `<path d="${path(line.points, x, y)}" ${style(line)}/>`).join("");
-  const legend = lines
-    .map((line) => `<span><svg width="22" height="8" aria-hidden="true"><path d="M0 4H22" ${style(line)}/></svg> ${safe(line.name)}</span>`)
-    .join("");
+  const marks = lines.map((line) => `<path d="${path(line.points, x, y)}" ${style(line)}/>`).join("") + (sofar ? '<path class="wk-along" d=""/>' : "");
+  const entry = (drawn, name) => `<span><svg width="22" height="8" aria-hidden="true"><path d="M0 4H22" ${drawn}/></svg> ${safe(name)}</span>`;
+  const legend = lines.map((line) => entry(style(line), line.name)).join("") + (sofar ? entry('class="wk-sofar"', along) : "");
   return `<div class="wk-title"><b>${safe(title)}</b> <span class="wk-unit">${safe(unit)}</span></div><div class="wk-legend">${legend}</div>
     ${plot({ kind: "curve", x, y, xticks: [], yticks: labelled(ticks), marks, inside: SHADE })}`;
 }
@@ -428,17 +439,24 @@ function field({ kind, title, oracle, alt, scale, body, noise }) {
 function map(d, m) {
   const x = (v) => v / d.steps;
   const marks = m.cells
-    .map(([left, right, top, bottom, colour, alike]) => {
+    .map(([left, right, top, bottom, colour]) => {
       const [x0, x1, y0, y1] = [left, right, top, bottom].map((step) => 1000 * x(step));
-      const lines = alike ? `<path class="wk-alike" d="M${x0} ${y1}L${x1} ${y0}M${x0} ${(y0 + y1) / 2}L${(x0 + x1) / 2} ${y0}M${(x0 + x1) / 2} ${y1}L${x1} ${(y0 + y1) / 2}"/>` : "";
-      return `<rect x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}" fill="${colour}"/>${lines}`;
+      return `<rect x="${x0}" y="${y0}" width="${x1 - x0}" height="${y1 - y0}" fill="${colour}"/>`;
+    })
+    .join("");
+  // in pixels, not in the box's stretched units: the lines of every cell have one slope
+  const hatched = m.cells
+    .filter(([, , , , , alike]) => alike)
+    .map(([left, right, top, bottom]) => {
+      const [l, r, t, b] = [left, right, top, bottom].map((step) => 100 * x(step));
+      return `<i class="wk-alike" style="left:${l}%;top:${t}%;width:${r - l}%;height:${b - t}%"></i>`;
     })
     .join("");
   const marked = m.marks.map(({ window, label, colour }) => ({ x: x(window[1]), y: x(window[0]), label, colour }));
   const ticks = labelled(d.ticks);
   // the corner where a window would end before it begins has room for words
   const words = '<p class="wk-words"><i class="wk-point"></i> this average <br><span class="wk-spot"></span> strategies</p><p class="wk-words wk-nowhere">This average is not the mean of one window: it has no place here.</p>';
-  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${words}<i class="wk-cell"></i>${spots(marked)}<i class="wk-point wk-here"></i>` });
+  const body = plot({ kind: "cells", x, y: x, xticks: ticks, yticks: ticks, marks, inside: `${hatched}${words}<i class="wk-cell"></i>${spots(marked)}<i class="wk-point wk-here"></i>` });
   return field({ kind: "map", ...m, body: `${body}<div class="wk-axis">window ends at step → &nbsp; begins after step ↓</div>` });
 }
 

@@ -8,7 +8,7 @@ import numbers
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import timm
@@ -27,7 +27,7 @@ from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
-__all__ += ["batchnorms", "in_eval", "recalibrate", "training_mode"]
+__all__ += ["batchnorms", "frozen_parts", "in_eval", "recalibrate", "training_mode"]
 
 GIVE = "Give a state_dict, of timm or of Run.average, as .safetensors, .pth or .bin."
 BATCHNORM_POLICIES = ("frozen", "recalibrate", "average", "last")
@@ -252,6 +252,55 @@ def batchnorms(model: nn.Module) -> list[nn.Module]:
     """Every BatchNorm layer that keeps running statistics (timm's fused variants included)."""
     kinds = nn.modules.batchnorm._BatchNorm
     return [m for m in model.modules() if isinstance(m, kinds) and m.track_running_stats]
+
+
+@contextlib.contextmanager
+def frozen_parts(model: nn.Module, which: Sequence[str], batchnorm: str) -> Iterator[None]:
+    """Within it, parameters of these parts require no gradient; afterwards they are as they were.
+
+    which      "backbone", "head" (the classifier and a tail) or beginnings of parameters' names, with or without "model."
+    batchnorm  the policy: statistics of a part that stays are held by ``frozen`` alone
+
+    Raises ``ValueError`` for a part that is not there, where nothing is left to train, and for BatchNorm that would go on.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    head = {id(p) for p in _head(model).parameters()} if {"head", "backbone"} & {*which} else set()
+    still = set()
+    for part in which:
+        if part in ("head", "backbone"):
+            found = {name for name, p in named.items() if (id(p) in head) == (part == "head")}
+        else:
+            found = {name for name in named if name.startswith((part, f"model.{part}", f"tap.model.{part}"))}
+        if not found:
+            raise ValueError(f"freeze: nothing that is trained begins with {part!r}." + (closest(part, named) or ""))
+        still |= found
+    if still and len(still) == len(named):
+        raise ValueError(f"freeze {list(which)} leaves nothing of {model.spec['name']} to train.")
+    layers = [n for n, m in model.named_modules() if m in {*batchnorms(model)} and {f"{n}.weight", f"{n}.bias"} & still]
+    if layers and batchnorm != "frozen":
+        raise ValueError(
+            f"freeze holds {layers[0]} and {len(layers) - 1} more BatchNorm layers, whose statistics would go on with "
+            f"batchnorm={batchnorm!r}; take batchnorm='frozen'."
+        )
+    for name in still:
+        named[name].requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name in still:
+            named[name].requires_grad_(True)
+
+
+def _head(model: nn.Module) -> nn.ModuleList:
+    """The classifier of a tapped timm model, and the tail of one that has one."""
+    if isinstance(model, Deployed):
+        return nn.ModuleList([*_head(model.tap), model.tail])
+    if not isinstance(model, Tap):
+        raise ValueError(
+            f"freeze knows head and backbone of timm's models; {model.spec['name']} is none: give beginnings of names."
+        )
+    found = model.model.get_classifier()
+    return nn.ModuleList(found if isinstance(found, (tuple, list)) else [found])
 
 
 def training_mode(model: nn.Module, policy: str) -> None:

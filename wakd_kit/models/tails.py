@@ -100,7 +100,28 @@ def mixed(z_labels: Tensor, z_teacher: Tensor, alpha: Tensor, beta: Tensor) -> T
     return torch.logaddexp(alpha.log() + log_labels, (1 - alpha).log() + log_teacher)
 
 
-TAILS = {"reused_head": ReusedHead, "two_heads": TwoHeads}
+class TextHead(nn.Module):
+    """VL2V's student: its feature, projected, is compared by cosine with an embedding of each class's name, times ``scale``.
+
+    The embeddings stay as they are. ``parts`` is the projected feature, (n, width).
+    """
+
+    reads_maps = False
+
+    def __init__(self, *, features: int, classes: int, width: int, scale: float, of: str):
+        super().__init__()
+        self.projector = nn.Linear(features, width)
+        self.scale, self.of = scale, of  # which file the embeddings are from is a part of what the student is
+        self.register_buffer("text", torch.zeros(classes, width))
+
+    def forward(self, output: Output) -> Output:
+        """Logits by cosine; the projected feature is the only part."""
+        projected = self.projector(output.pooled)
+        cosines = F.normalize(projected, dim=1) @ F.normalize(self.text, dim=1).T
+        return output._replace(logits=self.scale * cosines, parts=(projected,))
+
+
+TAILS = {"reused_head": ReusedHead, "two_heads": TwoHeads, "text_head": TextHead}
 
 
 def _convolution(channels: int, out: int, side: int) -> tuple[nn.Module, ...]:
@@ -148,6 +169,21 @@ def with_two_heads(student: Tap, teacher: nn.Module) -> Deployed:
     shapes = shapes_of(student, PROBE_SIZE)
     settings = {"features": shapes.pooled.shape[1], "classes": shapes.logits.shape[1]}
     return Deployed(student, {"tail": "two_heads", **settings})
+
+
+def with_text_head(student: Tap, text: Tensor, *, scale: float, of: str) -> Deployed:
+    """VL2V's student: embeddings (classes, width) of the classes' names stand for a classifier; ``of`` says where they are from.
+
+    Raises ``ValueError`` where there are not as many as classes.
+    """
+    shapes = shapes_of(student, PROBE_SIZE)
+    classes, width = shapes.logits.shape[1], text.shape[1]
+    if len(text) != classes:
+        raise ValueError(f"{of} has embeddings of {len(text)} names, and the student tells {classes} classes apart.")
+    settings = {"features": shapes.pooled.shape[1], "classes": classes, "width": width, "scale": scale, "of": of}
+    deployed = Deployed(student, {"tail": "text_head", **settings})
+    deployed.tail.text.copy_(text)
+    return deployed
 
 
 ALPHAS = [i / 20 for i in range(21)]

@@ -10,7 +10,7 @@ features.py       fitnet, fitnet_raw, at, vid, vkd, miro, simkd, reviewkd, kdpp,
 relations.py      rkd, sp, cc, cc_paper, pkt, nst, prototypes, sinkd
 contrast.py       crd, crd_memory, wcord_in_batch
 heterogeneous.py  ofa
-shift.py          made for unseen domains: xded, dho
+shift.py          made for unseen domains: xded, dho, vl2v
 domains.py        between source domains: moments, coral, vrex, irm, group_dro
 partners.py       with networks of their own, trained along: mutual, bi_kd, lfme, ccfp, pesf_kd
 
@@ -57,7 +57,7 @@ from .logits import (
 )
 from .partners import CCFP, LFME, PESFKD, BiKD, Mutual
 from .relations import CC, cc_paper, nst, pkt, prototypes, rkd, sinkd, sp
-from .shift import dho, xded
+from .shift import VL2V, dho, write_embeddings, xded
 
 declare = objectives.declare
 proto_kd = prototypes  # as it was called once
@@ -85,4 +85,5 @@ __all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
 __all__ += ["MIRO", "VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
 __all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "prototypes", "rkd", "sinkd", "sp"]
 __all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]
+__all__ += ["VL2V", "write_embeddings"]
 __all__ += ["CCFP", "LFME", "PESFKD", "BiKD", "Mutual"]

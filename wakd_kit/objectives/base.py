@@ -257,7 +257,7 @@ class Objectives(Registry):
         whose shapes are those of both models' outputs. Its attribute ``rate``, where it has one, is the learning rate of its
         parameters as a multiple of the student's. One that needs "progress" is called with ``progress=``, from 0
         to 1 over the run, one that needs "domains" with ``domains=`` (n, sources), 1 where an example is of a source, one that needs
-        "images" with ``images=`` (n, 3, height, width) in [0, 1], one that needs "index" with ``index=`` and has ``learn_examples(labels)``, one that needs
+        "images" with ``images=`` (n, 3, height, width) in [0, 1], one that needs "index" with ``index=`` and has ``learn_examples(labels, rows, classes)``, one that needs
         "centres" has ``learn_centres(features, labels)``. Settings of ``tail`` are
         settings of the objective.
         """

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ class Combined(nn.Module):
         """
         self.spec = getattr(student, "spec", None)
         deploying = [spec for spec in self.specs if objectives.about(spec["name"]).tail]
-        if not deploying or teacher is None or isinstance(student, Deployed):
+        untaught = teacher is None and self.needs("teacher")  # which is said later
+        if not deploying or untaught or isinstance(student, Deployed):
             return student
         if len(deploying) > 1:
             raise ValueError(f"{' and '.join(s['name'] for s in deploying)} each deploy a part of their own; list one.")
@@ -152,13 +154,16 @@ class Combined(nn.Module):
         self.train(training)
         return found
 
-    def learn_examples(self, labels: Tensor) -> None:
-        """Hand the labels (n,) of all source training images, in the order of ``index``, to what needs "index"."""
+    def learn_examples(
+        self, labels: Tensor, rows: Mapping[str, np.ndarray] | None = None, classes: Sequence[str] = ()
+    ) -> None:
+        """Hand the labels (n,) of all source training images, in the order of ``index``, to what needs "index"; with their rows
+        among all images of each domain, and the names of the classes."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             for position, spec in enumerate(self.specs):
                 if "index" in objectives.about(spec["name"]).needs:
-                    self.parts[str(position)].learn_examples(labels)
+                    self.parts[str(position)].learn_examples(labels, rows, classes)
 
     def forward(
         self,

@@ -147,7 +147,7 @@ class CRDMemory(nn.Module):
         self.register_buffer("constants", torch.full((2,), torch.nan))  # of the first batch, until there was one
         self.learn_examples(torch.tensor([0, 1]))
 
-    def learn_examples(self, labels: Tensor) -> None:
+    def learn_examples(self, labels: Tensor, *_) -> None:
         """Begin a memory of training examples with these labels (n,); ``index`` counts them from 0."""
         bound = (3 / self.ours.out_features) ** 0.5
         for name in ("memory_ours", "memory_theirs"):

@@ -253,14 +253,30 @@ def wttm(student, teacher, labels: Tensor | None = None, *, gamma: float = 0.2) 
 
 
 @objectives.declare(kind="logits", needs="teacher", source="ULD, Boizard et al. 2024, arXiv 2402.12030", weight=1.5)
-def uld(student, teacher, labels: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
+def uld(
+    student,
+    teacher,
+    labels: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    standardise: bool = False,
+    top: int | None = None,
+) -> Tensor:
     """L1 distance between the sorted probabilities of both, summed over classes, mean over the batch; from 0 to 2.
 
     Made for two vocabularies that share no names: which class is which is not compared, and the smaller of two class
     counts is filled up with zeros. So it transfers how certain to be, not of what; give it a ``ce`` beside it.
+    InfiFusion (arXiv 2501.02795) divides each model's logits by their deviation over the classes first, around their mean
+    (``standardise``), and of both keeps the ``top`` largest.
     """
     positive(temperature=temperature)
-    p_s, p_t = (F.softmax(logits_of(o) / temperature, dim=1) for o in (student, teacher))
+    z_s, z_t = logits_of(student), logits_of(teacher)
+    if standardise:
+        z_s, z_t = ((z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True).clamp(min=1e-6) for z in (z_s, z_t))
+    if top is not None:
+        counted(top=top)
+        z_s, z_t = (z.topk(min(top, z.shape[1]), dim=1).values for z in (z_s, z_t))
+    p_s, p_t = (F.softmax(z / temperature, dim=1) for z in (z_s, z_t))
     p_s, p_t = (p.sort(dim=1, descending=True).values for p in (p_s, p_t.detach()))
     most = max(p_s.shape[1], p_t.shape[1])
     p_s, p_t = (F.pad(p, (0, most - p.shape[1])) for p in (p_s, p_t))

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..results.differences import points
-from .style import MARKERS, colour, empty, forest, rows, styled, zero
+from .style import empty, forest, hue, marker, rows, shade, styled, zero
 
-BEFORE, AFTER, LINK = "#333333", "#0072B2", "#B8C4CE"
+BEFORE, LINK, GREY = "#333333", "#B8C4CE", "#777777"
 
 
 @styled
@@ -27,13 +27,13 @@ def before_after(
     level, gain = figure.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
     level.hlines(places, table["before"], table["after"], color=LINK, lw=3, zorder=1)
     level.plot(table["before"], places, "o", ms=6, mfc="white", mec=BEFORE, mew=1.5, label=baseline)
-    level.plot(table["after"], places, "o", ms=6, color=AFTER, label=average)
+    level.plot(table["after"], places, "o", ms=6, color=hue(average), label=average)
     if chance is not None:
         level.axvline(chance, color="#888888", lw=1, ls=":", label="guessing")
     level.set_xlabel("accuracy on unseen domains, %")
     level.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, borderaxespad=0.2)
     rows(level, table["student"])
-    forest(gain, table, table["student"], mean="gain", colour=AFTER)
+    forest(gain, table, table["student"], mean="gain", colour=hue(average))
     gain.set_xlabel(f"{average} - {baseline}, points\n(mean with 95 % interval)")
     listed = (f"{r['student']} {r['before']:.1f} to {r['after']:.1f} ({points(r)})" for _, r in table.iterrows())
     return figure, f"Accuracy in % on unseen domains, {baseline} to {average}, with the gain: {'; '.join(listed)}."
@@ -51,7 +51,7 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
     figure = empty(7.2, 3.6)
     axis = figure.subplots()
     axis.vlines(level, table["low"], table["high"], color=LINK, lw=1.5, zorder=1)
-    axis.plot(level, table["gain"], "D", ms=5, color=AFTER)
+    axis.plot(level, table["gain"], "D", ms=5, color=hue(average))
     for place, gain, student in zip(level, table["gain"], table["student"]):
         axis.annotate(student, (place, gain), xytext=(5, 3), textcoords="offset points", fontsize=8)
     zero(axis.axhline)
@@ -69,7 +69,7 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
 def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str) -> tuple[Figure, str]:
     """The gain on unseen domains of every cell against one measure, a panel per average.
 
-    table  as ``when.cells`` returns: colour is the objective, shape the start, open markers a rate that decays
+    table  as ``when.cells`` returns: shape is the objective, shade the start, open markers a rate that decays
     """
     table = table.dropna(subset=["gain", measure])
     averages, objectives = list(table["average"].unique()), list(table["objective"].unique())
@@ -78,7 +78,7 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
     axes = figure.subplots(1, max(1, len(averages)), sharey=True, squeeze=False)[0]
     for axis, average in zip(axes, averages):
         for _, r in table[table["average"] == average].iterrows():
-            own, shape = colour(objectives.index(r["objective"])), MARKERS[starts.index(r["start"])]
+            own, shape = shade(hue(average), starts.index(r["start"])), marker(objectives.index(r["objective"]))
             axis.plot([r[measure]] * 2, [r["low"], r["high"]], "-", color=own, lw=0.8, alpha=0.4)
             axis.plot(r[measure], r["gain"], shape, ms=5, mfc="white" if r["schedule"] == "cosine" else own, mec=own)
         zero(axis.axhline)
@@ -86,11 +86,11 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
         axis.grid(color="#E2E2E2", lw=0.6)
     axes[0].set_ylabel(f"gain over {baseline}, points\n(mean with 95 % interval)")
     figure.supxlabel(said, fontsize=9, color="#333333")
-    told = [{"marker": "o", "color": colour(i), "label": o} for i, o in enumerate(objectives)]
-    told += [{"marker": MARKERS[i], "color": "#555555", "label": s} for i, s in enumerate(starts)]
+    told = [{"marker": marker(i), "color": GREY, "label": o} for i, o in enumerate(objectives)]
+    told += [{"marker": ".", "ms": 12, "color": shade(GREY, i), "label": s} for i, s in enumerate(starts)]
     if (table["schedule"] == "cosine").any():
-        told.append({"marker": "o", "mfc": "white", "mec": "#555555", "label": "cosine"})
-    handles = [Line2D([], [], ls="", **look) for look in told]
+        told.append({"marker": "o", "mfc": "white", "mec": GREY, "label": "cosine"})
+    handles = [Line2D([], [], ls="", **entry) for entry in told]
     # more than three beside each other would be wider than the axes
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3))
     listed = (f"{r['average']} {r['student']} {r['gain']:+.1f} at {r[measure]:.3g}" for _, r in table.iterrows())
@@ -108,7 +108,7 @@ def gains_of_cells(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     axes = figure.subplots(1, max(1, len(averages)), sharex=True, sharey=True, squeeze=False)[0]
     for axis, average in zip(axes, averages):
         part = table[table["average"] == average].set_index("student").reindex(students)
-        forest(axis, part, students, mean="gain", colour=AFTER, lw=1.5, ms=4, label="unseen domains")
+        forest(axis, part, students, mean="gain", colour=hue(average), lw=1.5, ms=4, label="unseen domains")
         axis.plot(part["source_gain"], range(len(part)), "o", ms=4, mfc="white", mec=BEFORE, label="source validation")
         axis.set_title(average)
     handles, labels = axes[0].get_legend_handles_labels()

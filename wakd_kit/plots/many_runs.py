@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..results.differences import points
 from ..statistics import cliques, told
-from .style import empty, looks, marker, rows, styled, zero
+from .style import INK, empty, hue, looks, marker, rows, styled, zero
 
 
 @styled
@@ -21,7 +21,7 @@ def differences(table: pd.DataFrame, *, baseline: str, between: str = "between s
 
     between  what stands above rows that are of no one student
 
-    One axis with one zero: what averaging does to each student, student by student, then how students differ.
+    One axis with one zero: what averaging does to each student, student by student, in its strategy's colour, then how students differ.
     """
     groups = list(table.groupby("student", sort=False))
     targets = sorted({target for pairs in table["pair_targets"] for target in pairs})
@@ -31,23 +31,20 @@ def differences(table: pd.DataFrame, *, baseline: str, between: str = "between s
     for student, part in groups:
         title = f"{student}: difference to {baseline}" if student else between
         axis.text(0, at, title, transform=axis.get_yaxis_transform(), weight="bold", va="center", ha="left")
-        for _, row in part.iterrows():
+        called = [_called(label, student, baseline) for label in part["label"]]
+        for name, (_, row) in zip(called, part.iterrows()):
             at += 1
-            axis.hlines(at, row["low"], row["high"], color="#1B3A57", lw=5, alpha=0.35, zorder=1)
-            axis.plot(row["mean"], at, "|", ms=13, mew=2.5, color="#1B3A57", zorder=2)
+            own = hue(name) if student else INK[1]
+            axis.hlines(at, row["low"], row["high"], color=own, lw=5, alpha=0.4, zorder=1)
+            axis.plot(row["mean"], at, "|", ms=13, mew=2.5, color=own, zorder=2)
             if not row["n"]:
                 axis.text(0, at, "  no pair with a score on both sides", va="center", style="italic", color="#777777")
             for i, target in enumerate(targets):
                 own = row["pairs"][np.array(row["pair_targets"], dtype=object) == target] if row["n"] else []
                 height = at + rng.uniform(-0.2, 0.2, len(own))
-                axis.plot(own, height, marker(i), ms=4, color="#C4501B", mec="white", mew=0.4, alpha=0.9, zorder=3)
+                axis.plot(own, height, marker(i), ms=4.5, color=INK[0], mec="white", mew=0.4, zorder=3)
             ticks.append(at)
-            names.append(
-                row["label"]
-                .removeprefix(f"{student}: ")
-                .removesuffix(f" - {baseline}" if student else "")
-                .replace(" - ", " − ")
-            )
+            names.append(name.replace(" - ", " − "))
         at += 1
     axis.set(ylim=(at - 0.4, -0.6), yticks=ticks)
     axis.set_yticklabels(names)
@@ -56,7 +53,7 @@ def differences(table: pd.DataFrame, *, baseline: str, between: str = "between s
     axis.spines["left"].set_visible(False)
     zero(axis.axvline)
     for i, target in enumerate(targets[:8]):
-        axis.plot([], [], marker(i), ms=4, color="#C4501B", label=target)
+        axis.plot([], [], marker(i), ms=4.5, color=INK[0], label=target)
     if targets:
         axis.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=8, borderaxespad=0, handletextpad=0.1, columnspacing=1
@@ -67,6 +64,11 @@ def differences(table: pd.DataFrame, *, baseline: str, between: str = "between s
     known = table[table["n"] > 0]
     said = [f"{r['label']} {points(r, 'mean')}" for _, r in known.iterrows()]
     return figure, f"Paired differences to {baseline} in points, mean and 95 % interval: " + "; ".join(said) + "."
+
+
+def _called(label: str, student: str, baseline: str) -> str:
+    """What a row is called below its student's name."""
+    return label.removeprefix(f"{student}: ").removesuffix(f" - {baseline}" if student else "")
 
 
 @styled
@@ -118,7 +120,7 @@ def critical_difference(table: pd.DataFrame) -> tuple[Figure, str]:
         one, ranked = part.iloc[0], part.dropna(subset=["rank"]).sort_values("rank", kind="stable")
         joined = cliques(ranked["rank"], one["difference"])
         _ranks(axis, ranked, joined, one["difference"])
-        title = f"{student}: {one['blocks']} targets x seeds, Friedman p {told(one['p'])}"
+        title = f"{student}: {one['blocks']} targets × seeds, Friedman p {told(one['p'])}"
         unranked = part.loc[part["rank"].isna(), "strategy"]
         title += f"; not ranked: {', '.join(unranked)}" * bool(len(unranked))
         axis.set_title(title)
@@ -141,12 +143,12 @@ def _ranks(axis, ranked: pd.DataFrame, joined: list[list[int]], difference: floa
         left = i < half
         depth, edge = first + 0.75 * (i if left else k - 1 - i), 1 - 0.08 * k if left else k + 0.08 * k
         axis.plot([rank, rank, edge], [0, depth, depth], color="#555555", lw=0.8)
-        axis.plot(rank, 0, "o", ms=4, color="#1B3A57", clip_on=False)
+        axis.plot(rank, 0, "o", ms=6, color=hue(strategy), mec="white", mew=0.5, clip_on=False, zorder=3)
         text = f"{strategy}  {rank:.2f}" if left else f"{rank:.2f}  {strategy}"
         axis.text(edge, depth, f" {text} ", ha="right" if left else "left", va="center")
     for row, group in enumerate(joined):
         low, high = ranked["rank"].iloc[group[0]], ranked["rank"].iloc[group[-1]]
-        axis.hlines(0.3 + 0.35 * row, low - 0.04, high + 0.04, color="#D55E00", lw=3)
+        axis.hlines(0.3 + 0.35 * row, low - 0.04, high + 0.04, color=INK[2], lw=3)
     top = -1.2
     axis.hlines(top, 1, 1 + difference, color="#333333", lw=1.5)
     axis.vlines([1, 1 + difference], top - 0.12, top + 0.12, color="#333333", lw=1.5)

@@ -22,7 +22,7 @@ from ..averaging.extent import bars, extent, plain_window
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
 from ..statistics import standard_error
-from .style import LOSSES, colour, empty, ink, line, looks, marker, rows, styled, widest
+from .style import LOSSES, empty, ink, line, looks, rows, styled, widest
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
@@ -258,9 +258,11 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
     for axis, role in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
         last = mean[role, "last"].iloc[0]
         axis.axhline(last, color="#222222", ls=":", lw=1.2, label="last iterate")
-        for i, family in enumerate(dict.fromkeys(table.loc[table["family"] != "last", "family"])):
+        for family, look in looks(table.loc[table["family"] != "last", "family"]).items():
             values = mean[role, family]
-            axis.plot(values.index, values, line(i), marker=marker(i), ms=4, color=colour(i), label=f"{family} average")
+            axis.plot(
+                values.index, values, look.line, marker=look.marker, ms=4, color=look.colour, label=f"{family} average"
+            )
             said.append(
                 f"{family} on the {'source validation' if role == 'source' else 'unseen domain (oracle)'}: best {values.max():.1f} "
                 f"at length {values.idxmax():.3f}, {values.iloc[-1]:.1f} as plain mean, last iterate {last:.1f}"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..statistics import rank_correlation
-from .style import MARKERS, colour, empty, styled
+from .style import empty, ink, marker, styled
 
 
 @styled
@@ -27,14 +27,8 @@ def score_against(table: pd.DataFrame, score: str, *, said: str = "", average: s
         part = table[table["target"] == target]
         for place, teacher in enumerate(teachers):
             own = part[part["teacher"] == teacher]
-            axis.plot(
-                own[score],
-                100 * own["accuracy"],
-                MARKERS[place % len(MARKERS)],
-                ms=5,
-                color=colour(place),
-                label=teacher,
-            )
+            how = {"ms": 5, "color": ink(place), "label": teacher}
+            axis.plot(own[score], 100 * own["accuracy"], marker(place), **how)
         pairs = part.groupby(["teacher", "student"])[[score, "accuracy"]].mean()
         rho = rank_correlation(pairs[score], pairs["accuracy"])
         known = "–" if rho != rho else f"{rho:+.2f}"

@@ -1,8 +1,9 @@
 """How figures look, and the parts that several of them have: rows of names, a forest of intervals, levels of a field.
 
 Colour has one meaning, in figures and in the explorer. A hue is a kind of average (``looks``), the same one in every study, wherever
-it stands in a list; lines that are no averages, losses and domains, are ink, told apart by their dashes; on fields bright is better, a
-low loss or a high accuracy. Hues are Okabe and Ito's, their vermilion left to what a reader moves; nothing rests on colour alone.
+it stands in a list; what is no average, such as losses, domains, objectives and pairs of runs, is ink, told apart by dashes and markers;
+on fields bright is better, a low loss or a high accuracy. Hues are Okabe and Ito's, their vermilion left to what a reader moves; nothing
+rests on colour alone.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from scipy.interpolate import pchip_interpolate
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 LOSSES = {
@@ -33,7 +35,7 @@ KINDS = {  # of averages: colour, marker, and whose labels they are
     "a plain mean": ("#0072B2", "^", ("wakd", "uniform", "window", "annealed")),
     "a valley of the loss": ("#CC79A7", "D", ("swad", "swad_published", "swad_wakd_repo", "eoa_wakd_repo")),
     "tried on source validation": ("#E69F00", "v", ("sma", "iidmax", "greedy_soup", "learned", "soup")),
-    "a moving average": ("#009E73", "P", ("ema", "power", "bema")),
+    "a moving average": ("#009E73", "P", ("ema", "power", "bema", "exponential")),
     "samples and mixtures": ("#56B4E9", "X", ("swa", "lawa", "wise_ft", "extrapolate", "deployed", "diwa", "ensemble")),
 }
 OF = {name: kind for kind, (*_, names) in KINDS.items() for name in names}
@@ -87,7 +89,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         again = seen[kind] = seen.get(kind, -1) + 1
         own, shape = KINDS[kind][:2] if kind else (OTHER, "*")
         shape = MARKERS[(MARKERS.index(shape) + again) % len(MARKERS)]
-        found[label] = Look(_shade(own, again), shape, line(i))
+        found[label] = Look(shade(own, again), shape, line(i))
     return found
 
 
@@ -98,7 +100,13 @@ def kind_of(label: str) -> str | None:
     return OF[max(named, key=len)] if named else None
 
 
-def _shade(colour: str, again: int) -> str:
+def hue(label: str) -> str:
+    """The colour of the kind of average that a label names, ink when it names none."""
+    kind = kind_of(label)
+    return KINDS[kind][0] if kind else INK[0]
+
+
+def shade(colour: str, again: int) -> str:
     """The colour itself, then darker and lighter ones of its hue."""
     towards, share = ((0, 0), (0, 0.4), (1, 0.45), (0, 0.65), (1, 0.65))[again % 5]
     return to_hex([(1 - share) * c + share * towards for c in to_rgb(colour)]).upper()
@@ -109,13 +117,8 @@ def ink(i: int) -> str:
     return INK[(i // len(LINES)) % len(INK)]
 
 
-def colour(i: int) -> str:
-    """The colour of the i-th of several things that are no averages, again from the first after the last."""
-    return COLOURS[i % len(COLOURS)]
-
-
 def marker(i: int) -> str:
-    """The marker of the i-th thing: the ninth has the first one's colour, not its marker."""
+    """The marker of the i-th thing; with ``ink(i)``, another for each of a dozen."""
     return MARKERS[(i + i // len(MARKERS)) % len(MARKERS)]
 
 
@@ -158,6 +161,24 @@ def loss_levels(losses: np.ndarray, count: int) -> np.ndarray:
     """
     low, high = np.nanmin(losses), np.nanquantile(losses, 0.8)
     return np.geomspace(low, max(high, 1.001 * low), count)
+
+
+def finer(
+    xs: np.ndarray, ys: np.ndarray, values: np.ndarray, times: int = 5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A field on a grid that many times as fine, so that bands are curves and no polygons: it keeps its points, and between two of
+    them goes only up or only down (PCHIP along each axis; Fritsch and Butland 1984), so nothing is lower or higher than measured.
+    One with holes, or fewer than four points to a side, is left as it is."""
+    if min(values.shape) < 4 or not np.isfinite(values).all():
+        return xs, ys, values
+    x, y = (np.interp(np.arange(times * (len(v) - 1) + 1) / times, np.arange(len(v)), v) for v in (xs, ys))
+    return x, y, pchip_interpolate(xs, pchip_interpolate(ys, values, y, axis=0), x, axis=1)
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """About four round numbers from ``low`` to ``high``, at equal ratios where these are far apart."""
+    places = LogLocator(subs=(1, 2, 5)) if high > 5 * low > 0 else MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+    return [tick for tick in places.tick_values(low, high) if low <= tick <= high]
 
 
 def widest(table: pd.DataFrame, columns: Sequence[str]) -> float:

@@ -21,7 +21,7 @@ from ..averaging import Coefficients, Curves
 from ..averaging.extent import bars
 from ..landscape.surface import HEADINGS, SPOKEN, lowest, roles_of, walled
 from ..statistics import FEWEST, interval
-from .style import Look, colour, empty, line, looks, loss_levels, marker, rows, styled
+from .style import Look, empty, finer, ink, line, looks, loss_levels, marker, round_ticks, rows, styled
 
 if TYPE_CHECKING:
     from ..landscape.surface import Plane
@@ -45,7 +45,7 @@ def plane(plane: Plane, *, value: str = "loss") -> tuple[Figure, str]:
         raise ValueError(f"value is one of {', '.join(UNITS)}; got {value!r}.")
     roles, table = roles_of(plane.table), plane.table
     shape = np.ptp(table["y"]) / np.ptp(table["x"])
-    figure = empty(0.5 + 4.6 * len(roles), 0.8 + np.clip(3.5 * shape, 1.5, 4.8))
+    figure = empty(0.5 + 4.6 * len(roles), 0.9 + np.clip(3.5 * shape, 1.5, 4.8))
     axes = figure.subplots(1, len(roles), sharex=True, sharey=True, squeeze=False)[0]
     for axis, role in zip(axes, roles):
         _field(figure, axis, *plane.grid(role, value), value)
@@ -67,10 +67,14 @@ def _field(figure: Figure, axis, xs: np.ndarray, ys: np.ndarray, values: np.ndar
         values = 100 * values
         low, high, extend = np.nanquantile(values, 0.2), np.nanmax(values), "min"
         levels = np.linspace(min(low, high - 0.1), high, 13)
-    field = axis.contourf(xs, ys, values, levels, cmap="cividis", extend=extend)
+    xs, ys, values = finer(xs, ys, values)
+    bright = "cividis_r" if value == "loss" else "cividis"  # the better, the brighter
+    field = axis.contourf(xs, ys, values, levels, cmap=bright, extend=extend)
     field.set_edgecolor("face")  # no hairlines between the bands of a PDF
     axis.contour(xs, ys, values, levels, colors="white", linewidths=0.4, linestyles="-", alpha=0.6)
-    bar = figure.colorbar(field, cax=axis.inset_axes([1.02, 0, 0.03, 1]), ticks=levels[::3], format="%.3g")
+    bar = figure.colorbar(
+        field, cax=axis.inset_axes([1.02, 0, 0.03, 1]), ticks=round_ticks(levels[0], levels[-1]), format="%.3g"
+    )
     bar.ax.minorticks_off()
     axis.set(xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]), aspect="equal")
     axis.spines[:].set_visible(False)
@@ -175,11 +179,11 @@ def barriers(lines: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
         for i, (label, table) in enumerate(lines.items()):
             loss, height, top = walled(table, role)
             wall = f"barrier {height:.2g}" if height > 0 else "no barrier"
-            axis.plot(loss, line(i), color=colour(i), label=f"{label}: {wall}")
-            axis.plot([0, 1], loss.loc[[0, 1]], ":", color=colour(i), lw=0.7)
+            axis.plot(loss, line(i), color=ink(i), label=f"{label}: {wall}")
+            axis.plot([0, 1], loss.loc[[0, 1]], ":", color=ink(i), lw=0.7)
             if height > 0:
-                axis.plot([top, top], [loss[top] - height, loss[top]], "-", color=colour(i), lw=2.5, alpha=0.5)
-                axis.plot(top, loss[top], marker(i), color=colour(i), ms=5)
+                axis.plot([top, top], [loss[top] - height, loss[top]], "-", color=ink(i), lw=2.5, alpha=0.3)
+                axis.plot(top, loss[top], marker(i), color=ink(i), ms=5)
             found.append(f"{label} {wall}")
         axis.set(title=f"{HEADINGS[role]}, nats per example", xlabel="part of the way")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))

@@ -29,6 +29,7 @@ from ..results import differences as comparison
 from ..results.collect import Recorded, collect
 from ..results.made import made
 from ..results.merged import answer
+from ..statistics import FEWEST
 from . import execute as notebook
 from . import render as report
 
@@ -194,6 +195,7 @@ def target_page(
     seeds = f"{len(part.seeds)} seed{'s' * (len(part.seeds) > 1)}"
     parts = [
         report.text_html(part.about()),
+        report.text_html(part.selection()),
         report.text_html(
             "One domain is one data set: what holds on it may not hold on the next. "
             f"All {len(study.targets)} are judged together in the report."
@@ -203,16 +205,18 @@ def target_page(
             comparison.by_seed(part.scores),
             caption=f"Accuracy in % on {target}, the domain left out; mean and sd over {seeds}. ECE: expected calibration "
             f"error there in % (15 bins), mean over seeds. Guessing scores {study.chance:.1f} %. Source: accuracy on source validation, mean over its domains and "
-            f"seeds. A dash: no window was found. {part.selection()}",
+            "seeds. A dash: no window was found.",
         ),
     ]
     if len(gains):
         differences = comparison.rounded(gains).drop(columns="95 % t, target means")
-        caption = (
-            f"Differences in accuracy on {target} in points, paired by seed, with 95 % intervals (t; bootstrap of seeds); p "
-            f"is of the t test, Holm's correction is for all rows. {comparison.DASH} {part.selection()}"
+        known = differences.loc[:, differences.ne("–").any()]  # with two seeds there is neither interval nor p
+        caption = f"Differences in accuracy on {target} in points, paired by seed" + (
+            f", with 95 % intervals (t; bootstrap of seeds); p is of the t test, Holm's correction is for all rows. {comparison.DASH}"
+            if "p" in known
+            else f"; fewer than {FEWEST} seeds give no interval."
         )
-        parts += ["<h2>Paired differences</h2>", report.table_html(differences, caption=caption)]
+        parts += ["<h2>Paired differences</h2>", report.table_html(known, caption=caption)]
     parts += ["<h2>What each strategy picked</h2>", report.figure_html(drawn, alt)]
     return report.write_page(page, *parts, title=f"{target} left out", above=title, nav=nav, links=links)
 

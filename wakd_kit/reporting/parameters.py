@@ -125,6 +125,7 @@ class Training:
     sampling: FITS.sampling = Settings.sampling
     mix: FITS.mix = Settings.mix
     second: FITS.second = Settings.second
+    freeze: FITS.freeze = Settings.freeze
     batchnorm: FITS.batchnorm = Settings.batchnorm
     precision: FITS.precision = Settings.precision
     compile: FITS.compile = Settings.compile

@@ -56,9 +56,12 @@ def of_teacher(tap: nn.Module) -> dict:
 
 
 def of_objectives(combined) -> dict[str, str]:
-    """``{label: digest of the source}`` of the objectives that are not the kit's own; warns where none is known."""
+    """``{label: digest of the source}`` of the objectives that are not the kit's own, and of the file of those that learn from one;
+    warns where no source is known."""
     named = {label: objectives.get(spec["name"]) for label, spec in zip(combined.labels, combined.specs)}
-    return {label: digest(written(made)) for label, made in named.items() if not of_library(made)}
+    files = {combined.labels[int(place)]: getattr(part, "content", "") for place, part in combined.parts.items()}
+    own = {label: digest(written(made)) for label, made in named.items() if not of_library(made)}
+    return own | {label: content for label, content in files.items() if content}
 
 
 def of_recording(run) -> str:

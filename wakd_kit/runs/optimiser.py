@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..models.build import batchnorms
 from ..objectives import Combined
 from .settings import Settings, stepping
 
@@ -69,6 +72,52 @@ def pulled_back(optimiser: torch.optim.Optimizer, share: float, every: int) -> t
     optimiser.register_step_pre_hook(torch.no_grad()(before))
     optimiser.register_step_post_hook(after)
     return optimiser
+
+
+def update(
+    optimiser: torch.optim.Optimizer, student: nn.Module, combined: Combined, taught: Callable[[], tuple], rho: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One update of what ``taught`` gives, the loss and its terms, and those.
+
+    With ``rho``, SAM (Foret et al. 2021, arXiv 2010.01412, algorithm 1 without weight decay in the ascent; as davda54/sam): the
+    gradient is taken at ``parameters + rho g / |g|``, of the same images, over all parameters together, and the update is made from where
+    they were. That second pass leaves BatchNorm's statistics and what objectives remember alone, and draws dropout anew.
+    """
+    loss, terms = taught()
+    optimiser.zero_grad()
+    loss.backward()
+    if rho:
+        with _highest_near(optimiser, rho), _remembering_nothing(student, combined):
+            optimiser.zero_grad()
+            taught()[0].backward()
+    optimiser.step()
+    return loss, terms
+
+
+@contextlib.contextmanager
+def _highest_near(optimiser: torch.optim.Optimizer, rho: float) -> Iterator[None]:
+    """Within it, parameters are ``rho`` along their gradient; afterwards they are where they were."""
+    moved = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    with torch.no_grad():
+        before, gradients = [p.clone() for p in moved], [p.grad for p in moved]
+        length = torch.stack(torch._foreach_norm(gradients)).norm()
+        torch._foreach_add_(moved, torch._foreach_mul(gradients, rho / (length + 1e-12)))
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(moved, before)
+
+
+@contextlib.contextmanager
+def _remembering_nothing(student: nn.Module, combined: Combined) -> Iterator[None]:
+    """Within it, forwards change no running statistics of the student and no state of objectives."""
+    layers = [layer for layer in batchnorms(student) if layer.training]
+    for layer in layers:
+        layer.track_running_stats = False
+    combined.eval()
+    yield
+    combined.train()
+    for layer in layers:
+        layer.track_running_stats = True
 
 
 def kernel_for(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:

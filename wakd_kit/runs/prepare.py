@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augment import to_float
+from ..data.batches import learnt_from
 from ..data.domains import Split
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
@@ -55,6 +56,8 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
         who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
         side, said = split.domains.size, str(error).splitlines()[0]
         raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
+    if combined.needs("index"):
+        copy.deepcopy(combined).learn_examples(*learnt_from(split))
     if settings.batch_size == 1:
         _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
 
@@ -65,12 +68,12 @@ def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchn
     Raises ``ValueError`` where one image fails and two do not.
     """
     images = torch.as_tensor(next(iter(split.train.values())).images[:2])
-    labels = torch.cat([torch.as_tensor(e.labels) for e in split.train.values()])
+    labels = learnt_from(split)[0]
 
     def problem(count: int) -> str:
         model, terms = copy.deepcopy((student, combined))
         training_mode(model.cpu(), batchnorm)
-        terms.train().learn_examples(labels)
+        terms.train().learn_examples(*learnt_from(split))
         taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
         try:
             shown, domains = to_float(images[:count]), torch.eye(len(split.sources))[torch.zeros(count, dtype=int)]

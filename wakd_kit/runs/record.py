@@ -403,6 +403,7 @@ GAINED = {
     "deterministic": False,
     "mix": None,
     "second": None,
+    "freeze": [],
 }  # settings that recordings made before them did not have, as they were then
 
 

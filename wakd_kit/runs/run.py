@@ -239,6 +239,8 @@ class Run:
 
     def is_raw(self, coefficients) -> bool:
         """Whether coefficients stand for one iterate as it was trained, with BatchNorm statistics of its own."""
+        if getattr(coefficients, "recalibrated", False):
+            return False
         stored, initial, _ = self._stored(coefficients)
         means, ends = (np.flatnonzero(stored[of]) for of in ("mean", "end"))
         one = len(means) + len(ends) == 1 and not initial

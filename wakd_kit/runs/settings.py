@@ -29,11 +29,19 @@ VERBS = {"begin": "begins", "start": "begins", "end": "ends"}
 
 @dataclass(frozen=True)
 class Stepping:
-    """What ``optimiser`` says in full: which of torch's, and how far and how often it is pulled back."""
+    """What ``optimiser`` says in full: which of torch's, how far and how often it is pulled back, and SAM's radius."""
 
     name: Literal["adam", "adamw", "sgd"]
     pull_back: Annotated[float, within(0, 1), POSITIVE] = 1.0
     every: Annotated[int, whole(1)] = 1
+    rho: Annotated[float, NOT_NEGATIVE] = 0.0
+
+    @property
+    def plain(self) -> str | dict:
+        """As it is recorded: its name alone where nothing else is asked for."""
+        pull = {"pull_back": self.pull_back, "every": self.every} if self.pull_back < 1 else {}
+        more = pull | ({"rho": self.rho} if self.rho else {})
+        return {"name": self.name, **more} if more else self.name
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ class Settings:
         Literal["adam", "adamw", "sgd"] | dict,
         "torch's, with its defaults but for what is set here; {name, pull_back, every}: after every so many steps parameters "
         "keep this share of the way that those took them (Lookahead, Reptile; with sampling in turns over as many sources: "
-        "Fish). Recorded are the parameters after each pull-back, standing for all steps of their round",
+        "Fish). Recorded are the parameters after each pull-back, standing for all steps of their round. {name, rho}: gradients are those "
+        "at the worst of all points within rho, by its first order (SAM), for twice the time",
     ] = "adam"
     momentum: Annotated[float, NOT_NEGATIVE, "of sgd"] = 0.9
     weight_decay: Annotated[float, NOT_NEGATIVE, "as the optimiser has it: decoupled in adamw alone"] = 0.0
@@ -111,6 +120,11 @@ class Settings:
         '"frozen" (eval during training, for pretrained students), or what happens to running statistics when iterates '
         'are averaged: "recalibrate" on ``batchnorm_batches`` source batches, "average", "last"',
     ] = "recalibrate"
+    freeze: Annotated[
+        str | tuple[str, ...],
+        'what stays as the student begins: "backbone", "head" (its classifier, and what an objective puts behind the student), '
+        "or beginnings of parameters' names, several in a list; default nothing",
+    ] = ()
     batchnorm_batches: Annotated[int, whole(1), "source batches that BatchNorm is recalibrated on"] = 10
     precision: Annotated[
         Literal["float32", "tf32", "bfloat16"],
@@ -162,11 +176,10 @@ class Settings:
         declare = [{key: unboxed(value) for key, value in spec.items()} for spec in listed]
         object.__setattr__(self, "declare", declare)
         object.__setattr__(self, "edges", sorted(self.edges))
+        object.__setattr__(self, "freeze", [self.freeze] if isinstance(self.freeze, str) else list(self.freeze))
         if isinstance(self.optimiser, Mapping):
             stepped = make(Stepping, self.optimiser)
-            object.__setattr__(
-                self, "optimiser", stepped.name if stepped.pull_back == 1 else dataclasses.asdict(stepped)
-            )
+            object.__setattr__(self, "optimiser", stepped.plain)
             self._refuse_broken_rounds(stepped)
         if isinstance(self.sampling, Mapping) or self.sampling == "gap":
             given = {"name": "gap"} if isinstance(self.sampling, str) else self.sampling

@@ -16,7 +16,8 @@ from torch import nn
 
 from ..data.domains import Split
 from ..models.inherit import WAYS, Shapes, inherited, places, shapes_of
-from ..models.tap import mark
+from ..models.tails import Deployed
+from ..models.tap import Tap, mark
 from ..names import did_you_mean
 from .identity import provenance_of, same_split
 from .run import load_run
@@ -61,13 +62,15 @@ def refuse_other_network(start: str, recorded: Shapes, model: str, asked: Shapes
 def started(student: nn.Module, start: str | Mapping, split: Split, settings: Settings) -> nn.Module:
     """The student with the parameters and statistics that a run deployed, by default its last iterate, or with its part of them.
 
-    It is changed in place, and from now on knows what that run has seen. Raises ``ValueError`` for a network that does not fit.
+    It is changed in place, but for a part that an objective put behind that one, and from now on knows what that run has seen. Raises ``ValueError`` for a network that does not fit.
     """
     place, by = parts_of(start)
     run = load_run(place)
     model = deployed(run, split if same_split(run.settings["split"], split.recipe) else None, settings)
     if by is not None:
         return inherited(student, model, by)
+    if isinstance(model, Deployed) and isinstance(student, Tap):  # what that one's objective put behind it goes on
+        student = Deployed(student, model.spec["settings"]["deployed"])
     refuse_other_network(run.name, shapes_of(model), student.spec["name"], shapes_of(student))
     student.load_state_dict(model.state_dict())
     origin = provenance_of(model)

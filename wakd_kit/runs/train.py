@@ -22,18 +22,18 @@ from tqdm.auto import tqdm
 from ..averaging import RECURRENCES, Curves, strategies
 from ..checks import explained, make
 from ..data.augment import views_from
-from ..data.batches import SourceBatches, seed_step
+from ..data.batches import SourceBatches, learnt_from, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
 from ..models.arithmetic import autocast, check_compiles, compiled, computing
-from ..models.build import as_tap, in_eval, training_mode
+from ..models.build import as_tap, frozen_parts, in_eval, training_mode
 from ..models.device import device as device_of
 from ..models.tails import choose_mixture
 from ..models.tap import mark
 from ..objectives import Combined, combine
 from .gap import Shares
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
-from .optimiser import kernel_for, optimiser_for, set_learning_rate
+from .optimiser import kernel_for, optimiser_for, set_learning_rate, update
 from .prepare import prepare
 from .record import (
     UNSAVED,
@@ -61,6 +61,7 @@ from .settings import (
     recurrences,
     rehearse,
     segment_ends,
+    stepping,
 )
 from .several import hear, several
 from .shown import Shown
@@ -95,6 +96,7 @@ def train(
     mix: dict | None = None,
     second: dict | None = None,
     batchnorm: str = "recalibrate",
+    freeze: str | Sequence[str] = (),
     batchnorm_batches: int = 10,
     precision: str = "float32",
     compile: bool = False,
@@ -174,6 +176,7 @@ def train(
         split, settings.batch_size, settings.sampling, settings.seed, device, streaming=settings.streaming
     )
     with (
+        frozen_parts(student, settings.freeze, settings.batchnorm),
         recording(folder, recorded, resume=resume) as partial,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         _lent(teacher, device),
@@ -185,7 +188,7 @@ def train(
         student.to(device, memory_format=torch.channels_last)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
-        combined.learn_examples(data.labels)
+        combined.learn_examples(*learnt_from(split))
         checkpoint = Checkpoint(partial, student, optimiser, combined)
         book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
@@ -203,6 +206,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
     precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
     learn = compiled(student, data.device) if settings.compile else student
+    answer, rho = functools.partial(_answer, learn, combined, precise, maps), stepping(settings).rho
 
     bar.initial = bar.n = book.started * settings.batch_size
     training_mode(student, settings.batchnorm)
@@ -213,13 +217,10 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
         images, labels, of_batch = data.batch(step)
         x, labels = shown(images, labels, generator)
         with precise:
-            student_output = learn(x, maps=maps)
             teacher_output = heard(step, x, labels, **of_batch)
-        loss, terms = combined(student_output, teacher_output, labels, step=step, images=x, **of_batch)
+        taught = functools.partial(answer, x, teacher_output, labels, step=step, **of_batch)
         set_learning_rate(optimiser, settings, step)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        loss, terms = update(optimiser, student, combined, taught, rho)
         book.add({"train_loss": loss.detach(), **{f"train/{name}": value for name, value in terms.items()}})
         bar.update(settings.batch_size)
         if step in ends:
@@ -229,6 +230,13 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
             training_mode(student, settings.batchnorm)  # whoever looked at the student may have left it in another
             bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{book.validation.accuracy(row):.1%}")
     book.finish()
+
+
+def _answer(learn, combined: Combined, precise, maps: bool, x: Tensor, teacher_output, labels, **of_batch):
+    """The loss on these views and its terms, of the parameters as they are now."""
+    with precise:
+        output = learn(x, maps=maps)
+    return combined(output, teacher_output, labels, images=x, **of_batch)
 
 
 class _Book:

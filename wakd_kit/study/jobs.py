@@ -554,7 +554,8 @@ def taught_by(run: Path) -> str:
     if not (segments / "index.json").is_file():
         return ""
     last = json.loads((segments / "index.json").read_text(encoding="utf-8"))[-1]["file"]
-    average = {name: deployed.get(name) for name in ("values", "of", "initial")} if deployed else None
+    rare = {name: True for name in ("signed", "recalibrated") if (deployed or {}).get(name)}
+    average = {name: deployed.get(name) for name in ("values", "of", "initial")} | rare if deployed else None
     return _digest(run / "settings.json", segments / last, said=json.dumps(average))
 
 
