@@ -226,3 +226,24 @@ def test_a_domain_called_source_keeps_its_number():
     (row,) = agreement.printed(long.assign(student="KD", strategy="last", seed=0), "agreement").to_dict("records")
     assert (row["domain source"], row["other"], row["mean"]) == pytest.approx((90, 50, 70))
     assert row["source"] == pytest.approx(20), "of source validation parts"
+
+
+def test_findings_are_paired_and_say_before_and_after():
+    rows = [
+        (student, strategy, target, seed, role, 0.8, error - 0.01 * seed - 0.02 * (target == "neon"))
+        for student in ("CE", "KD")
+        for strategy, error in (("last", 0.2), ("WAKD", 0.1 + 0.02 * (student == "KD")))
+        for target in ("ink", "neon")
+        for seed in (0, 1)
+        for role in ("target", "source")
+    ]
+    scores = pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "role", "accuracy", "ece"])
+    scores.loc[(scores["student"] == "CE") & (scores["strategy"] == "WAKD") & (scores["seed"] == 0), "ece"] += 0.02
+    study = SimpleNamespace(scores=scores.assign(n=1000), students=["CE", "KD"])
+    agreed = pd.DataFrame({"student": ["KD", "KD"], "strategy": ["last", "WAKD"], "mean": [70.0, 75.25]})
+    said = agreement.findings(study, ["last", "WAKD"], agreed, agreed.iloc[:0])
+    assert said[0] == "Points of calibration error that WAKD takes away on unseen domains, compared with last:"
+    assert said[1].startswith("CE: WAKD - last: +9.0 points [") and "better calibrated on these domains" in said[1]
+    assert any("KD: WAKD - last" in one and "8.0 points" in one for one in said)
+    assert said[-1] == "KD decides as its teacher on 70.0 % of the images of unseen domains at last, on 75.2 % at WAKD."
+    assert "no before and after" in agreement.findings(study, ["last"], agreed, agreed)[0]

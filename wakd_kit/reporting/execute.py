@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -34,6 +35,15 @@ from ..files import Stopped
 from ..names import did_you_mean
 from .parameters import ParameterError, describe, descriptions, make, plain
 from .warm import Forked
+
+
+def _new_to_papermill(record: logging.LogRecord) -> bool:
+    """Whether a line of papermill's log is worth reading: not that a described parameter has no line in the notebook's cell."""
+    name = record.getMessage().removeprefix("Passed unknown parameter: ")
+    return not any(name in (f.name for f in fields(cls)) for cls in descriptions.values())
+
+
+logging.getLogger("papermill").addFilter(_new_to_papermill)
 
 
 class NotebookFailed(Stopped):

@@ -85,6 +85,7 @@ def _try_strategy(setting: str, spec: dict) -> None:
         raise ParameterError(f"{setting}: {error}") from error
 
 
+SPELLED_OUT = ("objectives", "steps", "batch_size", "learning_rate", "seed", "save_to")  # where a reader looks for them
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
 
@@ -160,6 +161,10 @@ class Training:
     def training(self) -> dict:
         """Keyword arguments of ``train``; a killed notebook run again continues its recording."""
         return self._named() | {"save_to": self.save_to, "resume": True}
+
+    def further(self) -> dict:
+        """Those of ``training`` that the call in 01 and 02 does not spell out."""
+        return {name: value for name, value in self.training().items() if name not in SPELLED_OUT}
 
     def _named(self) -> dict:
         return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": self.strategies}
@@ -377,6 +382,23 @@ class NamedPairs:
 
 def _is_side(side: object) -> bool:
     return isinstance(side, list) and len(side) == 2 and all(isinstance(one, str) for one in side)
+
+
+@notebook_parameters("08_beyond_accuracy")
+@dataclass(frozen=True)
+class BeyondAccuracy:
+    """08: calibration, agreement with the teacher and churn between seeds, before and after averaging.
+
+    strategies  labels, of which the first that averages and that every student has is looked at; all by default
+    baseline    the label before averaging
+    """
+
+    about: str = ""
+    runs: str = "../runs/explore"
+    only: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=list)
+    baseline: str = "last"
+    tables: str = "../runs/explore/tables"
 
 
 @notebook_parameters("04_landscape")

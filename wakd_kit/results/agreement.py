@@ -2,12 +2,14 @@
 
     found = predictions(study, ["last", "wakd"])     # evaluates what is not kept yet
     reliability(found), agreement(found), churn(found)
+    findings(study, ["last", "wakd"], printed(...), printed(...))
 
 The unseen domain and source validation are never mixed: every table says ``role``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,7 +23,8 @@ from ..evaluation.scores import measured
 from ..runs.record import RunProblem, measuring
 from ..runs.run import Run
 from .collect import DEPLOYED, Recorded, place_of
-from .differences import summary
+from .differences import findings as differences_found
+from .differences import paired, summary
 
 
 @dataclass(frozen=True)
@@ -180,3 +183,28 @@ def printed(long: pd.DataFrame, measure: str) -> pd.DataFrame:
     if len(source):
         wide["source"] = [100 * source[row.student, row.strategy] for row in wide.itertuples()]
     return wide
+
+
+def findings(study: Recorded, shown: Sequence[str], agreed: pd.DataFrame, churned: pd.DataFrame) -> list[str]:
+    """What the tables come to, in sentences: the calibration error that averaging takes away on unseen domains, paired by target and
+    seed, then agreement with the teacher and churn between seeds, before and after.
+
+    shown  the label before averaging, and the one after, as ``Recorded.shown`` returns them;  agreed, churned  as ``printed`` has them
+    """
+    if len(shown) < 2:
+        return ["Nothing here is an average that every student has: there is no before and after."]
+    before, after = shown[:2]
+    right = study.scores.assign(accuracy=1 - study.scores["ece"])
+    less = paired(right, [((name, after), (name, before)) for name in study.students])
+    words = {"higher on": "better calibrated on", "lower on": "worse calibrated on"}
+    said = [f"Points of calibration error that {after} takes away on unseen domains, compared with {before}:"]
+    said += [re.sub("|".join(words), lambda found: words[found[0]], one) for one in differences_found(less)]
+    for table, what in ((agreed, "decides as its teacher"), (churned, "decides otherwise with another seed")):
+        by_label = table.set_index(["student", "strategy"])["mean"] if len(table) else {}
+        said += [
+            f"{name} {what} on {by_label[name, before]:.1f} % of the images of unseen domains at {before}, on "
+            f"{by_label[name, after]:.1f} % at {after}."
+            for name in study.students
+            if (name, before) in by_label and (name, after) in by_label
+        ]
+    return said

@@ -111,6 +111,15 @@ def spoken(settings: Mapping) -> str:
     return ", ".join(f"{name} {v if isinstance(v, str) else json.dumps(v)}" for name, v in settings.items())
 
 
+def caption(by: str) -> str:
+    """What the table of ``winners`` is, where it stands alone."""
+    return (
+        "What was searched: settings drawn at random, each draw a training of its own without the domain left out, and judged by the rule of "
+        f"model selection that the captions name. What won by {by} is fixed for all runs of the study; the other columns say what another average "
+        "would have chosen on source validation, in %."
+    )
+
+
 def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
     """A row per search for reading: the settings that won by the strategy ``by``, then "same", or the others, for each strategy."""
     rows = []
