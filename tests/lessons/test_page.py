@@ -1,6 +1,7 @@
 """Lesson 04 without Python: its page in a browser, the table it reads, and pages of lessons, read as axe-core reads them."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -8,14 +9,17 @@ import numpy as np
 import pytest
 
 import wakd_kit.explorer
+import wakd_kit.reporting
 from wakd_kit.lessons import shipped
 from wakd_kit.reporting.render import render
+from wakd_kit.study.plan import load_study
 
 from ..notebooks import execute
 
 ROOT = Path(__file__).parent.parent.parent
 EXPLORER = ROOT / "docs" / "pages" / "explorer.html"
 PAGE = ROOT / "docs" / "pages" / "windows.html"
+REPORT = ROOT / "docs" / "pages" / "quickstart.html"
 
 
 def test_the_explorer_in_the_documents_is_the_kit_s_of_today():
@@ -24,6 +28,19 @@ def test_the_explorer_in_the_documents_is_the_kit_s_of_today():
     assert [
         name for name in ("view.js", "view.css") if (kit / name).read_text(encoding="utf-8").strip() not in page
     ] == []
+
+
+def test_the_report_in_the_documents_is_the_kit_s_of_today():
+    """A snapshot of the quickstart: where this fails, `wakd report quickstart` and `python docs/tools/report.py reports/quickstart`."""
+    page = REPORT.read_text(encoding="utf-8")
+    assert (Path(wakd_kit.reporting.__file__).parent / "templates/wakd/page.css").read_text(
+        encoding="utf-8"
+    ).strip() in page
+    cells = json.loads((ROOT / "notebooks" / "03_compare.ipynb").read_text(encoding="utf-8"))["cells"]
+    said = [line.strip() for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"]]
+    sections = [line.removeprefix("## ") for line in said if line.startswith("## ")]
+    assert sections and re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", page) == ["How this was made", *sections]
+    assert f"<h1>{load_study('quickstart').title}</h1>" in page and len(page) < 1_000_000
 
 
 def test_the_page_of_the_site_is_what_the_kit_writes(tmp_path):

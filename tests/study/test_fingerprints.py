@@ -39,7 +39,8 @@ def test_what_decides_a_recording_and_what_does_not():
     "notebook, reached",
     [
         ("02_distill", ("choose", "evaluate", "swad", "window_map", "answers", "show_table")),
-        ("03_compare", ("collect", "paired", "interval", "rank_methods", "reliability")),
+        ("03_compare", ("collect", "paired", "interval", "rank_methods")),
+        ("08_beyond_accuracy", ("collect", "paired", "agreement", "churn", "reliability")),
         ("04_landscape", ("plane", "interval", "flatness", "walled")),
         ("06_when_averaging_helps", ("measured", "cells", "interval")),
     ],
@@ -50,7 +51,7 @@ def test_a_notebook_depends_on_all_that_it_reaches(notebook, reached):
     assert not {"run_study", "explorer", "locked"} & code.keys()
 
 
-STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "page"})
+STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "08", "page"})
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def edited(tmp_path_factory):
 EDITS = [  # what decides a number, and who has to notice
     ("data/augment.py", "def augment(", "def augment_(", {"recording"}),
     ("averaging/valley.py", "def swad(", "def swad(unused=0, *, ", {"01", "02"}),
-    ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06"}),
+    ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06", "08"}),
     ("runs/store.py", "share = self.iterates[position] /", "share = 0.5 * self.iterates[position] /", {"recording"}),
     ("runs/store.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording"}),
     ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording"}),
