@@ -57,7 +57,7 @@ def test_imports_are_declared():
     }
     declared = {Requirement(d).name for d in PROJECT["dependencies"]}
     declared |= {name for name, parent in come_with.items() if parent in declared}
-    for extra in ("onnx", "loggers"):  # imported where they are used
+    for extra in ("onnx", "loggers", "trackio"):  # imported where they are used
         declared |= {Requirement(d).name for d in PROJECT["optional-dependencies"][extra]}
     found = set()
     for file in (ROOT / "wakd_kit").rglob("*.py"):

@@ -6,7 +6,7 @@ wakd compare STUDY STUDY               two studies of one design side by side, p
 wakd train NAME=VALUE ...              train one student and record its trajectory
 wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
-wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors or .onnx
+wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors, .onnx or a folder for timm
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
 wakd list strategies|objectives|methods|domains|studies|weights
@@ -354,7 +354,13 @@ def _settings(words: list[str], cls: type = object) -> dict[str, object]:
     argument(
         "--strategy", nargs="+", required=True, metavar=("NAME", "SETTING=VALUE"), help="such as: swad n_tolerance=4"
     ),
-    argument("--export", type=path_of, required=True, metavar="FILE", help="a .safetensors or .onnx file"),
+    argument(
+        "--export",
+        type=path_of,
+        required=True,
+        metavar="FILE",
+        help="a .safetensors or .onnx file, or a folder for timm and its hub",
+    ),
     argument("--no-scores", action="store_true", help="do not evaluate it for the card"),
     PLUGIN,
 )
@@ -447,9 +453,11 @@ def _explore(given: argparse.Namespace) -> None:
 def _map_of(folder: Path, grid: int) -> None:
     """The window map that a page looks its numbers up in: computed, and kept with the run, where there is none."""
     from .evaluation.windows import window_map
+    from .explorer.answers import Board
     from .runs.run import load_run
 
     run = load_run(folder)
+    Board(run)  # refuses what no page can show before anything is computed
     if not len(run.window_map):
         print(f"{run.name} has no window map yet: its windows are averaged and evaluated, {grid} segments a side.")
         window_map(run, grid=grid)
@@ -606,14 +614,16 @@ def _bytes(path: Path) -> int:
     argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not"),
     argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go"),
     argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline"),
+    argument("--trackio", default="", metavar="PROJECT", help="in a database on this machine"),
 )
 def _log(given: argparse.Namespace) -> None:
-    """send the curves of recorded runs to TensorBoard or Weights & Biases"""
+    """send the curves of recorded runs to TensorBoard, Weights & Biases or trackio"""
     from .runs import loggers
 
-    if not (given.tensorboard or given.wandb):
-        raise ValueError("Say where to: --tensorboard FOLDER, --wandb PROJECT, or both.")
-    for name in loggers.replay_all(given.runs, to_tensorboard=given.tensorboard, to_wandb=given.wandb):
+    where = {f"to_{name}": getattr(given, name) for name in ("tensorboard", "wandb", "trackio")}
+    if not any(where.values()):
+        raise ValueError("Say where to: --tensorboard FOLDER, --wandb PROJECT, --trackio PROJECT, or several.")
+    for name in loggers.replay_all(given.runs, **where):
         print(name)
 
 

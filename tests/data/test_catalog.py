@@ -8,8 +8,10 @@ import yaml
 from wakd_kit.data.catalog import BENCHMARKS, DataProblem, config_file, data_folder, locate, published
 from wakd_kit.names import UnknownName
 
-IMAGES = {"pacs": 9991, "vlcs": 10729, "officehome": 15588, "terra": 24330, "domainnet": 586575}
-CLASSES = {"pacs": 7, "vlcs": 5, "officehome": 65, "terra": 10, "domainnet": 345}
+IMAGES = {"pacs": 9991, "vlcs": 10729, "officehome": 15588, "terra": 24330, "domainnet": 586575, "celeba": 202599}
+CLASSES = {"pacs": 7, "vlcs": 5, "officehome": 65, "terra": 10, "domainnet": 345, "celeba": 2}
+for level in ("easy", "medium", "hard"):
+    IMAGES[f"spawrious_o2o_{level}"], CLASSES[f"spawrious_o2o_{level}"] = 50688, 4
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)

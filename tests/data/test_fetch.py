@@ -23,6 +23,7 @@ from wakd_kit.data import unpack as unpacking
 from wakd_kit.data.catalog import BENCHMARKS, DataProblem, Download, Hub
 from wakd_kit.data.domains import load_domains
 from wakd_kit.data.fetch import SUMS, fetch, get_data
+from wakd_kit.data.unpack import SPAWRIOUS
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -294,6 +295,62 @@ def test_terra_is_sorted_by_its_annotations(offer, said, tmp_path):
         "location_46/bobcat/f.jpg": "f",
     }
     assert found == {place: pictures[f"eccv_18_all_images_sm/{i}.jpg"] for place, i in at.items()}
+
+
+@pytest.mark.parametrize("level", ["easy", "medium", "hard"])
+def test_spawrious_is_sorted_by_place_as_its_authors_take_it(offer, said, tmp_path, monkeypatch, level):
+    name = f"spawrious_o2o_{level}"
+    real = BENCHMARKS[name]
+    train, test, shared = SPAWRIOUS[name]
+    breeds = ("bulldog", "dachshund", "labrador", "corgi")
+    wanted, members = {}, {}
+    for part, domain, own, rest in (("0", "train_97", 97, 3), ("1", "train_87", 87, 13)):
+        for breed, place, changed in zip(breeds, train, test):
+            for here in (place, shared, changed):
+                for i in range(100):
+                    members[f"spawrious224/{part}/{here}/{breed}/{i:03}.png"] = f"{part} {here} {breed} {i}".encode()
+            for here, many in ((place, own), (shared, rest)):
+                wanted |= {
+                    f"{domain}/{breed}/{here}__{i:03}.png": f"{part} {here} {breed} {i}".encode() for i in range(many)
+                }
+            wanted |= {
+                f"test/{breed}/{changed}__{part}_{i:03}.png": f"{part} {changed} {breed} {i}".encode()
+                for i in range(100)
+            }
+    members["spawrious224/domain_adaptation_ds/snow/corgi/0.png"] = b"not of it"
+    small = offer(name, {f"spawrious224__o2o_{level}.tar.gz": tarred(members)})
+    monkeypatch.setitem(BENCHMARKS, name, replace(small, classes=real.classes))
+    assert unpacked(get_data(name, tmp_path / "S", say=said.say)) == wanted
+    assert {len([n for n in wanted if n.startswith(d)]) for d in ("train_97", "train_87")} == {400}
+    assert sum(real.counts.values()) == 12672 * 4 and len(wanted) == 1600
+
+
+def test_celeba_is_sorted_by_its_lists_and_its_attribute_goes_with_every_image(offer, said, tmp_path, monkeypatch):
+    rows, parts, pictures = [], [], {}
+    for i in range(24):
+        file, blond, male, part = f"{i:06}.jpg", (-1, 1)[i % 2], (-1, 1)[i // 2 % 2], i // 4 % 3
+        rows.append(f"{file} -1  {blond} {male}  1")
+        parts.append(f"{file} {part}")
+        pictures[f"img_align_celeba/{file}"] = image(i)
+    lists = {
+        "list_attr_celeba.txt": "\n".join(["24", "Bald Blond_Hair Male Young", *rows]),
+        "list_eval_partition.txt": "\n".join(parts),
+    }
+    small = offer(
+        "celeba", {**{n: text.encode() for n, text in lists.items()}, "img_align_celeba.zip": zipped(pictures)}
+    )
+    monkeypatch.setitem(BENCHMARKS, "celeba", replace(small, counts=dict.fromkeys(small.counts, 8)))
+    folder = get_data("celeba", tmp_path / "C", say=said.say)
+    assert unpacked(folder)["train/blond/female__000001.jpg"] == pictures["img_align_celeba/000001.jpg"]
+    assert unpacked(folder)["valid/other/male__000006.jpg"] == pictures["img_align_celeba/000006.jpg"]
+    domains = load_domains(f"celeba:{folder}", size=16)
+    assert domains.attributes == ("female", "male") and len(domains["test"]) == 8
+    for examples in domains.values():
+        assert sorted(zip(examples.labels, examples.attributes)) == [
+            (c, a) for c in (0, 1) for a in (0, 1) for _ in (0, 1)
+        ]
+    (folder / "test" / "blond" / "female__000009.jpg").rename(folder / "test" / "blond" / "9.jpg")
+    assert load_domains(f"celeba:{folder}", size=16).attributes == ()  # of somebody's own layout nothing is known
 
 
 # ---- what is refused

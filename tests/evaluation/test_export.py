@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 import wakd_kit as wk
@@ -74,7 +75,9 @@ def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coef
 
 
 def test_what_cannot_be_exported_says_so_and_writes_nothing(run, coefficients, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"exported as \.safetensors or \.onnx; got 's\.pt'"):
+    with pytest.raises(
+        ValueError, match=r"exported as \.safetensors or \.onnx, or without an ending as a folder; got 's\.pt'"
+    ):
         wk.export(run, coefficients, tmp_path / "s.pt")
     with pytest.raises(wk.averaging.NoWindow, match="nothing there"):
         wk.export(run, wk.averaging.NoWindow("nothing there"), tmp_path / "s.safetensors")
@@ -98,3 +101,93 @@ def test_the_card_states_what_the_network_sees(split, tmp_path):
     mean, std = (torch.tensor(card["input"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
         assert torch.allclose(bare((images - mean) / std), run.model(last)(images).logits, atol=1e-5)
+
+
+# ---- folders for timm and its hub, and graphs, of three families; each is loaded by who it is for
+
+FAMILIES = {
+    "cnn": ("resnet10t", SMALL),
+    "vit": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}),
+    "mixer": ("mixer_any", {"img_size": 32, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}),
+    "narrow": ("resnet10t_w8", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(split, tmp_path_factory):
+    """Trains a student of a family for two steps, once; returns its run and its last iterate."""
+    done = {}
+
+    def of(family: str):
+        if family not in done:
+            name, settings = FAMILIES[family]
+            student = wk.build_model(name, split.classes, seed=0, **settings)
+            recipe = {"steps": 2, "segment_length": 1, "batch_size": 8, "batchnorm_batches": 1, "learning_rate": 1e-3}
+            folder = tmp_path_factory.mktemp(family) / "run"
+            run = wk.train(student, split, **recipe, save_to=folder, device="cpu", progress=False)
+            done[family] = run, wk.averaging.last(run.source_curves)
+        return done[family]
+
+    return of
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_timm_loads_the_folder_and_prepares_images_as_the_student_saw_them(family, exported, split, tmp_path):
+    run, last = exported(family)
+    card = wk.export(run, last, tmp_path / "student", split=split, scores=False)
+    assert card == tmp_path / "student" / "wakd_kit.json"
+    assert {file.name for file in card.parent.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+        "wakd_kit.json",
+    }
+    model = timm.create_model(f"local-dir:{card.parent}", pretrained=True).eval()
+    assert model.pretrained_cfg["label_names"] == ["a", "b", "c", "d"] and model.num_classes == 4
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    images = split.target_for_testing_only.images[:12]
+    with torch.no_grad():
+        logits = model(torch.stack([prepare(Image.fromarray(image)) for image in images]))
+    expected = predict(run.model(last), images)
+    same = family in (
+        "cnn",
+        "narrow",
+    )  # 16 px as they come; PIL makes 32 px of 16 in whole numbers, the tap in fractions
+    assert [*model.pretrained_cfg["input_size"]] == [3, *[16 if same else 32] * 2]
+    torch.testing.assert_close(logits, expected, rtol=1e-4 if same else 0.02, atol=1e-5 if same else 0.02)
+    wk.export(run, last, tmp_path / "student", split=split, scores=False)  # in place of the one before
+
+
+def test_the_hub_reads_the_model_card_and_its_scores(exported, split, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    run, last = exported("cnn")
+    card = json.loads(wk.export(run, last, tmp_path / "student", split=split).read_text())
+    read = hub.ModelCard.load(tmp_path / "student" / "README.md")
+    assert (read.data.library_name, read.data.pipeline_tag) == ("timm", "image-classification")
+    assert "license" not in read.data.to_dict(), "whose terms those are is not known here"
+    told = {(result.dataset_config, result.dataset_split): result.metric_value for result in read.data.eval_results}
+    assert [*told] == [*((domain, "validation") for domain in split.sources), ("west", "unseen")]
+    assert [*told.values()] == [round(row["accuracy"], 4) for row in card["scores"]]
+    assert "| west | unseen |" in read.text and str(tmp_path) not in read.text
+    block = read.text.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "student"))
+    exec(block, given := {})
+    assert given["model"].num_classes == 4 and given["transform"]
+
+
+@pytest.mark.parametrize("family", ["cnn", "vit", "mixer"])
+def test_onnxruntime_computes_the_logits_of_each_family(family, exported, split, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    run, last = exported(family)
+    wk.export(run, last, tmp_path / "s.onnx", split=split, scores=False)
+    session = runtime.InferenceSession(tmp_path / "s.onnx", providers=["CPUExecutionProvider"])
+    images = split.target_for_testing_only.images[:5]
+    (logits,) = session.run(["logits"], {"images": to_float(torch.as_tensor(images)).contiguous().numpy()})
+    np.testing.assert_allclose(logits, predict(run.model(last), images).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(run, coefficients, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is there and no exported folder"):
+        wk.export(run, coefficients, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]

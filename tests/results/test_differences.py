@@ -639,9 +639,20 @@ def test_students_are_compared_with_one_reference_with_their_own_or_with_each_ot
 
 def test_every_caption_says_what_chose_each_model(study):
     captions = study.captions("last")
-    assert captions.keys() == {"summary", "gains", "published", "calibration", "agreement", "churn", "rules"}
+    assert captions.keys() == {
+        "summary",
+        "gains",
+        "published",
+        "calibration",
+        "agreement",
+        "churn",
+        "domainbed",
+        "groups",
+        "parts",
+        "rules",
+    }
     for name, caption in captions.items():
-        shown = () if name in ("summary", "gains", "published", "rules") else ["last", "wakd"]
+        shown = ["last", "wakd"] if name in ("calibration", "agreement", "churn", "parts") else ()
         assert caption.endswith(f" {study.selection(shown)}") and "Nothing was chosen on the target." in caption
     assert "deployed" in captions["summary"] and "deployed" not in captions["churn"], "only what the table shows"
     assert "over 1 seed;" in captions["summary"]

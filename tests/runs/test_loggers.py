@@ -2,6 +2,10 @@
 
 import importlib.machinery
 import importlib.util
+import json
+import os
+import struct
+import subprocess
 import sys
 from contextlib import contextmanager
 from types import ModuleType
@@ -64,7 +68,7 @@ def test_a_series_leaves_out_the_step_and_what_was_not_measured():
     assert loggers.series(row) == {"train_loss": 0.5, "val_loss/ink": 1.0}
 
 
-# ---- the two packages, in place of which stand fakes that keep what they get
+# ---- two of the packages, in place of which stand fakes that keep what they get
 
 
 @pytest.fixture
@@ -148,7 +152,7 @@ def test_log_takes_one_run_and_one_that_is_still_recording(fake, split, tmp_path
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["."], "wakd log: Say where to: --tensorboard FOLDER, --wandb PROJECT, or both."),
+        (["."], "wakd log: Say where to: --tensorboard FOLDER, --wandb PROJECT, --trackio PROJECT, or several."),
         (
             [".", "--wandb", "demo"],
             "wakd log: No recorded run in or below .: give a run's folder, or one that holds runs.",
@@ -161,22 +165,84 @@ def test_what_cannot_be_logged_is_a_sentence(words, sentence, tmp_path, monkeypa
     assert capsys.readouterr().err == f"{sentence}\n"
 
 
-@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
-def test_without_the_package_it_says_what_to_install(package, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("package", "extra"), [("tensorboard", "loggers"), ("wandb", "loggers"), ("trackio", "trackio")]
+)
+def test_without_the_package_it_says_what_to_install(package, extra, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     opened = getattr(loggers, package)(str(tmp_path / "x"))
-    with pytest.raises(ImportError, match=rf"{package} is not installed.*pip install 'wakd_kit\[loggers\]'"):
+    with pytest.raises(ImportError, match=rf"{package} is not installed.*pip install 'wakd_kit\[{extra}\]'"):
         opened.__enter__()
+
+
+# ---- the packages themselves, each read back from what it left on the disk
 
 
 def test_event_files_hold_the_curves(run, tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
     )
-    with loggers.tensorboard(tmp_path) as sink:
-        loggers.replay(run, sink)
-    events = accumulator.EventAccumulator(str(tmp_path))
+    assert main(["log", str(run.folder), "--tensorboard", str(tmp_path)]) == 0
+    events = accumulator.EventAccumulator(str(tmp_path / run.folder.name))
     events.Reload()
+    assert set(events.Tags()["scalars"]) == set().union(*map(loggers.series, run.table.to_dict("records")))
     read = events.Scalars("val_accuracy/north")
     assert [e.step for e in read] == run.table["step"].tolist()
     assert [e.value for e in read] == pytest.approx(run.table["val_accuracy/north"].tolist())
+
+
+def records_of(file) -> list[bytes]:
+    """The records of a .wandb file: a LevelDB log, 7 bytes of a header, then blocks of 32 KiB in which a record is a checksum,
+    its length, whether it is whole, first, middle or last of a longer one, and its bytes."""
+    data, at, found, part = file.read_bytes(), 7, [], b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        part += data[at + 7 : at + 7 + length]
+        if kind in (1, 4):
+            found, part = [*found, part], b""
+        at += 7 + length
+    return found
+
+
+def test_a_wandb_file_written_offline_holds_the_curves(run, tmp_path, monkeypatch):
+    internal = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="wandb is not installed")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "CONSOLE": "off"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    assert main(["log", str(run.folder), "--wandb", "demo"]) == 0
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    rows, config = [], {}
+    for record in map(internal.Record.FromString, records_of(file)):
+        if record.WhichOneof("record_type") == "run":
+            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        if record.WhichOneof("record_type") == "history":
+            items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            rows.append((items["_step"], {name: value for name, value in items.items() if name[0] != "_"}))
+    expected = [(row["step"], loggers.series(row)) for row in run.table.to_dict("records")]
+    assert [step for step, _ in rows] == [step for step, _ in expected]
+    assert all(read == pytest.approx(sent) for (_, read), (_, sent) in zip(rows, expected))
+    assert config["steps"] == 24
+
+
+def test_a_database_of_trackio_holds_the_curves(run, tmp_path, monkeypatch):
+    """In a process of its own: where its databases are is settled when it is imported."""
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed")
+    code = """
+import json, sys
+from wakd_kit.cli import main
+assert main(["log", sys.argv[1], "--trackio", "demo"]) == 0
+from trackio.sqlite_storage import SQLiteStorage as kept
+(name,) = kept.get_runs("demo")
+print("READ " + json.dumps([name, kept.get_logs("demo", name), kept.get_run_config("demo", name)["steps"]]))
+"""
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", code, run.folder], env=env, capture_output=True, text=True, check=True)
+    name, logs, steps = json.loads(said.stdout.split("READ ")[1].splitlines()[0])
+    assert name == run.folder.name and steps == 24
+    expected = [(row["step"], loggers.series(row)) for row in run.table.to_dict("records")]
+    for row, (step, sent) in zip(logs, expected, strict=True):
+        assert row.pop("step") == step and row.pop("timestamp") and row == pytest.approx(sent)

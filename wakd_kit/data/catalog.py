@@ -63,6 +63,7 @@ class Benchmark:
     folders      its names inside the data folder; the first is ours, others are accepted
     counts       {domain: images} that papers report; ``other_counts`` are further forms in circulation
     per_class    {domain: images of each class, in the order of ``classes``}, where known
+    attributes   what an image has beside its class, if every file is called attribute__name
     where        how to get the files by hand: a clause that goes with "get"
     note         what explains counts that differ
     """
@@ -80,6 +81,7 @@ class Benchmark:
     hub: Hub | None = None
     other_counts: tuple[Mapping[str, int], ...] = ()
     per_class: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
     note: str = ""
 
     @property

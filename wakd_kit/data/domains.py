@@ -550,7 +550,8 @@ def _folder_of_images(
     root, classes, arrays = read_images(path, name, benchmark, cache, size, domain=domain)
     examples = {d: Examples(*parts) for d, (*parts, _) in arrays.items()}
     files = {d: hashes for d, (*_, hashes) in arrays.items()}
-    return Domains(f"{name}:{root}", classes, examples, {"size": size}, files=files)
+    named = benchmark.attributes if benchmark and all(e.attributes is not None for e in examples.values()) else ()
+    return Domains(f"{name}:{root}", classes, examples, {"size": size}, files=files, attributes=named)
 
 
 def cache_folder(cache: str | os.PathLike | None = None) -> Path:

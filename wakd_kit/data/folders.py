@@ -127,10 +127,11 @@ def read_images(
     *,
     domain: str | None = None,
 ):
-    """Decode a folder, or map what was decoded before: ``(root, classes, {domain: (images, labels, originals, hashes)})``.
+    """Decode a folder, or map what was decoded before: ``(root, classes, {domain: (images, labels, originals, attributes, hashes)})``.
 
     domain  the folder, or an archive of it, holds classes of this one domain
-    images (n, size, size, 3) uint8, labels (n,), originals (n,), hashes of the files (n,). Files of one domain and class that are identical byte
+    images (n, size, size, 3) uint8, labels (n,), originals (n,), attributes (n,) of a benchmark whose files all name one, else None,
+    hashes of the files (n,). Files of one domain and class that are identical byte
     for byte share an original, so that a split never puts one on each side. Raises ``DataProblem`` with every problem
     of the layout at once, or else with every file that cannot be read.
     """
@@ -155,12 +156,21 @@ def read_images(
     listing = [f for by_class in files.values() for c in classes for f in by_class[c]]
     images, contents = _decode_once(name, root, listing, cache, size)
     arrays, start = {}, 0
+    known = {name: i for i, name in enumerate(benchmark.attributes if benchmark else ())}
+    attributes = [known.get(f.name.partition("__")[0], -1) for f in listing]
+    attributes = None if -1 in attributes else attributes
     for domain, by_class in files.items():
         labels = np.repeat(np.arange(len(classes)), [len(by_class[c]) for c in classes])
         mine = slice(start, start + len(labels))
         first: dict[tuple, int] = {}
         originals = [first.setdefault(key, i) for i, key in enumerate(zip(labels, contents[mine]))]
-        arrays[domain] = images[mine], labels, np.array(originals), contents[mine]
+        arrays[domain] = (
+            images[mine],
+            labels,
+            np.array(originals),
+            attributes and np.array(attributes[mine], dtype=np.int64),
+            contents[mine],
+        )
         start = mine.stop
     return given, classes, arrays
 

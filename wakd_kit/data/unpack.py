@@ -153,7 +153,49 @@ def _annotated(benchmark: Benchmark, files: Files) -> tuple[list[Path], Places]:
     return [files["eccv_18_all_images_sm.tar.gz"]], lambda member: sorted(placed.get(PurePosixPath(member).name, ()))
 
 
-ARRANGED = {"domainnet": _listed, "terra": _annotated}
+SPAWRIOUS = {  # places of bulldog, dachshund, labrador and corgi in training, in test, and the one that all share
+    "spawrious_o2o_easy": (("desert", "jungle", "dirt", "snow"), ("dirt", "snow", "desert", "jungle"), "beach"),
+    "spawrious_o2o_medium": (("mountain", "beach", "dirt", "jungle"), ("jungle", "dirt", "beach", "snow"), "desert"),
+    "spawrious_o2o_hard": (("jungle", "mountain", "snow", "desert"), ("mountain", "snow", "desert", "jungle"), "beach"),
+}
+
+
+def _by_place(benchmark: Benchmark, files: Files) -> tuple[list[Path], Places]:
+    """Spawrious: .../part/place/breed/image, parts 0 and 1 for the two training domains and both for test, as its authors' loader
+    has them; a file is called place__image, a test image also part."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for archive in files.values():
+        for member, _ in _members(archive):
+            if _visible_image(member) and len(parts := PurePosixPath(member).parts) > 3 and parts[-4] in ("0", "1"):
+                found.setdefault(parts[-4:-1], []).append(member)
+    train, test, shared = SPAWRIOUS[benchmark.name]
+    placed: dict[str, list[str]] = {}
+    for breed, own, changed in zip(("bulldog", "dachshund", "labrador", "corgi"), train, test):
+        for part, domain, share in (("0", "train_97", 0.97), ("1", "train_87", 0.87)):
+            total = len(found.get((part, own, breed), ()))
+            many = int(share * total)
+            takes = [(domain, own, slice(many), ""), (domain, shared, slice(total - many), "")]
+            for into, place, which, mark in [*takes, ("test", changed, slice(None), f"{part}_")]:
+                for member in sorted(found.get((part, place, breed), ()))[which]:
+                    name = f"{into}/{breed}/{place}__{mark}{PurePosixPath(member).name}"
+                    placed.setdefault(member, []).append(name)
+    return list(files.values()), lambda member: placed.get(member, [])
+
+
+def _by_attribute(benchmark: Benchmark, files: Files) -> tuple[list[Path], Places]:
+    """CelebA: its lists tell the part and the attributes of each image; a file is called sex__image."""
+    _, names, *rows = files["list_attr_celeba.txt"].read_text().splitlines()
+    blond, male = (names.split().index(name) for name in ("Blond_Hair", "Male"))
+    parts = dict(line.split() for line in files["list_eval_partition.txt"].read_text().splitlines())
+    placed = {}
+    for file, *values in (row.split() for row in rows):
+        label, sex = benchmark.classes[values[blond] != "1"], benchmark.attributes[values[male] == "1"]
+        placed[file] = f"{list(benchmark.counts)[int(parts[file])]}/{label}/{sex}__{file}"
+    archives = [path for name, path in files.items() if name.endswith(".zip")]
+    return archives, lambda member: [placed[name]] if (name := PurePosixPath(member).name) in placed else []
+
+
+ARRANGED = {"domainnet": _listed, "terra": _annotated, "celeba": _by_attribute, **dict.fromkeys(SPAWRIOUS, _by_place)}
 
 
 def unpack_parquet(benchmark: Benchmark, shards: list[Path], card: Path, into: Path) -> int:

@@ -1,4 +1,4 @@
-"""An average for use elsewhere: parameters that timm loads, or an ONNX graph, and a card that says what they are."""
+"""An average for use elsewhere: parameters or a folder that timm loads, or an ONNX graph, and a card that says what they are."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..files import path_of, write_text, write_with
 from ..models.weights import sha256
 from ..runs.identity import normalisation, seen_according_to
 from ..runs.record import write_state
+from . import hub
 from .scores import score_choices
 
 FORMATS = (".safetensors", ".onnx")
@@ -29,7 +30,9 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
 
     file    ``.safetensors``: the bare timm model's parameters, for ``timm.create_model(...).load_state_dict`` or
             ``build_model(weights=file)``. ``.onnx``: a graph from (n, 3, height, width) images in [0, 1], normalisation
-            included, to (n, classes) logits; needs ``onnxscript``
+            included, to (n, classes) logits; needs ``onnxscript``. Without an ending: a folder of model.safetensors,
+            config.json and README.md, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``, and as such ready to be
+            pushed: ``huggingface_hub.upload_folder(folder_path=..., repo_id=...)``; its card is wakd_kit.json inside
     scores  evaluate it on every domain, for the card
 
     The card holds model, classes, input size and normalisation, strategy and coefficients, the data and split it was
@@ -43,8 +46,17 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     if isinstance(coefficients, NoWindow):
         raise coefficients
     file = path_of(file)
-    if file.suffix not in FORMATS:
-        raise ValueError(f"An average is exported as {' or '.join(FORMATS)}; got {file.name!r}.")
+    if file.suffix not in (*FORMATS, ""):
+        raise ValueError(
+            f"An average is exported as {' or '.join(FORMATS)}, or without an ending as a folder; got {file.name!r}."
+        )
+    if (
+        not file.suffix
+        and file.exists()
+        and not (file / hub.CONFIG).is_file()
+        and (file.is_file() or any(file.iterdir()))
+    ):
+        raise ValueError(f"{file} is there and no exported folder; give another name.")
     if file.suffix == ".onnx":
         _need_onnx()
     elif parts := _not_timms(run.settings["student"].get("settings", {})):
@@ -69,12 +81,18 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "input": shown,
         "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
     }
+    folder, file = (file, file / hub.WEIGHTS) if not file.suffix else (None, file)
     if file.suffix == ".onnx":
         write_with(file, lambda part: _write_onnx(model, size, part, short))
     else:
+        if folder:
+            folder.mkdir(exist_ok=True)
+            hub.write_config(model, folder / hub.CONFIG, {**short, "model": run.settings["student"]})
         write_state(file, getattr(model, "model", model).state_dict())
         state = load_file(file)
         write_with(file, lambda part: save_file(state, part, metadata={"format": "pt", "wakd_kit": json.dumps(short)}))
+        if folder:
+            hub.load_again(folder)
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
     environment = run.folder / "environment.json"
     card = {
@@ -94,7 +112,9 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "sha256": sha256(file),
         "environment": json.loads(environment.read_text()) if environment.exists() else None,
     }
-    card_file = file.with_name(file.name + ".json")
+    if folder:
+        hub.write_card(folder / hub.CARD, card)
+    card_file = folder / "wakd_kit.json" if folder else file.with_name(file.name + ".json")
     write_text(card_file, json.dumps(card, indent=1))
     return card_file
 

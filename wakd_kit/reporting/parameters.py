@@ -287,6 +287,7 @@ class Compare:
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     searched    draws of a search, {"target", "student", "draw", "settings", "run"}, the run by path below ``runs``
     searched_by  the label that chose among them
+    mask        a table of images and their parts, by which accuracies are told apart; see ``data.mask``
     answer      {student: label}: the difference to the baseline that the first sentence of the page is about; or labels of pairs
                 that 07_named_pairs compared, from its table
     tables      the folder for tables as csv and LaTeX
@@ -302,6 +303,7 @@ class Compare:
     published: dict = field(default_factory=dict)
     searched: list[dict] = field(default_factory=list)
     searched_by: str = "last"
+    mask: str = ""
     tables: str = "../runs/explore/tables"
 
 

@@ -139,7 +139,7 @@ class Recorded:
 
     def captions(self, baseline: str, *, selection: bool = True) -> dict[str, str]:
         """What the numbers of each printed table are, in words, and what chose the models behind them: where a table stands alone."""
-        shown = dict.fromkeys(("calibration", "agreement", "churn"), self.shown(baseline))
+        shown = dict.fromkeys(("calibration", "agreement", "churn", "parts"), self.shown(baseline))
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         captions = {
             "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
@@ -159,6 +159,9 @@ class Recorded:
             "groups": f"Worst-group accuracy in % on the domain left out: {self._groups()} that is right least often in a run, "
             f"mean over seeds per target; mean and sd are of the average over targets, over {seeds}. Worst domain: the lowest accuracy of "
             "a domain left out. Source: the worst group of any source validation part. The lowest of many small groups is low by chance alone.",
+            "parts": "Accuracy in % on those images of the domain left out that the study's mask puts in each part, such as in and out of what "
+            f"pretraining showed: mean over seeds per target; mean and sd are of the average over targets, over {seeds}; images: of the part, "
+            "on the target that has fewest.",
             "rules": "Accuracy in % on the domain left out of what each rule of model selection chooses among the same draws of "
             f"settings, at {self.search.get('by', baseline)}, in the draws' own trainings: mean over their seeds. The oracle looks "
             "at the unseen domain: it is what no rule can reach honestly, was computed last, and decided nothing.",

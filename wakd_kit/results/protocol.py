@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from .agreement import printed
+from ..data.domains import Domains
+from ..data.mask import parts_of
+from .agreement import Found, printed
 from .differences import columns_of, on_unseen, summary
 
 
@@ -47,3 +52,35 @@ def groups(scores: pd.DataFrame) -> pd.DataFrame:
         worst = 100 * source.groupby(["student", "strategy"]).mean()
         wide["source"] = [worst[row.student, row.strategy] for row in wide.itertuples()]
     return wide
+
+
+def by_part(found: Sequence[Found], domains: Domains, mask: str | Path) -> pd.DataFrame:
+    """Accuracy on unseen domains apart for the parts of their images that a file names (``data.mask``), such as in and out of what
+    pretraining showed: ``part``, then as ``summary``, and ``images``, how many of that part a run is judged on at least.
+
+    found  what averages predicted, as ``agreement.predictions`` has it. A part that no image of a target is in is NaN there.
+    """
+    parts = parts_of(domains, mask)
+    rows = []
+    for one in found:
+        for strategy, by_domain in one.by_strategy.items():
+            for domain, predicted in by_domain.items():
+                for part in sorted({*np.concatenate([*parts.values()])} - {""} if predicted.role == "target" else ()):
+                    mine = predicted.correct[parts[domain] == part]
+                    about = {
+                        "part": part,
+                        "student": one.run.name,
+                        "strategy": strategy,
+                        "target": one.target,
+                        "seed": one.seed,
+                    }
+                    accuracy = mine.mean() if len(mine) else np.nan
+                    rows.append({**about, "domain": domain, "role": "target", "accuracy": accuracy, "n": len(mine)})
+    if not rows:
+        return pd.DataFrame()
+    tables = []
+    for part, own in pd.DataFrame(rows).groupby("part"):
+        images = own.groupby(["student", "strategy", "target", "seed"])["n"].sum().min()
+        tables.append(summary(own).drop(columns=["se", "missing"]).assign(images=images))
+        tables[-1].insert(0, "part", part)
+    return pd.concat(tables, ignore_index=True)

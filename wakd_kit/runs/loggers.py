@@ -1,4 +1,4 @@
-"""Optional sinks of the curves that a run records anyway: TensorBoard and Weights & Biases. Never required.
+"""Optional sinks of the curves that a run records anyway: TensorBoard, Weights & Biases, trackio. Never required.
 
     with tensorboard("runs/demo/tensorboard") as sink:
         wk.train(student, split, sink=sink, save_to="runs/demo")
@@ -31,11 +31,13 @@ def replay(run, sink: Sink) -> None:
         sink(row)
 
 
-def replay_all(folder: str | os.PathLike, *, to_tensorboard: str = "", to_wandb: str = "") -> Iterator[str]:
-    """Send every run in or below a folder, finished or not, to event files, a W&B project or both; yields their names.
+def replay_all(
+    folder: str | os.PathLike, *, to_tensorboard: str = "", to_wandb: str = "", to_trackio: str = ""
+) -> Iterator[str]:
+    """Send every run in or below a folder, finished or not, to event files or to projects; yields their names.
 
     to_tensorboard  folder of event files, one below it for each run, named as the run's own place below ``folder``
-    to_wandb        a project that gets one run for each
+    to_wandb, to_trackio  a project that gets one run for each
     Raises ``RunProblem`` when there is no run.
     """
     folder = path_of(folder)
@@ -47,6 +49,7 @@ def replay_all(folder: str | os.PathLike, *, to_tensorboard: str = "", to_wandb:
         with contextlib.ExitStack() as stack:
             sinks = [stack.enter_context(tensorboard(path_of(to_tensorboard) / name))] if to_tensorboard else []
             sinks += [stack.enter_context(wandb(to_wandb, name=name, config=run.settings))] if to_wandb else []
+            sinks += [stack.enter_context(trackio(to_trackio, name=name, config=run.settings))] if to_trackio else []
             for sink in sinks:
                 replay(run, sink)
         yield name
@@ -91,6 +94,25 @@ def wandb(project: str, **options) -> Iterator[Sink]:
         yield lambda row: run.log(series(row), step=int(row["step"]))
 
 
-def _needs(package: str) -> None:
+@contextlib.contextmanager
+def trackio(project: str, **options) -> Iterator[Sink]:
+    """A sink that logs to trackio, as one run of a project, in a database on this machine: ``trackio show`` is its page.
+
+    options  of ``trackio.init``, such as ``name="demo"``, ``config=run.settings``, or ``space_id`` for one that others see; to
+             continue the curves of a training that was continued, the same ``name`` and ``resume="allow"``
+
+    Needs the package ``trackio``. Load of processors and accelerators is not logged unless asked for.
+    """
+    _needs("trackio", "trackio")
+    import trackio as package  # an optional dependency
+
+    run = package.init(project=project, **{"embed": False, "auto_log_gpu": False, "auto_log_cpu": False, **options})
+    try:
+        yield lambda row: run.log(series(row), step=int(row["step"]))
+    finally:
+        run.finish()
+
+
+def _needs(package: str, extra: str = "loggers") -> None:
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{package} is not installed, and nothing else needs it: pip install 'wakd_kit[loggers]'.")
+        raise ImportError(f"{package} is not installed, and nothing else needs it: pip install 'wakd_kit[{extra}]'.")

@@ -33,6 +33,7 @@ from pathlib import Path
 from .. import plugins
 from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
 from ..reporting.warm import Forked
+from . import cluster
 from . import fingerprints as sources
 
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
@@ -245,6 +246,11 @@ def failure(job: Job, place: Place) -> str:
     """Why a job failed when it was tried last; empty when it did not."""
     copy = place.failed(job)
     return json_or_nothing(place.file("failed", job.name)).get("said") or (f"see {copy.name}" if copy.exists() else "")
+
+
+def lost(job: Job, place: Place) -> str:
+    """Why a cluster ended a job when it was tried last, which it then could not tell itself; empty where that is not known."""
+    return cluster.ended(place.engine, for_engine(job.name))
 
 
 def present(job: Job, missing: Mapping[str, str]) -> Job:

@@ -30,16 +30,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-
-import yaml
 
 from .. import plugins
 from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
-from ..files import path_of
+from ..data.mask import parts_of as in_parts
 from ..models.build import build_model, declares
 from ..models.inherit import Shapes, shapes_of
 from ..models.weights import check_size, find, from_file, sha256
@@ -55,7 +53,8 @@ from ..runs.train import size_of_recording
 from . import chains
 from . import fingerprints as sources
 from .jobs import Job, Place, fell_apart, retrained, taught_by
-from .places import NOTEBOOKS, SUFFIXES, StudyProblem, file_of
+from .places import NOTEBOOKS, StudyProblem, file_of
+from .reading import values_of
 from .search import Search, draw, search_of, split_seeds
 
 
@@ -81,6 +80,7 @@ class Study:
                 the page's first sentences. Or a list of the pairs of 07_named_pairs that do, as it calls them:
                 [WAKD student WAKD - KD last]; what was merged is ``merged mean of WAKD`` and so on
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
+    mask        a csv of images and the part that each is in, such as in and out of pretraining: accuracies are told apart by it
     search      {draws, seeds, over, by, rule, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     plugins     files (.py, relative to this one) and modules of one's own that declare objectives, strategies, models or benchmarks
@@ -103,6 +103,7 @@ class Study:
     reference: str | dict = ""
     answer: dict | list[str] = field(default_factory=dict)
     published: dict = field(default_factory=dict)
+    mask: str = ""
     search: dict = field(default_factory=dict)
     also: dict = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
@@ -224,145 +225,13 @@ def load_study(which: str | os.PathLike) -> Study:
     """
     path = file_of(which)
     try:
-        study = make(Study, {"name": path.stem, **_values(path)})
+        study = make(Study, {"name": path.stem, **values_of(path)})
         plugins.use(*study.plugins)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
         raise StudyProblem(f"{path}: {problem}")
     return study
-
-
-def _values(path: Path, above: tuple[Path, ...] = (), named: Mapping | None = None) -> dict:
-    """What a study file says, over what the one says that it extends; paths are whole.
-
-    above  the files that extend it;  named  what these say, as far as it says which labels there are
-    """
-    if path.resolve() in above:
-        raise StudyProblem(f"{path} extends itself, by way of {above[-1]}.")
-    try:
-        values = _read(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
-    except yaml.YAMLError as error:
-        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
-    if not isinstance(values, dict):
-        raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
-    named, under = {**{n: values[n] for n in ("students", "teacher") if n in values}, **(named or {})}, {}
-    if (base := values.pop("extends", None)) is not None:
-        base = path_of(str(base))
-        base = file_of(path.parent / base if base.suffix in SUFFIXES else base)
-        under = _values(base, (*above, path.resolve()), named)
-    named = {**under, **named}
-    students = named.get("students")
-    labels = [*["teacher"] * (named.get("teacher") is not None), *(students if isinstance(students, dict) else ())]
-    values = _beside(values, path.parent, labels)
-    under.pop("name", None)
-    both = {n: under[n] | values[n] for n in COMPLETED if all(isinstance(v.get(n), dict) for v in (under, values))}
-    return under | values | both
-
-
-COMPLETED = (
-    "teacher",
-    "common",
-    "window_map",
-    "landscape",
-    "search",
-)  # blocks of settings that a study takes over one by one
-
-
-def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
-    """What a study file says, with paths that are relative to its folder made whole, and labels of its students as they are;
-    what is of no type is left alone."""
-
-    def whole(path: str) -> str:
-        return os.path.abspath(folder / path_of(path))
-
-    def resolved(block: object) -> object:
-        if not isinstance(block, dict):
-            return block
-        own = {n: whole(v) for n, v in block.items() if n == "weights" and isinstance(v, str)}
-        for role in block.keys() & chains.ROLES:
-            own[role] = chains.each_name(block[role], lambda name: chains.placed(name, folder, labels))
-        if isinstance(block.get("others"), list):
-            own["others"] = [whole(other) for other in block["others"]]
-        return {**block, **own}
-
-    found = {name: resolved(values[name]) for name in ("teacher", "common", "landscape") if name in values}
-    if isinstance(values.get("students"), dict):
-        found["students"] = {label: resolved(own) for label, own in values["students"].items()}
-    if isinstance(values.get("plugins"), list):
-        found["plugins"] = [whole(p) if str(p).endswith(".py") else p for p in values["plugins"]]
-    if isinstance(values.get("targets"), list):
-        found["targets"] = ["+".join(map(str, t)) if isinstance(t, list) else t for t in values["targets"]]
-    return values | found | ({"benchmark": _placed(values["benchmark"], whole)} if "benchmark" in values else {})
-
-
-def _placed(benchmark: object, whole: Callable[[str], str]) -> object:
-    """A benchmark with its path made whole; of a corrupted one, that of what is corrupted."""
-    kind, colon, path = str(benchmark).partition(":")
-    if kind == "corrupted":
-        return f"{kind}:{_placed(path, whole)}"
-    return f"{kind}:{whole(path)}" if path else kind if colon else benchmark
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
-
-    def construct_mapping(self, node, deep=False):
-        """A mapping as PyYAML makes it, whose names are text also where they are ``on`` or ``no``; raises for one that comes twice."""
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:bool":
-                key.tag = "tag:yaml.org,2002:str"
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name, (key, _) in zip(names, node.value):
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-NAMES = (
-    "name",
-    "targets",
-    "baseline",
-    "reference",
-    "label",
-    "title",
-    "about",
-    "by",
-    "like",
-)  # settings whose values are names
-
-
-def _read(text: str) -> object:
-    """What a YAML file says; names of domains, students and strategies are the text that stands there: 0, 007, no, null."""
-    loader = _Loader(text)
-    try:
-        root = loader.get_single_node()
-        if isinstance(root, yaml.MappingNode):
-            _name(root)
-        return None if root is None else loader.construct_document(root)
-    finally:
-        loader.dispose()
-
-
-def _name(node: yaml.Node, named: bool = False) -> None:
-    if isinstance(node, yaml.ScalarNode) and named and node.value not in ("", "~"):
-        node.tag = "tag:yaml.org,2002:str"
-    for item in node.value if isinstance(node, yaml.SequenceNode) else ():
-        _name(item, named)
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        _name(key, named)
-        if key.value in ("students", "published") and isinstance(value, yaml.MappingNode):
-            for student, own in value.value:
-                _name(student, True)
-                _name(own)
-                for label, _ in own.value if key.value == "published" and isinstance(own, yaml.MappingNode) else ():
-                    _name(label, True)
-        else:
-            _name(value, named or key.value in (*NAMES, "students"))
 
 
 def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
@@ -380,6 +249,11 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
         domains = load_domains(study.benchmark, **options)
     except (ValueError, UnknownName, OSError) as error:
         raise StudyProblem(f"{study.name}: {error}") from error
+    try:
+        if study.mask:
+            in_parts(domains, study.mask)
+    except ValueError as error:
+        raise StudyProblem(f"{study.name}: mask: {error}") from error
     targets = study.targets if isinstance(study.targets, list) else [study.targets]
     targets = list(domains) if study.targets == "all" else targets
     try:
@@ -568,8 +442,14 @@ def _over_all(
     if search := search_of(study.search):
         given["searched"] = [_as_drawn(job, search, place) for job in sought if re.search(r"-d\d+$", job.run.name)]
         given["searched_by"] = search.by or study.baseline
-    job = job_of(study, "03_compare", "03_compare", given, after=[job.name for job in (*sought, *jobs, *also)])
-    yield replace(job, page=page, open=waits)
+    job = job_of(
+        study,
+        "03_compare",
+        "03_compare",
+        given | {"mask": study.mask},
+        after=[job.name for job in (*sought, *jobs, *also)],
+    )
+    yield replace(job, page=page, open=waits, given={"mask": sha256(Path(study.mask))} if study.mask else {})
 
 
 def _as_drawn(job: Job, search: Search, place: Place) -> dict:

@@ -18,13 +18,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from ..files import Held, json_or_nothing, locked, path_of, recording_folder, write_text
 from ..reporting import warm
+from . import cluster
 from . import jobs as job_files
 from . import status as told
-from .jobs import Job, Place, accepted, attempt, describe, failure, pending, present, retrained, said_of, show_missing
+from .jobs import (
+    Job,
+    Place,
+    accepted,
+    attempt,
+    describe,
+    failure,
+    lost,
+    pending,
+    present,
+    retrained,
+    said_of,
+    show_missing,
+)
 from .places import NOTEBOOKS, REPORTS, StudyProblem, beside, file_of, name_of, remember
 from .plan import Study, load_study, plan
 from .search import search_of
@@ -62,7 +75,7 @@ def run_study(
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
     if profile:
-        _refuse_without_executor(profile)
+        cluster.executor_of(profile)  # or says what it needs
     study, place = _placed(which, out, runs)
     # where nothing was ever done there is something to do, and everything is imported while the study is planned; jobs of a
     # profile are processes of their own, maybe on other machines
@@ -101,7 +114,9 @@ def _run(
 
             def do(ready: Sequence[Job]) -> str:
                 if engine == "snakemake":
-                    return _snakemake(ready, place, cores, _gpus(gpus), profile, [lock.fileno(), *keeps], env)
+                    command = _words(ready, place, cores, gpus, profile)
+                    own = {**env, "WAKD_GPUS": "" if profile else str(_gpus(gpus) or "")}
+                    return _snakemake(command, place, [lock.fileno(), *keeps], own, say if profile else None)
                 _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env}, say)
                 return ""
 
@@ -116,7 +131,7 @@ def _run(
         ) from None
     if left:
         names = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-        failed = [f"{job.name}: {failure(job, place)}" for job in jobs if failure(job, place)]
+        failed = [f"{job.name}: {why}" for job in jobs if (why := failure(job, place) or lost(job, place))]
         why = f"{failed[0]} See wakd status." if failed else f"The engine stopped{said}."
         page = place.out / "index.html"
         shown = f" {page} shows what is there." if page.is_file() and failed else ""
@@ -326,79 +341,82 @@ def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: 
 
 def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> list[str]:
     """Names of what is still to do. Where all of it failed or waits for what did, notebooks over all runs go without it."""
-    left, lost = pending(jobs, place), {}
+    left, gone = pending(jobs, place), {}
     for job in jobs:
         if job.name in left and not job.over_all:
-            said = said_of(job, place)
-            waits = next((f"waits for {name}, which is not there" for name in job.after if name in lost), "")
+            said = said_of(job, place) or lost(job, place)
+            waits = next((f"waits for {name}, which is not there" for name in job.after if name in gone), "")
             if not (said or waits):
                 return list(left)
-            lost[job.name] = said or waits
-            show_missing(job, place, lost[job.name])
+            gone[job.name] = said or waits
+            show_missing(job, place, gone[job.name])
     for job in jobs:
-        if job.over_all and not lost and failure(job, place):  # the engine has tried
-            lost[job.name] = said_of(job, place)
-        elif job.over_all and lost and job.name in left:
-            if attempt(present(job, lost), place, say=say):
+        if job.over_all and not gone and failure(job, place):  # the engine has tried
+            gone[job.name] = said_of(job, place)
+        elif job.over_all and gone and job.name in left:
+            if attempt(present(job, gone), place, say=say):
                 del left[job.name]
             else:  # the page of the others does not depend on it
-                lost[job.name] = said_of(job, place)
+                gone[job.name] = said_of(job, place)
     return list(left)
 
 
-def _snakemake(
-    jobs: Sequence[Job],
-    place: Place,
-    cores: int,
-    gpus: int,
-    profile: str | None,
-    keeps: list[int],
-    env: Mapping[str, str],
-) -> str:
-    """Run the study's engine; returns the last that it said, if it failed. It inherits ``keeps``, the study's lock and what
-    keeps the warm process that ``env`` names, which therefore end with the last of the two."""
-    chains = sum(not job.after for job in jobs)
-    threads = max(1, cores // max(1, chains))
+def _words(jobs: Sequence[Job], place: Place, cores: int, gpus: int | None, profile: str | None) -> list[str]:
+    """How snakemake is called for these jobs. How many threads each has is the profile's to say where there is one."""
+    threads = max(1, cores // max(1, sum(not job.after for job in jobs)))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
-    command += ["--directory", str(place.engine), "--config", f"threads={threads}", "--rerun-triggers", "mtime"]
+    command += ["--directory", str(place.engine), "--rerun-triggers", "mtime"]
     # the lock of the study is held; snakemake's own would have to be broken by hand after a kill
     command += ["--nolock", "--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+    command += ["--config", f"threads={threads}", f"gpu={int(gpus != 0)}"]
     if profile:
-        command += ["--profile", str(_profile(profile)), "--quiet", "rules"]
-    else:
-        command += ["--cores", str(cores)]
-        command += ["--resources", f"gpu={gpus}"] if gpus else []
-    env = {**os.environ, **env, "WAKD_GPUS": "" if profile else str(gpus or "")}
+        return command + cluster.words(profile)
+    return command + ["--cores", str(cores)] + (["--resources", f"gpu={n}"] if (n := _gpus(gpus)) else [])
+
+
+def _snakemake(
+    command: Sequence[str], place: Place, keeps: list[int], env: Mapping[str, str], say: Callable[[str], None] | None
+) -> str:
+    """Run the study's engine; returns the last that it said, if it failed. It inherits ``keeps``, the study's lock and what
+    keeps the warm process that ``env`` names, which therefore end with the last of the two. Jobs that cannot say for
+    themselves that they are done are said through ``say``."""
     said = place.engine / "logs" / "snakemake.log"
-    with open(said, "wb") as log:  # Ctrl-C reaches it too, and its jobs
-        ended = subprocess.run(
-            command,
-            pass_fds=keeps if os.name == "posix" else [],
-            env=env,
-            check=False,
-            stderr=None if profile else log,
-        )
-    lines = said.read_text(encoding="utf-8", errors="replace").split("\n") if ended.returncode and not profile else []
-    lines = [line.strip() for line in lines if line.strip() and not line.startswith(("Shutting down", "Complete log"))]
-    return f", and said: {' '.join(lines[-2:])} (all of it: {said})" if lines else ""
+    keeps = keeps if os.name == "posix" else []
+    with (
+        open(said, "wb") as log,
+        subprocess.Popen(command, pass_fds=keeps, env={**os.environ, **env}, stderr=log) as engine,
+    ):
+        try:
+            _watch(engine, place, say) if say else engine.wait()
+        except (
+            KeyboardInterrupt
+        ):  # Ctrl-C reaches it too: it ends its jobs, on a cluster as well, and that takes a while
+            engine.wait()
+            raise
+    if not engine.returncode:
+        return ""
+    text = said.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and not line.startswith(("Shutting down", "Complete log"))]
+    why = (
+        f": the cluster took no job: {why}" if (why := cluster.refused(text)) else f", and said: {' '.join(lines[-2:])}"
+    )
+    return f"{why} (all of it: {said})"
 
 
-def _profile(name: str) -> Path:
-    shipped = WORKFLOW / "profiles" / name
-    return shipped if shipped.is_dir() else path_of(name)
+def _watch(engine: subprocess.Popen, place: Place, say: Callable[[str], None]) -> None:
+    """Say which jobs are done while the engine works."""
 
+    def stamped() -> set[str]:
+        return {file.name for file in (place.engine / "stamps").glob("*")}  # snakemake removes an empty folder
 
-def _refuse_without_executor(profile: str) -> None:
-    """Raises ``StudyProblem`` for a profile that is not there, or whose executor is not installed: snakemake says it in 100 lines."""
-    files = [file for file in _profile(profile).glob("*.yaml") if file.name.startswith("config")]
-    if not files:
-        raise StudyProblem(f"No profile at {_profile(profile)}: it is 'slurm', or a folder with a config.yaml.")
-    executor = (yaml.safe_load(files[-1].read_text(encoding="utf-8")) or {}).get("executor", "local")
-    module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
-    if executor not in ("local", "dryrun", "touch") and not importlib.util.find_spec(module):
-        raise StudyProblem(
-            f"The profile {profile} hands jobs to {executor}, which needs: pip install {module.replace('_', '-')}"
-        )
+    known = stamped()
+    while engine.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            engine.wait(timeout=3)
+        for name in sorted(stamped() - known):
+            known.add(name)
+            say(f"[{len(known)}/{len(list((place.engine / 'jobs').iterdir()))}] {name}")
 
 
 def _cores() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import holder, json_or_nothing, path_of, read_json, recording_folder
+from . import cluster
 from . import jobs as job_files
 from .jobs import Job, Place, failure
 from .places import StudyProblem, beside, file_of, name_of, remembered
@@ -63,6 +64,8 @@ def row_of(job: Job, place: Place, waiting: Mapping[str, str]) -> dict:
     state = "running" if owner else "failed" if failed else "waiting" if job.name in waiting else "done"
     row = {"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "step": None}
     row |= {"steps": job.parameters.get("steps"), "said": owner or failed or waiting.get(job.name, "")}
+    if state == "waiting" and (why := job_files.lost(job, place)):  # it is tried again while the engine runs
+        row |= {"state": "waiting" if holder(place.engine / "lock") else "failed", "said": why}
     if state == "running":
         row["seconds"], row["step"] = _since(place.file("locks", job.name)), _step(job)
     return row
@@ -140,13 +143,12 @@ def failed_lines(rows: Sequence[dict], place: Place, last: int = 15) -> list[str
     found = []
     for row in rows:
         if row["state"] == "failed":
-            log = place.engine / "logs" / f"{job_files.for_engine(row['name'])}.log"
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-last:] if log.is_file() else []
-            page = place.out / "notebooks" / f"{row['name']}.html"
-            found += [row["name"], f"  {row['said']}"]
-            found += (
-                [f"  page: {page}"] * page.is_file() + [f"  log: {log}"] * bool(tail) + [f"    {line}" for line in tail]
-            )
+            name, page = job_files.for_engine(row["name"]), place.out / "notebooks" / f"{row['name']}.html"
+            found += [row["name"], f"  {row['said']}", *[f"  page: {page}"] * page.is_file()]
+            for log in (place.engine / "logs" / f"{name}.log", cluster.log_of(place.engine, name)):
+                if log and log.is_file() and log.stat().st_size:
+                    found.append(f"  log: {log}")
+                    found += [f"    {line}" for line in log.read_text("utf-8", "replace").splitlines()[-last:]]
     return found
 
 
