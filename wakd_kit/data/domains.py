@@ -226,7 +226,8 @@ class Split:
     def whole(self) -> Split:
         """The same split with every image of its sources to train on. Validation parts stay what they are, and are then images that were
         trained on: how long to train is chosen before, on the split itself, as DomainBed's successors do (ERM++, arXiv 2304.01973)."""
-        return replace(self, train={name: self.domains[name] for name in self.train})
+        every = {name: self.domains[name] for name in self.train}
+        return replace(self, train={name: part.take(np.arange(len(part))) for name, part in every.items()})
 
     @property
     def held_out(self) -> bool:
