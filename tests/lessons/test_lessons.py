@@ -59,6 +59,7 @@ def test_a_lesson_looks_like_one(path):
         assert not defines or is_student(cell), "definitions stand in the package, or in a cell marked as the student's"
         assert is_student(cell) == cell["source"].startswith("# Your turn"), "marked for the eye and for the test alike"
         assert all(len(line) <= 100 for line in cell["source"].splitlines()), "lines that JupyterLab shows whole"
+        assert "#D55E00" not in cell["source"], "the explorer's for what a reader moves; what is no average is ink"
     for name in exercises_of(path):
         assert known().get(name).solution not in "".join(cell["source"] for cell in cells)
 
