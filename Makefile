@@ -8,6 +8,9 @@ READY := .venv/.ready
 # pip resumes a download that broke off, which not every proxy serves; asked again it starts that one afresh
 RETRY := retry() { for wait in 5 30 0; do "$$@" && return; [ $$wait = 0 ] || { echo "again in $$wait s: $$*"; sleep $$wait; }; done; return 1; }; retry
 
+# uv where it is there, else pip; uv.lock, for `uv sync`, is one set of versions that fits
+PIP := $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+
 # torch's CPU build, a third of the disk, on a Linux machine without an accelerator; where its index does not answer, what pip takes
 CPU_TORCH := https://download.pytorch.org/whl/cpu
 ANSWERS := import urllib.request as u; u.urlopen("$(CPU_TORCH)/torch/", timeout=5)
@@ -21,11 +24,11 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "wakd_kit needs Python 3.11 or newer and found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv"
-	@$(RETRY) $(BIN)/python -m pip install --quiet --upgrade pip
+	@$(if $(findstring uv ,$(PIP)),true,$(RETRY) $(PIP) --quiet --upgrade pip)
 	@if test "$$(uname)" = Linux && ! command -v nvidia-smi >/dev/null && ! command -v rocm-smi >/dev/null && $(BIN)/python -c '$(ANSWERS)' 2>/dev/null; then \
 		echo "no accelerator: torch's CPU build"; \
-		$(BIN)/python -m pip install --quiet --index-url $(CPU_TORCH) torch torchvision || echo "which could not be installed: pip takes its own"; fi
-	@$(RETRY) $(BIN)/python -m pip install --quiet --editable '.[test,workflow]'
+		$(PIP) --quiet --index-url $(CPU_TORCH) torch torchvision || echo "which could not be installed: pip takes its own"; fi
+	@$(RETRY) $(PIP) --quiet --editable '.[test,workflow]'
 	@touch $(READY)
 
 report: $(READY)
@@ -65,5 +68,5 @@ lessons: $(READY)
 site: lessons docs
 
 .venv/.docs: $(READY)
-	$(BIN)/python -m pip install --quiet --retries 1 --timeout 10 --editable '.[docs]'
+	$(PIP) --quiet $(if $(findstring uv ,$(PIP)),,--retries 1 --timeout 10) --editable '.[docs]'
 	@touch $@

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 import wakd_kit as wk
+from wakd_kit import plugins
 from wakd_kit.cli import command_line, main
 from wakd_kit.data import catalog as benchmarks
 from wakd_kit.data import domains
@@ -110,8 +111,12 @@ def commands(document: Path) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_what_a_document_shows_runs(document, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(plugins.NAMED, "")
     namespace = {"wk": wk}
     for number, block in enumerate(fenced(document, "python")):
+        if file := re.match(r"# (\w+\.py)\n", block):  # it is one, for others to use
+            Path(file[1]).write_text(block)
+            continue
         exec(compile(block, f"{document.name}, block {number}", "exec"), namespace)
     capsys.readouterr()
     for command in commands(document):
@@ -119,6 +124,14 @@ def test_what_a_document_shows_runs(document, tiny, tmp_path, monkeypatch, capsy
         _is_understood(words, command)
         if words[0] in RUN and len(words) > 1:
             assert main(words) == 0, f"{command}: {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_a_study_that_a_document_shows_whole_is_one(document, tmp_path):
+    for block in fenced(document, "yaml"):
+        if file := re.match(r"# (\w+\.yaml)\n", block):
+            (tmp_path / file[1]).write_text(block)
+            assert planning.load_study(tmp_path / file[1]).students
 
 
 def _is_understood(words: list[str], command: str) -> None:

@@ -36,6 +36,20 @@ def test_every_dependency_has_a_lower_bound():
         assert any(s.operator == ">=" for s in Requirement(text).specifier), text
 
 
+def test_the_lock_is_of_these_dependencies_and_names_the_public_index_alone():
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    (own,) = [package for package in lock["package"] if package["source"] == {"editable": "."}]
+    asked = {(r.name, str(r.specifier)) for r in map(Requirement, PROJECT["dependencies"])}
+    for group in PROJECT["optional-dependencies"].values():
+        asked |= {(r.name, str(r.specifier)) for r in map(Requirement, group)}
+    assert {(item["name"], item["specifier"]) for item in own["metadata"]["requires-dist"]} == asked, "uv lock"
+    others = [package for package in lock["package"] if package is not own]
+    assert {package["source"]["registry"] for package in others} == {"https://pypi.org/simple"}
+    files = [file for package in others for file in [*package.get("wheels", []), *filter(None, [package.get("sdist")])]]
+    assert all(file["url"].startswith("https://files.pythonhosted.org/packages/") for file in files)
+    assert all(file["hash"].startswith("sha256:") for file in files)
+
+
 def test_imports_are_declared():
     installed_as = {
         "sklearn": "scikit-learn",

@@ -217,7 +217,7 @@ def _compare(given: argparse.Namespace) -> None:
 )
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""
-    from .data.domains import leave_one_out, load_domains
+    from .data.domains import load_domains
     from .runs.train import train
 
     settings = _settings(given.settings, Student)
@@ -226,7 +226,7 @@ def _train(given: argparse.Namespace) -> None:
         settings["objectives"] = [{"name": "ce"}]
     p = make(Student, settings)
     domains = load_domains(p.benchmark, **p.data())
-    split = leave_one_out(domains, p.target, p.seed, only=p.only)
+    split = p.split(domains)
     student = p.begun(split)
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
@@ -316,7 +316,7 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         )
 
 
-PATHS = ("save_to", "teacher", "start", "weights", "run", "runs", "tables", "figures")  # parameters that are
+PATHS = ("save_to", "teacher", "start", "refit", "weights", "run", "runs", "tables", "figures")  # parameters that are
 
 
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:

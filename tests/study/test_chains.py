@@ -4,11 +4,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
 import wakd_kit as wk
 from wakd_kit.reporting import render
+from wakd_kit.runs.record import RunProblem
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study import run as study
 from wakd_kit.study.jobs import Place
@@ -227,3 +229,23 @@ def test_a_chain_killed_between_two_links_goes_on_and_follows_what_is_deployed(
     assert executed[3:] == ["north-s0-TA", "north-s0-S"]
     kept = [folder.name.partition(".")[0] for folder in (tmp_path / "runs" / "north-s0").glob("*.before-*")]
     assert kept == ["S"], "it started elsewhere; the assistant itself is the same recording"
+
+
+def test_a_refit_is_trained_on_all_source_images_for_as_long_as_the_other_validated_best(write, executed, tmp_path):
+    nothing = {"teacher": None, "window_map": None, "landscape": {"students": []}, "seeds": [0], "targets": ["north"]}
+    file = write(
+        students={"All": {**CE, "refit": "CE"}, "CE": {**CE, "learning_rate": 0.3}}, strategies=["last"], **nothing
+    )
+    page = run_study(file, say=lambda line: None, out=tmp_path / "report", runs=tmp_path / "runs")
+    assert executed == ["north-s0-CE", "north-s0-All", "03_compare"]
+    first, refit = (wk.load_run(tmp_path / "runs" / "north-s0" / name) for name in ("CE", "All"))
+    curves = first.source_curves
+    assert refit.steps == refit.settings["steps"] == curves.ends[curves.val_accuracy.argmax()]
+    assert {name: len(part) for name, part in refit.split.train.items()} == {"east": 24, "south": 24}
+    assert first.split.held_out and not refit.split.held_out and "whole" not in first.settings["split"]
+    assert np.array_equal(refit.split.val["east"].labels, first.split.val["east"].labels)
+    with pytest.raises(RunProblem, match="whole"):
+        refit.check_split(first.split)
+    assert "Trained on all source images" in page.read_text()
+    job = planned_jobs(file)["north-s0-All"]
+    assert job.after == ("north-s0-CE",) and job.given["refit"] == "CE"

@@ -107,10 +107,11 @@ KNOWN = {}  # the teacher and the experts of one method are those of another
 
 def trained(p) -> Path:
     """The folder of the run that a job's notebook records."""
-    split = wk.leave_one_out(wk.load_domains(p.benchmark, **p.data()), p.target, p.seed, only=p.only)
+    domains = wk.load_domains(p.benchmark, **p.data())
+    split = p.split(domains) if hasattr(p, "split") else wk.leave_one_out(domains, p.target, p.seed, only=p.only)
     student = p.begun(split) if hasattr(p, "begun") else wk.build_model(p.model, split.classes, **p.student())
     run = wk.train(student, split, teacher=getattr(p, "teacher", None), **p.training(), progress=False)
-    assert run.complete and len(run.source_curves.val_loss) == p.steps // p.segment_length
+    assert run.complete and len(run.source_curves.val_loss) == run.settings["steps"] // p.segment_length
     return run.folder
 
 

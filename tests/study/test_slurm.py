@@ -78,7 +78,7 @@ def start(file: Path, env: dict[str, str]) -> subprocess.Popen:
 
 def finish(report: subprocess.Popen, file: Path, expected: int = 0) -> str:
     """What it said, all of it, once it has ended as expected."""
-    ended = report.wait(timeout=1800)
+    ended = report.wait(timeout=7200)
     said = (file.parent / "log").read_text()
     assert ended == expected, said
     return said
@@ -86,7 +86,7 @@ def finish(report: subprocess.Popen, file: Path, expected: int = 0) -> str:
 
 def job_of(name: str, env: dict[str, str], report: subprocess.Popen, state: str = "RUNNING") -> str:
     """The number that the cluster gave a job of the study, once it is in this state."""
-    for _ in range(1200):
+    for _ in range(7200):
         for line in slurm.say(["squeue", "--noheader", "--states=all", "--format=%i|%T|%k"], env).splitlines():
             number, now, comment = line.split("|", 2)
             if now == state and comment.endswith(f"_{name}"):
@@ -107,7 +107,7 @@ def batches(file: Path, job: str) -> int:
 
 def trains(file: Path, job: str, n: int = 1) -> None:
     """Waits until a job has trained on some batches."""
-    for _ in range(1200):
+    for _ in range(7200):
         if batches(file, job) >= n:
             return
         time.sleep(0.5)
@@ -189,7 +189,7 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
         "radii": [1.0],
         "directions": 2,
     }
-    settings["also"] = {"05_objectives": {"average": "WAKD"}, "06_when_averaging_helps": {}}
+    settings["also"] = {"05_objectives": {"average": "WAKD"}, "06_when_averaging_helps": {"averages": ["WAKD"]}}
     file = written(tmp_path / "study", tiny_study, retries=1, **settings)
     folder, nap = file.parent, file.parent / "nap"
     nap.touch()

@@ -223,6 +223,17 @@ class Split:
         train, val = ({d: part[d] for d in kept} for part in (self.train, self.val))
         return replace(self, train=train, val=val)
 
+    def whole(self) -> Split:
+        """The same split with every image of its sources to train on. Validation parts stay what they are, and are then images that were
+        trained on: how long to train is chosen before, on the split itself, as DomainBed's successors do (ERM++, arXiv 2304.01973)."""
+        every = {name: self.domains[name] for name in self.train}
+        return replace(self, train={name: part.take(np.arange(len(part))) for name, part in every.items()})
+
+    @property
+    def held_out(self) -> bool:
+        """Whether validation parts are kept from training: not so of a ``whole`` split."""
+        return any(len(part) < len(self.domains[name]) for name, part in self.train.items())
+
     @property
     def recipe(self) -> dict:
         """Plain values that rebuild this split, as recorded with a run; ``other_split`` compares two of them."""
@@ -237,6 +248,7 @@ class Split:
             "kind": self.domains.kind,
             "contents": dict(self.domains.contents),
             "sources": list(self.sources),
+            **({} if self.held_out else {"whole": True}),
             **({"targets": list(self.targets)} if len(self.targets) > 1 else {}),
             **({"attributes": list(self.domains.attributes)} if self.domains.attributes else {}),
         }
@@ -278,6 +290,8 @@ def other_split(recorded: Mapping, given: Mapping) -> str | None:
 
     Where the images lie is no difference, and what an older recipe does not tell is none either.
     """
+    if recorded.get("whole", False) != given.get("whole", False):
+        return "whole"
     keys = ("target", "seed", "validation", "sources", "classes", "fingerprint")
     return next((k for k in keys if k in recorded and k in given and recorded[k] != given[k]), None)
 

@@ -96,6 +96,7 @@ def execute(
                 progress_bar=False,
                 kernel_name="python3",
                 language="python",
+                start_timeout=300,  # of a full node, whose disk is far away
                 shutdown_kernel="immediate",  # all cells are done; asking politely first interrupts, which it reports
                 kernel_manager_class=_kernels(cwd or notebook.parent, env, sockets, kernel),
             )

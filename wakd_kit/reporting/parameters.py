@@ -193,12 +193,14 @@ class Student(Training):
     teacher  a run's folder or an exported file; none where nothing is distilled; several as {"of": [...], "weigh": rule}
     start    a run's folder: what it deployed, else its last iterate, is where this student starts, in place of weights; a part
              of it where that run's network is larger, {"of": folder, "by": "channels"}, "blocks" or "both"
+    refit    a run's folder: trained on all source images, validation parts included, up to the step at which that run validated best
     """
 
     objectives: list | str = field(default_factory=lambda: [{"name": "kd", "temperature": 5.0}])
     strategies: list = field(default_factory=lambda: ["wakd", "swad"])
     teacher: str | dict | None = None
     start: str | dict | None = None
+    refit: str | None = None
     save_to: str = ""
 
     def __post_init__(self):
@@ -211,6 +213,23 @@ class Student(Training):
             raise ParameterError(
                 "start and weights both say where the student starts; leave out weights and pretrained."
             )
+
+    def split(self, domains):
+        """The split that it is trained on. Raises as ``leave_one_out`` does."""
+        from ..data.domains import leave_one_out
+
+        split = leave_one_out(domains, self.target, self.seed, only=self.only)
+        return split if self.refit is None else split.whole()
+
+    def training(self) -> dict:
+        """Keyword arguments of ``train``, with the steps that ``refit`` found; a killed notebook run again continues its recording."""
+        given = super().training()
+        if self.refit is None:
+            return given
+        from ..runs.run import load_run
+
+        curves = load_run(self.refit).source_curves
+        return given | {"steps": int(curves.ends[curves.val_accuracy.argmax()])}
 
     def begun(self, split):
         """The student as training begins: built, and where ``start`` says so with what that run deployed. Raises ``ValueError``."""

@@ -120,6 +120,9 @@ class Recorded:
         if self.missing:
             more = f" and {len(self.missing) - 8} more" * (len(self.missing) > 8)
             said += f" Not among them: {', '.join(self.missing[:8])}{more}."
+        whole = dict.fromkeys(run.name for run in self.runs if run.settings["split"].get("whole"))
+        if whole:
+            said += f" Trained on all source images, so that their source validation is of images they have seen: {', '.join(whole)}."
         return " ".join([said, *self._unlike()])
 
     def _unlike(self) -> list[str]:

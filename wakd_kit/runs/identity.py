@@ -88,7 +88,7 @@ def difference(recorded: Mapping, asked: Mapping) -> str | None:
             if parts:
                 (part, *_), words = parts, DIFFERS[key]
                 words = words if isinstance(words, str) else words[part]
-                return words.format(part=part, old=old[part], new=new[part])
+                return words.format(part=part, old=old.get(part), new=new.get(part))
         elif json.dumps(old) != json.dumps(new):
             return f"{key}={old!r}, this call has {new!r}"
     return None

@@ -109,6 +109,7 @@ class Run:
             domains = load_domains(recipe["benchmark"], **recipe["options"])
             about = {"validation": recipe["validation"], "only": recipe["sources"]}
             split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
+            split = split.whole() if recipe.get("whole") else split
             self.check_split(split)
             self._split = split
         return self._split
@@ -121,7 +122,7 @@ class Run:
         recorded, given = self.settings["split"], split.recipe
         key = other_split({k: v for k, v in recorded.items() if k != "sources" or not others}, given)
         if key:
-            wanted, what = (f"{key} {recipe[key]!r}" for recipe in (recorded, given))
+            wanted, what = (f"{key} {recipe.get(key)!r}" for recipe in (recorded, given))
             wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
             raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
         if others:

@@ -1,4 +1,4 @@
-"""Who comes after whom: a student may learn from, or start from, another student of its study.
+"""Who comes after whom: a student may learn from, start from, or be trained as long as another student of its study.
 
     students:
       TA: {model: resnet10t_w16}                 # an assistant, taught by the study's teacher
@@ -6,6 +6,7 @@
       S2: {teacher: TA, start: S}                # starts where S ended, or at the average that S deploys
       Half: {model: resnet10t_w8, start: {of: TA, by: channels}}    # starts as a part of a wider or deeper one
       DG: {teacher: {of: [TA, S, teacher], weigh: right}}           # several at once, see ``runs.several``
+      All: {refit: S}                            # on all source images, for as many steps as S validated best at
 
 A label stands for that student's run of the same target and seed. Text that is no label is a path; ``./TA`` is a folder that
 is called like a student.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from ..files import path_of
 
-ROLES = ("teacher", "start")
+ROLES = ("teacher", "start", "refit")
 
 
 def each_name(value: object, change: Callable[[str], str]) -> object:

@@ -45,6 +45,7 @@ BY_CONTENT = {
     "weights": "weights",
     "teacher": "teacher",
     "start": "start",
+    "refit": "refit",
 }
 RENDERED = "its page"  # how reasons begin for which a notebook is not executed again
 KINDS = ("jobs", "done", "began", "failed", "stamps", "locks", "logs")

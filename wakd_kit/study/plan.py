@@ -203,7 +203,7 @@ class Study:
             for name in names:
                 if name not in fit:
                     return f"search: {did_you_mean(what, name, fit)}"
-        if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "deploy"}) & search.over.keys()):
+        if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "refit", "deploy"}) & search.over.keys()):
             return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
         own = [
             n
@@ -376,9 +376,10 @@ def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
             given["teacher"] = json.dumps(named)
         elif named and p["teacher"] not in own:
             given["teacher"] = named
-        if p.get("start"):
-            named = chains.each_name(p["start"], lambda n: Path(n).name if n in own else _content(study, n, "start"))
-            given["start"] = named if isinstance(named, str) else json.dumps(named)
+        for role in ("start", "refit"):
+            if p.get(role):
+                named = chains.each_name(p[role], lambda n, r=role: Path(n).name if n in own else _content(study, n, r))
+                given[role] = named if isinstance(named, str) else json.dumps(named)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
     given |= sources.of_plugins(plugin for plugin in study.plugins if declares(plugins.module_of(plugin), p["model"]))
