@@ -446,7 +446,7 @@ class Landscape:
     average: str = ""
     corners: list = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    size: Annotated[int, at_least(2)] = 25
+    size: Annotated[int, at_least(2)] = 11
     margin: Annotated[float, at_least(0)] = 0.4
     radii: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
     directions: Annotated[int, at_least(2)] = 10
