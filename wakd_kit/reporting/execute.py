@@ -40,7 +40,7 @@ from .warm import Forked
 def _new_to_papermill(record: logging.LogRecord) -> bool:
     """Whether a line of papermill's log is worth reading: not that a described parameter has no line in the notebook's cell."""
     name = record.getMessage().removeprefix("Passed unknown parameter: ")
-    return not any(name in (f.name for f in fields(cls)) for cls in descriptions.values())
+    return not any(name in (f.name for f in fields(cls)) for cls in map(descriptions.get, descriptions))
 
 
 logging.getLogger("papermill").addFilter(_new_to_papermill)
