@@ -219,7 +219,7 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     # the engine is killed, and what Slurm has is left to it; the same command takes over when the node is back
     for process in _children(report.pid):
         os.kill(process, signal.SIGKILL)
-    report.wait(timeout=60)
+    report.wait(timeout=1800)  # it shows what is there
     slurm.say(["scontrol", "update", f"nodename={host}", "state=resume"], reached)
     report = start(file, reached)
     second = job_of("south-s1-teacher", reached, report)
