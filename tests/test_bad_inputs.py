@@ -174,7 +174,7 @@ DECLARED = [
     (3, "3", "a name", "declare"),
     ({"begin": 0.5}, "{'begin': 0.5}", "a name"),
     ({"name": "wakd", "begn": 0.3}, "'begn'", "Did you mean 'begin'"),
-    ({"name": "last", "begin": 1}, "'begin'", "last has no settings"),
+    ({"name": "uniform", "begin": 1}, "'begin'", "uniform has no settings"),
     ({"name": "wakd", "begin": 50}, "50", "8 steps"),
     ({"name": "wakd", "begin": 8}, "begins at step 8", "the run has 8 steps"),
     ({"name": "wakd", "begin": 1.5}, "1.5", "8 steps", "step 12"),

@@ -50,7 +50,25 @@ def benchmark(student):
     [
         ("strategies", list(strategies)),
         ("objectives", list(objectives)),
-        ("domains", ["digits", "folder", "images", "pacs", "vlcs", "officehome", "terra", "domainnet"]),
+        (
+            "domains",
+            [
+                "celeba",
+                "coloured_digits",
+                "corrupted",
+                "digits",
+                "domainnet",
+                "folder",
+                "images",
+                "officehome",
+                "pacs",
+                "spawrious_o2o_easy",
+                "spawrious_o2o_hard",
+                "spawrious_o2o_medium",
+                "terra",
+                "vlcs",
+            ],
+        ),
         ("studies", [file.stem for file in study.REPORTS.glob("*.yaml")]),
     ],
 )

@@ -464,7 +464,7 @@ def _map_of(folder: Path, grid: int) -> None:
 
 
 def _phrases(registry) -> list[str]:
-    return [f"{name:16}{(registry.get(name).__doc__ or '').strip().splitlines()[0]}" for name in registry]
+    return [f"{name:15} {(registry.get(name).__doc__ or '').strip().splitlines()[0]}" for name in registry]
 
 
 def _strategies() -> list[str]:

@@ -408,7 +408,7 @@ def test_an_unknown_benchmark_is_told_the_nearest():
         load_domains("digts")
     assert str(problem.value) == (
         "Unknown benchmark 'digts'. Did you mean 'digits'? "
-        "Known: digits, domainnet, folder, images, officehome, pacs, terra, vlcs. One of your own: --plugin FILE.py, or plugins: in "
+        "Known: celeba, coloured_digits, corrupted, digits, domainnet, folder, images, officehome, pacs, spawrious_o2o_easy, spawrious_o2o_hard, spawrious_o2o_medium, terra, vlcs. One of your own: --plugin FILE.py, or plugins: in "
         "a study."
     )
 

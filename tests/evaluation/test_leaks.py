@@ -41,6 +41,7 @@ WANTED = [{"name": name, **SETTINGS.get(name, {})} for name in strategies]
 WITHOUT_A_RUN = {
     *(
         "data.batches.SourceBatches",
+        "data.batches.learnt_from",
         "runs.validate.SourceValidation",
         "runs.network.scored_domains",
         "runs.prepare.prepare",

@@ -108,7 +108,7 @@ def test_each_is_planned_as_it_is_shipped(name, tmp_path, monkeypatch):
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
         name = tmp_path / "study.yaml"
     lines = planned(name, out=tmp_path / "report", runs=tmp_path / "runs")
-    jobs = 4 * len(study.seeds) * 5 + 2
+    jobs = 4 * len(study.seeds) * 5 + 3
     assert lines[-1].endswith(f"{jobs} of {jobs} notebooks to do")
 
 

@@ -365,9 +365,10 @@ def test_one_target_may_be_written_without_brackets_and_1e_3_is_a_number(write):
 
 @pytest.mark.parametrize("file", sorted(study.REPORTS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_shipped_study_can_be_planned(file, monkeypatch):
-    names, classes = {"digits": (["ink", "photo", "sketch", "neon"], 10)}.get(
-        load_study(file).benchmark, (["art_painting", "cartoon", "photo", "sketch"], 7)
-    )
+    styles, severities = ["ink", "photo", "sketch", "neon"], [f"severity{n}" for n in range(1, 6)]
+    known = {"digits": (styles, 10), "corrupted:digits": (styles + severities, 10)}
+    known |= {"coloured_digits": (["agree90", "agree80", "agree10"], 2)}
+    names, classes = known.get(load_study(file).benchmark, (["art_painting", "cartoon", "photo", "sketch"], 7))
     side = load_study(file).image_size or 32  # what shipped weights were trained at, so no smaller stand-in
     some = (np.zeros((2 * classes, side, side, 3), np.uint8), np.arange(2 * classes) % classes)
     domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
@@ -693,7 +694,7 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
     values |= {"window_map": {}, "landscape": {"students": []}}
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(values))
     run_study(tmp_path / "paper.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
-    assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "03_compare"]
+    assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "08_beyond_accuracy", "03_compare"]
     kd = wk.load_run(tmp_path / "runs" / "north-s0" / "KD")
     assert (kd.settings["batchnorm"], kd.settings["storage"]) == ("frozen", "float16_difference")
 

@@ -146,7 +146,7 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
     assert re.search(rf"failed +north-s0-KD +its job {job} of the cluster: CANCELLED AT", capsys.readouterr().out)
     assert status(file, "--failed") == 1
     out = capsys.readouterr().out
-    assert f"slurm_logs/rule_notebook/north-s0-KD/{job}.log" in out and "srun: error" in out and "teacher" not in out
+    assert f"slurm_logs/rule_notebook/north-s0-KD/{job}.log" in out and not re.search("^north-s0-teacher", out, re.M)
     (tmp_path / "study" / "nap").unlink()
     finish(start(file, reached), file)
     assert status(file) == 0 and "CANCELLED" not in capsys.readouterr().out
@@ -157,6 +157,9 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
 
 @pytest.mark.slurm
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "WAKD_SLOW" not in os.environ, reason="its training can end before it is looked at; set WAKD_SLOW=1"
+)
 def test_ctrl_c_cancels_what_the_cluster_runs(reached, tiny_study, tmp_path):
     file = written(
         tmp_path / "study", tiny_study, retries=0, targets=["north"], students={"CE": {"objectives": ["ce"]}}

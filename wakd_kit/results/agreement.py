@@ -2,7 +2,8 @@
 
     found = predictions(study, ["last", "wakd"])     # evaluates what is not kept yet
     reliability(found), agreement(found), churn(found)
-    findings(study, ["last", "wakd"], printed(...), printed(...))
+    agreed, churned = printed(agreement(found), "agreement"), printed(churn(found), "churn")
+    findings(study, ["last", "wakd"], agreed, churned)
 
 The unseen domain and source validation are never mixed: every table says ``role``.
 """

@@ -1,10 +1,10 @@
 """Optional sinks of the curves that a run records anyway: TensorBoard, Weights & Biases, trackio. Never required.
 
-    with tensorboard("runs/demo/tensorboard") as sink:
-        wk.train(student, split, sink=sink, save_to="runs/demo")
+    with tensorboard("runs/watched/tensorboard") as sink:
+        wk.train(student, split, sink=sink, save_to="runs/watched")
 
     with wandb("my-project", name="demo") as sink:
-        replay(wk.load_run("runs/demo"), sink)
+        replay(wk.load_run("runs/watched"), sink)
 
 A sink is a function of one row of curves.csv. What is replayed from a run is what a training sends segment by segment:
 source curves only, for there is nothing of the target in them. ``wakd log`` replays whole studies.
