@@ -104,9 +104,6 @@ def _reads(name):
 
 TAUGHT = [name for name in REGISTRY if name != "vl2v"]  # which learns from a file, and from no teacher
 ALIKE = {reads: [name for name in TAUGHT if _reads(name) == reads] for reads in sorted(map(_reads, TAUGHT))}
-    reads: [name for name in REGISTRY if _reads(name) == reads and name != "vl2v"]
-    for reads in sorted(map(_reads, REGISTRY))
-}
 
 
 @pytest.mark.parametrize("reads", ALIKE, ids=" ".join)
