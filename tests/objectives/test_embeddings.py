@@ -154,3 +154,16 @@ def test_embeddings_that_are_none_say_so(split, tmp_path):
     text = drawn(split)[1]
     with pytest.raises(ValueError, match="Embeddings are \\(n, width\\)"):
         write_embeddings(tmp_path / "odd.safetensors", {"ink": torch.zeros(3, 2)}, text, classes=split.classes)
+
+
+def test_a_second_stage_of_other_embeddings_or_of_another_part_is_refused(split, tmp_path, file, run):
+    first = trained(split, tmp_path / "first", file, freeze="backbone")
+    images, text = drawn(split, seed=2)
+    write_embeddings(tmp_path / "other.safetensors", images, text, classes=split.classes)
+    with pytest.raises(ValueError, match=r"vl2v adds a part to the student, which has another already: .*clip"):
+        trained(split, tmp_path / "second", str(tmp_path / "other.safetensors"), first.model())
+    with pytest.raises(ValueError, match="dho adds a part to the student, which has another already"):
+        wk.train(
+            first.model(), split, objectives="dho", teacher=run, steps=2, save_to=tmp_path / "third", progress=False
+        )
+    assert not (tmp_path / "second").exists() and not (tmp_path / "third").exists()

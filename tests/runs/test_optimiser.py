@@ -10,8 +10,10 @@ import wakd_kit as wk
 from wakd_kit.checks import make
 from wakd_kit.data.augment import augment, views_from
 from wakd_kit.data.batches import SourceBatches, seed_step
+from wakd_kit.models.build import batchnorms
 from wakd_kit.names import ParameterError
-from wakd_kit.runs.optimiser import pulled_back
+from wakd_kit.objectives import CRDMemory, combine
+from wakd_kit.runs.optimiser import pulled_back, update
 from wakd_kit.runs.settings import Settings
 
 from .stopped import quick, stopped_and_resumed, student
@@ -202,8 +204,6 @@ def test_rho_is_sharpness_aware_minimisation(split, tmp_path):
 
 
 def test_the_second_pass_moves_no_memory_of_objectives(split, tmp_path, monkeypatch):
-    from wakd_kit.objectives import CRDMemory
-
     taught = quick(split, tmp_path / "teacher", steps=4)
     asked = []
     follow = CRDMemory._follow
@@ -226,3 +226,29 @@ def test_with_a_pull_back_both_are_recorded():
     assert make(Settings, {"optimiser": given, "steps": 20, "segment_length": 10}).optimiser == given
     with pytest.raises(ParameterError, match="rho"):
         make(Settings, {"optimiser": {"name": "sgd", "rho": -1}})
+
+
+def test_the_second_pass_leaves_nothing_behind_also_where_it_fails():
+    network = student().train()
+    combined = combine([{"name": "ce"}, {"name": "mutual"}])
+    combined.extended(network, None)
+    x, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 0, 1])
+    combined.prepare(network(x), None, steps=2, images=x)
+    optimiser = torch.optim.SGD([*network.parameters(), *combined.parameters()], lr=0.0)
+    partners = batchnorms(combined)
+    passes = []
+
+    def taught():
+        if passes:
+            assert all(layer.training and not layer.track_running_stats for layer in partners)
+            raise KeyboardInterrupt
+        passes.append({name: t.clone() for name, t in (*network.state_dict().items(), *combined.state_dict().items())})
+        found = combined(network(x), None, labels, step=1, images=x)
+        passes[0] |= {name: t.clone() for name, t in (*network.state_dict().items(), *combined.state_dict().items())}
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        update(optimiser, network, combined, taught, RHO)
+    after = dict((*network.state_dict().items(), *combined.state_dict().items()))
+    assert partners and all(torch.equal(t, after[name]) for name, t in passes[0].items())
+    assert combined.training and all(layer.track_running_stats for layer in (*partners, *batchnorms(network)))

@@ -162,20 +162,18 @@ def kernels_made_it(out: Path) -> None:
         assert all(c.metadata.papermill.status == "completed" for c in book.cells if c.cell_type == "code")
 
 
+SPLITS = {"targets": ["north", "east", "south"], "seeds": [0, 1]}
+# a study of six splits, with as many landscapes
+MANY = {**SPLITS, "window_map": {}, "landscape": {**SPLITS, "size": 2, "radii": [1.0], "directions": 2}}
+
+
 @pytest.mark.slow
 @SLOW
 def test_a_study_of_25_jobs_killed_at_random_moments(study):
     """kill -9 of anything that works, again and again: nothing that was done is trained twice, and the scores are those
     of a study that nobody disturbed."""
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": {"objectives": ["kd"]}}
-    settings = {"targets": ["north", "east", "south"], "seeds": [0, 1], "students": students, "window_map": {}}
-    settings["landscape"] = {
-        "targets": ["north", "east", "south"],
-        "seeds": [0, 1],
-        "size": 2,
-        "radii": [1.0],
-        "directions": 2,
-    }
+    settings = {"students": students, **MANY}
     file, calm = study("calm", **settings)
     finish(file, calm)
     file, folder = study("killed", **settings)

@@ -19,6 +19,7 @@ from wakd_kit.cli import main
 from wakd_kit.study import cluster, places
 
 from .. import slurm
+from .test_killed import MANY
 
 PLUGIN = "snakemake_executor_plugin_slurm"
 NAPS = '''
@@ -184,14 +185,7 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     """A time limit, a node that drains, ``scancel``, a snakemake that is killed: the numbers are those of a study run here."""
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": {"objectives": [{"name": "kd"}, {"name": "naps"}]}}
     students["KD"] |= {"steps": 40, "segment_length": 4}
-    settings = {"targets": ["north", "east", "south"], "seeds": [0, 1], "students": students, "window_map": {}}
-    settings["landscape"] = {
-        "targets": ["north", "east", "south"],
-        "seeds": [0, 1],
-        "size": 2,
-        "radii": [1.0],
-        "directions": 2,
-    }
+    settings = {"students": students, **MANY}
     settings["also"] = {"05_objectives": {"average": "WAKD"}, "06_when_averaging_helps": {"averages": ["WAKD"]}}
     file = written(tmp_path / "study", tiny_study, retries=1, **settings)
     folder, nap = file.parent, file.parent / "nap"

@@ -75,12 +75,22 @@ class Combined(nn.Module):
         self.spec = getattr(student, "spec", None)
         deploying = [spec for spec in self.specs if objectives.about(spec["name"]).tail]
         untaught = teacher is None and self.needs("teacher")  # which is said later
-        if not deploying or untaught or isinstance(student, Deployed):
+        if not deploying or untaught:
             return student
         if len(deploying) > 1:
             raise ValueError(f"{' and '.join(s['name'] for s in deploying)} each deploy a part of their own; list one.")
         (spec,) = deploying
         about = objectives.about(spec["name"])
+        if isinstance(student, Deployed):  # it goes on with the part that it has, which must be this one
+            with torch.random.fork_rng(devices=[]):
+                wanted = about.tail(student.tap, teacher, **{key: spec[key] for key in about.built_with})
+            theirs, ours = (each.spec["settings"]["deployed"] for each in (student, wanted))
+            if theirs != ours:
+                raise ValueError(
+                    f"{spec['name']} adds a part to the student, which has another already: {theirs}, not {ours}. Let it start "
+                    "where a student of this objective ended, or without one."
+                )
+            return student
         if not isinstance(student, Tap):
             raise ValueError(f"{spec['name']} adds a part to a timm model; {student.spec['name']} is none.")
         with torch.random.fork_rng(devices=[]):

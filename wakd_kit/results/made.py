@@ -88,9 +88,7 @@ def _where(runs: Iterable[Run]) -> dict[str, str]:
         "code": all_of(_commit),
         "libraries": all_of(packages),
         "machine": all_of(
-            lambda of: ", ".join(filter(None, (of.get("processor"), of.get("machine"), of.get("device")))).replace(
-                " 1 threads", " 1 thread"
-            )
+            lambda of: ", ".join(filter(None, (of.get("processor"), of.get("machine"), of.get("device"))))
         ),
         "training took": f"{took} in all, {len(known)} runs, one after the other",
     }

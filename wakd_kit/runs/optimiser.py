@@ -102,22 +102,26 @@ def _highest_near(optimiser: torch.optim.Optimizer, rho: float) -> Iterator[None
         before, gradients = [p.clone() for p in moved], [p.grad for p in moved]
         length = torch.stack(torch._foreach_norm(gradients)).norm()
         torch._foreach_add_(moved, torch._foreach_mul(gradients, rho / (length + 1e-12)))
-    yield
-    with torch.no_grad():
-        torch._foreach_copy_(moved, before)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(moved, before)
 
 
 @contextlib.contextmanager
 def _remembering_nothing(student: nn.Module, combined: Combined) -> Iterator[None]:
-    """Within it, forwards change no running statistics of the student and no state of objectives."""
-    layers = [layer for layer in batchnorms(student) if layer.training]
-    for layer in layers:
-        layer.track_running_stats = False
+    """Within it, forwards change no running statistics, of networks of objectives either, and no state of objectives."""
+    layers = [layer for model in (student, combined) for layer in batchnorms(model) if layer.training]
     combined.eval()
-    yield
-    combined.train()
     for layer in layers:
-        layer.track_running_stats = True
+        layer.train().track_running_stats = False
+    try:
+        yield
+    finally:
+        combined.train()
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def kernel_for(student: nn.Module, combined: Combined, settings: Settings, device: torch.device) -> str:

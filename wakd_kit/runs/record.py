@@ -426,12 +426,16 @@ def environment() -> dict:
     return {
         "python": platform.python_version(),
         "processor": _processor(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_threads(torch.get_num_threads())}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: _version(name) for name in packages},
         "commit": commit,
         "uncommitted_changes": changes,
     }
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _processor() -> str | None:
