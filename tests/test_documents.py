@@ -217,6 +217,7 @@ SHOWN = [(name, shown) for name in MODULES for shown in shown_in(name)]
 @pytest.mark.parametrize("name, shown", SHOWN, ids=[f"{name}-{i}" for i, (name, _) in enumerate(SHOWN)])
 def test_what_a_docstring_shows_runs(name, shown, cast, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     if any("load_run" in block for block in shown):
         wk.train(cast["student"], cast["split"], save_to="runs/demo")
     namespace = {**vars(importlib.import_module(name)), **cast}

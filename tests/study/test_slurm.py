@@ -158,19 +158,19 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
 
 @pytest.mark.slurm
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "WAKD_SLOW" not in os.environ, reason="its training can end before it is looked at; set WAKD_SLOW=1"
-)
 def test_ctrl_c_cancels_what_the_cluster_runs(reached, tiny_study, tmp_path):
+    student = {"CE": {"objectives": ["ce", {"name": "naps"}], "teacher": None}}
     file = written(
-        tmp_path / "study", tiny_study, retries=0, targets=["north"], students={"CE": {"objectives": ["ce"]}}
+        tmp_path / "study", tiny_study, retries=0, targets=["north"], students=student, window_map={}, landscape={}
     )
+    (tmp_path / "study" / "nap").touch()  # so that it is still there when it is looked at
     report = start(file, reached)
-    job = job_of("north-s0-teacher", reached, report)
+    job = job_of("north-s0-CE", reached, report)
+    trains(file, job)
     for process in (report.pid, *_children(report.pid)):  # as a terminal tells all of them
         os.kill(process, signal.SIGINT)
     assert report.wait(timeout=120) != 0
-    assert job == job_of("north-s0-teacher", reached, report, "CANCELLED")
+    assert job == job_of("north-s0-CE", reached, report, "CANCELLED")
 
 
 def _children(process: int) -> list[int]:

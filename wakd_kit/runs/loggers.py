@@ -1,6 +1,6 @@
 """Optional sinks of the curves that a run records anyway: TensorBoard, Weights & Biases, trackio. Never required.
 
-    with tensorboard("runs/watched/tensorboard") as sink:
+    with tensorboard("events/watched") as sink:
         wk.train(student, split, sink=sink, save_to="runs/watched")
 
     with wandb("my-project", name="demo") as sink:
