@@ -213,6 +213,7 @@ def test_a_wandb_file_written_offline_holds_the_curves(run, tmp_path, monkeypatc
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "CONSOLE": "off"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     assert main(["log", str(run.folder), "--wandb", "demo"]) == 0
+    importlib.import_module("wandb").teardown()  # its service writes behind our back until it is told to end
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     rows, config = [], {}
     for record in map(internal.Record.FromString, records_of(file)):
