@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from wakd_kit.averaging import as_curves, choose, strategies
 from wakd_kit.averaging.about import ABOUT
 from wakd_kit.objectives import objectives
+from wakd_kit.statistics import interval
 from wakd_kit.study.plan import load_study
 
 ROOT = Path(__file__).parent.parent
@@ -121,3 +123,28 @@ def test_docstrings_of_the_house_become_markdown():
         "- **`size`**: side in pixels; it may be None for the benchmark's own\n- **`overlong_name`**: the next one\n\n"
         "```pycon\n>>> 1 + 1\n2\n```\n\n```\nrun = score(a)     a table\ngain = a - b       points\n```"
     )
+
+
+KEPT = {
+    "methods": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last"), ("RKD", "WAKD", "RKD", "last")],
+    "annealed_digits": [("CE", "WAKD", "CE cosine", "last"), ("KD", "as a cosine", "KD cosine", "last")],
+    "corrupted_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
+    "coloured_digits": [("CE", "WAKD", "CE", "last")],
+}
+
+
+@pytest.mark.parametrize("study", KEPT)
+def test_what_results_say_follows_from_the_tables_that_are_kept(study):
+    table = pd.read_csv(DOCS / "tables" / f"{study}.csv")
+    scores = table.groupby(["student", "strategy", "target", "seed"])["accuracy"].mean() * 100
+    (section,) = (part for part in (DOCS / "results.md").read_text().split("\n## ") if f"tables/{study}.csv" in part)
+    said = section.replace("−", "-").replace("**", "")
+    for *first, student, strategy in KEPT[study]:
+        gains = scores[tuple(first)] - scores[student, strategy]
+        low, high = interval(gains)
+        assert f"{gains.mean():+.1f} [{low:+.1f}, {high:+.1f}]" in said, (first, student, strategy)
+
+
+def test_every_kept_table_is_linked():
+    text = (DOCS / "results.md").read_text()
+    assert [f.name for f in (DOCS / "tables").iterdir() if f"(tables/{f.name})" not in text] == []
