@@ -209,6 +209,12 @@ def test_a_named_index_is_a_column_and_an_empty_table_says_so():
     assert '<td colspan="5">none</td>' in report.table_html(TABLE.iloc[:0])
 
 
+def test_a_table_that_few_ask_for_is_folded_under_its_title():
+    root = ElementTree.fromstring(report.table_html(TABLE, caption="50 < 60 %", under="Worst & best"))
+    assert (root.tag, root.get("open"), root.findtext("summary")) == ("details", None, "Worst & best")
+    assert root.findtext(".//caption") == "50 < 60 %" and "details" not in report.table_html(TABLE)
+
+
 def test_a_rule_stands_above_each_group_of_rows_of_one_name():
     rows = ElementTree.fromstring(report.table_html(TABLE.assign(student=["CE", "KD", "KD"]))).findall(".//tbody/tr")
     assert [row.get("class") for row in rows] == ["first", "first", None]

@@ -219,7 +219,7 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     report.wait(timeout=1800)  # it shows what is there
     slurm.say(["scontrol", "update", f"nodename={host}", "state=resume"], reached)
     report = start(file, reached)
-    second = job_of("south-s1-teacher", reached, report)
+    second = job_of("landscape-north-s0-KD", reached, report)  # which waited for the one that came to an end first
     slurm.say(["scancel", second], reached)
     said = finish(report, file)
     assert "27 of 27 notebooks to do" in said and status(file) == 0

@@ -93,12 +93,15 @@ def _address(kind: str, data: io.BytesIO) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def show_table(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> None:
-    """Display a table: header cells with scope, numbers right-aligned with ``digits`` decimals, a dash for NaN."""
-    display(HTML(table_html(table, caption=caption, digits=digits)))
+def show_table(table: pd.DataFrame, *, caption: str = "", digits: int = 1, under: str = "") -> None:
+    """Display a table: header cells with scope, numbers right-aligned with ``digits`` decimals, a dash for NaN.
+
+    under  a title under which a table that few ask for is folded; on paper it is there
+    """
+    display(HTML(table_html(table, caption=caption, digits=digits, under=under)))
 
 
-def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> str:
+def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 1, under: str = "") -> str:
     """The HTML of ``show_table``. The first column names its row; an index is shown if it has a name."""
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
@@ -115,7 +118,8 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 1) -> st
         above = first[0]
     body = "\n".join(rows) or f'<tr><td colspan="{len(columns)}">none</td></tr>'
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    whole = f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    return f'<details class="folded"><summary>{escape(under)}</summary>\n{whole}</details>' if under else whole
 
 
 def _cell(value: object, digits: int) -> str:

@@ -175,9 +175,16 @@ class Recorded:
             return captions
         return {name: f"{caption} {self.selection(shown.get(name, ()))}" for name, caption in captions.items()}
 
+    @property
+    def folded(self) -> dict[str, str]:
+        """Titles of printed tables that say again what others say, or what this benchmark was not made to ask."""
+        return {"domainbed": "In the form of DomainBed"} | ({} if self._attributes() else {"groups": "The worst class"})
+
+    def _attributes(self) -> Sequence[str]:
+        return self.runs[0].settings["split"].get("attributes", ())
+
     def _groups(self) -> str:
-        split = self.runs[0].settings["split"]
-        known = split.get("attributes", ())
+        known = self._attributes()
         return f"of the classes, each apart for {' and '.join(known)}, the one" if known else "of the classes the one"
 
     @property
