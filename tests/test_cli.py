@@ -324,7 +324,7 @@ def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, be
     assert capsys.readouterr().err.splitlines()[-1] == "wakd train: disk full"  # below the bar, not in it
     monkeypatch.undo()
     assert main(["train", *words]) == 0 and main(["train", *words]) == 0  # the second finds it done
-    assert " What its teacher gives takes about 0.0 MB of the cache.\n" in capsys.readouterr().out
+    assert " What its teacher gives takes at most 0.0 MB of the cache.\n" in capsys.readouterr().out
     assert wk.load_run(tmp_path / "run").settings["teacher"]["run"] == "teacher"
 
 

@@ -223,9 +223,8 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     slurm.say(["scancel", second], reached)
     said = finish(report, file)
     assert "27 of 27 notebooks to do" in said and status(file) == 0
-    went_on = [
-        n for job in set(file.with_name("batches").read_text().split()) - {first} if (n := batches(file, job)) < 40
-    ]
+    jobs = set(file.with_name("batches").read_text().split()) - {first, "here"}  # here: a plan tries its objectives
+    went_on = [n for job in jobs if (n := batches(file, job)) < 40]
     assert then + went_on[0] < 40 + 20 and len(went_on) == 1, (then, went_on)
     recordings = [*(folder / "runs").glob("*-s*/*/environment.json")]
     assert len(recordings) == 18 and not [*(folder / "runs").glob("*-s*/*.before-*")]

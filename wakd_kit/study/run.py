@@ -304,7 +304,7 @@ def _taught(jobs: Sequence[Job], waiting: Mapping[str, str]) -> str:
         by_teacher[same] = max(job.taught, by_teacher.get(same, 0))
     most = max((1e9 * job.parameters["teacher_cache"] for job in students), default=0)
     taken = min(sum(by_teacher.values()), most)
-    return f" What teachers give takes about {_in_bytes(taken)} of the cache." * bool(taken)
+    return f" What teachers give takes at most {_in_bytes(taken)} of the cache." * bool(taken)
 
 
 def _missing(job: Job, place: Place) -> int:
