@@ -241,10 +241,10 @@ def _what_it_takes(student, p: Student) -> str:
     from .runs.train import size_of_recording
 
     size = size_of_recording(student, p.settings())
-    taught = f" What its teacher gives takes at most {size['teacher'] / 1e6:.1f} MB of the cache." * bool(size["teacher"])
+    taught = f" What its teacher gives takes at most {size['teacher'] / 1e6:.1f} MB of the cache."
     return (
         f"Recording {size['segments']} segments, {size['stored']} stored, takes at most {size['disk'] / 1e6:.1f} MB of disk and "
-        f"{size['memory'] / 1e6:.1f} MB of memory.{taught}"
+        f"{size['memory'] / 1e6:.1f} MB of memory.{taught if size['teacher'] else ''}"
     )
 
 
