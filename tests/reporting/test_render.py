@@ -260,9 +260,12 @@ def test_a_page_can_be_written_without_a_notebook(tmp_path):
 
 def test_sentences_are_a_paragraph_or_a_list_and_empty_ones_nothing(shown):
     report.show_text("")
-    report.show_text("", "a < b by -3")
+    report.show_text("", "a < b by -3, 77.2% of 90 %, a%20b")
     report.show_text("one", "two")
-    assert shown == ["<p>a &lt; b by −3</p>", "<ul><li>one</li><li>two</li></ul>"]
+    assert shown == [
+        "<p>a &lt; b by −3, 77.2\N{NO-BREAK SPACE}% of 90 %, a%20b</p>",
+        "<ul><li>one</li><li>two</li></ul>",
+    ]
 
 
 @pytest.mark.parametrize(

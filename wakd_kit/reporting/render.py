@@ -126,15 +126,22 @@ def _cell(value: object, digits: int) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if isinstance(value, Integral) or not isinstance(value, Real):
-        return _minus(str(value))
-    return _minus(f"{value:z.{digits}f}")
+        return _signs(str(value))
+    return _signs(f"{value:z.{digits}f}")
 
 
-def _minus(text: str) -> str:
-    """Signs as they are printed: a minus as long as a plus, between words too, and a cross; other hyphens stay."""
-    return re.sub(
-        r"(?<=\S) - (?=\S)", " − ", re.sub(r"(?<=\w) x (?=\w)", " × ", re.sub(r"(?<![\w.-])-(?=\d)", "−", text))
-    )
+SIGNS = {
+    r"(?<![\w.-])-(?=\d)": "−",
+    r"(?<=\w) x (?=\w)": " × ",
+    r"(?<=\S) - (?=\S)": " − ",
+    r"(?<=\d)%(?!\w)": "\N{NO-BREAK SPACE}%",
+}
+
+
+def _signs(text: str) -> str:
+    """Signs as they are printed: a minus as long as a plus, between words too, a cross, and per cent apart from its number,
+    on the same line; other hyphens stay."""
+    return functools.reduce(lambda so_far, sign: re.sub(sign, SIGNS[sign], so_far), SIGNS, text)
 
 
 def _numeric(cells: list[str]) -> bool:
@@ -156,7 +163,7 @@ def show_text(*sentences: str) -> None:
 
 def text_html(*sentences: str) -> str:
     """The HTML of ``show_text``."""
-    texts = [escape(_minus(sentence)) for sentence in sentences if sentence]
+    texts = [escape(_signs(sentence)) for sentence in sentences if sentence]
     return f"<p>{texts[0]}</p>" if len(texts) == 1 else "<ul>" + "".join(f"<li>{t}</li>" for t in texts) + "</ul>"
 
 
