@@ -10,6 +10,7 @@ Scores, searches, soups, window maps and landscapes go through it, so that none 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,13 +27,19 @@ from .record import State
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int = 128) -> Tensor:
+def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int | None = None) -> Tensor:
     """Logits (n, classes) in float32 on the CPU of (n, H, W, 3) uint8 images, in eval mode; the model is left as it was."""
     model = as_tap(model)
     on = next((p.device for p in model.parameters()), torch.device("cpu"))
     with in_eval(model):
-        batches = [model(to_float(part), maps=False).logits.float().cpu() for part in uploaded(images, on, batch_size)]
-    return torch.cat(batches)
+        parts = uploaded(images, on, batch_size or at_once(images.shape[1:3], on))
+        return torch.cat([model(to_float(part), maps=False).logits.float().cpu() for part in parts])
+
+
+def at_once(size: tuple[int, int], on: torch.device) -> int:
+    """How many images of (H, W) pixels are predicted at once: 128, on the CPU as many as leave what lies between two layers in
+    its cache, see ``benchmarks/predict.py``."""
+    return 128 if on.type != "cpu" else min(128, max(8, 2**18 // math.prod(size)))
 
 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
