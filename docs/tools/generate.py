@@ -100,7 +100,7 @@ def lesson_list() -> str:
 
 COMPARED = {  # what is compared: kinds of objectives
     "response: what the network answers": ("logits", "controls", "domain shift"),
-    "feature: what it computes on the way": ("features", "heterogeneous"),
+    "feature: what it computes on the way": ("features", "heterogeneous", "attention"),
     "relation: how examples lie to each other": ("relations", "contrast"),
 }
 
@@ -120,6 +120,7 @@ def map_of_distillation() -> str:
         cells = [spoken(part) or "–" for part in (names & taught, online, names - taught)]
         lines.append(f"| {said} | {' | '.join(cells)} |")
         rest -= names
+    assert not rest & taught, f"{sorted(rest & taught)}: name their kinds in COMPARED"
     return "\n".join([*lines, f"\nNo distillation at all: {spoken(rest)}."])
 
 

@@ -201,3 +201,32 @@ def test_models_of_the_papers_are_known_to_timm_and_can_be_tapped(name):
         tap = Tap(timm.create_model(name, num_classes=7).eval(), {"name": name})
     shapes = shapes_of(tap, 224)
     assert shapes.logits.shape == (2, 7) and len(shapes.maps) == 4
+
+
+@torch.no_grad()
+def test_attention_is_what_a_transformers_blocks_compute_with():
+    tap = tiny("vit").eval()
+    output, plainly = tap(images(), maps="attention"), tap(images())
+    assert torch.equal(output.logits, plainly.logits) and plainly.attention == () and len(output.maps) == 4
+    assert [joint.shape for joint in output.attention] == [(6, 3, 2, 17, 8)] * 4
+    seen = {}
+    block = tap.model.blocks[2].attn
+    with block.register_forward_hook(lambda _, given, gives: seen.update(given=given[0], gives=gives)):
+        tap(images())
+    q, k, v = output.attention[2].unbind(1)
+    heads = (q @ k.mT / 8**0.5).softmax(-1) @ v
+    torch.testing.assert_close(block.proj(heads.transpose(1, 2).flatten(2)), seen["gives"], rtol=1e-4, atol=1e-5)
+
+
+def test_reading_attention_leaves_nothing_behind():
+    tap = tiny("vit").eval()
+    with pytest.raises(RuntimeError):
+        tap(torch.rand(2, 4, 32, 32), maps="attention")
+    tap(images(), maps="attention")
+    assert not any(module._forward_hooks for module in tap.modules())
+
+
+@pytest.mark.parametrize("family", [family for family in TINY if family != "vit"])
+@torch.no_grad()
+def test_networks_without_attention_over_all_tokens_have_none_to_read(family):
+    assert tiny(family).eval()(images(), maps="attention").attention == ()

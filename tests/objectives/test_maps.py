@@ -9,6 +9,7 @@ from tests.reference.objectives import cosine_distance as slow_cosine
 from wakd_kit import objectives
 from wakd_kit.models.tap import Output
 from wakd_kit.objectives import Pair, combine
+from wakd_kit.objectives.base import each_tensor
 from wakd_kit.objectives.features import channels_normalised
 from wakd_kit.objectives.relations import mean_squared_products
 
@@ -25,18 +26,23 @@ DOMAINS = torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
 # what does not hold for every objective, and why
 ORDERED = {"cc", "crd_memory", "irm"}  # neighbours in the batch; draws differ from row to row; halves of a domain
 # labels or class centres decide; a target that is normalised; two embeddings, two heads or a projector of its own
-ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "prototypes"}
+ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "prototypes", "qkv_relations"}
 
 
-def outputs(*, seed=0, features=6, channels=(4, 6, 8, 6), side=8, parts=(), dtype=torch.float64, scale=1.0):
-    """An ``Output`` of 8 examples and 5 classes, maps of a pyramid, leaves that want gradients."""
+def outputs(
+    *, seed=0, features=6, channels=(4, 6, 8, 6), side=8, parts=(), heads=(2, 4), dtype=torch.float64, scale=1.0
+):
+    """An ``Output`` of 8 examples and 5 classes, maps of a pyramid, two blocks of attention over 5 tokens with ``heads``, how many and how
+    wide; leaves that want gradients."""
     generator = torch.Generator().manual_seed(seed)
 
     def leaf(*shape):
         return (scale * torch.randn(8, *shape, dtype=torch.float64, generator=generator)).to(dtype).requires_grad_()
 
     maps = tuple(leaf(c, side >> i, side >> i) for i, c in enumerate(channels))
-    return Output(leaf(5), leaf(features), maps, tuple(leaf(*shape) for shape in parts))
+    count, width = heads
+    first = Output(leaf(5), leaf(features), maps, tuple(leaf(*shape) for shape in parts))
+    return first._replace(attention=tuple(leaf(3, count, 5, width) for _ in range(2)))
 
 
 ONE_ARCHITECTURE = {"miro"}
@@ -45,7 +51,7 @@ PARTS = {"simkd": ((7, 1, 1),), "dho": ((5,), (5,))}
 
 def pair(name, **settings):
     """Student and teacher of other channel counts and, but for a deployed part, other sizes; of one architecture for some."""
-    shapes = {"features": 9, "channels": (5, 6, 10, 7), "side": 16}
+    shapes = {"features": 9, "channels": (5, 6, 10, 7), "side": 16, "heads": (4, 3)}
     return outputs(parts=PARTS.get(name, ()), **settings), outputs(
         seed=1, **({} if name in ONE_ARCHITECTURE else shapes), **settings
     )
@@ -67,7 +73,7 @@ def loss_of(combined, student, teacher, labels=LABELS, *, step=50, index=INDEX, 
 
 
 def leaves(output):
-    return [output.logits, output.pooled, *output.maps, *output.parts]
+    return [output.logits, output.pooled, *output.maps, *output.parts, *output.attention]
 
 
 def gradients(output):
@@ -253,6 +259,38 @@ def test_xded_leaves_examples_alone_that_are_alone_in_their_class():
     assert student.logits.grad[7].abs().max() < 1e-12 < 1e-3 < student.logits.grad[:7].abs().min(0).values.max()
 
 
+@pytest.mark.parametrize("settings", [{}, {"heads": 2, "layer": 0}])
+def test_relations_of_queries_keys_and_values_equal_loops_over_tokens(settings):
+    student, teacher = pair("qkv_relations")
+    value = objectives.get("qkv_relations")(student, teacher, **settings)
+    theirs, heads = teacher.attention[settings.get("layer", -1)], settings.get("heads", 4)
+    expected = slow.qkv_relations(student.attention[-1].tolist(), theirs.tolist(), heads)
+    assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_relations_say_which_heads_layers_and_tokens_fit():
+    student, teacher = pair("qkv_relations")
+    relations = objectives.get("qkv_relations")
+    with pytest.raises(ValueError, match=r"divides the widths of both, 8 and 12; got 3. Take one of \[1, 2, 4\]"):
+        relations(student, teacher, heads=3)
+    with pytest.raises(ValueError, match="counts the teacher's 2 blocks, from 0 or from the end; got 2"):
+        relations(student, teacher, layer=2)
+    fewer = teacher._replace(attention=tuple(joint[:, :, :, :4] for joint in teacher.attention))
+    for name in ("qkv_relations", "a2d"):
+        with pytest.raises(ValueError, match=f"{name} compares tokens one by one; the student has 5, the teacher 4"):
+            combine(name).prepare(student, fewer, steps=1)
+
+
+def test_every_head_of_the_teacher_is_imitated_by_a_mixture_of_the_students():
+    student, teacher = pair("a2d")
+    combined = built("a2d", student, teacher)
+    align = combined.parts["0"].align
+    assert align.weight.shape == (8, 4, 1, 1)
+    blocks = [[joint.tolist() for joint in each.attention] for each in (student, teacher)]
+    expected = slow.a2d(*blocks, align.weight.flatten(1).tolist(), align.bias.tolist())
+    assert combined(student, teacher, None)[1]["a2d"].item() == pytest.approx(expected, abs=1e-12)
+
+
 # ---- what holds for all of them
 
 
@@ -290,10 +328,7 @@ def test_large_and_empty_features_give_finite_losses_and_gradients(name, scale):
 def test_the_order_of_the_batch_matters_only_where_it_is_said(name):
     student, teacher = pair(name)
     combined, order = built(name, student, teacher).eval(), torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
-    turned = [
-        Output(o.logits[order], o.pooled[order], *(tuple(t[order] for t in part) for part in (o.maps, o.parts)))
-        for o in (student, teacher)
-    ]
+    turned = [each_tensor(o, lambda t: t[order]) for o in (student, teacher)]
     before, after = (
         loss_of(combined, student, teacher),
         loss_of(combined, *turned, LABELS[order], index=order, domains=DOMAINS[order]),

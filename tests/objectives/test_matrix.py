@@ -11,6 +11,7 @@ from wakd_kit.objectives import combine
 
 REGISTRY = objectives.objectives
 ONLY_FROM = {"simkd": {"resnet"}}  # its teacher has to classify the plain mean of its last map
+BETWEEN = {"qkv_relations": {"vit"}, "a2d": {"vit"}}  # whose attention is over all tokens
 ONE_FAMILY = {"miro"}  # its teacher is the network that the student began as
 
 
@@ -23,7 +24,7 @@ def teacher(family):
 def seen(family, *, student=False):
     """What a model gives on the images, computed once; a student's may be differentiated with respect to it."""
     with torch.no_grad():
-        return (tiny(family).eval() if student else teacher(family))(images())
+        return (tiny(family).eval() if student else teacher(family))(images(), maps="attention")
 
 
 def leaf(values):
@@ -49,6 +50,12 @@ def test_every_objective_between_two_families(student_family, teacher_family):
             with torch.no_grad():
                 ours = combined.extended(tiny(student_family), teacher(teacher_family))(images())
         ours = as_leaves(ours)
+        if not {student_family, teacher_family} <= BETWEEN.get(name, {*TINY}):
+            with pytest.raises(
+                ValueError, match=r"attention of the .*, whose output has none\. Transformers of timm have it"
+            ):
+                combined.prepare(ours, theirs, steps=10)
+            continue
         if name in ONE_FAMILY and [m.shape for m in ours.maps] != [m.shape for m in theirs.maps]:
             with pytest.raises(ValueError, match="the network that it began as"):
                 combined.prepare(ours, theirs, steps=10)
@@ -59,7 +66,9 @@ def test_every_objective_between_two_families(student_family, teacher_family):
         of_batch = {"index": torch.arange(6), "domains": torch.eye(2).repeat(3, 1), "images": images()}
         loss, terms = combined(ours, theirs, labels(), step=5, **of_batch)
         loss.backward()
-        found = [t.grad for t in (ours.logits, ours.pooled, *ours.maps, *ours.parts) if t.grad is not None]
+        found = [
+            t.grad for t in (ours.logits, ours.pooled, *ours.maps, *ours.parts, *ours.attention) if t.grad is not None
+        ]
         assert loss.isfinite() and all(g.isfinite().all() for g in found), name
         assert sum(g.abs().sum() for g in found) > 0, name
         assert all(p.grad is None or p.grad.isfinite().all() for p in combined.parameters()), name

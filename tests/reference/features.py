@@ -118,3 +118,47 @@ def norm_and_direction(projected, teacher, centres, labels):
         direction = [v / length(centres[y]) for v in centres[y]]
         losses.append(1 - dot(s, direction) / max(length(s), length(t)))
     return mean(losses)
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q))
+
+
+def qkv_relations(ours, theirs, heads):
+    """Joints [n][3][head][token][width]; each token's queries, keys or values side by side over all heads, cut into ``heads``."""
+    total = 0.0
+    for which in range(3):
+        found = []
+        for example in range(len(ours)):
+            for head in range(heads):
+                rows = []
+                for joint in (ours, theirs):
+                    of_heads = joint[example][which]
+                    tokens = [[v for h in of_heads for v in h[token]] for token in range(len(of_heads[0]))]
+                    width = len(tokens[0]) // heads
+                    parts = [token[head * width : (head + 1) * width] for token in tokens]
+                    rows.append([softmax([dot(a, b) / math.sqrt(width) for b in parts]) for a in parts])
+                found += [kl(t, s) for s, t in zip(*rows)]
+        total += mean(found)
+    return total
+
+
+def attention_map(joint, example, head):
+    """Flat: for each query in turn, how it looks at all keys."""
+    q, k, _ = (joint[example][which][head] for which in range(3))
+    rows = [softmax([dot(a, b) / math.sqrt(len(a)) for b in k]) for a in q]
+    return [value for row in rows for value in row]
+
+
+def a2d(ours, theirs, weights, biases):
+    """Lists of joints, one a block; ``weights`` [teacher's head][student's head]."""
+    total = 0.0
+    for example in range(len(ours[0])):
+        s, t = (
+            [attention_map(joint, example, head) for joint in blocks for head in range(len(joint[0][0]))]
+            for blocks in (ours, theirs)
+        )
+        for head, (row, bias) in enumerate(zip(weights, biases)):
+            mixed = [bias + sum(w * m[i] for w, m in zip(row, s)) for i in range(len(s[0]))]
+            total += kl(softmax(t[head]), softmax(mixed))
+    return total / len(ours[0])

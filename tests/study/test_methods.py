@@ -40,6 +40,7 @@ def study_in(folder: Path, name: str):
 def test_every_method_of_the_mission_is_told_by_its_name():
     assert len(MISSION) == len(set(MISSION)) == 57
     assert [name for name in (*CORE, *MISSION) if method(name).state not in STATES] == []
+    assert sum(method(name).state == "works" for name in MISSION) >= 33
     names = [other.casefold() for one in methods().values() for other in (one.name, *one.also)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 

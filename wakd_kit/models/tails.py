@@ -39,7 +39,7 @@ class Deployed(nn.Module):
         """How many classes the student tells apart."""
         return self.tap.classes
 
-    def forward(self, images: Tensor, *, maps: bool = True) -> Output:
+    def forward(self, images: Tensor, *, maps: bool | str = True) -> Output:
         """The tapped student's ``Output`` with the tail's logits and parts."""
         output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
         return output if maps else output._replace(maps=())

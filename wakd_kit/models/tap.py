@@ -10,22 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attention_of
+
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class Output(NamedTuple):
     """One forward of a tapped model on n images.
 
-    logits  (n, classes)
-    pooled  (n, features), what the classifier reads
-    maps    stage maps, each (n, channels, height, width), coarse last; empty when not asked for
-    parts   what an objective's deployed part gives beside logits, see ``deployed``; empty otherwise
+    logits     (n, classes)
+    pooled     (n, features), what the classifier reads
+    maps       stage maps, each (n, channels, height, width), coarse last; empty when not asked for
+    parts      what an objective's deployed part gives beside logits, see ``deployed``; empty otherwise
+    attention  queries, keys and values of each block of a transformer, see ``attention_of``; empty when not asked for
     """
 
     logits: Tensor
     pooled: Tensor
     maps: tuple[Tensor, ...] = ()
     parts: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, ...] = ()
 
 
 class Tap(nn.Module):
@@ -33,7 +37,7 @@ class Tap(nn.Module):
 
     It normalises with the model's own mean and deviation, and a model that is fixed to one input size gets its images
     resized to it: teacher and student can be fed the same view, and each still sees what it was trained on. One
-    forward, no hooks: ``forward_intermediates`` and ``forward_head``. Maps are the last four of timm's stages (fewer in
+    forward, no hooks unless attention is asked for: ``forward_intermediates`` and ``forward_head``. Maps are the last four of timm's stages (fewer in
     families that have three), or four blocks of a model without stages, see ``stages_of``; as timm gives them, so those
     of most transformers come before the final norm, and without class tokens.
     """
@@ -60,8 +64,12 @@ class Tap(nn.Module):
         """What the model behind the tap sees of images in [0, 1]: its size, its mean and deviation."""
         return (resized(images, self.size) - self.mean) / self.std
 
-    def forward(self, images: Tensor, *, maps: bool = True) -> Output:
-        """The ``Output`` of images (n, 3, height, width) in [0, 1]; without ``maps`` it has none."""
+    def forward(self, images: Tensor, *, maps: bool | str = True) -> Output:
+        """The ``Output`` of images (n, 3, height, width) in [0, 1]; without ``maps`` it has none, with "attention" in their place
+        that as well."""
+        if maps == "attention":
+            with attention_of(self.model) as found:
+                return self(images)._replace(attention=tuple(found))
         x = self.normalised(images)
         stages: Sequence[Tensor] = ()
         if maps:

@@ -9,6 +9,7 @@ controls.py       what is left without an ingredient: cwtm, dkpp, std_ce, label_
 features.py       fitnet, fitnet_raw, at, vid, vkd, miro, simkd, reviewkd, kdpp, cosine
 relations.py      rkd, sp, cc, cc_paper, pkt, nst, prototypes, sinkd
 contrast.py       crd, crd_memory, wcord_in_batch
+attention.py      between transformers: qkv_relations, a2d
 heterogeneous.py  ofa
 shift.py          made for unseen domains: xded, dho, vl2v
 domains.py        between source domains: moments, coral, vrex, irm, group_dro
@@ -27,6 +28,7 @@ Most objectives are plain functions; those with parameters or state are modules 
 
 from __future__ import annotations
 
+from .attention import A2D, qkv_relations
 from .base import Objective, Schedule, get, objectives
 from .batchwise import dist, mlkd, mlkd_repo
 from .combining import Combined, Pair, combine
@@ -85,5 +87,6 @@ __all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
 __all__ += ["MIRO", "VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
 __all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "prototypes", "rkd", "sinkd", "sp"]
 __all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]
+__all__ += ["A2D", "qkv_relations"]
 __all__ += ["VL2V", "write_embeddings"]
 __all__ += ["CCFP", "LFME", "PESFKD", "BiKD", "Mutual"]

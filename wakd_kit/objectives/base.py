@@ -202,7 +202,7 @@ class Objective:
     """What is known of an objective beside its function.
 
     kind        family: "labels", "logits", "features", "relations", ...
-    needs       which inputs it reads: any of "labels", "teacher", "pooled" and "maps" (of both models; "student.maps" of one),
+    needs       which inputs it reads: any of "labels", "teacher", "pooled", "maps" and "attention" (of both models; "student.maps" of one),
                 "student.parts" (what a deployed part gives), "centres" (class means of the teacher over the source
                 training images), "index" (which training images the batch shows), "domains" (the source of each), "between" (several
                 sources in a batch), "images" (what both have
@@ -227,7 +227,7 @@ class Objective:
     tail: Callable | None = None
 
     def reads(self, what: str, who: str) -> bool:
-        """Whether it reads "pooled", "maps" or "parts" of "student" or "teacher"."""
+        """Whether it reads "pooled", "maps", "attention" or "parts" of "student" or "teacher"."""
         return what in self.needs or f"{who}.{what}" in self.needs
 
 

@@ -64,8 +64,12 @@ class Combined(nn.Module):
         return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
 
     def reads(self, what: str, who: str) -> bool:
-        """Whether any term reads "pooled", "maps" or "parts" of "student" or "teacher"."""
+        """Whether any term reads "pooled", "maps", "attention" or "parts" of "student" or "teacher"."""
         return any(objectives.about(spec["name"]).reads(what, who) for spec in self.specs)
+
+    def asks(self, who: str) -> bool | str:
+        """What "student" or "teacher" is asked for beside its logits, as ``maps`` of a ``Tap``."""
+        return "attention" if self.reads("attention", who) else self.reads("maps", who)
 
     def extended(self, student: nn.Module, teacher: nn.Module | None, *, seed: int = 0) -> nn.Module:
         """The student with what an objective deploys with it, or as it is where none does.
@@ -267,10 +271,13 @@ class Combined(nn.Module):
         for what, given in {"teacher": teacher, "labels": labels, **of_batch}.items():
             if given is None and self.needs(what):
                 raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
-        for what in ("pooled", "maps", "parts"):
+        for what in ("pooled", "maps", "parts", "attention"):
             for who, output in (("student", student), ("teacher", teacher)):
                 if self.reads(what, who) and output is not None and not len(getattr(output, what, ())):
-                    raise ValueError(f"The objectives {self.labels} read {what} of the {who}, whose output has none.")
+                    only = " Transformers of timm have it, not those of windows." if what == "attention" else ""
+                    raise ValueError(
+                        f"The objectives {self.labels} read {what} of the {who}, whose output has none.{only}"
+                    )
 
 
 def _a_batch(n: int, images: Tensor | None, sources: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -336,7 +343,7 @@ def _complete(spec: str | dict) -> dict:
         scheduled = Schedule.from_spec(name, schedule, about.called_with)
         complete["schedule"] = scheduled.spec()
         tried.append({**complete, scheduled.of: scheduled.first})
-    if not about.tail:
+    if not about.tail and "attention" not in about.needs:  # whose settings depend on the models' widths
         for one in tried:
             _try_out({key: value for key, value in one.items() if key not in ("schedule", "on")})
     return complete

@@ -74,11 +74,11 @@ def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchn
         model, terms = copy.deepcopy((student, combined))
         training_mode(model.cpu(), batchnorm)
         terms.train().learn_examples(*learnt_from(split))
-        taught = each_tensor(outputs(teacher, images[:count], maps=True), Tensor.cpu)
+        taught = each_tensor(outputs(teacher, images[:count], maps=combined.asks("teacher")), Tensor.cpu)
         try:
             shown, domains = to_float(images[:count]), torch.eye(len(split.sources))[torch.zeros(count, dtype=int)]
             known = {"index": torch.arange(count), "domains": domains, "images": shown}
-            terms(model(shown), taught, labels[:count], step=1, **known)
+            terms(model(shown, maps=combined.asks("student")), taught, labels[:count], step=1, **known)
         except (ValueError, RuntimeError) as error:
             return str(error).splitlines()[0]
         return ""
@@ -98,8 +98,7 @@ def _try_both(
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
     ours, theirs = (
-        outputs(model, images, maps=combined.reads("maps", who))
-        for model, who in ((student, "student"), (teacher, "teacher"))
+        outputs(model, images, maps=combined.asks(who)) for model, who in ((student, "student"), (teacher, "teacher"))
     )
     _try_in_training(student, images)
     found = ours.logits.shape[1]
@@ -169,7 +168,7 @@ def _try_in_training(student: nn.Module, images: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def outputs(model: nn.Module | None, images: np.ndarray | Tensor, *, maps: bool):
+def outputs(model: nn.Module | None, images: np.ndarray | Tensor, *, maps: bool | str):
     """What a model gives for a few images (n, H, W, 3) uint8, in eval mode; nothing without a model."""
     if model is None:
         return None

@@ -74,7 +74,7 @@ def temperature_of(combined: Combined, spec: Mapping) -> float:
     if is_one(spec):
         return 1.0
     weigh = spec["weigh"]
-    for what in ("pooled", "maps", "parts"):
+    for what in ("pooled", "maps", "parts", "attention"):
         if combined.reads(what, "teacher") or combined.needs("centres"):
             raise ValueError(
                 f"The objectives {combined.labels} read features of the teacher, and several teachers have none in common; use those of logits."

@@ -91,7 +91,7 @@ class Heard:
         device: torch.device,
         arithmetic: Mapping[str, str],
     ):
-        self.teacher, self.split, self.maps = teacher, split, combined.reads("maps", "teacher")
+        self.teacher, self.split, self.maps = teacher, split, combined.asks("teacher")
         self.kept = _kept(teacher, split, settings, device, arithmetic)
         half = settings.precision == "bfloat16"
         self.asked = frozen(teacher, half=half) if teacher and arithmetic["teacher"] == "folded" else teacher
@@ -311,7 +311,7 @@ def most_bytes(settings: Settings, classes: int) -> int:
     """Bytes that the logits of every view take in the cache; the bound where features are kept, whose number is the
     teacher's; 0 where the teacher is not asked, or asked for maps."""
     combined, most = combine(settings.objectives), int(settings.teacher_cache * 1e9)
-    maps = combined.reads("maps", "teacher") or combined.reads("parts", "teacher")
+    maps = combined.asks("teacher") or combined.reads("parts", "teacher")
     if not combined.needs("teacher") or maps or picks(settings):
         return 0
     logits = 4 * settings.steps * settings.batch_size * (2 if settings.second else 1) * classes

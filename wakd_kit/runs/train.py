@@ -204,7 +204,7 @@ train.__doc__ = train.__doc__.replace("{settings}", described())
 def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, settings, shown, book, bar, sink) -> None:
     """Every step: one batch of views, one forward each, one update, one iterate added to the open segment."""
     generator, ends = torch.Generator(), segment_ends(settings)  # views are drawn on the CPU: the same on every device
-    precise, maps = autocast(data.device, settings.precision), combined.reads("maps", "student")
+    precise, maps = autocast(data.device, settings.precision), combined.asks("student")
     learn = compiled(student, data.device) if settings.compile else student
     answer, rho = functools.partial(_answer, learn, combined, precise, maps), stepping(settings).rho
 
@@ -232,7 +232,7 @@ def _loop(student, heard, data: SourceBatches, combined: Combined, optimiser, se
     book.finish()
 
 
-def _answer(learn, combined: Combined, precise, maps: bool, x: Tensor, teacher_output, labels, **of_batch):
+def _answer(learn, combined: Combined, precise, maps: bool | str, x: Tensor, teacher_output, labels, **of_batch):
     """The loss on these views and its terms, of the parameters as they are now."""
     with precise:
         output = learn(x, maps=maps)
