@@ -79,8 +79,8 @@ def tiny(tmp_path_factory):
             return wk.domains_from_arrays({domain: (images, labels) for domain in known.counts}, known.classes)
 
         for module, name, value in (
+            (wk, "train", tiny_train),  # first: it is found by name, and what is put back must not be the tiny one
             (training, "train", tiny_train),
-            (wk, "train", tiny_train),
             (wk, "load_domains", stand_in),
             (notebook, "execute", functools.partial(notebooks.execute, least=FEWEST)),
             (report, "show", lambda figure, alt, **_: plt.close(figure)),

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.families import TINY, images, tiny
 from wakd_kit.models.build import LogitsTap, Output, Tap, as_tap, build_model
+from wakd_kit.models.fold import frozen
 from wakd_kit.models.tap import Adapter, fixed_size, shapes_of, stages_of
 
 # families with other than four stages or other classifiers, as small as they come
@@ -203,19 +204,29 @@ def test_models_of_the_papers_are_known_to_timm_and_can_be_tapped(name):
     assert shapes.logits.shape == (2, 7) and len(shapes.maps) == 4
 
 
+@pytest.mark.parametrize("settings", [{}, {"qk_norm": True}])
 @torch.no_grad()
-def test_attention_is_what_a_transformers_blocks_compute_with():
-    tap = tiny("vit").eval()
+def test_attention_is_what_a_transformers_blocks_compute_with(settings):
+    name, small = TINY["vit"]
+    tap = build_model(name, 5, **small, **settings).eval()
+    for part in tap.model.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.weight.copy_(torch.rand_like(part.weight) + 0.5)
     output, plainly = tap(images(), maps="attention"), tap(images())
     assert torch.equal(output.logits, plainly.logits) and plainly.attention == () and len(output.maps) == 4
     assert [joint.shape for joint in output.attention] == [(6, 3, 2, 17, 8)] * 4
     seen = {}
     block = tap.model.blocks[2].attn
-    with block.register_forward_hook(lambda _, given, gives: seen.update(given=given[0], gives=gives)):
+    with block.register_forward_hook(lambda _, given, gives: seen.update(gives=gives)):
         tap(images())
     q, k, v = output.attention[2].unbind(1)
     heads = (q @ k.mT / 8**0.5).softmax(-1) @ v
     torch.testing.assert_close(block.proj(heads.transpose(1, 2).flatten(2)), seen["gives"], rtol=1e-4, atol=1e-5)
+    twin = frozen(tap, half=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = twin(images(), maps="attention").attention
+    assert [joint.shape for joint in half] == [(6, 3, 2, 17, 8)] * 4 and half[0].dtype == torch.bfloat16
+    torch.testing.assert_close(half[0].float(), output.attention[0], rtol=0.05, atol=0.05)
 
 
 def test_reading_attention_leaves_nothing_behind():
@@ -228,5 +239,23 @@ def test_reading_attention_leaves_nothing_behind():
 
 @pytest.mark.parametrize("family", [family for family in TINY if family != "vit"])
 @torch.no_grad()
-def test_networks_without_attention_over_all_tokens_have_none_to_read(family):
+def test_networks_that_attend_another_way_or_not_at_all_have_none_to_read(family):
     assert tiny(family).eval()(images(), maps="attention").attention == ()
+
+
+@torch.no_grad()
+def test_attention_within_parts_of_an_image_is_not_taken_for_that_of_images():
+    tap = build_model("mobilevit_xxs", 5).eval()
+    assert tap(images(2), maps="attention").attention == ()
+
+
+@torch.no_grad()
+def test_attention_is_read_of_a_compiled_network_too():
+    """Also where it has answered without."""
+    tap = tiny("vit").eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(tap, dynamic=False, backend="eager")
+    compiled(images())
+    found, expected = (model(images(), maps="attention").attention for model in (compiled, tap))
+    assert len(found) == 4 and all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected))
+    assert compiled(images()).attention == ()

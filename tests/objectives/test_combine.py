@@ -254,10 +254,29 @@ def test_taid_stays_where_it_is_outside_training(batch):
 
 
 @pytest.fixture
-def matched(monkeypatch):
-    """A registered objective whose projector depends on the models: registered for one test."""
+def for_one_test(monkeypatch):
+    """What is registered is so for one test."""
     for table in ("_entries", "_about"):
         monkeypatch.setattr(REGISTRY, table, dict(getattr(REGISTRY, table)))
+
+
+def test_an_objective_of_ones_own_may_read_the_attention_of_one_model(for_one_test, batch):
+    @REGISTRY.declare(name="calm", kind="attention", needs="student.attention", source="a test")
+    def calm(student, teacher, labels=None):
+        return student.attention[-1].square().mean()
+
+    given = torch.ones(8, 3, 1, 4, 2)
+    plain = Output(batch[0], batch[0])
+    combined = combine("calm")
+    assert combined.asks("student") == "attention" and combined.asks("teacher") is False
+    assert combined(plain._replace(attention=(given,)), None, batch[2])[0] == 1
+    with pytest.raises(ValueError, match=r"read attention of the student, whose output has none\. timm's ViT"):
+        combined.prepare(plain, None, steps=1)
+
+
+@pytest.fixture
+def matched(for_one_test):
+    """A registered objective whose projector depends on the models."""
 
     @REGISTRY.declare(name="matched", kind="features", needs="teacher pooled", source="a test")
     class Matched(nn.Module):

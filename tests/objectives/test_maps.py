@@ -30,9 +30,18 @@ ZERO_AT_TEACHER = {"at", "sp", "cc_paper", "pkt", "nst", "rkd", "prototypes", "q
 
 
 def outputs(
-    *, seed=0, features=6, channels=(4, 6, 8, 6), side=8, parts=(), heads=(2, 4), dtype=torch.float64, scale=1.0
+    *,
+    seed=0,
+    features=6,
+    channels=(4, 6, 8, 6),
+    side=8,
+    parts=(),
+    heads=(2, 4),
+    blocks=2,
+    dtype=torch.float64,
+    scale=1.0,
 ):
-    """An ``Output`` of 8 examples and 5 classes, maps of a pyramid, two blocks of attention over 5 tokens with ``heads``, how many and how
+    """An ``Output`` of 8 examples and 5 classes, maps of a pyramid, ``blocks`` of attention over 5 tokens with ``heads``, how many and how
     wide; leaves that want gradients."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -42,7 +51,7 @@ def outputs(
     maps = tuple(leaf(c, side >> i, side >> i) for i, c in enumerate(channels))
     count, width = heads
     first = Output(leaf(5), leaf(features), maps, tuple(leaf(*shape) for shape in parts))
-    return first._replace(attention=tuple(leaf(3, count, 5, width) for _ in range(2)))
+    return first._replace(attention=tuple(leaf(3, count, 5, width) for _ in range(blocks)))
 
 
 ONE_ARCHITECTURE = {"miro"}
@@ -51,7 +60,7 @@ PARTS = {"simkd": ((7, 1, 1),), "dho": ((5,), (5,))}
 
 def pair(name, **settings):
     """Student and teacher of other channel counts and, but for a deployed part, other sizes; of one architecture for some."""
-    shapes = {"features": 9, "channels": (5, 6, 10, 7), "side": 16, "heads": (4, 3)}
+    shapes = {"features": 9, "channels": (5, 6, 10, 7), "side": 16, "heads": (4, 3), "blocks": 3}
     return outputs(parts=PARTS.get(name, ()), **settings), outputs(
         seed=1, **({} if name in ONE_ARCHITECTURE else shapes), **settings
     )
@@ -259,7 +268,7 @@ def test_xded_leaves_examples_alone_that_are_alone_in_their_class():
     assert student.logits.grad[7].abs().max() < 1e-12 < 1e-3 < student.logits.grad[:7].abs().min(0).values.max()
 
 
-@pytest.mark.parametrize("settings", [{}, {"heads": 2, "layer": 0}])
+@pytest.mark.parametrize("settings", [{}, {"heads": 2, "layer": 0}, {"layer": 1}])
 def test_relations_of_queries_keys_and_values_equal_loops_over_tokens(settings):
     student, teacher = pair("qkv_relations")
     value = objectives.get("qkv_relations")(student, teacher, **settings)
@@ -273,19 +282,29 @@ def test_relations_say_which_heads_layers_and_tokens_fit():
     relations = objectives.get("qkv_relations")
     with pytest.raises(ValueError, match=r"divides the widths of both, 8 and 12; got 3. Take one of \[1, 2, 4\]"):
         relations(student, teacher, heads=3)
-    with pytest.raises(ValueError, match="counts the teacher's 2 blocks, from 0 or from the end; got 2"):
-        relations(student, teacher, layer=2)
+    odd = teacher._replace(attention=(teacher.attention[0][:, :, :3],))
+    with pytest.raises(ValueError, match=r"widths of both, 8 and 9; got the teacher's 3. Take one of \[1\]"):
+        relations(student, odd)
+    for layer in (3, 1.0):
+        with pytest.raises(ValueError, match="counts the teacher's 3 blocks, from 0 or from the end; got"):
+            relations(student, teacher, layer=layer)
+    for heads in (-1, 2.0):
+        with pytest.raises(ValueError, match="heads counts relation heads: a whole number >= 0; got"):
+            combine({"name": "qkv_relations", "heads": heads})
     fewer = teacher._replace(attention=tuple(joint[:, :, :, :4] for joint in teacher.attention))
     for name in ("qkv_relations", "a2d"):
         with pytest.raises(ValueError, match=f"{name} compares tokens one by one; the student has 5, the teacher 4"):
             combine(name).prepare(student, fewer, steps=1)
+    stages = teacher._replace(attention=(*teacher.attention, fewer.attention[0]))  # of a pyramid
+    with pytest.raises(ValueError, match="a2d compares tokens one by one; the student has 5, the teacher 4 and 5"):
+        combine("a2d").prepare(student, stages, steps=1)
 
 
 def test_every_head_of_the_teacher_is_imitated_by_a_mixture_of_the_students():
     student, teacher = pair("a2d")
     combined = built("a2d", student, teacher)
     align = combined.parts["0"].align
-    assert align.weight.shape == (8, 4, 1, 1)
+    assert align.weight.shape == (12, 4, 1, 1)
     blocks = [[joint.tolist() for joint in each.attention] for each in (student, teacher)]
     expected = slow.a2d(*blocks, align.weight.flatten(1).tolist(), align.bias.tolist())
     assert combined(student, teacher, None)[1]["a2d"].item() == pytest.approx(expected, abs=1e-12)

@@ -52,7 +52,7 @@ def test_every_objective_between_two_families(student_family, teacher_family):
         ours = as_leaves(ours)
         if not {student_family, teacher_family} <= BETWEEN.get(name, {*TINY}):
             with pytest.raises(
-                ValueError, match=r"attention of the .*, whose output has none\. Transformers of timm have it"
+                ValueError, match=r"attention of the .*, whose output has none\. timm's ViT and DeiT have it"
             ):
                 combined.prepare(ours, theirs, steps=10)
             continue

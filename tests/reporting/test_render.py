@@ -263,7 +263,7 @@ def test_sentences_are_a_paragraph_or_a_list_and_empty_ones_nothing(shown):
     report.show_text("", "a < b by -3, 77.2% of 90 %, a%20b")
     report.show_text("one", "two")
     assert shown == [
-        "<p>a &lt; b by −3, 77.2\N{NO-BREAK SPACE}% of 90 %, a%20b</p>",
+        "<p>a &lt; b by −3, 77.2\N{NO-BREAK SPACE}% of 90\N{NO-BREAK SPACE}%, a%20b</p>",
         "<ul><li>one</li><li>two</li></ul>",
     ]
 

@@ -60,7 +60,9 @@ def on_cuda(*models: nn.Module):
 
 
 WAITS = {"lfme"}  # an expert's batch are its domain's images: how many the host has to know
-UNSUITED = {"vit": {"ccfp"}}  # puts something after stages that are layers on maps
+# puts something after stages that are layers on maps; reads attention
+ALIKE = ONE_FAMILY | {"a2d", "qkv_relations"}  # their teacher is of the same family
+UNSUITED = {"vit": {"ccfp"}, "resnet": {"a2d", "qkv_relations"}}
 
 
 @pytest.mark.parametrize("family", ["resnet", "vit"])
@@ -76,23 +78,23 @@ def test_every_objective_stays_on_the_device_and_the_host_waits_for_nothing(fami
     students, images = {}, torch.rand(6, 3, SIDE, SIDE)
     twin = tiny(family, seed=1).eval().requires_grad_(False)  # for what compares a student with its own architecture
     with torch.no_grad():
-        taught = {True: twin(images), False: teacher(images)}
+        taught = {True: twin(images, maps="attention"), False: teacher(images)}
         for name, terms in combined.items():
             tail = name if objectives.about(name).tail else ""
             student = students.setdefault(tail, terms.extended(tiny(family), teacher))
-            terms.prepare(student.eval()(images), taught[name in ONE_FAMILY], steps=10)
+            terms.prepare(student.eval()(images, maps="attention"), taught[name in ALIKE], steps=10)
             terms.learn_examples(torch.arange(20) % 5)
             training_mode(student, "recalibrate")
     with on_cuda(teacher, twin, *students.values(), *combined.values()) as watch:
         images = torch.empty(6, 3, SIDE, SIDE, device=CUDA)
         labels = index = torch.zeros(6, dtype=torch.long, device=CUDA)
         domains = torch.ones(6, 3, device=CUDA)
-        ours = {tail: student(images) for tail, student in students.items()}
-        theirs = {True: twin(images), False: teacher(images)}
+        ours = {tail: student(images, maps="attention") for tail, student in students.items()}
+        theirs = {True: twin(images, maps="attention"), False: teacher(images)}
         found = {}
         for name, terms in combined.items():
             for kind in (torch.float32, torch.bfloat16):
-                both = ours.get(name, ours[""]), theirs[name in ONE_FAMILY]
+                both = ours.get(name, ours[""]), theirs[name in ALIKE]
                 pair = [each_tensor(output, lambda t: t.to(kind)) for output in both]  # noqa: B023
                 loss, losses = terms(*pair, labels, step=5, index=index, domains=domains, images=images)
                 found[name, kind] = {t.device.type for t in (loss, *losses.values())}

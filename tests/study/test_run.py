@@ -182,6 +182,7 @@ def test_an_unknown_study_is_named_with_those_there_are():
     "settings, sentence",
     [
         ({"teacher": None}, "KD: the objectives ['kd'] learn from a teacher, and there is none."),
+        ({"students": {"KD": {"objectives": ["a2d"]}}}, "KD: The objectives ['a2d'] read attention of the student, whose output has none. timm's ViT"),
         ({"targets": "nroth"}, "Unknown target domain 'nroth'. Did you mean 'north'?"),
         ({"landscape": {"targets": ["soth"]}}, "Unknown target domain 'soth'. Did you mean 'south'?"),
         ({"landscape": {"sise": 3}}, "landscape-north-s0-KD: Unknown parameter 'sise'. Did you mean 'size'?"),

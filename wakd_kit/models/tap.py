@@ -69,7 +69,9 @@ class Tap(nn.Module):
         that as well."""
         if maps == "attention":
             with attention_of(self.model) as found:
-                return self(images)._replace(attention=tuple(found))
+                output = self(images)
+            whole = all(len(joint) == len(images) for joint in found)  # not of parts of an image
+            return output._replace(attention=tuple(found) if whole else ())
         x = self.normalised(images)
         stages: Sequence[Tensor] = ()
         if maps:
@@ -189,23 +191,23 @@ def in_eval(model: nn.Module) -> Iterator[None]:
 class _AsForward(nn.Module):
     """``functional_call`` swaps parameters of a module for one forward: this is that forward, with its maps."""
 
-    def __init__(self, tap: nn.Module):
+    def __init__(self, tap: nn.Module, maps: bool | str):
         super().__init__()
-        self.tap = tap
+        self.tap, self.maps = tap, maps
 
     def forward(self, images: Tensor) -> Output:
         """The tap's ``Output`` with its maps."""
-        return self.tap(images, maps=True)
+        return self.tap(images, maps=self.maps)
 
 
 @torch.no_grad()
-def shapes_of(tap: nn.Module, size: int, *, images: int = 2) -> Output:
+def shapes_of(tap: nn.Module, size: int, *, images: int = 2, maps: bool | str = True) -> Output:
     """The ``Output`` of a tapped model on ``images`` of this side as tensors of the meta device: shapes, no numbers.
 
     Nothing is computed and nothing is copied, so it costs the same for every model. It goes through the model in the
     mode it is in.
     """
-    probe = _AsForward(tap)
+    probe = _AsForward(tap, maps)
     state = {name: tensor.to("meta") for name, tensor in (*probe.named_parameters(), *probe.named_buffers())}
     return torch.func.functional_call(probe, state, (torch.zeros(images, 3, size, size, device="meta"),))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..names import not_negative
+from ..names import is_whole, whole_number
 from .base import objectives, widened
 
 
@@ -28,22 +30,23 @@ def qkv_relations(student, teacher, labels: Tensor | None = None, *, heads: int 
 
     heads  parts that relations are taken in, a divisor of both widths, more than attention has in the paper (48 of 768
            channels); 0: as many as the teacher's attention has
-    layer  of the teacher, counted from 0 or from the end; the paper takes the last of 12, and of 24 the 21st or 19th
+    layer  of the teacher, counted from 0 or from the end; the paper takes the last of 12, and of 24 the 21st or 19th (20, 18)
     """
-    not_negative(heads=heads)
-    if not -len(teacher.attention) <= layer < len(teacher.attention):
+    count = len(teacher.attention)
+    whole_number("heads", heads, 0, "relation heads")
+    if not is_whole(layer) or not -count <= layer < count:
         raise ValueError(
-            f"layer of qkv_relations counts the teacher's {len(teacher.attention)} blocks, from 0 or from the end; got {layer}."
+            f"layer of qkv_relations counts the teacher's {count} blocks, from 0 or from the end; got {layer!r}."
         )
     ours, theirs = widened(student.attention[-1]), widened(teacher.attention[layer]).detach()
-    heads = heads or theirs.shape[2]
+    said, heads = f"{heads}" if heads else f"the teacher's {theirs.shape[2]}", heads or theirs.shape[2]
     widths = [joint.shape[2] * joint.shape[4] for joint in (ours, theirs)]
     if any(width % heads for width in widths):
         fits = [k for k in range(1, min(widths) + 1) if not any(width % k for width in widths)]
         raise ValueError(
-            f"heads of qkv_relations divides the widths of both, {widths[0]} and {widths[1]}; got {heads}. Take one of {fits}."
+            f"heads of qkv_relations divides the widths of both, {widths[0]} and {widths[1]}; got {said}. Take one of {fits}."
         )
-    _same_tokens(ours, theirs, "qkv_relations")
+    _same_tokens([ours], [theirs], "qkv_relations")
     ours, theirs = relations(ours, heads), relations(theirs, heads)
     return (theirs.exp() * (theirs - ours)).sum(-1).mean((0, 2, 3)).sum()
 
@@ -61,7 +64,7 @@ def attention_maps(blocks: tuple[Tensor, ...]) -> Tensor:
     source="A2D, Jin et al. 2024, arXiv 2403.01479; ncsoft/Align-to-Distill@08340a2b",
 )
 class A2D(nn.Module):
-    """Each attention head of the teacher is imitated by a learned mixture of all heads of the student, block by block or not.
+    """Each attention head of the teacher is imitated by a learned mixture of all heads of the student, those of all its blocks.
 
     A pointwise convolution maps the student's attention maps to as many as the teacher has; KL between the softmaxes over
     each whole map, from the teacher's, in nats, summed over heads, mean over the batch; the released code sums over it, which a
@@ -72,7 +75,7 @@ class A2D(nn.Module):
 
     def __init__(self, pair):
         super().__init__()
-        _same_tokens(pair.student.attention[0], pair.teacher.attention[0], "a2d")
+        _same_tokens(pair.student.attention, pair.teacher.attention, "a2d")
         self.align = nn.Conv2d(*(sum(b.shape[2] for b in each.attention) for each in (pair.student, pair.teacher)), 1)
 
     def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
@@ -82,9 +85,11 @@ class A2D(nn.Module):
         return (theirs.exp() * (theirs - ours)).sum((1, 2)).mean()
 
 
-def _same_tokens(ours: Tensor, theirs: Tensor, name: str) -> None:
-    if ours.shape[3] != theirs.shape[3]:
+def _same_tokens(ours: Sequence[Tensor], theirs: Sequence[Tensor], name: str) -> None:
+    counts = [sorted({joint.shape[3] for joint in blocks}) for blocks in (ours, theirs)]
+    if counts[0] != counts[1] or len(counts[0]) > 1:
+        said = [" and ".join(map(str, each)) for each in counts]
         raise ValueError(
-            f"{name} compares tokens one by one; the student has {ours.shape[3]}, the teacher {theirs.shape[3]}. Give both one "
-            "patch size and one image size."
+            f"{name} compares tokens one by one; the student has {said[0]}, the teacher {said[1]}. Give both one patch size, one image "
+            "size, and as many class tokens and registers."
         )

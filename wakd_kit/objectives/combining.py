@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..models.tails import Deployed
 from ..models.tap import Output, Tap
-from ..names import did_you_mean, is_number, one_of, unboxed
+from ..names import did_you_mean, is_number, is_whole, one_of, unboxed
 from .base import Schedule, detached, each_tensor, objectives, raw_logits
 
 
@@ -271,12 +271,17 @@ class Combined(nn.Module):
         for what, given in {"teacher": teacher, "labels": labels, **of_batch}.items():
             if given is None and self.needs(what):
                 raise ValueError(f"The objectives {self.labels} need {what}, which is None; pass {what}.")
+        self.refuse_unread(student, teacher)
+
+    def refuse_unread(self, student, teacher) -> None:
+        """Raises ``ValueError`` where an ``Output`` of one, if it is given, lacks what an objective reads of it."""
         for what in ("pooled", "maps", "parts", "attention"):
             for who, output in (("student", student), ("teacher", teacher)):
                 if self.reads(what, who) and output is not None and not len(getattr(output, what, ())):
-                    only = " Transformers of timm have it, not those of windows." if what == "attention" else ""
+                    only = "; convolutional networks, and transformers that compute theirs another way (Swin, BEiT, EVA), do not"
                     raise ValueError(
-                        f"The objectives {self.labels} read {what} of the {who}, whose output has none.{only}"
+                        f"The objectives {self.labels} read {what} of the {who}, whose output has none."
+                        + f" timm's ViT and DeiT have it{only}." * (what == "attention")
                     )
 
 
@@ -343,7 +348,7 @@ def _complete(spec: str | dict) -> dict:
         scheduled = Schedule.from_spec(name, schedule, about.called_with)
         complete["schedule"] = scheduled.spec()
         tried.append({**complete, scheduled.of: scheduled.first})
-    if not about.tail and "attention" not in about.needs:  # whose settings depend on the models' widths
+    if not about.tail:
         for one in tried:
             _try_out({key: value for key, value in one.items() if key not in ("schedule", "on")})
     return complete
@@ -351,7 +356,9 @@ def _complete(spec: str | dict) -> dict:
 
 def _try_out(spec: dict) -> None:
     """An objective is called on a tiny pair here and now, so that what it refuses is refused before anything is built."""
-    tiny = Output(torch.zeros(2, 2), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * 4)
+    wide = heads if is_whole(heads := spec.get("heads")) and heads > 0 else 1  # which fit is for the models to say
+    blocks = (torch.zeros(2, 3, 1, 2, wide),) * 100
+    tiny = Output(torch.zeros(2, 2), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * 4, attention=blocks)
     Combined([spec]).prepare(tiny, tiny, steps=1)
 
 

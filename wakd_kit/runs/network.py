@@ -32,7 +32,8 @@ def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int | 
     model = as_tap(model)
     on = next((p.device for p in model.parameters()), torch.device("cpu"))
     with in_eval(model):
-        parts = uploaded(images, on, batch_size or at_once(images.shape[1:3], on))
+        size = getattr(getattr(model, "tap", model), "size", None) or images.shape[1:3]  # that the network computes on
+        parts = uploaded(images, on, batch_size or at_once(size, on))
         return torch.cat([model(to_float(part), maps=False).logits.float().cpu() for part in parts])
 
 

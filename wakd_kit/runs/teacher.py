@@ -45,7 +45,7 @@ from ..models.device import device as device_of
 from ..models.fold import frozen
 from ..models.tap import Output
 from ..objectives import Combined, combine
-from . import shown
+from . import network, shown
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
 from .network import predict
 from .prepare import outputs, source_features
@@ -67,7 +67,7 @@ ASIDE |= {
     "teacher_cache",
     "streaming",
 }
-CODE = (augment, batches, mixing, shown, build, computing, fold, tails, tap)
+CODE = (augment, batches, mixing, shown, network, build, computing, fold, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
 

@@ -40,6 +40,7 @@ from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..data.mask import parts_of as in_parts
 from ..models.build import build_model, declares
 from ..models.inherit import Shapes, shapes_of
+from ..models.tap import shapes_of as outputs_of
 from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
@@ -680,6 +681,8 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], 
     student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
     found = find(p.model) if p.pretrained and p.weights is None else None
     check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
+    if objectives.reads("attention", "student"):  # which few models have
+        objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
     settings = p.settings()
     rehearse(settings, [p.deploy] if p.deploy else [], teacher=teacher is not None)
     size = size_of_recording(student, settings)
