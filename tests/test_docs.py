@@ -128,6 +128,10 @@ def test_docstrings_of_the_house_become_markdown():
 KEPT = {
     "methods": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last"), ("RKD", "WAKD", "RKD", "last")],
     "annealed_digits": [("CE", "WAKD", "CE cosine", "last"), ("KD", "as a cosine", "KD cosine", "last")],
+    "annealed_pacs": [
+        *(("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last"), ("teacher", "WAKD", "teacher", "last")),
+        *(("CE", "WAKD", "CE cosine", "last"), ("KD", "as a cosine", "KD cosine", "last")),
+    ],
     "corrupted_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
     "coloured_digits": [("CE", "WAKD", "CE", "last")],
 }
