@@ -88,7 +88,7 @@ def test_the_page_of_a_target_has_the_scores_of_every_seed_there(finished):
     for row in there.itertuples():
         assert f'<td>{row.strategy}</td><td class="number">{100 * row.accuracy:.1f}</td>' in table
     assert "<title>north left out · A tiny study</title>" in page and "<h1>north left out</h1>" in page
-    assert "Guessing scores 50.0\N{NO-BREAK SPACE}%." in page and page.count("Nothing was chosen on the target") == 1
+    assert "Guessing scores 50.0 %." in page and page.count("Nothing was chosen on the target") == 1
     differences = page[page.index("<h2>Paired") : page.index("<h2>What each")]
     assert (
         "fewer than 3 seeds give no interval" in differences

@@ -102,7 +102,8 @@ def _reads(name):
     return *(what for what in ("maps", "pooled") if about.reads(what, "teacher")), *[name] * bool(about.tail)
 
 
-TAUGHT = [name for name in REGISTRY if name != "vl2v"]  # which learns from a file, and from no teacher
+# vl2v learns from a file, and from no teacher; this one, convolutional, has no attention to read
+TAUGHT = [name for name in REGISTRY if name != "vl2v" and not REGISTRY.about(name).reads_attention]
 ALIKE = {reads: [name for name in TAUGHT if _reads(name) == reads] for reads in sorted(map(_reads, TAUGHT))}
 
 
