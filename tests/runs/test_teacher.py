@@ -103,7 +103,7 @@ def _reads(name):
 
 
 # vl2v learns from a file, and from no teacher; this one, convolutional, has no attention to read
-TAUGHT = [name for name in REGISTRY if name != "vl2v" and not REGISTRY.about(name).reads_attention]
+TAUGHT = [name for name in REGISTRY if name != "vl2v" and not REGISTRY.about(name).reads("attention", "student")]
 ALIKE = {reads: [name for name in TAUGHT if _reads(name) == reads] for reads in sorted(map(_reads, TAUGHT))}
 
 
