@@ -144,7 +144,7 @@ def test_the_report_says_how_it_was_made(finished):
     box = page[page.index('<div class="box">') :].split("</div>")[0]
     assert page.index("<h1>A tiny study</h1>") < page.index('<div class="box">') < page.index("The domains</h2>")
     for what, said in {
-        "benchmark": "folder images at 16 px, 2 classes; 20% of each source domain held out",
+        "benchmark": "folder images at 16 px, 2 classes; 20 % of each source domain held out",
         "left out": "east, north, each in turn",
         "seeds": "0",
         "models": "resnet10t",

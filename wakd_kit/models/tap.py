@@ -37,9 +37,9 @@ class Tap(nn.Module):
 
     It normalises with the model's own mean and deviation, and a model that is fixed to one input size gets its images
     resized to it: teacher and student can be fed the same view, and each still sees what it was trained on. One
-    forward, no hooks unless attention is asked for: ``forward_intermediates`` and ``forward_head``. Maps are the last four of timm's stages (fewer in
-    families that have three), or four blocks of a model without stages, see ``stages_of``; as timm gives them, so those
-    of most transformers come before the final norm, and without class tokens.
+    forward, no hooks unless attention is asked for: ``forward_intermediates`` and ``forward_head``. Maps are the last four
+    of timm's stages (fewer in families that have three), or four blocks of a model without stages, see ``stages_of``; as
+    timm gives them, so those of most transformers come before the final norm, and without class tokens.
     """
 
     def __init__(self, model: nn.Module, spec: dict):

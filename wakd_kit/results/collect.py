@@ -439,5 +439,5 @@ def _data(run: Run) -> str:
     pixels = f" at {size} px" if size else ""
     return (
         f"{run.folder} is of {split['benchmark'] or 'arrays in memory'}{pixels} ({len(split['classes'])} classes, "
-        f"{split['validation']:.0%} held out)"
+        f"{100 * split['validation']:.0f} % held out)"
     )

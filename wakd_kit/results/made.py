@@ -33,7 +33,7 @@ def _images(split: dict) -> str:
     size = split.get("options", {}).get("size")
     return (
         f"{kind}{path and ' ' + Path(path).name}{f' at {size} px' if size else ''}, {len(split['classes'])} classes; "
-        f"{split['validation']:.0%} of each source domain held out"
+        f"{100 * split['validation']:.0f} % of each source domain held out"
     )
 
 
