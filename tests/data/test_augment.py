@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from wakd_kit.data import augment as module
-from wakd_kit.data.augment import PRESETS, Views, augment, calibration_views, to_float, views_from
+from wakd_kit.data.augment import PRESETS, VARIATIONS, Views, augment, calibration_views, to_float, views_from
 
 NONE = PRESETS["none"].settings()
 
@@ -169,6 +169,51 @@ def one_by_one(image, brightness, contrast, saturation, hue, gray):
     turned = np.stack([y, i * math.cos(hue) - q * math.sin(hue), i * math.sin(hue) + q * math.cos(hue)])
     image = np.tensordot(np.linalg.inv(to_yiq), turned, 1)
     return np.broadcast_to(np.tensordot(light, image, 1), image.shape) if gray else image
+
+
+STRONGER = {
+    "rotation": (20.0, 2.0, 40.0),
+    "brightness": (0.2, 3.0, 0.6),
+    "contrast": (0.4, 0.5, 0.2),
+    "saturation": (0.3, 2.0, 0.6),
+    "hue": (0.1, 2.5, 0.25),
+    "scale": ((0.8, 1.0), 2.0, (0.6, 1.0)),
+    "ratio": ((0.8, 1.25), 2.0, (0.64, 1.5625)),
+}
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_strengths_are_those_of_views_that_vary_so_much_more(images, name):
+    own, times, stronger = STRONGER[name]
+    strengths = torch.tensor([times if other == name else 1.0 for other in VARIATIONS])
+    base = {**NONE, "rotation": 5.0, "hue": 0.05}  # what is not asked about stays
+    x = augment(images, views_from(base | {name: own}), generator(3), strengths=strengths)
+    y = augment(images, views_from(base | {name: stronger}), generator(3))
+    torch.testing.assert_close(x, y, atol=2e-5, rtol=0)
+    assert not torch.allclose(x, augment(images, views_from(base | {name: own}), generator(3)), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_gradients_reach_strengths(images, name):
+    views, k = views_from({"rotation": 15.0}), [*VARIATIONS].index(name)
+    weigh = torch.randn(len(images), 3, *images.shape[1:3], generator=generator(5))
+
+    def smooth(strengths):
+        x = augment(images, views, generator(4), strengths=strengths)
+        return (F.avg_pool2d(x, 8).double() * F.avg_pool2d(weigh, 8).double()).sum()
+
+    strengths = torch.ones(len(VARIATIONS), requires_grad=True)
+    (gradient,) = torch.autograd.grad(smooth(strengths), [strengths])
+    step = torch.zeros(len(strengths)).index_fill(0, torch.tensor(k), 2e-3)
+    with torch.no_grad():
+        difference = (smooth(strengths + step) - smooth(strengths - step)) / 4e-3
+    assert gradient[k].item() == pytest.approx(difference.item(), rel=0.1, abs=0.02)
+    assert abs(gradient[k]) > 1e-3
+
+
+def test_however_strong_there_is_something_to_see(images):
+    x = augment(images, views_from("photographs"), generator(6), strengths=torch.full((7,), 50.0))
+    assert x.isfinite().all() and x.min() >= 0 and x.max() <= 1
 
 
 def test_settings_come_back_as_the_same_views():

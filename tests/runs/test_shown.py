@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 import wakd_kit as wk
 from wakd_kit.checks import make
-from wakd_kit.data.augment import views_from
+from wakd_kit.data.augment import VARIATIONS, views_from
 from wakd_kit.models.tap import Output
 from wakd_kit.names import ParameterError
 from wakd_kit.objectives import combine, declare, objectives
@@ -114,8 +114,9 @@ def test_terms_learn_from_the_batch_that_they_say():
         {"mix": {"name": "mixup", "alpha": 0.3, "share": 0.5}, "objectives": ["ce", "kd"]},
         {"second": PICK, "objectives": KD_OF_BOTH},
         {"mix": {"name": "cutmix"}, "second": {"name": "mixup", "pick": "divergence"}, "objectives": KD_OF_BOTH},
+        {"second": {"name": "learned"}, "objectives": [*KD_OF_BOTH, {"name": "moments", "on": "mixed"}]},
     ],
-    ids=["mixup", "CutMixPick", "both"],
+    ids=["mixup", "CutMixPick", "both", "learned"],
 )
 def test_a_mixed_training_stopped_anywhere_resumes_bit_equal(split, teacher, tmp_path, monkeypatch, settings):
     run = stopped_and_resumed(split, tmp_path, monkeypatch, after=6, teacher=teacher, **settings)
@@ -155,6 +156,60 @@ def test_the_teacher_hears_what_the_student_sees_and_is_kept_where_that_is_known
     assert len(series) == 4 and len([*(tmp_path / "cache" / "teachers").glob("*/logits-*")]) == 2
 
 
+class Brightness(torch.nn.Module):
+    """A network that tells two classes by the mean of all channels, as surely as its factor says, or not at all by hue."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x, maps=True):
+        bright = self.factor * (x.mean((1, 2, 3)) - 0.5)
+        logits = torch.stack([-bright, bright], 1)
+        return Output(logits, logits)
+
+
+@pytest.mark.parametrize(("teacher", "student", "stronger"), [(0.0, 20.0, True), (20.0, 0.0, False)])
+def test_views_are_learned_that_the_teacher_knows_and_the_student_does_not(teacher, student, stronger):
+    views = views_from({**views_from("none").settings(), "brightness": 0.3})
+    made = make(
+        Settings, {"second": {"name": "learned", "learning_rate": 0.05}, "objectives": [{"name": "ce", "on": "mixed"}]}
+    )
+    networks = Brightness(student).train(), Brightness(teacher).eval()
+    show = Shown(views, made, *networks, 2)
+    images = (
+        torch.tensor([110, 145], dtype=torch.uint8).repeat(32)[:, None, None, None].expand(-1, 8, 8, 3).contiguous()
+    )
+    labels, generator = (images[:, 0, 0, 0] > 127).long(), torch.Generator().manual_seed(0)
+
+    def gap():
+        with torch.no_grad():
+            x = show.learned(images, torch.Generator().manual_seed(1))
+            return float(
+                F.cross_entropy(networks[1](x).logits, labels) - F.cross_entropy(networks[0](x).logits, labels)
+            )
+
+    before = gap()
+    assert show.learned.columns() == dict.fromkeys((f"views/{name}" for name in VARIATIONS), 1.0)
+    for _ in range(40):
+        x, (own, again) = show(images, labels, generator)
+    assert x.shape == (128, 3, 8, 8) and torch.equal(own, labels) and torch.equal(again, labels) and not x.requires_grad
+    moved = show.learned.columns()
+    assert moved["views/brightness"] > 2 if stronger else moved["views/brightness"] < 0.5
+    assert moved["views/rotation"] == 1.0, "what the views do not vary has no strength to learn"
+    assert gap() < before - 0.02
+    assert networks[0].training and not networks[1].training
+    assert all(p.grad is None for network in networks for p in network.parameters())
+
+
+def test_strengths_are_told_along_the_run_and_reach_no_further(split, teacher, tmp_path):
+    second = {"name": "learned", "learning_rate": 10.0, "reach": 2.0}
+    table = quick(split, tmp_path / "run", teacher=teacher, objectives=KD_OF_BOTH, second=second).table
+    strengths = table.filter(like="views/")
+    assert [*strengths] == [f"views/{name}" for name in VARIATIONS] and (strengths.iloc[-1] != 1).any()
+    assert strengths.min(axis=None) >= 0.5 and strengths.max(axis=None) <= 2
+
+
 @pytest.fixture(autouse=True)
 def most_likely(monkeypatch):
     """An objective of one's own that reads labels as classes."""
@@ -181,6 +236,9 @@ def most_likely(monkeypatch):
         ({"mix": {"name": "cutmix"}, "objectives": "most_likely"}, "most_likely reads the largest class of a label"),
         ({"mix": {"name": "mixup", "labels": "own"}, "objectives": ["ce", "moments"]}, "moments reads the domains of each image"),
         ({"second": {"name": "mixup", "pick": "teacher"}, "objectives": [{"name": "ce", "on": "mixed"}]}, "there is no teacher"),
+        ({"second": {"name": "learned"}, "objectives": [{"name": "ce", "on": "mixed"}]}, "there is no teacher; pass teacher="),
+        ({"second": {"name": "learned", "reach": 0.5}, "objectives": [{"name": "ce", "on": "mixed"}]}, "reach is at least 1; got 0.5"),
+        ({"second": {"name": "learned", "alpha": 1.0}, "objectives": [{"name": "ce", "on": "mixed"}]}, "alpha"),
     ],
 )  # fmt: skip
 def test_mixes_that_cannot_be_are_a_sentence(split, tmp_path, change, sentence):

@@ -95,7 +95,7 @@ def views_from(setting: str | dict | Views) -> Views:
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on the device; the host does not wait for the copy, which is pinned where the device is CUDA's."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.requires_grad:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
@@ -105,21 +105,28 @@ def to_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
-def augment(images: Tensor, views: Views, generator: torch.Generator, *, view=None) -> Tensor:
+def augment(
+    images: Tensor, views: Views, generator: torch.Generator, *, strengths: Tensor | None = None, view=None
+) -> Tensor:
     """One random view of each image: (n, H, W, 3) uint8 in, (n, 3, H, W) float32 in [0, 1] out, channels_last.
 
     Every draw comes from ``generator``, so a seeded generator repeats the views exactly; one of the CPU draws the same
-    views of images on every device. ``view`` stands in for ``viewed``: the same, compiled.
+    views of images on every device. ``strengths`` are those of ``drawn``; ``view`` stands in for ``viewed``: the same, compiled.
     """
-    return (view or viewed)(images, *_on(images.device, drawn(len(images), views, generator)))
+    return (view or viewed)(images, *_on(images.device, drawn(len(images), views, generator, strengths=strengths)))
 
 
-def drawn(n: int, views: Views, generator: torch.Generator) -> tuple[Tensor, ...]:
+def drawn(n: int, views: Views, generator: torch.Generator, *, strengths: Tensor | None = None) -> tuple[Tensor, ...]:
     """What ``viewed`` does to each of n images, on the generator's device: how they are resampled (n, 2, 3), the change of
-    their colours (n, 3, 3), their brightness (n,), the share of their mean luma (n,), and what luma is (3,)."""
+    their colours (n, 3, 3), their brightness (n,), the share of their mean luma (n,), and what luma is (3,).
+
+    ``strengths`` (7,), of ``VARIATIONS``, are those of the views times a number each, which gradients reach.
+    """
     device = torch.device("cpu") if generator is None else generator.device
     low, span = (bound.to(device) for bound in _ranges(views))
     draws = torch.rand(len(low), n, generator=generator, device=device, dtype=torch.float32) * span + low
+    if strengths is not None:
+        draws = _strengthened(draws, strengths)
     area, ratio, angle, flip, shift_x, shift_y, brightness, contrast, saturation, hue, gray = draws
 
     ratio, angle = ratio.exp(), angle * (math.pi / 180)
@@ -133,6 +140,14 @@ def drawn(n: int, views: Views, generator: torch.Generator) -> tuple[Tensor, ...
     return affine, colour, brightness, 1 - contrast, _YIQ[0].to(device)
 
 
+def _strengthened(draws: Tensor, strengths: Tensor) -> Tensor:
+    """Draws that are so many times as far from no change, where that is a view: of a twentieth of an image, of no colour."""
+    rows, none, least = zip(*VARIATIONS.values())
+    none, least = (draws.new_tensor(column)[:, None] for column in (none, least))
+    moved = torch.maximum(none + strengths[:, None] * (draws[[*rows]] - none), least)
+    return draws.index_copy(0, torch.tensor(rows, device=draws.device), moved)
+
+
 def _colour(brightness, contrast, saturation, hue, gray) -> Tensor:
     """The composed colour change of each image but for what contrast adds, (n, 3, 3)."""
     yiq, rgb = _YIQ.to(hue.device), _RGB.to(hue.device)
@@ -143,6 +158,18 @@ def _colour(brightness, contrast, saturation, hue, gray) -> Tensor:
     turn[:, 1, 1] = turn[:, 2, 2] = cos
     turn[:, 1, 2], turn[:, 2, 1] = -sin, sin
     return rgb @ turn @ yiq * (brightness * contrast)[:, None, None]
+
+
+# which draw varies it, what leaves an image as it is, and the least that it can be
+VARIATIONS = {
+    "scale": (0, 1.0, 0.05),
+    "ratio": (1, 0.0, -math.inf),
+    "rotation": (2, 0.0, -math.inf),
+    "brightness": (6, 1.0, 0.0),
+    "contrast": (7, 1.0, 0.0),
+    "saturation": (8, 1.0, 0.0),
+    "hue": (9, 0.0, -math.inf),
+}
 
 
 @functools.cache

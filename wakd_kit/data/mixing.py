@@ -1,17 +1,19 @@
-"""How views are mixed of two images of a batch, mixup and CutMix: settings, and the draws, which ``augment.mixed`` carries out.
+"""Images of a batch beside its plain views: mixed of two, mixup and CutMix, or in views whose strengths are learned.
 
-Every draw comes from a generator that the step seeds, so mixes are a function of the run's seed and the step, like views.
+Here are settings, and the draws of mixes, which ``augment.mixed`` carries out. Every draw comes from a generator that the step seeds, so mixes are a function of the run's seed and the step, like views.
 Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 
-from ..names import POSITIVE, whole, within
+from ..checks import make
+from ..names import NOT_NEGATIVE, POSITIVE, at_least, whole, within
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,34 @@ class Second(Mix):
     pick: Literal["student", "teacher", "divergence"] | None = None
     pool: Annotated[int, whole(2)] = 2
     temperature: Annotated[float, POSITIVE] = 4.0
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Whom a step asks which images it has."""
+        return {None: (), "divergence": ("student", "teacher")}.get(self.pick, (self.pick,))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A second batch of other views of the same images, of strengths that are learned so that the teacher knows what they show
+    and the student does not (TST, Shao et al. 2023, arXiv 2212.05422); objectives ``on: mixed`` learn from it.
+
+    reach          strengths are ``reach ** tanh(parameter)`` times those of the run's own views, and 1 at the start
+    weight         of the student: parameters descend ``CE(teacher) - weight CE(student)``, both in eval mode
+    learning_rate  of Adam, a step with every batch
+    """
+
+    name: Literal["learned"]
+    reach: Annotated[float, at_least(1)] = 3.0
+    weight: Annotated[float, NOT_NEGATIVE] = 1.0
+    learning_rate: Annotated[float, POSITIVE] = 0.01
+
+    asks = ("student", "teacher")
+
+
+def second_from(given: Mapping) -> Second | Learned:
+    """The second batch that a setting says; raises as ``checks.make``."""
+    return make(Learned if given.get("name") == "learned" else Second, given)
 
 
 def drawn_mix(n: int, size, mix: Mix, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data.augment import to_float
 from ..data.batches import learnt_from
 from ..data.domains import Split
+from ..data.mixing import Mix, second_from
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
@@ -137,11 +138,14 @@ def _check_origin(origin: dict | None, split: Split) -> None:
 
 def _refuse_mixed(combined: Combined, student, teacher, settings: Settings, shown: dict) -> None:
     """Raises ``ValueError`` for a term on mixed images that needs to know which image, domain or class each of them is."""
-    mixes = {"views": settings.mix, "mixed": settings.second}
+    second = settings.second and second_from(settings.second)
+    mixes = {"views": settings.mix, "mixed": settings.second if isinstance(second, Mix) else None}
+    if teacher is None and second and "teacher" in second.asks:
+        raise ValueError(
+            "The second batch asks the teacher which images it has, and there is no teacher; pass teacher=."
+        )
     if not any(mixes.values()):
         return
-    if teacher is None and settings.second and settings.second["pick"] not in (None, "student"):
-        raise ValueError(f"second picks by its {settings.second['pick']}, and there is no teacher; pass teacher=.")
     largest = combined.reading_largest(student, teacher, **shown)
     for label, spec in zip(combined.labels, combined.specs):
         mix, about = mixes[spec.get("on", "views")], objectives.about(spec["name"])

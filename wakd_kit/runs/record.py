@@ -190,18 +190,23 @@ class Recorder:
 
 
 class Checkpoint:
-    """What a killed run continues from: parameters, optimiser, state of the objectives, curves, and which segments there were.
+    """What a killed run continues from: parameters, optimiser, state of the objectives and of learned views, curves, and which
+    segments there were.
 
     No random state is needed: every draw is a function of the seed and the step.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, objectives: nn.Module):
+    def __init__(
+        self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, objectives: nn.Module, learned=None
+    ):
         self.folder, self.model, self.optimiser, self.objectives = folder, model, optimiser, objectives
+        self.learned = learned
         self.file = folder / "checkpoint.pt"
 
     def take(self, end: State, running: Sequence[State] = ()) -> dict:
         """What it would hold now, as copies on the host; ``end`` are those of the model that there are already."""
         state = {"optimiser": self.optimiser.state_dict(), "objectives": self.objectives.state_dict()}
+        state |= {"learned": self.learned.state_dict()} if self.learned else {}
         return {"model": end, **copies(state | {"running": list(running)})}
 
     def save(self, rows: list[dict], segments: Segments, state: dict | None) -> None:
@@ -233,6 +238,8 @@ class Checkpoint:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.objectives.load_state_dict(state.get("objectives", {}))
+        if self.learned:
+            self.learned.load_state_dict(state["learned"])
         if "running" not in state:
             raise RunProblem(
                 f"{self.folder} was started by an older version of wakd_kit, whose checkpoints hold no moving averages. "

@@ -7,6 +7,7 @@ this. Nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import textwrap
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
 from ..checks import hints, make
-from ..data.mixing import Mix, Second
+from ..data.mixing import Mix, second_from
 from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
@@ -113,7 +114,9 @@ class Settings:
     ] = None
     second: Annotated[
         dict | None,
-        'a second batch, mixed of the same views, for objectives with "on": "mixed": as ``mix``, and ``pick`` for CutMixPick',
+        'a second batch, mixed of the same views, for objectives with "on": "mixed": as ``mix``, and ``pick`` for CutMixPick; or '
+        '{"name": "learned"}, other views of the same images, whose strengths are learned against the student (fields of ``Learned``; '
+        "they are in curves.csv as views/<variation>)",
     ] = None
     batchnorm: Annotated[
         Literal["frozen", "recalibrate", "average", "last"],
@@ -184,9 +187,9 @@ class Settings:
         if isinstance(self.sampling, Mapping) or self.sampling == "gap":
             given = {"name": "gap"} if isinstance(self.sampling, str) else self.sampling
             object.__setattr__(self, "sampling", dataclasses.asdict(make(Gap, given)))
-        for name, kind in (("mix", Mix), ("second", Second)):
+        for name, made in (("mix", functools.partial(make, Mix)), ("second", second_from)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, dataclasses.asdict(make(kind, getattr(self, name))))
+                object.__setattr__(self, name, dataclasses.asdict(made(getattr(self, name))))
         self._refuse_unheard_mixes()
         if self.warmup >= self.steps:
             raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")

@@ -148,8 +148,10 @@ class Heard:
 
 
 def picks(settings: Settings) -> bool:
-    """Whether a step's images depend on what a network says: of mixed ones that are picked, or of domains that are drawn by gaps."""
-    return bool(settings.second and settings.second["pick"]) or isinstance(settings.sampling, Mapping)
+    """Whether a step's images depend on what a network says: of mixed ones that are picked, of views that are learned, or of
+    domains that are drawn by gaps."""
+    asked = settings.second and mixing.second_from(settings.second).asks
+    return bool(asked) or isinstance(settings.sampling, Mapping)
 
 
 def _read_by(combined: Combined) -> list[str]:

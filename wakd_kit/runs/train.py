@@ -189,11 +189,11 @@ def train(
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(*learnt_from(split))
-        checkpoint = Checkpoint(partial, student, optimiser, combined)
+        shown = Shown(views, settings, student, heard.asked, len(split.classes))
+        checkpoint = Checkpoint(partial, student, optimiser, combined, shown.learned)
         book = _Book(student, heard, split, combined, settings, checkpoint, recorded["arithmetic"], writer, data)
         if combined.needs("centres") and not book.rows:
             combined.learn_centres(*heard.features())
-        shown = Shown(views, settings, student, heard.asked, len(split.classes))
         _loop(student, heard, data, combined, optimiser, settings, shown, book, bar, sink)
     return load_run(folder, split=split, template=student)
 
@@ -291,6 +291,7 @@ class _Book:
             row |= self.validation(student)
         if self.shares:
             row |= self.shares.close(row, step - recorder.count)
+        row |= self.checkpoint.learned.columns() if self.checkpoint.learned else {}
         row |= {"learning_rate": learning_rate, "seconds": time.perf_counter() - self.clock}
         self.rows.append(row)
         self.writer.wait()  # at most one segment is in memory beside the open one
