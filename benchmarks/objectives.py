@@ -5,6 +5,8 @@ teacher's forward, the student's forward and backward, and the update of student
 pay for keeping them. Memory is not measured.
 
     python benchmarks/objectives.py [--rounds 10] [--threads 1] [--only kd rkd] [--case "resnet18 at 64 px"]
+
+``--only`` takes objectives as a study has them: rkd, or {name: vkd, orthogonal_map: cayley}.
 """
 
 import argparse
@@ -12,21 +14,23 @@ import statistics
 import time
 
 import torch
+import yaml
 
 import wakd_kit as wk
 from wakd_kit.models.build import training_mode
 from wakd_kit.objectives import combine, objectives
 
-CASES = {  # student, teacher, image side: the kit's small student, and the papers' ResNet-18
+CASES = {  # student, teacher, image side: the kit's small student, the papers' ResNet-18, and as many features in both
     "resnet10t_w16 at 32 px": ("resnet10t_w16", "resnet18_w16", 32),
     "resnet18 at 64 px": ("resnet18", "resnet50", 64),
+    "tf_efficientnet_lite0 at 96 px": ("tf_efficientnet_lite0", "tf_efficientnet_lite2", 96),
 }
 CLASSES, EXAMPLES = 7, 5000  # training images, for what remembers them
 
 
-def stepper(name: str, student_name: str, teacher, images, labels):
+def stepper(spec: dict, student_name: str, teacher, images, labels):
     """A function that does one step with this objective."""
-    combined = combine({"name": name, "schedule": None})
+    combined = combine({**spec, "schedule": None})
     student = wk.build_model(student_name, CLASSES, seed=0).to(images.device, memory_format=torch.channels_last)
     student = combined.extended(student, teacher).to(images.device, memory_format=torch.channels_last)
     maps = {who: combined.reads("maps", who) for who in ("student", "teacher")}
@@ -60,7 +64,7 @@ def timed(action) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, case: tuple[str, str, int], batch: int, rounds: int) -> tuple[float, float]:
+def measure(spec: dict, case: tuple[str, str, int], batch: int, rounds: int) -> tuple[float, float]:
     """Median seconds of a step with this objective, and of one with kd."""
     student_name, teacher_name, side = case
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,7 +72,7 @@ def measure(name: str, case: tuple[str, str, int], batch: int, rounds: int) -> t
     teacher.eval().requires_grad_(False)
     images = torch.rand(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % CLASSES
-    steps = [stepper(n, student_name, teacher, images, labels) for n in (name, "kd")]
+    steps = [stepper(n, student_name, teacher, images, labels) for n in (spec, {"name": "kd"})]
     for step in steps:  # warm up
         step()
     seconds = [[timed(step) for step in steps] for _ in range(rounds)]
@@ -80,14 +84,17 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=10)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--only", nargs="+", choices=list(objectives), default=list(objectives))
+    options.add_argument("--only", nargs="+", default=list(objectives))
     options.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     for case in given.case:
         print(f"{case}, batch {given.batch}\n  {'objective':16}{'step ms':>10}{'kd ms':>10}{'of kd':>8}")
         for name in given.only:
-            ours, kd = measure(name, CASES[case], given.batch, given.rounds)
+            spec = yaml.safe_load(name)
+            ours, kd = measure(
+                spec if isinstance(spec, dict) else {"name": spec}, CASES[case], given.batch, given.rounds
+            )
             print(f"  {name:16}{1e3 * ours:10.1f}{1e3 * kd:10.1f}{ours / kd:8.2f}", flush=True)
 
 

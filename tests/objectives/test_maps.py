@@ -230,9 +230,10 @@ def test_kdpp_without_centres_is_no_number():
     assert combine("kdpp").prepare(student, teacher, steps=9).double()(student, teacher, LABELS)[0].isnan()
 
 
-def test_vkd_keeps_the_inner_products_of_a_narrower_student():
+@pytest.mark.parametrize("orthogonal_map", [None, "matrix_exp", "cayley", "householder"])
+def test_vkd_keeps_the_inner_products_of_a_narrower_student(orthogonal_map):
     student, teacher = pair("vkd")
-    projector = built("vkd", student, teacher).parts["0"].projector
+    projector = built({"name": "vkd", "orthogonal_map": orthogonal_map}, student, teacher).parts["0"].projector
     before, after = student.pooled, projector(student.pooled)
     torch.testing.assert_close(after @ after.T, before @ before.T, rtol=0, atol=1e-5)  # built in float32
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..models.tails import with_reused_head
-from ..names import counted
+from ..names import counted, one_of
 from .base import chosen, class_means, hard, last_maps, map_pairs, objectives, pooled_pair, same_size, widened
 
 
@@ -185,15 +185,17 @@ class VkD(nn.Module):
 
     The projector keeps all of the student's inner products when it has no more features than the teacher; with more its
     rows are orthonormal. It is a product of Householder maps, or a matrix exponential when both have as many features,
-    as published, and ``Combined`` keeps it in float32; with 512 features under 2,048 its backward takes longer than both
-    networks on a processor. The target is normalised over its channels, which is the paper's choice for
+    as published, and ``Combined`` keeps it in float32; with 512 features under 2,048, or 1,280 in both, its backward takes longer
+    than both networks on a processor. ``orthogonal_map`` is torch's: "cayley" is the cheapest of many features, and moves the same
+    projector by other steps. The target is normalised over its channels, which is the paper's choice for
     classification. Published beside ``ce`` and ``kd`` at T = 1.
     """
 
-    def __init__(self, pair):
+    def __init__(self, pair, *, orthogonal_map: str | None = None):
+        one_of("orthogonal_map", orthogonal_map, (None, "matrix_exp", "cayley", "householder"))
         super().__init__()
         ours, theirs = pair.student.pooled.shape[1], pair.teacher.pooled.shape[1]
-        self.projector = parametrizations.orthogonal(nn.Linear(ours, theirs, bias=False))
+        self.projector = parametrizations.orthogonal(nn.Linear(ours, theirs, bias=False), orthogonal_map=orthogonal_map)
 
     def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
         """Mean over examples and channels."""

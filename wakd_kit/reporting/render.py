@@ -66,8 +66,8 @@ def figure_html(
                 figure.savefig(file, bbox_inches="tight")
         source, width = _svg(figure) if kind == "lines" else _png(figure)
     plt.close(figure)
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{source}" alt="{escape(alt)}" style="width:{width:.0f}px">{below}</figure>'
+    below = f"<figcaption>{escape(_signs(caption))}</figcaption>" if caption else ""
+    return f'<figure><img src="{source}" alt="{escape(_signs(alt))}" style="width:{width:.0f}px">{below}</figure>'
 
 
 def _files(given: Path, kind: str) -> list[Path]:
