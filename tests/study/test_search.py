@@ -229,6 +229,8 @@ def test_other_settings_of_a_draw_that_fell_apart_are_tried(write, tmp_path):  #
     job_files.describe([job], place)
     place.file("failed", job.name).write_text(json.dumps(record))
     assert job_files.fell_apart(job, place) and job.name not in names(plan(study, place))
+    told = {draw["draw"]: draw.get("fell_apart", False) for draw in plan(study, place)[-1].parameters["searched"]}
+    assert told == {0: True, 1: False}, "the page knows that it lost"
     other = load_study(
         write(
             students={"CE": CE},
@@ -244,6 +246,20 @@ def test_other_settings_of_a_draw_that_fell_apart_are_tried(write, tmp_path):  #
         json.dumps({**record, "said": "its kernel died: killed, or out of memory"})
     )
     assert job.name in names(plan(study, place))
+
+
+def test_draws_of_which_each_fell_apart_on_another_seed_leave_no_winner(write, tmp_path):  # noqa: F811
+    place = Place(tmp_path / "report", tmp_path / "runs")
+    place.prepare()
+    nothing = {"teacher": None, "window_map": None, "landscape": None}
+    search = {**SEARCH, "seeds": 2}
+    study = load_study(write(students={"CE": CE}, targets=["north"], search=search, **nothing))
+    jobs = {job.name: job for job in plan(study, place)}
+    for name in ("search-north-s100-CE-d0", "search-north-s101-CE-d1"):
+        record = {"said": "Diverged: nan.", "recording": job_files._recording(jobs[name], place)}
+        place.file("failed", name).write_text(json.dumps(record))
+    with pytest.raises(StudyProblem, match="every draw of CE without north fell apart; search lower rates"):
+        plan(study, place)
 
 
 def test_a_search_is_extended_key_by_key(write, tmp_path):  # noqa: F811
@@ -297,6 +313,29 @@ def test_each_rule_chooses_among_the_same_draws_by_what_it_may_look_at(tmp_path)
     plain = [draw for draw in draws if "held" not in draw]
     assert results.by_rule(tmp_path, plain, "last")["t"].tolist() == pytest.approx([30, 70])  # two rules there
     assert results.searched(tmp_path, draws, ["last"])["draws"].tolist() == [3]
+    for rule, source in {"training_domain_validation": 90, "leave_one_source_out": 70}.items():
+        (row,) = results.searched(tmp_path, draws, ["last"], rule).to_dict("records")
+        assert row["source"] == pytest.approx(source), (
+            "the table names what the rule fixed, not what another would have"
+        )
+
+
+def test_a_draw_that_fell_apart_on_one_split_wins_nowhere(tmp_path):
+    draws = []
+    for number, accuracy in enumerate([0.9, 0.6]):
+        for seed in range(2):
+            run, about = f"search/t-s{seed}/KD-d{number}", {"target": "t", "student": "KD", "draw": number}
+            scores(tmp_path / run, last=([accuracy], accuracy))
+            draws.append({**about, "settings": {"learning_rate": float(number)}, "run": run})
+    assert results.searched(tmp_path, draws, ["last"])["settings"].tolist() == ["learning_rate 0.0"]
+    draws[1]["fell_apart"] = True  # the better one, on its second seed
+    (tmp_path / draws[1]["run"] / "scores.csv").unlink()
+    table = results.searched(tmp_path, draws, ["last"])
+    assert table["settings"].tolist() == ["learning_rate 1.0"] and table["source"].tolist() == pytest.approx([60])
+    assert results.by_rule(tmp_path, draws, "last")["t"].tolist() == pytest.approx([60, 60])
+    everything = [{**draw, "fell_apart": True} for draw in draws]
+    assert results.searched(tmp_path, everything, ["last"])["settings"].tolist() == [""]
+    assert results.by_rule(tmp_path, everything, "last").empty
 
 
 def test_a_study_that_leaves_sources_out_is_trained_with_what_won_there(write, executed, tmp_path):  # noqa: F811
@@ -317,6 +356,7 @@ def test_a_study_that_leaves_sources_out_is_trained_with_what_won_there(write, e
     for runs in found.values():
         assert all("north" not in set(pd.read_csv(run / "scores.csv")["domain"]) for run in runs)
     assert page.count("Settings were searched by leave-one-source-domain-out, 2 draws judged at last") >= 1
+    assert f"learning_rate {rate}</td>" in page.partition("What was searched")[2].partition("</table>")[0]
     assert "Model selection, by training-domain validation" in page and "oracle: the unseen domain itself" in page
     rules = (folders["out"] / "rules.tex").read_text()
     assert "leave-one-source-domain-out" in rules and "decided nothing" in rules

@@ -36,26 +36,31 @@ def winner(scores: Sequence[Sequence[float | None]]) -> int | None:
     return int(np.argmax([np.mean(of_draw) for of_draw in scores]))
 
 
-def searched(runs: Path, draws: Sequence[Mapping], labels: Sequence[str]) -> pd.DataFrame:
+def searched(
+    runs: Path, draws: Sequence[Mapping], labels: Sequence[str], rule: str = "training_domain_validation"
+) -> pd.DataFrame:
     """The winner of every search by every strategy: ``target, student, strategy, draws, settings, source``.
 
-    draws   {"target", "student", "draw", "settings", "run": its place below ``runs``}, several of a draw for several seeds
-    source  accuracy on source validation in per cent, mean over its domains and over seeds
-    Draws that were trained without a source ("held") are left aside: see ``by_rule``. A search of which a draw is not there, or without this strategy, has no winner by it.
+    draws   {"target", "student", "draw", "settings", "run": its place below ``runs``}, several of a draw for several seeds;
+            "held" is the source that one was trained without, "fell_apart" one that lost for that
+    rule    of the search: what a draw is judged on
+    source  accuracy in per cent on source validation, mean over its domains and over seeds; or, by "leave_one_source_out", on the
+            sources that were left out
+    A search of which a draw is not there, or without this strategy, has no winner by it.
     """
-    rows = []
-    known = pd.DataFrame([{**draw, "settings": spoken(draw["settings"])} for draw in draws if not draw.get("held")])
-    for (target, student), part in known.groupby(["target", "student"], sort=False):
-        each = [list(of_draw["run"]) for _, of_draw in part.groupby("draw")]
-        settings = part.groupby("draw")["settings"].first().tolist()
+    rows, (role, held) = [], _READ[rule]
+    for target, student in dict.fromkeys((draw["target"], draw["student"]) for draw in draws):
+        own = [draw for draw in draws if (draw["target"], draw["student"]) == (target, student)]
+        settings = {draw["draw"]: spoken(draw["settings"]) for draw in own}
         for label in labels:
-            scores = [[source_accuracy(Path(runs) / run, label) for run in of_draw] for of_draw in each]
-            best = winner(scores)
-            about = {"target": target, "student": student, "strategy": label, "draws": len(each)}
-            if best is not None and np.isfinite(mean := np.mean(scores[best])):
-                rows.append({**about, "settings": settings[best], "source": 100 * mean})
+            scores = _per_draw(runs, own, label, role, held)
+            best = winner([scores.get(number, [None]) for number in settings])
+            row = {"target": target, "student": student, "strategy": label, "draws": len(settings)}
+            number = None if best is None else [*settings][best]
+            if number is not None and np.isfinite(mean := np.mean(scores[number])):
+                rows.append(row | {"settings": settings[number], "source": 100 * mean})
             else:
-                rows.append({**about, "settings": "", "source": np.nan})
+                rows.append(row | {"settings": "", "source": np.nan})
     return pd.DataFrame(rows, columns=["target", "student", "strategy", "draws", "settings", "source"])
 
 
@@ -82,9 +87,10 @@ def by_rule(runs: Path, draws: Sequence[Mapping], label: str) -> pd.DataFrame:
             for target in dict.fromkeys(draw["target"] for draw in of_student):
                 part = [draw for draw in of_student if draw["target"] == target]
                 judged, unseen = _per_draw(runs, part, label, role, held), _per_draw(runs, part, label, "target", False)
-                both = [number for number in unseen if number in judged]  # one that fell apart is not there
+                both = [number for number in unseen if number in judged]
                 best = winner([judged[number] for number in both]) if both else None
-                row[target] = np.nan if best is None else 100 * np.mean(unseen[both[best]])
+                found = np.nan if best is None else 100 * np.mean(unseen[both[best]])
+                row[target] = found if np.isfinite(found) else np.nan  # all fell apart
             if not np.isnan(mean := np.mean([*row.values()][3:])):
                 rows.append(row | {"mean": mean})
     return pd.DataFrame(rows)
@@ -99,10 +105,13 @@ _READ = {
 
 
 def _per_draw(runs: Path, draws: Sequence[Mapping], label: str, role: str, held: bool) -> dict[int, list[float | None]]:
+    """Scores of each draw; -inf where any of its trainings fell apart, as the search had it."""
     found: dict[int, list[float | None]] = {}
+    fell = {draw["draw"] for draw in draws if draw.get("fell_apart")}
     for draw in draws:
         if bool(draw.get("held")) == held:
-            found.setdefault(draw["draw"], []).append(source_accuracy(Path(runs) / draw["run"], label, role))
+            score = -np.inf if draw["draw"] in fell else source_accuracy(Path(runs) / draw["run"], label, role)
+            found.setdefault(draw["draw"], []).append(score)
     return found
 
 
@@ -111,12 +120,13 @@ def spoken(settings: Mapping) -> str:
     return ", ".join(f"{name} {v if isinstance(v, str) else json.dumps(v)}" for name, v in settings.items())
 
 
-def caption(by: str) -> str:
+def caption(by: str, rule: str = "training_domain_validation") -> str:
     """What the table of ``winners`` is, where it stands alone."""
+    judged = "on the sources that were left out" if _READ[rule][1] else "on source validation"
     return (
         "What was searched: settings drawn at random, each draw a training of its own without the domain left out, and judged by the rule of "
         f"model selection that the captions name. What won by {by} is fixed for all runs of the study; the other columns say what another average "
-        "would have chosen on source validation, in %."
+        f"would have chosen, in % {judged}."
     )
 
 

@@ -264,7 +264,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     except ValueError as error:
         raise StudyProblem(f"{study.name}: {error}") from error
     filled = _Filled(study, domains)
-    sought, found = _search(study, targets, place, filled)
+    sought, fell, found = _search(study, targets, place, filled)
     splits = [(target, seed) for seed in study.seeds for target in targets]
     splits_jobs = {split: filled(_chain(study, *split, place, found)) for split in splits}
     waits = {target for (target, _), settings in found.items() if settings is None}
@@ -276,7 +276,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
     jobs = [*sought, *(job for chain in splits_jobs.values() for job in chain)]
     _refuse_runs_of_its_own(study, jobs)
-    jobs += _over_all(study, splits_jobs, sought, place, listed)
+    jobs += _over_all(study, splits_jobs, sought, fell, place, listed)
     jobs = _shown(study, jobs)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -409,9 +409,15 @@ def _refuse_runs_of_its_own(study: Study, jobs: Sequence[Job]) -> None:
 
 
 def _over_all(
-    study: Study, by_split: Mapping[tuple[str, int], list[Job]], sought: Sequence[Job], place: Place, listed: bool
+    study: Study,
+    by_split: Mapping[tuple[str, int], list[Job]],
+    sought: Sequence[Job],
+    fell: Sequence[Job],
+    place: Place,
+    listed: bool,
 ) -> Iterator[Job]:
-    """The notebooks over all runs: those the study asks for, and the comparison, which is its page, with what was searched."""
+    """The notebooks over all runs: those the study asks for, and the comparison, which is its page, with what was ``sought``, and
+    which draws of it ``fell`` apart."""
     jobs = [job for chain in by_split.values() for job in chain]
     recording = [job for job in jobs if job.records]
     given = {
@@ -443,6 +449,7 @@ def _over_all(
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
     if search := search_of(study.search):
         given["searched"] = [_as_drawn(job, search, place) for job in sought if re.search(r"-d\d+$", job.run.name)]
+        given["searched"] += [_as_drawn(job, search, place) | {"fell_apart": True} for job in fell]
         given["searched_by"] = search.by or study.baseline
     job = job_of(
         study,
@@ -540,14 +547,15 @@ def _training(
     return job_of(study, "02_distill", name, given, after=after)
 
 
-def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], dict]:
-    """The jobs of a study's search, and {(target, student): the settings that won, None while that is not known}.
+def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], list[Job], dict]:
+    """The jobs of a study's search, those that fell apart, and {(target, student): the settings that won, None while that is
+    not known}.
 
     A student learns and starts from those that won on the same split; without a search of them, from the study's own.
     """
-    search, jobs, found = search_of(study.search), [], {}
+    search, jobs, fell, found = search_of(study.search), [], [], {}
     if search is None:
-        return jobs, found
+        return jobs, fell, found
     everybody = chains.in_order(study)
     asked = [label for label in everybody if label in (search.students or everybody) and label not in search.like]
     needed = chains.all_before(study, asked)
@@ -584,17 +592,19 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                 tried = [replace(job, open=waits) for job in tried]
                 judged = [job for job in tried if bool(_sought(job)[1]) == out]
                 role = "target" if out else "source"  # of trainings whose unseen domain is a source of this search
-                scores.append([_score(job, place, search.by or study.baseline, role) for job in judged])
-                jobs += [job for job in tried if not fell_apart(job, place)]  # it lost, and is not tried again
+                fell += (lost := [job for job in tried if fell_apart(job, place)])  # which are not tried again
+                jobs += [job for job in tried if job not in lost]
+                score = [_score(job, place, search.by or study.baseline, role) for job in judged]
+                scores.append([-math.inf] if lost else score)
             best = winner(scores)
-            if best is not None and max(map(max, scores)) == -math.inf:
+            if best is not None and max(scores[best]) == -math.inf:
                 raise StudyProblem(
                     f"{study.name}: every draw of {label} without {target} fell apart; search lower rates."
                 )
             found[target, label] = None if best is None else draws[best]
             names[label] = f"{label}-d{best or 0}"
         found |= {(target, label): found.get((target, other), {}) for label, other in search.like.items()}
-    return jobs, found
+    return jobs, fell, found
 
 
 def _drawn(
@@ -614,9 +624,7 @@ def _drawn(
 
 
 def _score(job: Job, place: Place, label: str, role: str) -> float | None:
-    """What counts of a draw: what ``source_accuracy`` reads of an average, -inf where it fell apart, None where it is not known."""
-    if fell_apart(job, place):
-        return -math.inf
+    """What counts of a draw: what ``source_accuracy`` reads of an average, None where it is not known."""
     return None if job.open or retrained(job, place) else source_accuracy(job.run, label, role)
 
 

@@ -109,8 +109,6 @@ def _run(
                 write_text(place.engine / "study.json", json.dumps(_names(file, place)))
                 remember(file, place.out, place.runs)
             _say_how_searched(study, place)
-            if keep_recordings:
-                _accept(jobs, place)
 
             def do(ready: Sequence[Job]) -> str:
                 if engine == "snakemake":
@@ -122,6 +120,8 @@ def _run(
 
             said, then = "", None
             while jobs != then:  # what waits for a search is planned anew once that has found its settings
+                if keep_recordings:
+                    _accept(jobs, place)
                 said = _round(study, jobs, place, do, say)
                 jobs, then = _jobs(study, place) if study.search else jobs, jobs
             left = _with_what_is_there(jobs, place, say)
