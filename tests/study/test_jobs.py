@@ -216,6 +216,35 @@ def test_a_comparison_goes_on_with_what_is_there(place):
     assert part.missing == {"a-s0-KD": "Diverged"} and jobs.present(whole, {}) == whole
 
 
+@pytest.mark.parametrize(
+    ("reference", "left"), [("KD", ""), ("CE", "CE"), ({"KD": "CE", "CE": "KD", "RKD": "CE"}, {"RKD": "CE"})]
+)
+def test_nobody_is_compared_with_a_student_that_is_not_there(place, reference, left):
+    runs = ["a-s0/CE", "a-s0/KD", "b-s0/KD", "b-s0/RKD"]
+    parameters = {"runs": str(place.runs), "only": runs, "reference": reference, "answer": ["KD: WAKD - last"]}
+    page = {"title": "T", "also": {}, "listed": False, "notebooks": []}
+    after = ("a-s0-CE", "a-s0-KD", "b-s0-KD", "b-s0-RKD", jobs.PAIRS)
+    whole = Job("03_compare", Path("/notebooks/03_compare.ipynb"), parameters, after, page=page)
+    assert jobs.present(whole, {"a-s0-KD": "Diverged"}).parameters["reference"] == reference, (
+        "another run of it is there"
+    )
+    part = jobs.present(whole, {"a-s0-KD": "Diverged", "b-s0-KD": "Diverged", jobs.PAIRS: "failed"}).parameters
+    assert part["reference"] == left and part["answer"] == []
+
+
+def test_what_named_pairs_wrote_is_a_result_that_the_comparison_waits_for(place, executed):
+    tables = place.out
+    tables.mkdir(parents=True, exist_ok=True)
+    parameters = {"runs": str(place.runs), "only": [], "tables": str(tables)}
+    job = Job(jobs.PAIRS, Path("/notebooks/07_named_pairs.ipynb"), parameters)
+    none, file = jobs._result(job), tables / "named_pairs.csv"
+    file.write_text("label,mean\n")
+    first = jobs._result(job)
+    file.write_text("label,mean\na,1\n")
+    assert len({none, first, jobs._result(job)}) == 3
+    assert [*jobs._files(job, place)] == ["named_pairs.csv"], "and it is missed when it is gone"
+
+
 @pytest.mark.parametrize("name", ["a{x}-s0-KD", "a<b>", "two\nlines", "50% off", "plain name.1", "%7B"])
 def test_the_engine_sees_names_without_wildcards_and_no_two_alike(name, place):
     seen = jobs.for_engine(name)

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
+import wakd_kit as wk
 from wakd_kit.names import ParameterError
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting.parameters import describe, make
-from wakd_kit.results.merged import MERGED, answer, contrasts, levels, verdicts
+from wakd_kit.results.differences import collect
+from wakd_kit.results.merged import MERGED, answer, contrasts, levels, merged, verdicts
 from wakd_kit.study.places import REPORTS, StudyProblem
 from wakd_kit.study.plan import load_study
 from wakd_kit.study.run import planned, run_study
@@ -93,6 +95,33 @@ def test_a_pair_or_a_source_that_is_not_there_is_said_before_anything_is_trained
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(StudyProblem, match=unknown):
         planned(tmp_path / "study.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("target", ["north", ["south", "west"]])
+def test_what_was_merged_is_read_again_as_it_was_computed(target, tmp_path):
+    images = small_images(tmp_path / "images", side=32)
+    split = wk.leave_one_out(wk.load_domains(f"folder:{images}", size=32), target, 0)
+    for name, seed in (("a", 1), ("b", 2)):
+        model = wk.build_model("resnet10t_w16", split.classes, seed=0)
+        run = wk.train(
+            model,
+            split,
+            steps=2,
+            segment_length=1,
+            batch_size=8,
+            seed=seed,
+            save_to=tmp_path / "runs" / name,
+            progress=False,
+        )
+        wk.evaluate(run, wk.choose(run, ["last"]))
+    study = collect(tmp_path / "runs")
+    asked = {"students": ["a", "b"], "rules": ["mean", {"name": "ties", "density": 0.5}], "averages": ["last"]}
+    table = merged(study, **asked)
+    assert len(table) == 2 * 4 and sorted(table["domain"]) == sorted([*split.domains] * 2)
+    pd.testing.assert_frame_equal(merged(study, **asked), table)
+    (file,) = (tmp_path / "runs").glob("a/landscape/merged-*.csv")
+    file.write_text("\n".join(file.read_text().splitlines()[:6]) + "\n")  # killed within the second rule
+    pd.testing.assert_frame_equal(merged(study, **asked), table)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ class Growing:
     """An open table: what it is ``about``, how many points are ``done``, and ``append`` for the rows of the next one."""
 
     def __init__(self, file: BinaryIO, about: dict, columns: Iterable[str], rows_per_point: int):
-        self._file, self._columns, self.about = file, list(columns), about
+        self._file, self._columns, self.about, self._rows = file, list(columns), about, rows_per_point
         file.seek(0)
         whole = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
         self.done = max(0, len(whole) - 1) // rows_per_point
@@ -34,6 +34,8 @@ class Growing:
 
     def append(self, rows: Sequence[Mapping]) -> None:
         """The rows of one more point, handed to the operating system before this returns."""
+        if len(rows) != self._rows:  # another count, and what continues would begin in the middle of a point
+            raise ValueError(f"A point of this table has {self._rows} rows; got {len(rows)}.")
         self._write([[row[name] for name in self._columns] for row in rows])
         self.done += 1
 
@@ -82,10 +84,12 @@ def growing(
         sweep(file.parent, f"{file.stem}.json")
         table = held.enter_context(open(file, "ab+"))
         wanted, known = json.loads(json.dumps(identity)), _about(file)
-        if known is None or known["identity"] != wanted:
+        rows = points * rows_per_point
+        if known is None or known["identity"] != wanted or known["rows"] != rows:
             if known is not None:
-                warnings.warn(_difference(file, known["identity"], wanted), stacklevel=5)
-            known = {"identity": wanted, "rows": points * rows_per_point, **about()}
+                then = {**known["identity"], "rows": known["rows"]}
+                warnings.warn(_difference(file, then, {**wanted, "rows": rows}), stacklevel=5)
+            known = {"identity": wanted, "rows": rows, **about()}
             # before the description, so that a kill in between leaves no rows of another one under it
             table.truncate(0)
             write_text(file.with_suffix(".json"), json.dumps(known))

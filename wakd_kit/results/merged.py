@@ -97,7 +97,9 @@ def _of_one_split(study: Recorded, members: Sequence[Run], chosen: Sequence, rul
             yield soup.evaluate({str(place): rules[place]}).to_dict("records")
 
     file = table_file(members[0], f"merged-{digest(str(identity))}")
-    return computed(file, identity, _COLUMNS, missing, points=len(rules), rows_per_point=len(sources) + 1)
+    unseen = members[0].settings["split"].get("targets") or [members[0].settings["split"]["target"]]
+    domains = len(sources) + len(unseen)
+    return computed(file, identity, _COLUMNS, missing, points=len(rules), rows_per_point=domains)
 
 
 def contrasts(scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = ()) -> pd.DataFrame:
@@ -154,9 +156,11 @@ def verdicts(table: pd.DataFrame) -> list[str]:
 
 def answer(gains: pd.DataFrame, asked: Mapping | Sequence[str], baseline: str, tables: str | os.PathLike) -> str:
     """A page's first sentences: ``differences.headline`` of averages, or of pairs that were named, by their labels, from the
-    table that 07_named_pairs wrote into ``tables``. Empty where nothing was asked."""
+    table that 07_named_pairs wrote into ``tables``. Empty where nothing was asked, or there is no such table."""
     if isinstance(asked, Mapping):
         return headline(gains, asked, baseline)
+    if not (Path(tables) / "named_pairs.csv").is_file():
+        return ""
     found = pd.read_csv(Path(tables) / "named_pairs.csv").set_index("label", drop=False)
     return " ".join(verdict(found.loc[label]) for label in asked if label in found.index)
 

@@ -254,6 +254,9 @@ def lost(job: Job, place: Place) -> str:
     return cluster.ended(place.engine, for_engine(job.name))
 
 
+PAIRS = "07_named_pairs"  # whose table the comparison reads
+
+
 def present(job: Job, missing: Mapping[str, str]) -> Job:
     """A job over many runs with those that are there. ``missing``, {job: why it is not}, is what its page says of itself."""
     gone = {name: why for name, why in missing.items() if name in job.after}
@@ -269,7 +272,18 @@ def present(job: Job, missing: Mapping[str, str]) -> Job:
     own = {**job.parameters, "only": only}
     if "searched" in own:
         own["searched"] = [draw for draw in own["searched"] if "-".join(Path(draw["run"]).parts) not in gone]
+    if isinstance(own.get("answer"), list) and PAIRS in gone:
+        own["answer"] = []
+    if page and "reference" in own:
+        own["reference"] = _of_those(own["reference"], {Path(run).name for run in only})
     return replace(job, parameters=own, after=after, page=page, missing=gone)
+
+
+def _of_those(reference: str | Mapping[str, str], students: set[str]) -> str | dict[str, str]:
+    """The reference student, or {student: its own}, as far as these students go."""
+    if isinstance(reference, str):
+        return reference if reference in students else ""
+    return {one: other for one, other in reference.items() if {one, other} <= students}
 
 
 def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
@@ -568,23 +582,24 @@ def taught_by(run: Path) -> str:
 
 def _result(job: Job) -> str:
     """What later jobs may read of this one."""
-    return _digest(*(job.run / name for name in _written(job)), said=teaches(job))
+    return _digest(*_written(job).values(), said=teaches(job))
 
 
-def _written(job: Job) -> tuple[str, ...]:
-    """The small files that a job leaves in the folder of its run, for others to read."""
+def _written(job: Job) -> dict[str, Path]:
+    """The small files that a job leaves for others to read, by the names that they have in the folder of its run."""
+    if job.name == PAIRS:
+        return {"named_pairs.csv": Path(job.parameters["tables"]) / "named_pairs.csv"}
     if job.run is None:
-        return ()
-    return (
-        ("choices.json", "scores.csv", "window_map.csv", "deployed.json") if job.records else ("landscape/plane.csv",)
-    )
+        return {}
+    recorded = ("choices.json", "scores.csv", "window_map.csv", "deployed.json")
+    return {name: job.run / name for name in (recorded if job.records else ("landscape/plane.csv",))}
 
 
 def _files(job: Job, place: Place) -> dict[str, str]:
     """Digests of what a job left to be read: ``{name: digest}``, of a comparison's tables that they are there."""
     if job.page:
         return {file.name: "there" for kind in ("csv", "tex") for file in place.out.glob(f"*.{kind}")}
-    return {name: _digest(job.run / name) for name in _written(job) if (job.run / name).is_file()}
+    return {name: _digest(file) for name, file in _written(job).items() if file.is_file()}
 
 
 def _digest(*files: Path, said: str = "") -> str:
