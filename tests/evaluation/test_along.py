@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import wakd_kit as wk
+from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, NoWindow
 from wakd_kit.averaging import choose as choose_on
 from wakd_kit.evaluation.along import steps_to_reach
@@ -57,6 +58,24 @@ def test_it_is_kept_and_goes_on_where_it_was(copied):
     assert wk.averages_along(run, count=2, name="kept").equals(first) and file.read_text() == "".join(lines)
     file.write_text("".join(lines[:-4]))  # killed
     assert wk.averages_along(run, count=2, name="kept").equals(first)
+
+
+def test_what_a_strategy_of_the_same_name_chose_before_is_not_read(copied, monkeypatch):
+    monkeypatch.setattr(averaging.strategies, "_entries", dict(averaging.strategies._entries))
+
+    def mine(curves):
+        return averaging.last(curves)
+
+    averaging.strategies.register(mine)
+    first = wk.averages_along(copied, wanted=["mine"], count=1, name="mine")
+
+    def mine(curves):
+        return averaging.wakd(curves, begin=0.0)
+
+    monkeypatch.setitem(averaging.strategies._entries, "mine", mine)
+    with pytest.warns(UserWarning, match="computed anew"):
+        again = wk.averages_along(copied, wanted=["mine"], count=1, name="mine")
+    assert not again[again["strategy"] == "mine"].equals(first[first["strategy"] == "mine"])
 
 
 def test_steps_to_reach_by_hand():

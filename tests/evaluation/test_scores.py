@@ -30,6 +30,13 @@ from ..conftest import SMALL, one_image
 # ---- scores
 
 
+def test_a_label_that_is_a_number_is_its_text(copied):
+    table = wk.evaluate(copied, {0.5: averaging.wakd(copied.source_curves, begin=0.5)})
+    assert set(table["strategy"]) == {"0.5"} and "0.5" in set(copied.scores["strategy"]) and "0.5" in copied.choices
+    again = wk.evaluate(copied, {0.5: averaging.wakd(copied.source_curves, begin=0.5)})
+    assert len(copied.scores[copied.scores["strategy"].astype(str) == "0.5"]) == len(again)
+
+
 def test_scores_by_hand():
     probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.63, 0.27], [0.17, 0.2, 0.63]])
     found = scores(torch.tensor(np.log(probs) + 5), np.array([0, 2, 2]))

@@ -92,6 +92,8 @@ def test_agreement_is_the_share_of_images_with_the_class_of_the_deployed_teacher
     assert table["agreement"].to_dict() == {"ink": 0.75, "neon": 0.25}
     assert table["role"].to_dict() == {"ink": "target", "neon": "source"} and set(table["n"]) == {4}
     assert set(table["student"]) == {"KD"}, "a teacher is not compared with itself"
+    runs[0] = found("teacher", {}, {"ink": TEACHER["ink"]})  # one that was trained without neon
+    assert agreement.agreement(runs)["domain"].tolist() == ["ink"]
 
 
 def test_a_student_is_compared_with_the_teacher_of_its_own_target_and_seed():

@@ -26,6 +26,14 @@ def test_every_name_of_the_short_lists_is_there():
         sources.reached([("", "no_such")])
 
 
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", '"""Words."""\n', "import os\n"])
+def test_a_plugin_in_which_nothing_stands_is_one(text, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "other.py").write_text("x = 1\n")
+    mine, other = (sources.of_plugins([str(tmp_path / name)]) for name in ("mine.py", "other.py"))
+    assert len(mine) == 1 and [*mine.values()] != [*other.values()]
+
+
 def test_what_decides_a_recording_and_what_does_not():
     code = sources.of_recording(KD)
     wanted = ("train", "_loop", "augment", "Segments.merge", "Segments._encode", "Segments.shrink", "kd", "Run.average")

@@ -12,7 +12,8 @@ from ..averaging import choose as choose_on
 from ..checks import explained
 from ..data.domains import Split
 from ..names import whole_number
-from .journal import Growing, computed, table_file
+from ..runs.settings import as_declared
+from .journal import Growing, computed, of_averages, table_file
 from .sweep import Point, Sweep
 
 _COLUMNS = {"step": int, "strategy": str, "domain": str, "role": str, "loss": float, "accuracy": float}
@@ -43,11 +44,13 @@ def averages_along(
     tries averages, which would be tried anew at every moment.
     """
     sweep = Sweep(run, split, workers=workers)
-    asked = [{"name": "last", "label": ITERATE}, *(one for one in wanted if one != "last")]
+    named = [{"name": one} if isinstance(one, str) else one for one in wanted if one != "last"]
+    asked = [{"name": "last", "label": ITERATE}, *(as_declared(run.settings, spec) for spec in named)]
     moments = _moments(run, whole_number("count", count, 1, "moments of the run"))
     labelled = dict(zip(choose_on(run.source_curves, asked), asked))  # what cannot be at the end cannot be
     points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, labelled)]
     identity = {"kind": "along", "wanted": asked, "steps": [step for step, _ in moments], **sweep.settled}
+    identity["averages"] = of_averages(choice for *_, choice in points)
 
     def missing(table: Growing) -> Iterator[list[dict]]:
         left = points[table.done :]

@@ -14,8 +14,10 @@ from typing import BinaryIO
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..averaging import Coefficients, NoWindow
 from ..files import Held, locked, sweep, write_text
 from ..names import one_line
+from ..runs.identity import digest
 from ..runs.record import RunProblem
 
 
@@ -51,6 +53,11 @@ def table_file(run, name: str) -> Path:
     if not name or Path(name).name != name:
         raise ValueError(f"A table's name is a file name without a folder; got {name!r}.")
     return run.folder / "landscape" / f"{name}.csv"
+
+
+def of_averages(choices: Iterable[Coefficients | NoWindow]) -> str:
+    """A digest of what strategies chose, so that a table of their averages is known by what it was made of."""
+    return digest(*(str(c) if isinstance(c, NoWindow) else json.dumps(c.plain, sort_keys=True) for c in choices))
 
 
 @contextlib.contextmanager

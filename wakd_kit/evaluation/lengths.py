@@ -10,7 +10,7 @@ from ..averaging.profiles import WIDEST
 from ..checks import explained
 from ..data.domains import Split
 from ..names import real_number, whole_number
-from .journal import Growing, computed, table_file
+from .journal import Growing, computed, of_averages, table_file
 from .sweep import Point, Sweep
 
 FAMILIES = ("exponential", "power")
@@ -46,6 +46,7 @@ def length_sweep(
         curves, count, shortest or min(WIDEST / 2, 3 * float(np.diff(run.segments.edges).max()) / curves.steps)
     )
     identity = {"kind": "lengths", "at": [[family, setting] for family, _, setting, _ in averages], **sweep.settled}
+    identity["averages"] = of_averages(average for *_, average in averages)
 
     def missing(table: Growing):
         left = averages[table.done :]

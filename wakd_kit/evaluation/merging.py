@@ -49,7 +49,8 @@ def merge(start: State, states: Sequence[State], rule: str | Mapping) -> State:
 
 def named(rule: str | Mapping) -> dict:
     """A rule as {"name", settings}, checked by name; raises as ``merge`` does."""
-    return {"name": rule if isinstance(rule, str) else rule["name"], **_asked(rule)[1]}
+    _, settings = _asked(rule)
+    return {"name": rule if isinstance(rule, str) else rule["name"], **settings}
 
 
 def _asked(rule: str | Mapping) -> tuple[Callable, dict]:

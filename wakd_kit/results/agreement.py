@@ -125,7 +125,8 @@ def agreement(found: Sequence[Found]) -> pd.DataFrame:
 
     ``student, strategy, target, seed, domain, role, agreement`` (fraction) and ``n`` images. Average top-1 agreement,
     which Stanton et al. (2021, arXiv 2106.05945, section 3) call fidelity. A student is compared with the teacher
-    of its target and seed in the study, also where it did not learn from it: that is the level to beat. Empty without one.
+    of its target and seed in the study, also where it did not learn from it: that is the level to beat. Empty without one;
+    only of domains that both were measured on.
     """
     teachers = {(one.target, one.seed): one for one in found if one.deployed}
     rows = []
@@ -136,6 +137,8 @@ def agreement(found: Sequence[Found]) -> pd.DataFrame:
         _refuse_other_images(one, teacher, keys=("fingerprint", "validation"))
         for strategy, by_domain in one.by_strategy.items():
             for domain, p in by_domain.items():
+                if domain not in teacher.deployed:  # a source that the teacher was not trained on
+                    continue
                 same = p.classes == teacher.deployed[domain].classes
                 row = {"student": one.run.name, "strategy": strategy, **place_of(one.run)}
                 rows.append(row | {"domain": domain, "role": p.role, "agreement": same.mean(), "n": len(same)})

@@ -19,7 +19,7 @@ from ..averaging.extent import extent
 from ..data.domains import Domains
 from ..files import json_or_nothing, path_of
 from ..names import did_you_mean
-from ..runs.record import RunProblem
+from ..runs.record import GAINED, RunProblem
 from ..runs.run import Run, load_run
 from ..statistics import DASH
 from .searched import RULES
@@ -339,13 +339,18 @@ def place_of(run: Run) -> dict[str, object]:
 
 _NOT_RECIPE = {
     *("student", "teacher", "split", "seed", "declare", "edges", "most_stored", "storage", "format"),
-    *("identity", "code", "seen"),  # what it is made of and has met, which goes with the others
+    *(
+        "identity",
+        "code",
+        "seen",
+        "arithmetic",
+    ),  # what it is made of and has met, and the machine, which go with the others
 }
 
 
 def recipe(run: Run) -> dict[str, object]:
     """All that a training may differ in beside its split, its seed and how it is stored."""
-    s = run.settings
+    s = {**GAINED, **run.settings}
     student, teacher = s["student"], s["teacher"]
     return {
         "model": [student["name"].partition(".")[0], student.get("settings")],

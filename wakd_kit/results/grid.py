@@ -151,11 +151,11 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
             if len(differ) != 1:
                 continue
             factor = differ[0]
-            if not _before(recipes[one][factor], recipes[other][factor]):
+            if not _before(recipes[one].get(factor), recipes[other].get(factor)):
                 one, other = other, one
             both = table[[one, other]].dropna()
             row = {"average": average, "factor": factor, "students": f"{one}, {other}"}
-            row |= {"from": _text(recipes[one][factor]), "to": _text(recipes[other][factor])}
+            row |= {"from": _text(recipes[one].get(factor)), "to": _text(recipes[other].get(factor))}
             row |= {"gain_from": both[one].mean(), "gain_to": both[other].mean()}
             rows.append(row | estimate(both[other] - both[one], step=step, of="difference"))
     table = pd.DataFrame(rows, columns=_CONTRAST)
@@ -170,7 +170,7 @@ _CONTRAST = [
 
 def _differ(first: dict, second: dict) -> list[str]:
     """Names of what differs. One that has no teacher differs from one that has by its objective."""
-    names = [name for name in first if first[name] != second[name]]
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     if "teacher" in names and None in (first["teacher"], second["teacher"]) and "objective" in names:
         names.remove("teacher")
     return names

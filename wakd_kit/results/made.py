@@ -109,7 +109,7 @@ def at_chance(study: Recorded, baseline: str) -> list[str]:
     guess, rows = study.chance / 100, study.scores[study.scores["strategy"] == baseline]
     source = rows[rows["role"] == "source"].groupby(["student", "target", "seed"], sort=False)
     right, images = (
-        source.apply(lambda part: (part["accuracy"] * part["n"]).sum(), include_groups=False),
+        source.apply(lambda part: (part["accuracy"] * part["n"]).sum(skipna=False), include_groups=False),
         source["n"].sum(),
     )
     within = (right / images - guess) <= 2 * (guess * (1 - guess) / images) ** 0.5

@@ -11,12 +11,13 @@ from tqdm.auto import tqdm
 
 from ..averaging import NoWindow
 from ..data.domains import leave_one_out
+from ..evaluation import merging
 from ..evaluation.journal import Growing, computed, table_file
-from ..evaluation.merging import named
 from ..evaluation.soups import Soup
 from ..names import did_you_mean
 from ..runs.identity import digest, of_recording
 from ..runs.run import Run
+from ..written import written
 from .collect import Recorded, place_of
 from .differences import headline, label_of, paired, verdict
 
@@ -78,13 +79,14 @@ def _labelled(rules: Sequence[str | Mapping]) -> tuple[list[str], list[dict]]:
     labels = [rule.pop("label", rule.get("name")) for rule in given]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ValueError(f"Two rules of merging are called {twice[0]!r}; give one of them a 'label'.")
-    return labels, [named(rule) for rule in given]
+    return labels, [merging.named(rule) for rule in given]
 
 
 def _of_one_split(study: Recorded, members: Sequence[Run], chosen: Sequence, rules: Sequence[Mapping]) -> pd.DataFrame:
     """The scores of every rule, which is called by its place: labels are no part of what is kept."""
     identity = {"kind": "merged", "rules": list(rules), "of": [of_recording(run) for run in members]}
     identity["as"] = [choice.plain | {"note": ""} for choice in chosen]
+    identity["code"] = digest(*(written(merging.rules.get(rule["name"])) for rule in rules))
     sources = {domain for run in members for domain in run.settings["split"]["sources"]}
 
     def missing(table: Growing) -> Iterator[list[dict]]:

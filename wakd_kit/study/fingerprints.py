@@ -312,7 +312,8 @@ def _dump(node: object) -> str:
     parts = []
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list):
-            words = isinstance(value[0], ast.Expr) and isinstance(value[0].value, ast.Constant)
+            first = value[0] if value else None
+            words = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
             value = [s for s in value[words:] if not isinstance(s, ast.Import | ast.ImportFrom)]
         if value is not None and value != []:
             parts.append(f"{name}={_dump(value)}")

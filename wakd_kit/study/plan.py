@@ -258,9 +258,11 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     targets = study.targets if isinstance(study.targets, list) else [study.targets]
     targets = list(domains) if study.targets == "all" else targets
     try:
-        targets, _ = [
+        targets, looked_at = [
             ["+".join(unseen_in(t, domains)) for t in ts] for ts in (targets, study.landscape.get("targets", []))
         ]
+        if "targets" in study.landscape:
+            study = replace(study, landscape={**study.landscape, "targets": looked_at})
     except ValueError as error:
         raise StudyProblem(f"{study.name}: {error}") from error
     filled = _Filled(study, domains)
