@@ -1,7 +1,7 @@
 """wakd_kit: weight-averaged knowledge distillation under domain shift.
 
-Train once and record the trajectory; every averaging strategy is a pure function of source curves that returns one
-coefficient per segment.
+Train once and record the trajectory; every averaging strategy is a function of source curves that returns one
+coefficient per segment, and nothing of the unseen domain reaches it.
 
     import wakd_kit as wk
 
