@@ -126,7 +126,10 @@ def test_docstrings_of_the_house_become_markdown():
 
 
 KEPT = {
-    "methods": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last"), ("RKD", "WAKD", "RKD", "last")],
+    "methods": [
+        *((student, "WAKD", student, "last") for student in ("CE", "KD", "RKD", "XDED")),
+        *((student, "WAKD", "KD", "WAKD") for student in ("CE", "CE + KD", "RKD")),
+    ],
     "annealed_digits": [("CE", "WAKD", "CE cosine", "last"), ("KD", "as a cosine", "KD cosine", "last")],
     "annealed_pacs": [
         *(("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last"), ("teacher", "WAKD", "teacher", "last")),
