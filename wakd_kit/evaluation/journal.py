@@ -94,8 +94,9 @@ def growing(
         rows = points * rows_per_point
         if known is None or known["identity"] != wanted or known["rows"] != rows:
             if known is not None:
-                then = {**known["identity"], "rows": known["rows"]}
-                warnings.warn(_difference(file, then, {**wanted, "rows": rows}), stacklevel=5)
+                one, other = known["identity"], wanted
+                one, other = (one, other) if one != other else ({"rows": known["rows"]}, {"rows": rows})
+                warnings.warn(_difference(file, one, other), stacklevel=5)
             known = {"identity": wanted, "rows": rows, **about()}
             # before the description, so that a kill in between leaves no rows of another one under it
             table.truncate(0)

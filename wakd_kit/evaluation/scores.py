@@ -77,8 +77,8 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     >>> table[["strategy", "domain", "role"]].tail(2).to_string(index=False, header=False).split()
     ['wakd', 'neon', 'source', 'wakd', 'sketch', 'target']
     """
-    choices = _labelled(choices)
     network = _ready(run, choices, split, batchnorm)
+    choices = {str(label): choice for label, choice in choices.items()}  # as files have them
     if batchnorm is not None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
         return _measured(network, choices)[0]
     with measuring(run.folder):  # a folder that nothing can be kept in is refused before anything is computed
@@ -100,27 +100,21 @@ def score_choices(run, choices: Mapping[str, object], split: Split | None = None
     split      default the run's own
     batchnorm  policy for this call, default the run's
     """
-    choices = _labelled(choices)
     return _measured(_ready(run, choices, split, batchnorm), choices)[0]
 
 
 def measured(run, choices: Mapping[str, object]) -> dict[str, dict[str, Predicted]]:
     """What several averages of one run predict: ``{strategy: {domain: Predicted}}``. Nothing is kept."""
-    choices = _labelled(choices)
     return _measured(_ready(run, choices), choices)[1]
-
-
-def _labelled(choices: Mapping[str, object]) -> dict[str, object]:
-    """By labels that are text, as files have them; refuses what names no average."""
-    if not isinstance(choices, Mapping) or not choices:
-        raise ValueError(f"Give averages to score as {{label: coefficients}}, one or more; got {choices!r}.")
-    return {one_line("label of an average", str(label)): choice for label, choice in choices.items()}
 
 
 def _ready(run, choices: Mapping[str, object], split: Split | None = None, batchnorm: str | None = None) -> Network:
     """The network that choices are scored in; whatever cannot be scored is refused here, before the first average is."""
     network = Network(run, split, batchnorm=batchnorm)
-    for coefficients in choices.values():
+    if not isinstance(choices, Mapping) or not choices:
+        raise ValueError(f"Give averages to score as {{label: coefficients}}, one or more; got {choices!r}.")
+    for label, coefficients in choices.items():
+        one_line("label of an average", str(label))
         if not isinstance(coefficients, NoWindow):
             run.stored_coefficients(coefficients)
     return network
