@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wakd_kit.evaluation.merging import merge, rules
+from wakd_kit.evaluation.merging import merge, named, rules
 from wakd_kit.names import UnknownName
 
 from ..reference import merging as reference
@@ -156,3 +156,8 @@ def test_what_does_not_fit_is_a_sentence():
 @pytest.mark.parametrize("rule", rules)
 def test_every_rule_says_where_it_is_from(rule):
     assert re.search(r"\b20\d\d\b|@[0-9a-f]{7}", inspect.getdoc(rules.get(rule))), f"{rule} names no source"
+
+
+def test_a_rule_without_a_name_is_a_sentence():
+    with pytest.raises(ValueError, match="A rule of merging is a name or a dict with a 'name'; got"):
+        named({"density": 0.2})

@@ -700,6 +700,15 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
     assert (kd.settings["batchnorm"], kd.settings["storage"]) == ("frozen", "float16_difference")
 
 
+@pytest.mark.parametrize("written", ["north+east", ["north", "east"]])
+def test_a_landscape_of_two_domains_left_out_at_once_is_drawn_however_they_are_written(write, written):
+    ce = {"CE": {"objectives": ["ce"], "teacher": None}}
+    about = {"teacher": None, "targets": [["east", "north"]], "seeds": [0], "window_map": None}
+    file = write(students=ce, landscape={"targets": [written], "students": ["CE"]}, **about)
+    jobs = plan(load_study(file), Place(Path("/report"), Path("/runs")))
+    assert any(job.name.startswith("landscape-") for job in jobs)
+
+
 def test_two_domains_left_out_at_once_are_one_split_and_two_columns(write, executed, tmp_path):
     """To the page: scores apart, their mean, pairs that count once, window maps whose oracle is the mean."""
     about = {"teacher": None, "landscape": {"students": []}, "targets": [["east", "north"]]}
