@@ -13,6 +13,7 @@ from wakd_kit.names import ParameterError
 from wakd_kit.reporting.parameters import describe
 from wakd_kit.results import searched as results
 from wakd_kit.study import jobs as job_files
+from wakd_kit.study import plan as planning
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.run import StudyProblem, load_study, plan, planned, run_study, status
 from wakd_kit.study.search import Search, draw, split_seeds
@@ -260,6 +261,23 @@ def test_draws_of_which_each_fell_apart_on_another_seed_leave_no_winner(write, t
         place.file("failed", name).write_text(json.dumps(record))
     with pytest.raises(StudyProblem, match="every draw of CE without north fell apart; search lower rates"):
         plan(study, place)
+
+
+def test_a_draw_without_a_window_on_one_seed_is_no_winner(write, monkeypatch):  # noqa: F811
+    nothing = {"teacher": None, "window_map": None, "landscape": None}
+    study = load_study(write(students={"CE": CE}, targets=["north"], search={**SEARCH, "seeds": 2}, **nothing))
+    without = {"s100/CE-d0", "s101/CE-d1"}
+    monkeypatch.setattr(planning, "retrained", lambda *given: "")
+    monkeypatch.setattr(
+        planning,
+        "source_accuracy",
+        lambda run, *given: -math.inf if any(str(run).endswith(w) for w in without) else 0.5,
+    )
+    with pytest.raises(StudyProblem, match="every draw of CE without north fell apart"):
+        plan(study, HERE)
+    without.discard("s101/CE-d1")
+    (found,) = [job for job in plan(study, HERE) if job.name == "north-s0-CE"]
+    assert found.parameters["learning_rate"] == draw(Search(**SEARCH), 1, STUDENT)["learning_rate"]
 
 
 def test_a_search_is_extended_key_by_key(write, tmp_path):  # noqa: F811

@@ -1,7 +1,7 @@
 """Images of a batch beside its plain views: mixed of two, mixup and CutMix, or in views whose strengths are learned.
 
-Here are settings, and the draws of mixes, which ``augment.mixed`` carries out. Every draw comes from a generator that the step seeds, so mixes are a function of the run's seed and the step, like views.
-Nothing here imports torch.
+Here are settings, and the draws of mixes, which ``augment.mixed`` carries out. Every draw comes from a generator that the
+step seeds, so mixes are a function of the run's seed and the step, like views. Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -599,7 +599,7 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                 score = [_score(job, place, search.by or study.baseline, role) for job in judged]
                 scores.append([-math.inf] if lost else score)
             best = winner(scores)
-            if best is not None and max(scores[best]) == -math.inf:
+            if best is not None and sum(scores[best]) == -math.inf:
                 raise StudyProblem(
                     f"{study.name}: every draw of {label} without {target} fell apart; search lower rates."
                 )
