@@ -19,7 +19,6 @@ wakd data check PATH                   count, read and compare every image; exit
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import io
 import json
 import os
@@ -36,7 +35,7 @@ from . import plugins
 from .data.catalog import BENCHMARKS
 from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
-from .names import UnknownName, did_you_mean
+from .names import UnknownName, did_you_mean, version_of
 from .reporting.parameters import Landscape, Student, make, parse
 from .study.chains import ROLES, each_name
 
@@ -71,7 +70,7 @@ def command_line() -> argparse.ArgumentParser:
     """Every command with its arguments; what it parses has ``call``, a function of it."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="wakd", description=__doc__, formatter_class=raw)
-    parser.add_argument("--version", action="version", version=f"wakd_kit {importlib.metadata.version('wakd_kit')}")
+    parser.add_argument("--version", action="version", version=f"wakd_kit {version_of() or 'from its folder'}")
     rooms = {"": parser.add_subparsers(dest="command", required=True)}
     for name, (call, arguments, about) in COMMANDS.items():
         group, _, verb = name.rpartition(" ")
@@ -142,7 +141,12 @@ SETTINGS = argument("settings", nargs="*", metavar="NAME=VALUE")
     "report",
     *OF_A_STUDY,
     argument("--cores", type=int, metavar="N", help="processor cores to use, default all"),
-    argument("--gpus", type=int, metavar="N", help="accelerators to use, default all there are"),
+    argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="notebooks that train on an accelerator at one time, default one on each there is; 0: none",
+    ),
     argument("--profile", help="a snakemake profile: slurm, or a folder of your own"),
     argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing"),
     argument("--keep-recordings", action="store_true", help="accept those made by other code or settings"),

@@ -7,6 +7,7 @@ dataclasses carry a ``Bound`` in their annotations, see ``checks.make``.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,14 @@ def closest(name: object, known: Iterable[str]) -> str:
     other = ALSO_CALLED.get(str(name))
     close = [other] if other in known else difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def version_of(package: str = "wakd_kit") -> str | None:
+    """The version of a package; None for one that is not there, or is used from its folder."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def one_line(what: str, name: object) -> str:

@@ -387,7 +387,7 @@ def test_a_job_at_which_another_process_works_is_waited_for(place, teacher, exec
 def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatch):
     with jobs.one_gpu(place, teacher) as without:
         assert without == {}
-    monkeypatch.setenv("WAKD_GPUS", "2")
+    monkeypatch.setenv("WAKD_GPUS", "0,1")
     with jobs.one_gpu(place, teacher) as first:
         assert first == {"CUDA_VISIBLE_DEVICES": "0"}
     elsewhere(place.engine / "gpu-0")
@@ -395,3 +395,6 @@ def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatc
         assert second == {"CUDA_VISIBLE_DEVICES": "1"}
     with jobs.one_gpu(place, replace(teacher, parameters={"run": "x"})) as looks:
         assert looks == {}
+    monkeypatch.setenv("WAKD_GPUS", "0,0")
+    with jobs.one_gpu(place, teacher) as shared:
+        assert shared == {"CUDA_VISIBLE_DEVICES": "0"}

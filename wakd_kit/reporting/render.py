@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import datetime
 import functools
-import importlib.metadata
 import io
 import json
 import re
@@ -28,6 +27,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from ..files import write_text
+from ..names import version_of
 from .formulas import with_formulas
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _about(
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
         "title": title or next(iter(headings), "") or notebook.stem,
-        "version": importlib.metadata.version("wakd_kit"),
+        "version": version_of() or "from its folder",
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "notebook": notebook.name if notebook else "",
         "seconds": record.get("duration"),

@@ -7,7 +7,6 @@ vector and one fused update each.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from ..averaging import Recurrence
 from ..files import Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
+from ..names import version_of
 from ..objectives import combine
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
 from .store import (  # noqa: F401
@@ -435,7 +435,7 @@ def environment() -> dict:
         "processor": _processor(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_threads(torch.get_num_threads())}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "packages": {name: _version(name) for name in packages},
+        "packages": {name: version_of(name) for name in packages},
         "commit": commit,
         "uncommitted_changes": changes,
     }
@@ -449,13 +449,6 @@ def _processor() -> str | None:
     known = Path("/proc/cpuinfo")
     models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
     return next(iter(models), platform.processor() or None)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # used from its folder
-        return None
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -615,10 +615,11 @@ def _now() -> str:
 
 @contextlib.contextmanager
 def one_gpu(place: Place, job: Job):
-    """Environment with one of ``WAKD_GPUS`` devices that no other job of the study uses; none where that is not set."""
-    for device in range(int(os.environ.get("WAKD_GPUS") or 0) if job.records else 0):
-        with contextlib.suppress(Held), locked(place.engine / f"gpu-{device}", owner=job.name):
-            yield {"CUDA_VISIBLE_DEVICES": str(device)}
+    """Environment with one of the devices that ``WAKD_GPUS`` lists, a place in the list for each job; none where it lists none."""
+    places = filter(None, os.environ.get("WAKD_GPUS", "").split(",") if job.records else [])
+    for number, device in enumerate(places):
+        with contextlib.suppress(Held), locked(place.engine / f"gpu-{number}", owner=job.name):
+            yield {"CUDA_VISIBLE_DEVICES": device}
             return
     yield {}
 

@@ -62,7 +62,8 @@ def run_study(
     """Train what is missing, execute and render every notebook, and return the page, ``<out>/index.html``.
 
     cores    processor cores to use, default all; several notebooks run side by side where snakemake is installed
-    gpus     accelerators to use, one notebook that trains on each at a time; default all that torch sees
+    gpus     notebooks that train on an accelerator at one time, default one on each that torch sees; more than there are share
+             them, 0 computes on the processor
     profile  a snakemake profile: "slurm", which is shipped, or a folder with a config.yaml of your own
     engine   "snakemake" or "sequential", default snakemake where it is installed
     out      report folder, default reports/<name>;  runs  recordings, default runs/<name>: beside a file of one's own
@@ -113,9 +114,9 @@ def _run(
             def do(ready: Sequence[Job]) -> str:
                 if engine == "snakemake":
                     command = _words(ready, place, cores, gpus, profile)
-                    own = {**env, "WAKD_GPUS": "" if profile else str(_gpus(gpus) or "")}
+                    own = {**env, **({} if profile else _devices(gpus))}
                     return _snakemake(command, place, [lock.fileno(), *keeps], own, say if profile else None)
-                _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env}, say)
+                _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env, **_devices(gpus and 1)}, say)
                 return ""
 
             said, then = "", None
@@ -371,7 +372,7 @@ def _words(jobs: Sequence[Job], place: Place, cores: int, gpus: int | None, prof
     command += ["--config", f"threads={threads}", f"gpu={int(gpus != 0)}"]
     if profile:
         return command + cluster.words(profile)
-    return command + ["--cores", str(cores)] + (["--resources", f"gpu={n}"] if (n := _gpus(gpus)) else [])
+    return command + ["--cores", str(cores)] + (["--resources", f"gpu={n}"] if (n := len(_slots(gpus))) else [])
 
 
 def _snakemake(
@@ -423,9 +424,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _gpus(given: int | None) -> int:
-    if given is not None:
-        return given
+def _devices(gpus: int | None) -> dict[str, str]:
+    """The environment that shares out accelerators, see ``jobs.one_gpu``; where none is wanted, one in which there is none."""
+    return {"CUDA_VISIBLE_DEVICES": "", "WAKD_GPUS": ""} if gpus == 0 else {"WAKD_GPUS": ",".join(_slots(gpus))}
+
+
+def _slots(gpus: int | None) -> list[str]:
+    """The accelerator of each of ``gpus`` notebooks that train at one time, as CUDA_VISIBLE_DEVICES names it; none without one."""
     import torch
 
-    return torch.cuda.device_count()
+    there = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # those that this process was given, or all
+    names = names[:there] if names[0] else [str(number) for number in range(there)]
+    return [names[slot % there] for slot in range(there if gpus is None else gpus)] if there else []
