@@ -1,6 +1,6 @@
 """How much of a training is the networks? The share of train() that its forwards, backward and update are, and images per second.
 
-    python benchmarks/training.py [--cases NAME ...] [--segments 4] [--device cpu] [--kernel fused]
+    python benchmarks/training.py [--cases NAME ...] [--segments 4] [--device cpu] [--kernel fused] [--together 4]
 
 pure   forward of the teacher, forward and backward of the student, distillation loss and update, on one batch that lies there
 train  ``wakd_kit.train`` itself, per step: batches, views, losses, recording, validation and checkpoints included; what it
@@ -10,13 +10,17 @@ Both alternate segment by segment within one training, for a busy machine change
 segment is trained, then as many steps of the networks alone. On the CPU seconds are the processor's: of a thread for the
 networks, of all threads (the one that writes included) for the training. On an accelerator they are wall seconds, and there
 ResNet-18 from ResNet-50 and DeiT-Ti from DeiT-S are trained at 224 px as well. Images are noise: they change no speed.
+
+--together  on an accelerator, so many trainings at one time beside one alone, each in a process of its own: images/s of all over one's
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,14 +133,30 @@ def measure(case: Case, device: torch.device, kernel: str, segments: int) -> lis
     return found[1:]
 
 
+def rate(case: Case, device: torch.device, kernel: str, segments: int) -> float:
+    """Images a second of one training, validation and checkpoints included."""
+    torch.set_num_threads(1)
+    training.kernel_for = lambda *_: kernel
+    return case.batch / statistics.median(train for _, train in measure(case, device, kernel, segments))
+
+
+def together(count: int, *asked) -> float:
+    """Images a second of so many trainings at one time."""
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return sum(one.result() for one in [pool.submit(rate, *asked) for _ in range(count)])
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--cases", nargs="*", help="default all of the device")
     options.add_argument("--segments", type=int, default=4, help="how many are measured")
     options.add_argument("--device", help="default the accelerator where there is one")
     options.add_argument("--kernel", choices=("fused", "foreach"), default="fused", help="of the update, in both")
+    options.add_argument("--together", type=int, default=1, metavar="N", help="trainings at one time, beside one alone")
     given = options.parse_args()
     device = device_of(given.device)
+    if given.together > 1 and device.type == "cpu":
+        options.error("--together asks how trainings share an accelerator; on the CPU seconds are the processor's.")
     torch.set_num_threads(1)
     training.kernel_for = lambda *_: given.kernel
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -145,7 +165,12 @@ def main() -> None:
     for label, case in (CASES if device.type == "cpu" else CASES | LARGE).items():
         if given.cases and not any(label.startswith(wanted) for wanted in given.cases):
             continue
-        found = measure(case, device, given.kernel, given.segments)
+        asked = (case, device, given.kernel, given.segments)
+        if given.together > 1:
+            one, all_of_them = together(1, *asked), together(given.together, *asked)
+            print(f"{label}: {all_of_them / one:.2f} times one's {one:.0f} images/s with {given.together}", flush=True)
+            continue
+        found = measure(*asked)
         pure, train = (statistics.median(column) for column in zip(*found))
         shares = sorted(one / other for one, other in found)
         print(
