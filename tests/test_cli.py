@@ -1,5 +1,6 @@
 """The command line: every command prints what it did, and what a user can mend is one sentence and status 2."""
 
+import importlib.metadata
 import io
 import json
 import re
@@ -342,3 +343,13 @@ def test_a_recording_takes_at_most_what_was_estimated_and_not_much_less(split, t
     run = wk.train(student, split, storage=storage, save_to=tmp_path / "run", progress=False, **settings)
     assert len(run.segments) == 20
     assert 0.75 < max(sizes) / estimate_bytes(student, 20, storage)["disk"] < 1
+
+
+def test_the_command_line_works_where_the_kit_is_not_installed(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == "wakd_kit from its folder\n"

@@ -728,3 +728,26 @@ def test_two_domains_left_out_at_once_are_one_split_and_two_columns(write, execu
     )
     with pytest.raises(ValueError, match="left several out at once: east"):
         Board(run)
+
+
+@pytest.mark.parametrize(
+    ("given", "there", "wanted", "expected"),
+    [
+        (None, 0, None, ""),
+        (None, 2, None, "0,1"),
+        (None, 1, 3, "0,0,0"),
+        ("2,3", 2, 3, "2,3,2"),
+        ("GPU-7f", 1, None, "GPU-7f"),
+        (None, 0, 4, ""),
+    ],
+)
+def test_trainings_share_the_accelerators_that_there_are(monkeypatch, given, there, wanted, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert study._devices(wanted) == {"WAKD_GPUS": expected}
+
+
+def test_without_accelerators_a_study_sees_none():
+    assert study._devices(0) == {"CUDA_VISIBLE_DEVICES": "", "WAKD_GPUS": ""}
