@@ -136,8 +136,8 @@ KEPT = {
         *(("CE", "WAKD", "CE cosine", "last"), ("KD", "as a cosine", "KD cosine", "last")),
     ],
     "methods_pacs": [
-        *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "generation 2")),
-        *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "generation 2")),
+        *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
+        *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
     "corrupted_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
     "coloured_digits": [("CE", "WAKD", "CE", "last")],

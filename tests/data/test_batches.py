@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import wakd_kit as wk
+from wakd_kit.data import batches as module
 from wakd_kit.data.batches import SourceBatches, room, seed_step, streams, uploaded
 from wakd_kit.data.domains import Rows
 
@@ -280,3 +281,12 @@ def test_in_turns_every_batch_is_of_one_domain_in_epochs_of_its_own(split):
     for place, examples in enumerate(split.train.values()):
         shown = [s for batch in seen[place::3] for s in batch]
         assert epochs(shown, len(examples)) == [sorted(serials(examples.images))] * (96 // len(examples))
+
+
+def test_trainings_that_share_a_device_share_its_memory(monkeypatch):
+    images, cuda = [np.zeros((100, 2, 2, 3), np.uint8)], torch.device("cuda")
+    monkeypatch.setattr(module, "room", lambda device: 4 * 1200)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    for places, streamed in (("1", False), ("0,1,0", False), ("1,0,1", False), ("1,1,1", True)):
+        monkeypatch.setenv("WAKD_GPUS", places)
+        assert streams(images, cuda) == streamed, places

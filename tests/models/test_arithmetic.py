@@ -1,6 +1,8 @@
 """What a training sets of torch's and puts back, networks that are only asked, and what compiling needs."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,11 +32,16 @@ def test_a_training_sets_what_it_asks_for_and_puts_everything_back(monkeypatch, 
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before = known()
     with pytest.raises(KeyError), computing(torch.device("cuda"), precision, deterministic=deterministic):
-        assert known() == (matmul, True, not deterministic, deterministic)
+        assert known() == (matmul, precision == "tf32", not deterministic, deterministic)
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
         raise KeyError
     assert known() == before
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_float32_is_float32_wherever_the_kit_computes():
+    said = "import torch, wakd_kit; from wakd_kit.models import build; print(torch.backends.cudnn.allow_tf32)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.mark.parametrize("family", TINY)

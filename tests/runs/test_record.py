@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import importlib.metadata
 import json
 import os
 import shutil
@@ -69,9 +70,9 @@ def test_a_machine_without_git_and_without_the_package_finishes(split, tmp_path,
     monkeypatch.setenv("PATH", "/nowhere")
 
     def nothing(name):
-        raise recording.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(recording.importlib.metadata, "version", nothing)
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
     folder = quick(split, tmp_path / "run").folder
     known = json.loads((folder / "environment.json").read_text())
     assert known["commit"] is None and known["packages"]["wakd_kit"] is None and known["seconds"] >= 0

@@ -1,5 +1,6 @@
 """When a job is done, what makes it undone, and who may work at it."""
 
+import contextlib
 import fcntl
 import json
 import multiprocessing
@@ -385,6 +386,7 @@ def test_a_job_at_which_another_process_works_is_waited_for(place, teacher, exec
 
 
 def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatch):
+    held = contextlib.ExitStack()
     with jobs.one_gpu(place, teacher) as without:
         assert without == {}
     monkeypatch.setenv("WAKD_GPUS", "0,1")
@@ -393,8 +395,9 @@ def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatc
     elsewhere(place.engine / "gpu-0")
     with jobs.one_gpu(place, teacher) as second:
         assert second == {"CUDA_VISIBLE_DEVICES": "1"}
-    with jobs.one_gpu(place, replace(teacher, parameters={"run": "x"})) as looks:
-        assert looks == {}
+    looking = [replace(teacher, name=f"landscape-{i}", parameters={"run": "x"}) for i in range(9)]
+    spread = [held.enter_context(jobs.one_gpu(place, one))["CUDA_VISIBLE_DEVICES"] for one in looking]
+    assert set(spread) == {"0", "1"}, "those that only look wait for nobody, and not all on one device"
     monkeypatch.setenv("WAKD_GPUS", "0,0")
     with jobs.one_gpu(place, teacher) as shared:
         assert shared == {"CUDA_VISIBLE_DEVICES": "0"}

@@ -206,9 +206,15 @@ SHARE = 0.5  # of the memory that a device has free, or the host has, which imag
 
 def streams(parts: Sequence, device: torch.device, wanted: str = "auto") -> bool:
     """Whether images are gathered step by step ahead of the loop: where it is wanted, or they exceed a share of what is free
-    on the device, of the memory there is on the CPU."""
+    on the device, as far as it is this process's, of the memory there is on the CPU."""
     taken = sum(math.prod(part.shape) for part in parts)
-    return wanted == "always" or (wanted == "auto" and taken > SHARE * room(device))
+    return wanted == "always" or (wanted == "auto" and taken > SHARE * room(device) / (_sharing(device) or 1))
+
+
+def _sharing(device: torch.device) -> int:
+    """How many trainings of a study are on this device at one time, see ``study.jobs.one_gpu``; 0 outside of a study."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return os.environ.get("WAKD_GPUS", "").split(",").count(given) if given and device.type == "cuda" else 0
 
 
 def room(device: torch.device) -> float:

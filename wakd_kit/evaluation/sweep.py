@@ -64,8 +64,8 @@ class Sweep(Network):
         return found, {label: fingerprint({"": vector}) for label, vector in found.items()}
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
-        """A state as one flat float32 vector: its first ``parameters`` entries are parameters, the rest statistics."""
-        return torch.cat([state[name].flatten() for name in self.shapes])
+        """A state as one flat float32 vector on the CPU: its first ``parameters`` entries are parameters, the rest statistics."""
+        return torch.cat([state[name].detach().flatten().cpu() for name in self.shapes])
 
     def locate(self, point, label: str = "point") -> Tensor:
         """The vector of any point: coefficients of this run, "initial", ``(run, coefficients)`` or a state_dict.

@@ -17,6 +17,7 @@ from ..data.domains import Rows, Split
 from ..evaluation.export import Logits
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Sweep
+from ..models.arithmetic import own_draws
 from ..runs.record import RunProblem
 
 _COLUMNS = {
@@ -108,7 +109,7 @@ def spectrum(
     repeated call gives the same numbers.
     """
     parameters = [p.requires_grad_() for p in network.parameters()]
-    with warnings.catch_warnings(), torch.random.fork_rng():
+    with warnings.catch_warnings(), own_draws(parameters[0].device):
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # what the library and forward differentiation import uses torch.jit

@@ -1,4 +1,8 @@
-"""How numbers are computed where there is a choice: which arithmetic, which kernels, compiled or not, the same twice or not."""
+"""How numbers are computed where there is a choice: which arithmetic, which kernels, compiled or not, the same twice or not.
+
+Whoever imports this has float32 that is float32: torch by itself lets a CUDA device round the products of convolutions to 10
+bits. A training may ask for that by name, and whoever wants it elsewhere sets ``torch.backends.cudnn.allow_tf32`` afterwards.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import torch
+
+torch.backends.cudnn.allow_tf32 = False
+
+
+def own_draws(device: torch.device) -> contextlib.AbstractContextManager:
+    """What is drawn inside moves no stream outside, of the CPU or of this device; no other device is begun for it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -19,7 +30,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def computing(device: torch.device, precision: str, *, deterministic: bool) -> Iterator[None]:
     """torch's own settings for a training on a device; afterwards they are what they were.
 
-    tf32           products of float32 are rounded to 10 bits where the device can
+    tf32           products of float32 are rounded to 10 bits where the device can; under no other precision are they
     deterministic  only kernels that give the same bits twice; torch names an operation that has none
     Otherwise CUDA's convolutions try their kernels once for every shape and take the fastest.
     """
@@ -27,17 +38,15 @@ def computing(device: torch.device, precision: str, *, deterministic: bool) -> I
     before = cudnn.allow_tf32, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        if precision == "tf32":
-            torch.set_float32_matmul_precision("high")
-            cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        cudnn.allow_tf32 = precision == "tf32"
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first product
             torch.use_deterministic_algorithms(True)
         cudnn.benchmark = device.type == "cuda" and not deterministic
         yield
     finally:
-        if precision == "tf32":
-            torch.set_float32_matmul_precision(matmul)
+        torch.set_float32_matmul_precision(matmul)
         cudnn.allow_tf32, cudnn.benchmark, algorithms = before
         torch.use_deterministic_algorithms(algorithms, warn_only=warns)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..checks import explained
 from ..names import closest, did_you_mean
+from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a network)
 from .inherit import inherited
 from .inside import put_inside
 from .tails import Deployed
@@ -112,9 +113,9 @@ def build_model(
     if inherit is not None and (pretrained or weights is not None):
         raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
-    with contextlib.nullcontext() if seed is None else torch.random.fork_rng():
+    with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
         for_timm = {key: value for key, value in {**defaults, **settings}.items() if key != "input_size"}
         model = _create(name, timm_name, count, pretrained, found, for_timm)
         spec = {"name": name, "classes": count, "settings": settings, "pretrained": pretrained, "seed": seed}
@@ -329,9 +330,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         with in_eval(model):
             for layer in layers:
                 layer.reset_running_stats()
-                layer.momentum = None  # torch's word for a cumulative mean
                 layer.train()
-            for images in batches:
+            for number, images in enumerate(batches, 1):
+                for layer in layers:
+                    layer.momentum = 1 / number  # a cumulative mean; torch's own asks the device how many there were
                 model(images, maps=False)
                 seen += len(images)
     finally:

@@ -24,6 +24,7 @@ from ..data.augment import augment, mixed, to_float, views_from
 from ..data.batches import SourceBatches, seed_step
 from ..data.domains import Split
 from ..data.mixing import Mix
+from ..models.arithmetic import own_draws
 from ..models.build import as_tap
 from ..models.tap import in_eval
 from ..names import one_of
@@ -153,7 +154,7 @@ def view_spread(
     data = SourceBatches(split, batch_size, "pooled", seed, device)
     settings, generator, means = views_from(views or split.domains.views), torch.Generator(), []
     mixes = mix and make(Mix, mix)
-    with in_eval(teacher), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with in_eval(teacher), own_draws(device):
         for step in range(1, groups * steps + 1):
             seed_step(generator, seed, step, device)
             images, labels, _ = data.batch(step)

@@ -21,7 +21,7 @@ from ..data.augment import to_float
 from ..data.batches import streams, uploaded
 from ..data.domains import Examples, Rows, Split
 from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, in_eval, recalibrate
-from ..models.device import device
+from ..models.device import device as device_of
 from ..names import did_you_mean
 from .record import State
 
@@ -58,6 +58,7 @@ class Network:
     batchnorm  policy for running statistics, default the run's. Under ``recalibrate`` they are recomputed for every average
                on the run's calibration batches; a single raw iterate keeps those it was trained with, unless the policy
                is given here
+    device     what computes, default the GPU where there is one
     others     runs that are merged with this one: the split is of the sources of all of them
 
     ``parts`` lists (domain, role, examples), ``roles`` and ``labels`` are by domain.
@@ -72,6 +73,7 @@ class Network:
         roles: tuple[str, ...] = ("source", "target"),
         batchnorm: str | None = None,
         others: Sequence = (),
+        device: str | torch.device | None = None,
     ):
         self.policy = batchnorm or run.settings["batchnorm"]
         if self.policy not in BATCHNORM_POLICIES:
@@ -79,7 +81,7 @@ class Network:
         self.run, self.split, self.others = run, split or run.split, tuple(others)
         run.check_split(self.split, others=self.others)
         self._raw_keep_theirs = batchnorm is None
-        self.device = device()
+        self.device = device_of(device)
         self.model = run.blank_model().to(self.device, memory_format=torch.channels_last)
         self.parts = scored_domains(self.split, roles)
         self.roles = {domain: role for domain, role, _ in self.parts}

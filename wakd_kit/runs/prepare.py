@@ -13,6 +13,7 @@ from ..data.augment import to_float
 from ..data.batches import learnt_from
 from ..data.domains import Split
 from ..data.mixing import Mix, second_from
+from ..models.arithmetic import own_draws
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
@@ -164,7 +165,7 @@ def _try_in_training(student: nn.Module, images: np.ndarray) -> None:
     if not isinstance(student, (LogitsTap, Adapter)):
         return
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
-    with torch.random.fork_rng():
+    with own_draws(device):
         try:
             copy.deepcopy(student).train()(to_float(torch.as_tensor(images).to(device)))
         except TypeError as error:

@@ -296,7 +296,7 @@ def _waits(folder: Path, who: str) -> None:
 
 
 @contextlib.contextmanager
-def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
+def recording(folder: Path, settings: dict, *, resume: bool, device: torch.device | None = None) -> Iterator[Path]:
     """The folder to record into, ``<folder>.recording``, held by one process; it gets its final name on a clean exit.
 
     What was recorded until its first checkpoint is nothing, and may be started again with other settings; what was measured
@@ -307,7 +307,7 @@ def recording(folder: Path, settings: dict, *, resume: bool) -> Iterator[Path]:
     there and ``resume`` is not asked for, or when that recording was started with other settings.
     """
     _refuse_taken(folder)
-    partial, known = recording_folder(folder), environment()
+    partial, known = recording_folder(folder), environment(device or torch.device("cpu"))
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -426,15 +426,15 @@ def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
         )
 
 
-def environment() -> dict:
-    """Versions, commit and device: what a reader needs to judge where a number came from. What is not known is None."""
+def environment(device: torch.device) -> dict:
+    """Versions, commit and the device that computes: what a reader needs to judge where a number came from. What is not known is None."""
     packages = ("wakd_kit", "torch", "torchvision", "timm", "numpy")
     commit, changes = _commit()
     return {
         "python": platform.python_version(),
         "processor": _processor(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_threads(torch.get_num_threads())}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "packages": {name: version_of(name) for name in packages},
         "commit": commit,
         "uncommitted_changes": changes,

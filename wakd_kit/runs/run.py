@@ -197,6 +197,7 @@ class Run:
         split: Split | None = None,
         batchnorm: str | None = None,
         exact: bool = False,
+        device: str | torch.device | None = None,
     ) -> State:
         """The averaged student as a ``state_dict``, float32 on the CPU; sums are taken in float64.
 
@@ -209,6 +210,7 @@ class Run:
                       single raw iterate keeps the statistics it was trained with, unless the policy is given here.
         exact         raise instead of warn when merged storage cannot represent the coefficients exactly; one that has ``ramps`` is
                       close, within a few thousandths of the way from the average to the last iterate, and does not warn
+        device        where statistics are recalibrated, default the GPU where there is one
 
         >>> state = run.average(wk.averaging.wakd(run.source_curves, begin=0.5))
         >>> student.load_state_dict(state)
@@ -234,7 +236,7 @@ class Run:
         if policy == "last" and len(used := _used(stored)):
             state |= self._buffers(int(used[-1]))
         if policy == "recalibrate" and (batchnorm or not self.is_raw(coefficients)) and batchnorms(self.blank_model()):
-            network = Network(self, split, roles=(), batchnorm=policy)
+            network = Network(self, split, roles=(), batchnorm=policy, device=device)
             state = {name: tensor.cpu() for name, tensor in network.load(state).state_dict().items()}
         return state
 

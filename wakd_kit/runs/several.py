@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.augment import upload
 from ..models.build import as_tap
 from ..models.tap import Output
 from ..names import did_you_mean, is_number
@@ -141,7 +142,7 @@ class Several(nn.Module):
             else:
                 score = probs.max(2).values
             return F.one_hot(score.argmax(1), len(self.members)).to(logits.dtype)
-        table = self.table.to(logits.device, logits.dtype)
+        table = upload(self.table.to(logits.dtype), logits.device)
         return domains.to(logits.dtype) @ table if self.weigh == "own_domain" else table.expand(len(logits), -1)
 
     def mixed(self, said: Sequence[Tensor], labels: Tensor, domains: Tensor) -> Output:

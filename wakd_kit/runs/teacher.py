@@ -39,7 +39,7 @@ from ..data.domains import DataProblem, Split, cache_folder
 from ..files import json_or_nothing, write_text
 from ..models import arithmetic as computing
 from ..models import build, fold, tails, tap
-from ..models.arithmetic import compiled
+from ..models.arithmetic import compiled, own_draws
 from ..models.build import batchnorms
 from ..models.device import device as device_of
 from ..models.fold import frozen
@@ -345,15 +345,17 @@ def _under(settings: Settings, words: str, key: Callable[[], dict]) -> Kept | No
     return Kept(folder, settings.teacher_cache * 1e9, about)
 
 
-def deployed(run: Run, split: Split | None, settings: Settings) -> nn.Module:
-    """What a run deploys, as ``run.model`` gives it. Its BatchNorm statistics, which take passes over source images, are kept."""
+def deployed(run: Run, split: Split | None, settings: Settings, device: torch.device | None = None) -> nn.Module:
+    """What a run deploys, as ``run.model`` gives it. Its BatchNorm statistics, which take passes over source images on the device,
+    are kept."""
     coefficients, blank = run.deployed, run.blank_model()
     kept = None
     if run.settings["batchnorm"] == "recalibrate" and batchnorms(blank) and not run.is_raw(coefficients):
-        key = {"recording": of_recording(run), "deployed": coefficients.plain, **_arithmetic(blank, device_of())}
+        key = {"recording": of_recording(run), "deployed": coefficients.plain, **_arithmetic(blank, device_of(device))}
         kept = _under(settings, f"{run.name}: BatchNorm statistics", lambda: key)
     statistics = kept.read("statistics") if kept else None
-    model = run.model(coefficients, split=split, **({} if statistics is None else {"batchnorm": "average"}))
+    policy = {} if statistics is None else {"batchnorm": "average"}
+    model = run.model(coefficients, split=split, device=device, **policy)
     buffers = list(model.buffers())
     if statistics is not None:
         for buffer, values in zip(buffers, statistics.split([buffer.numel() for buffer in buffers])):
@@ -366,7 +368,7 @@ def deployed(run: Run, split: Split | None, settings: Settings) -> nn.Module:
 def _repeats(teacher: nn.Module, split: Split) -> bool:
     """Whether a teacher gives the same for two images twice: one with dropout in eval, or a memory, does not."""
     images = next(iter(split.train.values())).images[:2]
-    with torch.random.fork_rng():
+    with own_draws(next((p.device for p in teacher.parameters()), torch.device("cpu"))):
         torch.manual_seed(0)
         first, second = (outputs(teacher, images, maps=False) for _ in range(2))
     return torch.equal(first.logits, second.logits) and torch.equal(first.pooled, second.pooled)

@@ -25,7 +25,7 @@ from ..data.augment import views_from
 from ..data.batches import SourceBatches, learnt_from, seed_step
 from ..data.domains import Split
 from ..files import Stopped, path_of, recording_folder
-from ..models.arithmetic import autocast, check_compiles, compiled, computing
+from ..models.arithmetic import autocast, check_compiles, compiled, computing, own_draws
 from ..models.build import as_tap, frozen_parts, in_eval, training_mode
 from ..models.device import device as device_of
 from ..models.tails import choose_mixture
@@ -146,7 +146,7 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split, settings, student, combined)
+    teacher = _teacher_module(teacher, split, settings, student, combined, device)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
     if settings.compile:
@@ -177,8 +177,8 @@ def train(
     )
     with (
         frozen_parts(student, settings.freeze, settings.batchnorm),
-        recording(folder, recorded, resume=resume) as partial,
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        recording(folder, recorded, resume=resume, device=device) as partial,
+        own_draws(device),
         _lent(teacher, device),
         computing(device, settings.precision, deterministic=settings.deterministic),
         Writer() as writer,
@@ -366,16 +366,20 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(teacher, split: Split, settings: Settings, student, combined: Combined) -> nn.Module | None:
+def _teacher_module(
+    teacher, split: Split, settings: Settings, student, combined: Combined, device: torch.device
+) -> nn.Module | None:
     if teacher is None:
         return None
     if isinstance(teacher, Mapping):
-        each = functools.partial(_teacher_module, split=split, settings=settings, student=student, combined=combined)
+        given = {"split": split, "settings": settings, "student": student, "combined": combined, "device": device}
+        each = functools.partial(_teacher_module, **given)
         return several(teacher, each, student, split, combined, settings)
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
     if isinstance(teacher, Run):
-        teacher = deployed(teacher, split if same_split(teacher.settings["split"], split.recipe) else None, settings)
+        own = split if same_split(teacher.settings["split"], split.recipe) else None
+        teacher = deployed(teacher, own, settings, device)
     if not isinstance(teacher, nn.Module):
         raise TypeError(
             f"teacher is a Run, a run's folder, a module or several of them in a dictionary; got {teacher!r}."

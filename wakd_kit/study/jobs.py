@@ -25,6 +25,7 @@ import re
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from html import escape
@@ -615,13 +616,16 @@ def _now() -> str:
 
 @contextlib.contextmanager
 def one_gpu(place: Place, job: Job):
-    """Environment with one of the devices that ``WAKD_GPUS`` lists, a place in the list for each job; none where it lists none."""
-    places = filter(None, os.environ.get("WAKD_GPUS", "").split(",") if job.records else [])
-    for number, device in enumerate(places):
+    """Environment with one of the devices that ``WAKD_GPUS`` lists; nothing where it lists none.
+
+    A job that records has a place in the list to itself; those that only evaluate are spread over the devices by their names.
+    """
+    listed = [device for device in os.environ.get("WAKD_GPUS", "").split(",") if device]
+    for number, device in enumerate(listed if job.records else ()):
         with contextlib.suppress(Held), locked(place.engine / f"gpu-{number}", owner=job.name):
             yield {"CUDA_VISIBLE_DEVICES": device}
             return
-    yield {}
+    yield {"CUDA_VISIBLE_DEVICES": listed[zlib.crc32(job.name.encode()) % len(listed)]} if listed else {}
 
 
 def main(arguments: list[str]) -> int:

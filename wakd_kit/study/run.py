@@ -125,7 +125,7 @@ def _run(
                     _accept(jobs, place)
                 said = _round(study, jobs, place, do, say)
                 jobs, then = _jobs(study, place) if study.search else jobs, jobs
-            left = _with_what_is_there(jobs, place, say)
+            left = _with_what_is_there(jobs, place, {} if profile else _devices(gpus and 1), say)
     except Held as other:
         raise StudyProblem(
             f"{study.name} is being run: {told.who(str(other))}. Wait for it, look at it with wakd status, or stop it first."
@@ -340,7 +340,9 @@ def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: 
         failed |= set() if done else {job.name}
 
 
-def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], None]) -> list[str]:
+def _with_what_is_there(
+    jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: Callable[[str], None]
+) -> list[str]:
     """Names of what is still to do. Where all of it failed or waits for what did, notebooks over all runs go without it."""
     left, gone = pending(jobs, place), {}
     for job in jobs:
@@ -355,7 +357,7 @@ def _with_what_is_there(jobs: Sequence[Job], place: Place, say: Callable[[str], 
         if job.over_all and not gone and failure(job, place):  # the engine has tried
             gone[job.name] = said_of(job, place)
         elif job.over_all and gone and job.name in left:
-            if attempt(present(job, gone), place, say=say):
+            if attempt(present(job, gone), place, env=env, say=say):
                 del left[job.name]
             else:  # the page of the others does not depend on it
                 gone[job.name] = said_of(job, place)
