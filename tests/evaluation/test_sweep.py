@@ -129,6 +129,13 @@ def test_statistics_are_combined_inside_and_never_beyond_the_points(run, other):
     assert torch.equal(sweep.combination((0, 1), vectors), vectors[1])
 
 
+def test_a_network_that_is_being_trained_is_a_point(run):
+    model, sweep = run.model(), Sweep(run, workers=1)
+    state = {**model.state_dict(), **dict(model.named_parameters())}  # with gradients, as whoever trains it has them
+    vector = sweep.locate(state)
+    assert not vector.requires_grad and torch.equal(vector, sweep.locate(model.state_dict()))
+
+
 def test_points_that_do_not_fit_are_refused(run, split, domains, other, tmp_path):
     sweep = Sweep(run)
     with pytest.raises(NoWindow, match="no valley"):

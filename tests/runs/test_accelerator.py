@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from wakd_kit.averaging import ema_recurrence
 from wakd_kit.data import augment as module
 from wakd_kit.data.augment import Views, augment
-from wakd_kit.models.build import training_mode
+from wakd_kit.models.build import build_model, recalibrate, training_mode
 from wakd_kit.objectives import combine, objectives
 from wakd_kit.objectives.base import each_tensor
 from wakd_kit.runs.record import Recorder
@@ -119,6 +119,21 @@ def test_the_recorder_stays_on_the_device():
             recorder.add()
         assert {total.device.type for total in recorder._sums.values()} == {"cuda"}
     assert watch.reads == [] and watch.copies == []
+
+
+def test_recalibration_waits_for_nothing():
+    model = tiny("resnet")
+    with on_cuda(model) as watch:
+        recalibrate(model, [torch.empty(4, 3, SIDE, SIDE, device=CUDA) for _ in range(3)])
+    assert watch.reads == []
+
+
+def test_a_seeded_model_begins_no_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)  # torch would ask both for the state of their noise
+    state = torch.get_rng_state()
+    assert build_model("resnet10t_w8", 2, seed=3).spec["seed"] == 3
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_watch_sees_what_the_host_waits_for():

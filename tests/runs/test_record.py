@@ -78,6 +78,13 @@ def test_a_machine_without_git_and_without_the_package_finishes(split, tmp_path,
     assert known["commit"] is None and known["packages"]["wakd_kit"] is None and known["seconds"] >= 0
 
 
+def test_an_environment_names_the_device_that_computes(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"a card called {device}")
+    devices = [recording.environment(torch.device(name))["device"] for name in ("cpu", "cuda:1")]
+    assert devices == ["cpu", "a card called cuda:1"]
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_kits_own_commit_is_kept_and_not_that_of_a_repository_which_holds_it_installed(tmp_path, monkeypatch):
     def git(*words) -> str:
