@@ -18,6 +18,7 @@ from ..data.augment import Views
 from ..data.domains import leave_one_out, load_domains
 from ..files import write_text
 from ..models.build import build_model
+from ..models.device import device
 from ..models.weights import sha256
 from ..names import did_you_mean
 from .identity import normalisation, seen_according_to
@@ -115,7 +116,7 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
     state = run.model(last(run.source_curves)).model.state_dict()
     write_state(file, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
     held_out = next(iter(run.split.val.values()))
-    logits = predict(build_model(recipe.model, run.split.classes, weights=file), held_out.images)
+    logits = predict(build_model(recipe.model, run.split.classes, weights=file).to(device()), held_out.images)
     measured = {**scores(logits, held_out.labels), "n": len(held_out)}
     environment = json.loads((run.folder / "environment.json").read_text())
     tap = build_model(recipe.model, 2)
