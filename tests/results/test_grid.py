@@ -84,6 +84,19 @@ def test_a_cell_is_what_its_run_was_set_to():
     assert when.factors(recorded("x", batchnorm="frozen"))["start"] == "scratch, frozen BatchNorm"
 
 
+def test_objectives_that_no_two_students_share_are_called_as_the_students_are():
+    runs = [
+        recorded("plain", objectives=[{"name": "ce", "weight": 1.0}]),
+        recorded("warm", objectives=[{"name": "kd", "weight": 1.0}]),
+    ]
+    told = when._by_student(SimpleNamespace(runs=runs), when.factors)
+    assert [told[name]["objective"] for name in ("plain", "warm")] == ["plain", "warm"]
+    shared = when._by_student(
+        SimpleNamespace(runs=[*runs, recorded("hot", objectives=[{"name": "kd", "weight": 1.0}])]), when.factors
+    )
+    assert shared["plain"]["objective"] == "CE" and shared["warm"]["objective"] == shared["hot"]["objective"] != "warm"
+
+
 def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
     found = when.explained(cells()).set_index("measure")
     assert found.loc["dip", "correlation"] == pytest.approx(1) and found.loc["dip", "cells"] == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -47,8 +47,19 @@ def _recipe(run: Run) -> dict[str, object]:
     return {"objective": " + ".join(map(_objective, told.pop("objectives"))), **told}
 
 
+def _by_student(study: Recorded, told: Callable[[Run], dict]) -> dict[str, dict]:
+    """``told`` of each student; where no two of them have one objective, it is called as the student is."""
+    found = {run.name: told(run) for run in reversed(study.runs)}
+    if len({recipe["objective"] for recipe in found.values()}) == len(found):
+        return {name: recipe | {"objective": name} for name, recipe in found.items()}
+    return found
+
+
 def _objective(spec: dict) -> str:
     return term(spec).removeprefix("1 ").replace(spec["name"], spec["name"].upper(), 1)
+
+
+MANY = 24  # rows of a table that few read to its end
 
 
 def measured(study: Recorded, average: str, *, progress: bool = False) -> pd.DataFrame:
@@ -82,7 +93,7 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
     for all rows; ``dip``, ... as
     ``measured``, means over targets and seeds.
     """
-    of_student = {run.name: factors(run) for run in reversed(study.runs)}
+    of_student = _by_student(study, factors)
     means = measures.groupby("student")[list(MEASURES)].mean()
     tables = []
     for average in averages:
@@ -142,7 +153,7 @@ def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.
     ``difference``: of the gains, paired by target and seed, with its 95 % t interval ``low, high`` over pairs; points.
     ``p`` of its t test, ``p_holm`` corrected for all rows.
     """
-    recipes = {run.name: _recipe(run) for run in reversed(study.runs)}
+    recipes = _by_student(study, _recipe)
     step, rows = grid(study.scores), []
     for average in averages:
         table = gains(study.scores, baseline=baseline, average=average)
@@ -166,6 +177,11 @@ _CONTRAST = [
     *("average", "factor", "from", "to", "students", "gain_from"),
     *("gain_to", "difference", "low", "high", "p", "n"),
 ]
+
+
+def folded(table: pd.DataFrame) -> str:
+    """The title under which ``contrasts`` are folded where they are many; empty where they are not."""
+    return f"All {len(table)} contrasts" if len(table) > MANY else ""
 
 
 def _differ(first: dict, second: dict) -> list[str]:
