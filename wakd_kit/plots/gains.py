@@ -87,7 +87,8 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
     axes[0].set_ylabel(f"gain over {baseline}, points\n(mean with 95 % interval)")
     figure.supxlabel(said, fontsize=9, color="#333333")
     told = [{"marker": marker(i), "color": GREY, "label": o} for i, o in enumerate(objectives)]
-    told += [{"marker": ".", "ms": 12, "color": shade(GREY, i), "label": s} for i, s in enumerate(starts)]
+    if len(starts) > 1:
+        told += [{"marker": ".", "ms": 12, "color": shade(GREY, i), "label": s} for i, s in enumerate(starts)]
     if (table["schedule"] == "cosine").any():
         told.append({"marker": "o", "mfc": "white", "mec": GREY, "label": "cosine"})
     handles = [Line2D([], [], ls="", **entry) for entry in told]
