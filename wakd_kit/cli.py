@@ -27,7 +27,7 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -492,7 +492,7 @@ def _objectives() -> list[str]:
 def _objective_line(name: str, about) -> str:
     deploys = "; the student keeps a part of it" if about.tail else ""
     needs = f"needs {' '.join(sorted(about.needs))}"
-    return f"{name:16}{about.kind:15}{needs:44}weight {about.weight:<8g}{about.source}{deploys}"
+    return f"{name:15} {about.kind:15}{needs:44}weight {about.weight:<8g}{about.source}{deploys}"
 
 
 def _domains() -> list[str]:
@@ -505,20 +505,24 @@ def _studies() -> list[str]:
     from .study.places import REPORTS
     from .study.plan import load_study
 
-    return [f"{file.stem:22}{load_study(file).title}" for file in sorted(REPORTS.glob("*.yaml"))]
+    return _side_by_side({file.stem: load_study(file).title for file in sorted(REPORTS.glob("*.yaml"))})
 
 
 def _weights() -> list[str]:
     from .models.weights import PACKAGED, shipped
 
-    return [
-        *[f"{name:22}{card['about']} ({card['data']['licence']})" for name, card in shipped().items()],
-        *[
-            f"{name:22}{known.data}, published top-1 {known.top1} % at {known.size} px; "
-            f"{'installed' if known.path else known.command} ({known.licence})"
-            for name, known in PACKAGED.items()
-        ],
-    ]
+    found = {name: f"{card['about']} ({card['data']['licence']})" for name, card in shipped().items()}
+    found |= {
+        name: f"{known.data}, published top-1 {known.top1} % at {known.size} px; "
+        f"{'installed' if known.path else known.command} ({known.licence})"
+        for name, known in PACKAGED.items()
+    }
+    return _side_by_side(found)
+
+
+def _side_by_side(said: Mapping[str, str]) -> list[str]:
+    """Names in a column as wide as the longest, and what is said of each."""
+    return [f"{name:{max(map(len, said)) + 2}}{words}" for name, words in said.items()]
 
 
 def _methods(name: str | None = None) -> list[str]:
