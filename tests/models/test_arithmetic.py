@@ -30,12 +30,15 @@ def known():
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_training_sets_what_it_asks_for_and_puts_everything_back(monkeypatch, precision, matmul, deterministic):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", precision != "tf32")  # whatever somebody has set
+    torch.set_float32_matmul_precision("medium")
     before = known()
     with pytest.raises(KeyError), computing(torch.device("cuda"), precision, deterministic=deterministic):
         assert known() == (matmul, precision == "tf32", not deterministic, deterministic)
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
         raise KeyError
     assert known() == before
+    torch.set_float32_matmul_precision("highest")
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 

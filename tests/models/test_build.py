@@ -1,5 +1,7 @@
 """One forward for logits, pooled feature and maps; weights from a file; BatchNorm statistics after averaging."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -313,3 +315,26 @@ def test_weights_are_read_and_never_run(tmp_path, monkeypatch):
         build_model("resnet10t_w16", 3, weights=tmp_path / "w.pth")
     assert not (tmp_path / "ran").exists()
     assert asked == [{"weights_only": True}], "the default of the oldest timm is to run what is in the file"
+
+
+def test_recalibration_is_a_cumulative_mean_of_a_layer_that_is_used_twice_as_well():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, images, maps=False):
+            return self.norm(self.second(self.norm(self.first(images))))
+
+    torch.manual_seed(0)
+    model, batches = Twice(), [torch.rand(5, 3, 8, 8) for _ in range(3)]
+    other = copy.deepcopy(model).eval()
+    other.norm.momentum = None  # torch's own cumulative mean
+    other.norm.train()
+    with torch.no_grad():
+        for images in batches:
+            other(images)
+    recalibrate(model, batches)
+    assert torch.equal(model.norm.running_mean, other.norm.running_mean)
+    assert torch.equal(model.norm.running_var, other.norm.running_var) and model.norm.momentum == 0.1
+    assert not model.norm._forward_pre_hooks

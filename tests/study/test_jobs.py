@@ -401,3 +401,5 @@ def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatc
     monkeypatch.setenv("WAKD_GPUS", "0,0")
     with jobs.one_gpu(place, teacher) as shared:
         assert shared == {"CUDA_VISIBLE_DEVICES": "0"}
+        with pytest.raises(files.Held), files.locked(place.engine / "gpu-1"):
+            pass

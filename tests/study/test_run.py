@@ -751,3 +751,17 @@ def test_trainings_share_the_accelerators_that_there_are(monkeypatch, given, the
 
 def test_without_accelerators_a_study_sees_none():
     assert study._devices(0) == {"CUDA_VISIBLE_DEVICES": "", "WAKD_GPUS": ""}
+
+
+def test_as_many_trainings_fit_the_cores_as_share_accelerators(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    jobs = [types.SimpleNamespace(after=after) for after in ([], ["teacher"], ["teacher"], ["teacher"], ["teacher"])]
+    place = types.SimpleNamespace(engine=Path("engine"))
+    assert "threads=4" in study._words(jobs, place, 16, 4, None)
+    assert "threads=16" in study._words(jobs, place, 16, None, None)
+
+
+def test_fewer_than_no_accelerators_is_a_sentence(tiny_study, tmp_path):
+    with pytest.raises(ValueError, match="gpus is 0 or more; got -1"):
+        run_study(tmp_path / "any.yaml", gpus=-1)

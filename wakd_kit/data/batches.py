@@ -23,16 +23,19 @@ def seed_step(generator: torch.Generator, seed: int, step: int, device: torch.de
     any machine state."""
     views, model = (int(word >> 1) for word in np.random.SeedSequence([seed, step]).generate_state(2, np.uint64))
     generator.manual_seed(views)
-    if device.type in (
-        "cpu",
-        "cuda",
-    ):  # the same draws as after torch.manual_seed, which asks every backend, for 0.2 ms
-        torch.default_generator.manual_seed(model)
+    seed_device(device, model)
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed what draws without a generator of its own on the CPU and on this device: as ``torch.manual_seed``, which seeds all
+    devices and asks every backend, for 0.2 ms."""
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         at = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[at].manual_seed(model)
-    elif device.type != "cpu":
-        torch.manual_seed(model)
+        torch.cuda.default_generators[at].manual_seed(seed)
 
 
 def learnt_from(split: Split) -> tuple[Tensor, dict[str, np.ndarray], tuple[str, ...]]:

@@ -109,7 +109,7 @@ def spectrum(
     repeated call gives the same numbers.
     """
     parameters = [p.requires_grad_() for p in network.parameters()]
-    with warnings.catch_warnings(), own_draws(parameters[0].device):
+    with warnings.catch_warnings(), own_draws(parameters[0].device, seed):
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # what the library and forward differentiation import uses torch.jit
@@ -120,7 +120,6 @@ def spectrum(
             network, loss, parameters, list(data), check_deterministic=False, num_data=sum(len(y) for _, y in data)
         )
         start = np.random.default_rng(seed).standard_normal(hessian.shape[0])
-        torch.manual_seed(seed)
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
             operator = hessian.to_scipy(np.float64)
             eigenvalues = eigsh(operator, k=top, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)

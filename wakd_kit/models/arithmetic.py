@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from ..data.batches import seed_device
+
 torch.backends.cudnn.allow_tf32 = False
 
 
-def own_draws(device: torch.device) -> contextlib.AbstractContextManager:
-    """What is drawn inside moves no stream outside, of the CPU or of this device; no other device is begun for it."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextlib.contextmanager
+def own_draws(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """What is drawn inside, from this seed, moves no stream outside, of the CPU or of this device; no other device is touched."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if seed is not None:
+            seed_device(device, seed)
+        yield
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

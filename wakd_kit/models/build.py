@@ -324,21 +324,26 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     layers = batchnorms(model)
     if not layers:
         return model
-    momenta = [layer.momentum for layer in layers]
-    seen = 0
+    momenta, calls, seen = [layer.momentum for layer in layers], dict.fromkeys(layers, 0), 0
+
+    def count(layer: nn.Module, given: tuple) -> None:
+        """A cumulative mean, as torch's under momentum=None, which asks the device how many there were."""
+        calls[layer] += 1
+        layer.momentum = 1 / calls[layer]
+
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
         with in_eval(model):
             for layer in layers:
                 layer.reset_running_stats()
                 layer.train()
-            for number, images in enumerate(batches, 1):
-                for layer in layers:
-                    layer.momentum = 1 / number  # a cumulative mean; torch's own asks the device how many there were
+            for images in batches:
                 model(images, maps=False)
                 seen += len(images)
     finally:
-        for layer, momentum in zip(layers, momenta):
+        for layer, momentum, hook in zip(layers, momenta, hooks):
             layer.momentum = momentum
+            hook.remove()
     if not seen:
         raise ValueError("BatchNorm recalibration needs source images; got none.")
     return model

@@ -167,7 +167,7 @@ class Settings:
     streaming: Annotated[
         Literal["auto", "always", "never"],
         "images are gathered by a thread ahead of each step, and need not fit the device or the memory: where they exceed half "
-        "of what is free, always or never; the batches are the same",
+        "of what is free, of a study each its part of that, always or never; the batches are the same",
     ] = "auto"
     seed: Annotated[int, whole(0), "of batches, views, dropout and what objectives initialise"] = 0
 

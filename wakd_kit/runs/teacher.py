@@ -368,8 +368,7 @@ def deployed(run: Run, split: Split | None, settings: Settings, device: torch.de
 def _repeats(teacher: nn.Module, split: Split) -> bool:
     """Whether a teacher gives the same for two images twice: one with dropout in eval, or a memory, does not."""
     images = next(iter(split.train.values())).images[:2]
-    with own_draws(next((p.device for p in teacher.parameters()), torch.device("cpu"))):
-        torch.manual_seed(0)
+    with own_draws(next((p.device for p in teacher.parameters()), torch.device("cpu")), seed=0):
         first, second = (outputs(teacher, images, maps=False) for _ in range(2))
     return torch.equal(first.logits, second.logits) and torch.equal(first.pooled, second.pooled)
 

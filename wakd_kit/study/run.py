@@ -72,6 +72,8 @@ def run_study(
     of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
     same study.
     """
+    if gpus is not None and gpus < 0:
+        raise ValueError(f"gpus is 0 or more; got {gpus}.")
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
@@ -114,7 +116,7 @@ def _run(
             def do(ready: Sequence[Job]) -> str:
                 if engine == "snakemake":
                     command = _words(ready, place, cores, gpus, profile)
-                    own = {**env, **({} if profile else _devices(gpus))}
+                    own = {**env, **({"WAKD_GPUS": ""} if profile else _devices(gpus))}
                     return _snakemake(command, place, [lock.fileno(), *keeps], own, say if profile else None)
                 _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env, **_devices(gpus and 1)}, say)
                 return ""
@@ -366,7 +368,8 @@ def _with_what_is_there(
 
 def _words(jobs: Sequence[Job], place: Place, cores: int, gpus: int | None, profile: str | None) -> list[str]:
     """How snakemake is called for these jobs. How many threads each has is the profile's to say where there is one."""
-    threads = max(1, cores // max(1, sum(not job.after for job in jobs)))
+    at_once = max(1, sum(not job.after for job in jobs), 0 if profile else len(_slots(gpus)))
+    threads = max(1, cores // at_once)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
     command += ["--directory", str(place.engine), "--rerun-triggers", "mtime"]
     # the lock of the study is held; snakemake's own would have to be broken by hand after a kill
