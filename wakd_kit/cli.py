@@ -35,7 +35,7 @@ from . import plugins
 from .data.catalog import BENCHMARKS
 from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
-from .names import UnknownName, did_you_mean, version_of
+from .names import UnknownName, did_you_mean, own_version
 from .reporting.parameters import Landscape, Student, make, parse
 from .study.chains import ROLES, each_name
 
@@ -70,7 +70,7 @@ def command_line() -> argparse.ArgumentParser:
     """Every command with its arguments; what it parses has ``call``, a function of it."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="wakd", description=__doc__, formatter_class=raw)
-    parser.add_argument("--version", action="version", version=f"wakd_kit {version_of() or 'from its folder'}")
+    parser.add_argument("--version", action="version", version=f"wakd_kit {own_version()}")
     rooms = {"": parser.add_subparsers(dest="command", required=True)}
     for name, (call, arguments, about) in COMMANDS.items():
         group, _, verb = name.rpartition(" ")

@@ -31,8 +31,13 @@ def closest(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def version_of(package: str = "wakd_kit") -> str | None:
-    """The version of a package; None for one that is not there, or is used from its folder."""
+def own_version() -> str:
+    """The kit's version in words, also where it is used from its folder and has none."""
+    return version_of("wakd_kit") or "from its folder"
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None for one that is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

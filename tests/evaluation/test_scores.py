@@ -224,8 +224,12 @@ def test_source_score_asks_the_model_once_per_average(run, monkeypatch):
 
 
 def test_source_score_never_looks_at_the_target(run, split, monkeypatch):
-    monkeypatch.setattr(type(split), "target_for_testing_only", property(lambda s: pytest.fail("looked at the target")))
-    wk.source_score(run, split)(averaging.last(run.source_curves))
+    choices = {"last": averaging.last(run.source_curves)}
+    monkeypatch.setattr(type(split), "each_for_testing_only", lambda s: pytest.fail("looked at the target"))
+    assert 0 <= wk.source_score(run, split)(choices["last"]) <= 1
+    wk.choose(run, ["wakd", "swad"], split)
+    with pytest.raises(pytest.fail.Exception, match="looked at the target"):  # whoever looks goes this way
+        evaluation.score_choices(run, choices, split)
 
 
 def test_source_score_of_an_unknown_metric_is_a_sentence(run):

@@ -334,3 +334,12 @@ def test_what_a_run_deploys_is_calibrated_once(split, cache, tmp_path, monkeypat
     run.deploy(wk.averaging.window(run.source_curves, begin=2))
     with pytest.raises(TypeError):  # another average has others
         taught.deployed(run, split, settings)
+
+
+def test_a_teacher_is_calibrated_on_the_device_of_its_training(split, cache, tmp_path, monkeypatch):
+    run = trained(split, None, tmp_path / "teacher", "ce", steps=4, teacher_cache=0)
+    run.deploy(wk.averaging.window(run.source_curves, begin=0))
+    asked = []
+    monkeypatch.setattr("wakd_kit.runs.network.device_of", lambda given: asked.append(given) or CPU)
+    trained(split, run, tmp_path / "student", "kd", steps=2)
+    assert asked == [CPU], "not whatever there is"

@@ -762,6 +762,6 @@ def test_as_many_trainings_fit_the_cores_as_share_accelerators(monkeypatch):
     assert "threads=16" in study._words(jobs, place, 16, None, None)
 
 
-def test_fewer_than_no_accelerators_is_a_sentence(tiny_study, tmp_path):
+def test_fewer_than_no_accelerators_is_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="gpus is 0 or more; got -1"):
         run_study(tmp_path / "any.yaml", gpus=-1)

@@ -15,7 +15,7 @@ from string import Template
 
 from ..averaging import Coefficients, NoWindow
 from ..files import path_of, write_text
-from ..names import version_of
+from ..names import own_version
 from ..reporting.render import table_html
 from ..results import differences as comparison
 from ..results.collect import run_folders
@@ -98,7 +98,7 @@ def page(
     if path is None:
         return fragment
     title = title or f"{_named(run)}: which part of training should be averaged?"
-    version = version_of() or "from its folder"
+    version = own_version()
     whole = Template(SHELL).substitute(title=escape(title), explorer=fragment, version=version)
     write_text(path_of(path), whole)
     return path_of(path)

@@ -27,7 +27,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from ..files import write_text
-from ..names import version_of
+from ..names import own_version
 from .formulas import with_formulas
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _about(
     return {
         "css": (TEMPLATES / "wakd" / "page.css").read_text(encoding="utf-8"),
         "title": title or next(iter(headings), "") or notebook.stem,
-        "version": version_of() or "from its folder",
+        "version": own_version(),
         "rendered": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "notebook": notebook.name if notebook else "",
         "seconds": record.get("duration"),

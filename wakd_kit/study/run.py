@@ -106,6 +106,9 @@ def _run(
     say: Callable[[str], None],
 ) -> Path:
     place.prepare()
+    hidden = (
+        _devices(0) if gpus == 0 else {}
+    )  # notebooks that are executed from here take one after the other what there is
     try:
         with locked(place.engine / "lock", owner=f"wakd report {study.name}") as lock:
             if file:
@@ -118,7 +121,7 @@ def _run(
                     command = _words(ready, place, cores, gpus, profile)
                     own = {**env, **({"WAKD_GPUS": ""} if profile else _devices(gpus))}
                     return _snakemake(command, place, [lock.fileno(), *keeps], own, say if profile else None)
-                _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env, **_devices(gpus and 1)}, say)
+                _one_by_one(ready, place, {"OMP_NUM_THREADS": str(cores), **env, **hidden}, say)
                 return ""
 
             said, then = "", None
@@ -127,7 +130,7 @@ def _run(
                     _accept(jobs, place)
                 said = _round(study, jobs, place, do, say)
                 jobs, then = _jobs(study, place) if study.search else jobs, jobs
-            left = _with_what_is_there(jobs, place, {} if profile else _devices(gpus and 1), say)
+            left = _with_what_is_there(jobs, place, hidden, say)
     except Held as other:
         raise StudyProblem(
             f"{study.name} is being run: {told.who(str(other))}. Wait for it, look at it with wakd status, or stop it first."
