@@ -31,6 +31,11 @@ def measured(run, choice) -> dict[str, float]:
     return {**table["accuracy"], MEAN: sources.mean()}
 
 
+def near(found, expected) -> bool:
+    """Whether accuracies of the explorer's rows are those: of the 80 images left out, and of 16 of each source and their mean."""
+    return bool(np.all(np.abs(np.subtract(found, expected)) <= [one_image(80), *[one_image()] * (len(expected) - 1)]))
+
+
 def files(folder) -> dict[str, int]:
     return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()}
 
@@ -50,10 +55,10 @@ def test_every_window_of_the_tables_scores_what_evaluate_says(mapped):
     assert board.exact and len(data["windows"]) == 7 * 8 // 2
     for window in ("0-24", "4-12", "20-24", "0-2"):
         expected = measured(mapped, board.window(*map(int, window.split("-"))))
-        assert data["windows"][window] == pytest.approx([expected[row] for row in data["rows"]], abs=one_image())
+        assert near(data["windows"][window], [expected[row] for row in data["rows"]])
     assert data["rows"] == ["west", MEAN, "north", "east", "south"]
     of_last = measured(mapped, wk.averaging.last(board.curves))
-    assert data["last"] == pytest.approx([of_last[r] for r in data["rows"]], abs=one_image())
+    assert near(data["last"], [of_last[r] for r in data["rows"]])
 
 
 @pytest.mark.parametrize("name", ["last", "wakd", "uniform", "ema", "lawa", "wise_ft", "bema", "extrapolate"])
@@ -64,8 +69,8 @@ def test_what_a_strategy_picks_is_measured_as_evaluate_would(mapped, name):
     before = pick(board, name, choice)
     assert before["source"] == ("map" if name in ("wakd", "uniform") else "")
     if before["source"] == "map":
-        assert before["accuracy"] == pytest.approx([expected[row] for row in board.rows], abs=one_image())
-    assert board.measure(choice).to_dict() == pytest.approx(expected, abs=one_image())
+        assert near(before["accuracy"], [expected[row] for row in board.rows])
+    assert near(*([found[row] for row in board.rows] for found in (board.measure(choice).to_dict(), expected)))
     assert pick(board, name, choice)["source"] == "evaluated"
     assert max(height for _, _, height, _ in before["bars"]) == 1
 
@@ -87,7 +92,7 @@ def test_without_a_map_the_proxy_is_looked_at_and_called_one(copied):
     assert data["exact"] is False and "(proxy)" in data["maps"][0]["alt"]
     proxy = wk.window_map_proxy(copied).set_index(["begin", "end"])
     assert data["windows"]["4-12"][0] == pytest.approx(
-        proxy.loc[(4, 12), "oracle_target_accuracy_proxy"], abs=one_image()
+        proxy.loc[(4, 12), "oracle_target_accuracy_proxy"], abs=one_image(80)
     )
     assert "proxy" in board.answers()[-1]
     assert files(copied.folder) == before

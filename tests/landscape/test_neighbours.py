@@ -93,19 +93,22 @@ def test_merged_segments_have_one_iterate_each(monkeypatch):
 def test_a_dip_is_the_mean_of_two_iterates_less_their_middle(run, split, late):
     table = noise.between(run, late, split)
     assert set(table["role"]) == {"source"} and len(table) == 3 * (late.window()[1] - late.window()[0])
-    row = table.iloc[4]
     position = {int(edge): i for i, edge in enumerate(run.segments.edges)}
-    a, b = (run.segments.read(position[row[side]], "end") for side in ("begin", "end"))
-    middle = {n: (a[n].double() / 2 + b[n].double() / 2).to(a[n].dtype) for n in a}
-    examples, losses = split.val[row["domain"]], []
-    for state in (a, b, middle):
-        model = run.blank_model()
-        model.load_state_dict(state)
-        wk.models.recalibrate(model, run.calibration_batches(split, torch.device("cpu")))
-        losses.append(scores(predict(model, examples.images), examples.labels))
-    nll, accuracy = ([found[m] for found in losses] for m in ("nll", "accuracy"))
-    assert row["dip"] == pytest.approx((nll[0] + nll[1]) / 2 - nll[2], abs=2e-5)
-    assert row["accuracy"] == pytest.approx(accuracy[2] - (accuracy[0] + accuracy[1]) / 2, abs=2 * one_image())
+    rises = []
+    for _, row in table.iterrows():
+        a, b = (run.segments.read(position[row[side]], "end") for side in ("begin", "end"))
+        middle = {n: (a[n].double() / 2 + b[n].double() / 2).to(a[n].dtype) for n in a}
+        examples, losses = split.val[row["domain"]], []
+        for state in (a, b, middle):
+            model = run.blank_model()
+            model.load_state_dict(state)
+            wk.models.recalibrate(model, run.calibration_batches(split, torch.device("cpu")))
+            losses.append(scores(predict(model, examples.images), examples.labels))
+        nll, accuracy = ([found[m] for found in losses] for m in ("nll", "accuracy"))
+        assert row["dip"] == pytest.approx((nll[0] + nll[1]) / 2 - nll[2], abs=2e-5)
+        rises.append(accuracy[2] - (accuracy[0] + accuracy[1]) / 2)
+    off = np.abs(table["accuracy"] - rises).sum()  # one image may tie
+    assert off <= one_image() < np.abs(rises).sum() and off < np.abs(table["accuracy"] + rises).sum()
 
 
 def test_it_is_kept_and_read_again_and_the_target_is_only_there_when_asked_for(run, split, late, monkeypatch):

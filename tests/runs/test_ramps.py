@@ -1,5 +1,7 @@
 """One more vector a segment: what the straight line through its iterates changes over it, merged exactly, and averages with it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -91,9 +93,9 @@ def test_averages_that_merged_storage_displaces_are_closer_with_ramps(trained):
         right = flat(everything.average(average(everything.source_curves, **settings)))  # iterate by iterate
         with pytest.warns(UserWarning, match="merged segments"):
             wrong = flat(merged.average(average(merged.source_curves, **settings)))
-        close = flat(
-            ramps.average(average(ramps.source_curves, **settings))
-        )  # and no warning, which is an error in tests
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            close = flat(ramps.average(average(ramps.source_curves, **settings)))
         assert (close - right).norm() < 0.6 * (wrong - right).norm() and (close - right).norm() < 0.15 * (
             last - right
         ).norm(), name

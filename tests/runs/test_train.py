@@ -702,11 +702,43 @@ def test_a_compiled_training_is_the_same_but_for_rounding(split, tmp_path):
     assert quick(split, tmp_path / "run", Mean(), resume=True, **given).settings["compile"]  # no other training
 
 
-def test_tf32_and_determinism_train_and_leave_torch_as_it_was(split, tmp_path):
-    before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
-    run = quick(split, tmp_path / "run", precision="tf32", deterministic=True, steps=2)
+def test_compiling_and_streaming_are_what_is_done(split, teacher, tmp_path, monkeypatch):
+    asked, streamed = [], []
+
+    def compiled(model, device):
+        def ask(x, **given):
+            asked.append(model)
+            return model(x, **given)
+
+        return ask
+
+    class Batches(training.SourceBatches):
+        def __init__(self, *given, **settings):
+            super().__init__(*given, **settings)
+            streamed.append(self.streamed)
+
+    monkeypatch.setattr(training, "check_compiles", lambda device: None)
+    monkeypatch.setattr(training, "compiled", compiled)
+    monkeypatch.setattr(taught, "compiled", compiled)
+    monkeypatch.setattr(training, "SourceBatches", Batches)
+    models = student(), teacher.model()
+    given = {"teacher": models[1], "objectives": "kd", "teacher_cache": 0, "steps": 4}
+    quick(split, tmp_path / "whole", models[0], compile=True, streaming="always", **given)
+    assert [sum(model is one for one in asked) for model in models] == [4, 4] and streamed == [True]
+    quick(split, tmp_path / "plain", student(), streaming="never", **given)
+    assert len(asked) == 8 and streamed == [True, False]
+
+
+def test_tf32_and_determinism_hold_while_it_trains_and_leave_torch_as_it_was(split, tmp_path):
+    def flags(_=None):
+        inside.append((torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()))
+        return inside[-1]
+
+    inside = []
+    before = flags()
+    run = quick(split, tmp_path / "run", precision="tf32", deterministic=True, steps=2, sink=flags)
     assert run.settings["precision"] == "tf32" and run.settings["arithmetic"]["validation"] == "tf32"
-    assert before == (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled())
+    assert set(inside[1:]) == {("high", True)} and before == ("highest", False) == flags()
 
 
 def test_an_accelerator_asks_a_twin_of_the_teacher(split, teacher, tmp_path, monkeypatch):

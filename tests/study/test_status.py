@@ -110,10 +110,11 @@ def test_what_failed_is_told_with_its_page_its_log_and_a_status(moved, tmp_path,
 
 
 def test_status_waits_for_no_torch(moved, tmp_path):
-    code = (
-        "import sys; from wakd_kit.cli import main; main(sys.argv[1:]); assert not {'torch', 'pandas'} & {*sys.modules}"
-    )
-    subprocess.run([sys.executable, "-c", code, "status", str(moved)], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    code = "import sys; from wakd_kit.cli import main; print(main(sys.argv[1:]), {'torch', 'pandas'} & {*sys.modules})"
+    given = ["status", str(moved), "--out", str(elsewhere / "report"), "--runs", str(elsewhere / "runs")]
+    said = subprocess.run([sys.executable, "-c", code, *given], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines()[-1] == "0 set()" and "done" in said
 
 
 def test_a_study_writes_beside_its_file_and_a_shipped_one_in_the_checkout(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
@@ -37,11 +37,22 @@ def _paler(x: Tensor, to: float, g: torch.Generator) -> Tensor:
 
 
 def _coarser(x: Tensor, to: float, g: torch.Generator) -> Tensor:
-    return F.interpolate(F.interpolate(x, size=[int(side * to) for side in x.shape[2:]], mode="area"), size=x.shape[2:])
+    """By PIL's box, as published: it takes whole pixels, where averages over areas would blur at the mildest severity, too."""
+    whole = x.shape[:1:-1]  # width, height
+
+    def coarser(image: Tensor) -> Tensor:
+        small = vision.to_pil_image(image).resize([int(side * to) for side in whole], Image.Resampling.BOX)
+        return vision.pil_to_tensor(small.resize(whole, Image.Resampling.BOX))
+
+    return _as_bytes(coarser, x)
 
 
 def _jpeg(x: Tensor, quality: int, g: torch.Generator) -> Tensor:
-    return torch.stack([vision.jpeg(image, quality) for image in (255 * x).round().byte()]).float() / 255
+    return _as_bytes(lambda image: vision.jpeg(image, quality), x)
+
+
+def _as_bytes(change: Callable, x: Tensor) -> Tensor:
+    return torch.stack([change(image) for image in (255 * x).round().byte()]).float() / 255
 
 
 # name: what is done to (n, 3, H, W) in [0, 1], its strength at severities 1 to 5 for small images, and for large ones
