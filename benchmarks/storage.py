@@ -3,7 +3,7 @@
 No network is trained: iterates are a random walk from the initial parameters, added and stored by the kit's own recorder
 at full length, with WAKD and SWAD declared. Prints the largest size the folder ever had and the extra resident memory.
 
-    python benchmarks/storage.py [--steps 50000] [--most 60] [--storage float16_difference]
+    python benchmarks/storage.py [--steps 50000] [--most 56] [--storage float16_difference]
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=50_000)
     options.add_argument("--segment-length", type=int, default=100)
-    options.add_argument("--most", type=int, default=60)
+    options.add_argument("--most", type=int, default=56)
     options.add_argument("--storage", default="float16_difference")
     given = options.parse_args()
     torch.set_num_threads(1)

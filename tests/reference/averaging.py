@@ -26,15 +26,6 @@ def segment_ends(iterates):
     return [sum(iterates[: k + 1]) for k in range(len(iterates))]
 
 
-def segment_means(iterates):
-    """Parameters of each segment's mean, (S, T)."""
-    steps, rows, at = sum(iterates), [], 0
-    for count in iterates:
-        rows.append(sum(iterate(at + j + 1, steps) for j in range(count)) / count)
-        at += count
-    return np.array(rows)
-
-
 class RunningMean:
     def __init__(self):
         self.n, self.value = 0, 0.0
