@@ -139,6 +139,10 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
         *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
+    "pacs_imagenet": [
+        *((s, average, s, "last") for s in ("CE", "KD") for average in ("best validation", "WAKD", "SWAD", "SMA")),
+        ("KD", "WAKD", "CE", "WAKD"),
+    ],
     "corrupted_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
     "coloured_digits": [("CE", "WAKD", "CE", "last")],
 }
