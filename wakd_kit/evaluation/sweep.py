@@ -28,6 +28,7 @@ from ..models.device import cores
 from ..models.fold import fold, folded
 from ..runs.network import Network, predict
 from ..runs.record import RunProblem, fingerprint
+from ..runs.validate import accuracy
 
 
 class Point(NamedTuple):
@@ -175,8 +176,7 @@ class Sweep(Network):
 
 
 def _scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    loss = F.cross_entropy(logits.double(), labels).item()
-    return {"loss": loss, "accuracy": (logits.argmax(1) == labels).double().mean().item()}
+    return {"loss": F.cross_entropy(logits.double(), labels).item(), "accuracy": accuracy(logits, labels)}
 
 
 class _Worker:
