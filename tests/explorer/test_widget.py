@@ -151,7 +151,7 @@ def test_a_plane_of_other_points_is_drawn_without_a_place_for_averages(mapped):
 
 
 def test_what_evaluate_measured_is_read_and_not_computed_again(mapped, monkeypatch):
-    choices = wk.choose(mapped, ["last", "ema", "swad"])
+    choices = wk.choose(mapped, ["last", "ema", "swad", {"name": "last", "label": "again", "recalibrated": True}])
     table = wk.evaluate(mapped, choices)
     monkeypatch.setattr("wakd_kit.explorer.answers.score_choices", lambda *_: pytest.fail("evaluated again"))
     listed = Board(mapped).table(choices)

@@ -7,6 +7,7 @@ Those evaluations are the curves; nothing in this package has ever seen the targ
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -245,6 +246,11 @@ class Coefficients(np.ndarray):
         notes = {name: value for name, value in self.notes.items() if name not in ("ends", *rare)}
         notes |= {name: True for name, value in rare.items() if value}
         return {"values": self.tolist(), **notes} | ({} if self.ends is None else {"ends": self.ends.tolist()})
+
+    @property
+    def identity(self) -> str:
+        """What tells this average from others of its run: values and notes as JSON, but for what chose it."""
+        return json.dumps({name: v for name, v in self.plain.items() if name not in ("chosen_by", "evaluations")})
 
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
         return _coefficients, (self.tolist(), self.notes)

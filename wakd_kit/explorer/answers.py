@@ -216,4 +216,4 @@ def _steps(window: pd.Series) -> str:
 
 
 def _key(choice: Coefficients) -> tuple:
-    return *(part.tobytes() for part in choice.parts.values()), choice.initial
+    return *(part.tobytes() for part in choice.parts.values()), choice.initial, choice.recalibrated
