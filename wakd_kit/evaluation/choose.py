@@ -94,11 +94,12 @@ class Chooser:
         if self._ends.all():
             return stored
         values = np.asarray(stored)[self._block] * (self._ends if stored.of == "end" else self._share)
+        ends = None if stored.ends is None else stored.ends[self._block] * self._ends
         note = f"{stored.note} (of {len(stored)} stored segments)"
         if stored.of == "end":
-            ends = self.run.segments.edges[np.flatnonzero(stored)]
-            note = f"{stored.note} (of {len(stored)} stored segments: iterates {', '.join(map(str, ends))})"
-        return Coefficients(values, **{**stored.notes, "note": note})
+            steps = self.run.segments.edges[np.flatnonzero(stored)]
+            note = f"{stored.note} (of {len(stored)} stored segments: iterates {', '.join(map(str, steps))})"
+        return Coefficients(values, **{**stored.notes, "ends": ends, "note": note})
 
 
 def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.DataFrame:

@@ -378,7 +378,7 @@ def curves_from(table: pd.DataFrame, sources: Sequence[str]) -> Curves:
 def _record(choice) -> dict:
     """Plain values of coefficients, or of the reason why there are none."""
     if isinstance(choice, NoWindow):
-        return {"no_window": str(choice)}
+        return {"no_window": str(choice), "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
     return (
         choice.plain if isinstance(choice, Coefficients) else {"values": np.asarray(choice, dtype=np.float64).tolist()}
     )
@@ -387,7 +387,9 @@ def _record(choice) -> dict:
 def _recorded(record: dict) -> Coefficients | NoWindow:
     """What ``_record`` wrote."""
     if "no_window" in record:
-        return NoWindow(record["no_window"])
+        reason = NoWindow(record["no_window"])
+        reason.chosen_by, reason.evaluations = record.get("chosen_by", ""), record.get("evaluations", 0)
+        return reason
     notes = {key: value for key, value in record.items() if key != "values"}
     ends = None if notes.get("ends") is None else np.array(notes["ends"])
     values, initial, ends = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), ends, slack=1e-3)
