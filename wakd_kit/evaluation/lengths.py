@@ -42,9 +42,9 @@ def length_sweep(
     long one would be its first iterate. BatchNorm is as ``evaluate`` has it.
     """
     curves, sweep = run.source_curves, Sweep(run, split, workers=workers)
-    averages = lengths(
-        curves, count, shortest or min(WIDEST / 2, 3 * float(np.diff(run.segments.edges).max()) / curves.steps)
-    )
+    if shortest is None:
+        shortest = min(WIDEST / 2, 3 * float(run.segments.iterates.max()) / curves.steps)
+    averages = lengths(curves, count, shortest)
     identity = {"kind": "lengths", "at": [[family, setting] for family, _, setting, _ in averages], **sweep.settled}
     identity["averages"] = of_averages(average for *_, average in averages)
 
