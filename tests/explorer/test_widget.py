@@ -128,7 +128,7 @@ def test_places_on_the_plane_are_those_of_the_parameters(planed):
     x, y, residual = data["places"]["8-20"]
     segments = len(board.curves)
     origin, point = (geometry.vector(c, segments) for c in ("initial", board.window(8, 20)))
-    far = geometry.distance(geometry.gram(planed, of="both"), origin, point)
+    far = geometry.distance(geometry.gram(planed), origin, point)
     assert np.sqrt(x**2 + y**2 + residual**2) == pytest.approx(far, rel=1e-3)
     assert len(data["plane"]["panels"]) == 2 and data["plane"]["panels"][1]["oracle"]
 

@@ -266,17 +266,7 @@ class Coefficients(np.ndarray):
         return int(used[0]), int(used[-1])
 
 
-_NOTES = {
-    "of": "mean",
-    "initial": 0.0,
-    "ends": None,
-    "signed": False,
-    "recalibrated": False,
-    "strategy": "",
-    "note": "",
-    "chosen_by": "",
-    "evaluations": 0,
-}
+_NOTES = Coefficients.__new__.__kwdefaults__
 
 
 def _coefficients(values: list, notes: dict[str, Any]) -> Coefficients:

@@ -192,15 +192,11 @@ class _Worker:
     def __call__(self, vector: Tensor, raw: bool) -> dict[str, Tensor]:
         _write(self.tensors, vector)
         self.sweep.settle(self.model, raw=raw)
-        self.fold()
+        fold(self.pairs)  # the twin's convolutions become what is in the model now
         if self.inputs is None:
             return {domain: predict(self.folded, images) for domain, images in self.sweep.images.items()}
         network = self.folded.model.eval()
         return {d: torch.cat([network(x) for x in xs]).float().cpu() for d, xs in self.inputs.items()}
-
-    def fold(self) -> None:
-        """Bring the twin's convolutions up to what is in the model now."""
-        fold(self.pairs)
 
 
 def _write(tensors: list[Tensor], vector: Tensor) -> None:

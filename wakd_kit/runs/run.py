@@ -140,6 +140,11 @@ class Run:
         """What strategies read: one entry per segment, source domains only. See ``averaging.Curves``."""
         return curves_from(self.table, self.settings["split"]["sources"])
 
+    @property
+    def stored_in(self) -> np.ndarray:
+        """The stored segment, from 0, that each recorded one is part of, (recorded,)."""
+        return np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
+
     def stored_coefficients(self, coefficients) -> tuple[np.ndarray, float]:
         """Coefficients over stored segments, and how much of them had to move to fit the stored grid.
 
@@ -152,7 +157,7 @@ class Run:
     def _within(self, coefficients) -> np.ndarray:
         """What the ramps of stored segments count: how far a segment's weight lies behind its middle, (stored,)."""
         counts, ends = self.table["iterates"].to_numpy(), self.table["step"].to_numpy()
-        block = np.searchsorted(self.segments.edges, ends)
+        block = self.stored_in
         middle = self.segments.edges - (self.segments.iterates - 1) / 2
         values, _, _ = _checked(coefficients)
         means = values if getattr(coefficients, "of", "mean") == "mean" else np.zeros(len(values))
@@ -174,7 +179,7 @@ class Run:
         of, iterates = getattr(coefficients, "of", "mean"), self.table["iterates"].to_numpy()
         if values.shape != iterates.shape:
             raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
-        block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
+        block = self.stored_in
         within = {
             "mean": iterates / self.segments.iterates[block],
             "end": np.isin(self.table["step"], self.segments.edges),
