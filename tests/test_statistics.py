@@ -284,3 +284,4 @@ def test_cliques_are_the_largest_groups_that_cannot_be_told_apart(seed):
 
 def test_ranks_exactly_the_critical_difference_apart_are_told_apart():
     assert cliques([1.0, 2.0], 1.0) == [] and cliques([1.0, 2.0], 1.1) == [[0, 1]]
+    assert 1.9 - 1.6 < 0.3 and cliques([1.6, 1.9], 0.3) == [], "however means of ranks were rounded"

@@ -221,7 +221,7 @@ def cliques(mean_ranks: Sequence[float], difference: float) -> list[list[int]]:
     ranks = np.asarray(mean_ranks, dtype=float)
     order, found = [int(i) for i in np.argsort(ranks, kind="stable")], []
     for start, first in enumerate(order):
-        alike = [i for i in order[start:] if ranks[i] - ranks[first] < difference]
+        alike = [i for i in order[start:] if ranks[i] - ranks[first] < difference - 1e-9]  # means of ranks are rounded
         if len(alike) > 1 and not any(set(alike) <= set(other) for other in found):
             found.append(alike)
     return found

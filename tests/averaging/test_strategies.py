@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wakd_kit import averaging
-from wakd_kit.averaging import Coefficients, Curves, NoWindow, as_curves, choose, settings_of, strategies
+from wakd_kit.averaging import Coefficients, Curves, NoWindow, as_curves, choose, choosing, settings_of, strategies
 from wakd_kit.averaging.profiles import leaning
 from wakd_kit.names import UnknownName
 
@@ -229,6 +229,10 @@ def test_extrapolation_by_hand():
     equal(found, [0, -1 / 6, -1 / 3, 1.5])
     assert found.magnitude == pytest.approx(2) and found.signed
     equal(averaging.extrapolate(iterates=[5] * 8, amount=0), averaging.wakd(iterates=[5] * 8, begin=0.75))
+    assert averaging.extrapolate(iterates=[2] * 4, between=(1, 5), amount=1).note == (
+        "segment 4, iterates 7-8 (between=5 lies inside segment 3), and 1 beyond them from segments 2-3, iterates 3-6 "
+        "(between=1 lies inside segment 1)"
+    )
 
 
 def test_annealed_by_a_line_is_the_plain_mean():
@@ -251,6 +255,15 @@ def test_the_length_of_any_average():
     one = averaging.uniform(curves)
     assert averaging.relative_length(curves, one) == pytest.approx(np.arange(100).std() / 100)
     assert averaging.relative_length(curves, averaging.last(curves)) == 0
+    for alpha, length in ((0, 0), (0.5, 0.5), (0.75, 0.1875**0.5)):  # of two points, a run apart
+        assert averaging.relative_length(curves, averaging.wise_ft(curves, alpha=alpha)) == pytest.approx(length)
+    each = as_curves(iterates=[1] * 1000)
+    started, steps = averaging.ema(each, decay=0.999, from_initial=True), np.arange(1001)
+    weights = np.array([started.initial, *started])
+    spread = np.sqrt(weights @ (steps - weights @ steps) ** 2) / 1000
+    assert averaging.relative_length(each, started) == pytest.approx(spread) == pytest.approx(0.3592, abs=1e-4)
+    both = Coefficients([0, 0, 0.5], ends=[0.5, 0, 0])
+    assert averaging.relative_length(curves, both) == pytest.approx(np.std([*[10] * 60, *range(41, 101)]) / 100)
     with pytest.raises(ValueError, match="bema has signed coefficients: it is no average"):
         averaging.relative_length(curves, averaging.bema(curves))
     short = averaging.ema(
@@ -515,7 +528,7 @@ def test_sma_as_published_needs_its_edges():
     with pytest.raises(ValueError, match="needs iterate 1, which lies inside segment 1"):
         averaging.sma(iterates=[50] * 4, start=51, frequency=50, **flat)
     early = averaging.sma(iterates=[50] * 4, start=201, **flat)
-    assert early.of == "end" and "before the start" in early.note
+    assert early.of == "end" and early.note == "iterate 50 alone, before the start at 201: no average"
 
 
 def test_learned_finds_the_minimum_of_a_convex_loss():
@@ -541,8 +554,17 @@ def test_learned_stops_on_the_held_out_half():
     equal(stopped, averaging.wakd(iterates=[1] * 6, begin=2))  # uniform was the best on the held-out half
     assert len(calls) == 5
     equal(averaging.learned(iterates=[1] * 6, **{**settings, "held_out_loss": lambda c: 0.5}), stopped)
-    with pytest.raises(ValueError, match=r"one finite derivative per segment, \(6,\)"):
+    with pytest.raises(ValueError, match=r"one derivative per segment, \(6,\)") as error:
         averaging.learned(iterates=[1] * 6, **{**settings, "loss_and_gradient": lambda c: (1.0, [1.0])})
+    assert not isinstance(error.value, NoWindow)
+
+
+@pytest.mark.parametrize("found", [(np.nan, np.zeros(6)), (np.inf, np.zeros(6)), (1.0, np.full(6, np.nan))], ids=str)
+def test_learned_has_no_window_where_training_diverged_and_others_have_theirs(found):
+    fit = {"loss_and_gradient": lambda c: found, "held_out_loss": lambda c: 0.5}
+    chosen = choose(as_curves(iterates=[1] * 6), ["last", "learned"], **fit)
+    assert isinstance(chosen["learned"], NoWindow) and "segments 1-6, iterates 1-6: it cannot" in str(chosen["learned"])
+    assert isinstance(chosen["last"], Coefficients)
 
 
 def test_ensemble_combines_predictions():
@@ -764,6 +786,9 @@ BAD = [
     ("bema", {"every": 7}, "needs iterate 7, which lies inside segment 2"),
     ("bema", {"every": 50}, r"bema\(begin=0, every=50\) never updates its average in 40 steps"),
     ("bema", {"begin": 3}, "needs iterate 3, which lies inside segment 1"),
+    ("bema", {"begin": 50}, r"bema\(begin=50\) asks for iterate 50, and this run has iterates 1-40"),
+    ("wakd", {"begin": 0, "exact": "published"}, "asks for iterate 0, and this run has iterates 1-40"),
+    ("eoa_wakd_repo", {"begin": 41}, "asks for iterate 41, and this run has iterates 1-40"),
     ("extrapolate", {"between": 0.5}, r"between is where the early and the late part begin, such as \(0.5, 0.75\); got 0.5"),
     ("extrapolate", {"between": (0.5, 0.5)}, "No whole segment lies between 0.5 and 0.5"),
     ("extrapolate", {"amount": -1}, "amount is how far beyond the late mean to go: a number >= 0; got -1"),
@@ -853,6 +878,30 @@ def test_choose_checks_everything_before_it_starts():
     with pytest.raises(ValueError, match=r"diwa\(restrict=True\) scores candidate averages"):
         averaging.diwa([0.5, 0.6], restrict=True)
     assert not started
+
+
+def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monkeypatch):
+    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+
+    @strategies.register
+    def mine(curves):
+        return averaging.best_val(curves)
+
+    assert choosing.chosen_by("mine") == "a rule of its own, which may read source validation"
+    settled = {name for name in strategies if choosing.chosen_by(name) == "settled before training"}
+    assert settled == {
+        "last",
+        "uniform",
+        "window",
+        "wakd",
+        "ema",
+        "power",
+        "annealed",
+        "swa",
+        "lawa",
+        "wise_ft",
+        *BEYOND,
+    }
 
 
 def test_settings_of_a_strategy_are_its_signature():

@@ -44,6 +44,15 @@ def test_every_row_is_what_evaluate_says_of_the_run_until_then(copied):
         assert row.loss == pytest.approx(expected["nll"], rel=1e-3, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    ["uniform", {"name": "uniform"}, [{"name": "last"}, "uniform"], [{"name": "last", "label": "last"}, "uniform"]],
+)
+def test_what_is_wanted_is_said_as_choose_takes_it(copied, wanted):
+    table = wk.averages_along(copied, wanted=wanted, count=1)
+    assert table["strategy"].drop_duplicates().tolist() == ["last", "uniform"]
+
+
 def test_where_a_strategy_has_no_whole_segment_yet_nothing_is_drawn(copied):
     table = wk.averages_along(copied, wanted=[{"name": "wakd", "begin": 0.7}])
     along = table[table["strategy"] == "wakd"].groupby("step")["accuracy"].first()

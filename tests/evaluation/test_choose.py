@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import wakd_kit as wk
+from wakd_kit.averaging import NoWindow
 from wakd_kit.evaluation import choose as fitting
 from wakd_kit.evaluation.choose import halves, source_fit
+from wakd_kit.runs.run import _recorded
 
 from ..conftest import SMALL
 
@@ -110,9 +112,16 @@ def test_the_table_of_choices_says_window_count_reason_and_cost(run):
 
 
 def test_what_decided_is_kept_with_the_run(run):
-    wk.evaluate(run, wk.choose(run, ["last", {"name": "sma", "start": 4}]))
-    kept = wk.load_run(run.folder).choices["sma"]
-    assert (kept.chosen_by, kept.evaluations) == ("averages scored on source validation", 5)
+    choices = wk.choose(run, ["last", {"name": "sma", "start": 4}])
+    choices["none"] = NoWindow("found no window")
+    choices["none"].chosen_by, choices["none"].evaluations = "averages scored on source validation", 3
+    wk.evaluate(run, choices)
+    kept = wk.load_run(run.folder).choices
+    assert (kept["sma"].chosen_by, kept["sma"].evaluations) == ("averages scored on source validation", 5)
+    assert isinstance(kept["none"], NoWindow) and str(kept["none"]) == "found no window"
+    assert (kept["none"].chosen_by, kept["none"].evaluations) == ("averages scored on source validation", 3)
+    older = _recorded({"no_window": "too short"})
+    assert (str(older), older.chosen_by, older.evaluations) == ("too short", "", 0)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +161,20 @@ def test_searches_return_exactly_the_averages_that_they_evaluated(merged):
     assert choices["greedy_soup"].note.endswith(f"iterates {', '.join(map(str, ends))})")
     assert score(choices["sma"]) >= score(wk.averaging.wakd(merged.source_curves, begin=2)) - 1e-12
     assert "stored segments" not in wk.choose(merged, ["wakd"])["wakd"].note
+
+
+def test_a_search_may_go_beyond_the_iterates_of_merged_segments(merged, monkeypatch):
+    strategies = wk.averaging.strategies
+    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+
+    @strategies.register
+    def searched(curves, *, score):
+        return max((wk.averaging.bema(curves, lag=lag) for lag in (5, 10)), key=score)
+
+    choice = wk.choose(merged, ["searched"])["searched"]
+    assert len(choice) == len(choice.ends) == 24 and choice.evaluations == 2
+    assert merged._stored(choice)[2] < 1e-12
+    merged.average(choice, exact=True)
 
 
 def test_a_fit_goes_over_source_validation_in_batches(run, tmp_path, monkeypatch):

@@ -56,6 +56,19 @@ def test_the_card_says_what_it_is_and_what_it_scores(run, split, coefficients, t
     )
 
 
+def test_every_average_can_be_made_again_from_its_card(run, tmp_path):
+    curves = run.source_curves
+    for choice in (
+        wk.averaging.bema(curves),
+        wk.averaging.last(curves, recalibrated=True),
+        wk.averaging.wise_ft(curves),
+    ):
+        card = json.loads(wk.export(run, choice, tmp_path / "s.safetensors", scores=False).read_text())
+        notes = {name: card[name] for name in ("of", "initial", "ends", "signed", "recalibrated") if name in card}
+        again, expected = run.average(wk.averaging.Coefficients(card["coefficients"], **notes)), run.average(choice)
+        assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
+
+
 def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coefficients, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")

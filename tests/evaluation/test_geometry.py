@@ -36,18 +36,16 @@ def test_inner_products_are_those_of_the_parameters(run):
     matrix = geometry.gram(run)
     coefficients = [wk.averaging.uniform(run.source_curves), wk.averaging.wakd(run.source_curves, begin=0.5)]
     vectors = [vector(run, run.average(c, exact=False)) for c in coefficients]
-    for a, u in zip(coefficients, vectors):
-        for b, v in zip(coefficients, vectors):
+    points = [geometry.vector(c, len(run.table)) for c in coefficients]
+    for a, u in zip(points, vectors):
+        for b, v in zip(points, vectors):
             assert a @ matrix @ b == pytest.approx(u @ v, rel=1e-5)
-    assert geometry.distance(matrix, *coefficients) == pytest.approx(np.linalg.norm(vectors[0] - vectors[1]), rel=1e-5)
+    assert geometry.distance(matrix, *points) == pytest.approx(np.linalg.norm(vectors[0] - vectors[1]), rel=1e-5)
 
 
 def test_means_and_ends_share_one_matrix(run):
-    both, n = geometry.gram(run, of="both"), len(run.table)
+    both, n = geometry.gram(run), len(run.table)
     assert both.shape == (2 * n, 2 * n)
-    assert both[:n, :n] == pytest.approx(geometry.gram(run)) and both[n:, n:] == pytest.approx(
-        geometry.gram(run, of="end")
-    )
     curves = run.source_curves
     choices = {
         "initial": "initial",
@@ -65,8 +63,6 @@ def test_means_and_ends_share_one_matrix(run):
             assert geometry.distance(both, points[a], points[b]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
     with pytest.raises(ValueError, match="3 coefficients for 20 segments; a run needs one per segment"):
         geometry.vector([0, 0, 1], 20)
-    with pytest.raises(ValueError, match="'mean', 'end' or 'both'; got 'middle'"):
-        geometry.gram(run, of="middle")
 
 
 def test_the_matrix_is_computed_once(run, monkeypatch):
@@ -76,7 +72,8 @@ def test_the_matrix_is_computed_once(run, monkeypatch):
 
 
 def test_projection_keeps_the_planes_own_points_and_reports_what_is_left(run):
-    matrix, n = geometry.gram(run, of="end"), len(run.table)
+    n = len(run.table)
+    matrix = geometry.gram(run)[n:, n:]  # of last iterates
     plane = np.eye(n)[[2, 9, 19]]
     coordinates, residual = geometry.project(matrix, plane, plane)
     assert coordinates[0] == pytest.approx([0, 0]) and coordinates[1][1] == pytest.approx(0, abs=1e-6)
@@ -98,7 +95,7 @@ def test_a_matrix_and_a_window_map_of_a_part_are_not_those_of_the_whole(run, tmp
     rows = [line for line in whole[1].splitlines()[1:] if int(line.split(",")[0]) <= entries[-1]["last"]]
     curves.write_text("\n".join([whole[1].splitlines()[0], *rows]))
     part = wk.load_run(folder, split=run.split)
-    assert len(geometry.gram(part)) == len(rows) and len(wk.window_map(part, grid=2)) == len(part.window_map) == 3
+    assert len(geometry.gram(part)) == 2 * len(rows) and len(wk.window_map(part, grid=2)) == len(part.window_map) == 3
     index.write_text(whole[0])
     curves.write_text(whole[1])
     again = wk.load_run(folder, split=run.split)
@@ -107,7 +104,7 @@ def test_a_matrix_and_a_window_map_of_a_part_are_not_those_of_the_whole(run, tmp
 
 def test_a_matrix_that_was_cut_short_is_computed_again(run):
     first = geometry.gram(run)
-    (file,) = run.folder.glob("gram_mean*.npy")
+    (file,) = run.folder.glob("gram_*.npy")
     for part in (b"", file.read_bytes()[:-8]):
         file.write_bytes(part)
         assert np.array_equal(geometry.gram(run), first)
@@ -120,7 +117,7 @@ def test_a_matrix_in_a_folder_that_may_not_be_written_is_computed_and_not_kept(r
 
 
 def test_few_numbers_are_held_at_a_time(run, monkeypatch):
-    whole, held, read = geometry._stored_gram(run, ("mean", "end")), [], type(run.segments).read
+    whole, held, read = geometry._stored_gram(run), [], type(run.segments).read
 
     def counted(segments, position, of, *, names=None):
         state = read(segments, position, of, names=names)
@@ -129,5 +126,5 @@ def test_few_numbers_are_held_at_a_time(run, monkeypatch):
 
     monkeypatch.setattr(type(run.segments), "read", counted)
     most = 2000 * 2 * len(run.segments)
-    assert np.allclose(geometry._stored_gram(run, ("mean", "end"), most=most), whole, rtol=1e-12)
+    assert np.allclose(geometry._stored_gram(run, most=most), whole, rtol=1e-12)
     assert all(numbers <= 2000 or tensors == 1 for tensors, numbers in held)

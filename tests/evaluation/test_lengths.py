@@ -5,6 +5,7 @@ import pytest
 
 import wakd_kit as wk
 from wakd_kit.averaging import ema, power, relative_length
+from wakd_kit.evaluation import lengths as lengths_of
 from wakd_kit.evaluation.lengths import decay_of, lengths
 
 from ..conftest import one_image
@@ -39,6 +40,13 @@ def test_it_is_kept_and_read_again(copied):
     assert wk.length_sweep(run, count=2, name="kept").equals(first) and file.read_bytes() == before
 
 
+def test_a_run_of_one_stored_segment_has_lengths(copied, monkeypatch):
+    monkeypatch.setattr(lengths_of, "lengths", lambda curves, count, shortest: pytest.fail(f"from {shortest:.4f}"))
+    copied.segments.index = [{**copied.segments.index[-1], "first": 1}]
+    with pytest.raises(pytest.fail.Exception, match=r"from 0\.1443"):
+        wk.length_sweep(copied)
+
+
 def test_lengths_run_from_a_few_segments_to_the_plain_mean():
     curves = wk.averaging.as_curves(iterates=[10] * 100)
     found = lengths(curves, 5, 0.03)
@@ -62,6 +70,7 @@ def test_a_decay_has_the_length_it_was_asked_for(length):
     [
         ({"count": 1}, "count counts lengths of each family.*>= 2; got 1"),
         ({"shortest": 0.5}, "shortest is a length relative"),
+        ({"shortest": 0}, "shortest is a length relative"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(run, settings, sentence):

@@ -63,15 +63,30 @@ def test_the_newest_prediction_of_a_label_stands_and_others_stay(evaluated):
     np.testing.assert_array_equal(before["all"]["west"].confidence, after["all"]["west"].confidence)
 
 
-@pytest.mark.parametrize("other", ["window", "end", "initial"])
+@pytest.mark.parametrize("other", ["window", "end", "initial", "recalibrated", "note"])
 def test_predictions_of_other_coefficients_are_not_those_of_this_choice(evaluated, other):
     curves, uniform = evaluated.source_curves, averaging.uniform(evaluated.source_curves)
     changed = {
         "window": averaging.window(curves, begin=12),
         "end": averaging.Coefficients(np.asarray(uniform), of="end"),
         "initial": averaging.Coefficients(np.asarray(uniform) / 2, initial=0.5),
+        "recalibrated": averaging.Coefficients(uniform, **{**uniform.notes, "recalibrated": True}),
+        "note": averaging.Coefficients(uniform, **{**uniform.notes, "note": "an ema that was declared"}),
     }[other]
     evaluated.remember_choices({"all": changed})
+    assert kept(evaluated).keys() == {"last"}
+
+
+def test_predictions_that_an_older_version_kept_are_read(evaluated):
+    file = evaluated.folder / "predictions.npz"
+    with np.load(file) as arrays:
+        arrays = dict(arrays)
+    curves = evaluated.source_curves
+    for label, choice in {"last": averaging.last(curves), "all": averaging.uniform(curves)}.items():
+        arrays[f"of/{label}"] = np.array([choice.of == "end", choice.initial, *choice])
+    np.savez_compressed(file, **arrays)
+    assert kept(evaluated).keys() == {"last", "all"}
+    evaluated.remember_choices({"all": averaging.window(curves, begin=12)})
     assert kept(evaluated).keys() == {"last"}
 
 

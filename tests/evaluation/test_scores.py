@@ -16,6 +16,7 @@ from wakd_kit.averaging import Coefficients, NoWindow
 from wakd_kit.data.augment import to_float
 from wakd_kit.data.domains import Examples
 from wakd_kit.evaluation import scores as evaluation
+from wakd_kit.evaluation import sweep
 from wakd_kit.evaluation.predictions import kept, predicted
 from wakd_kit.evaluation.scores import score_choices, source_score
 from wakd_kit.models.build import build_model, recalibrate, training_mode
@@ -221,6 +222,14 @@ def test_source_score_asks_the_model_once_per_average(run, monkeypatch):
     assert len(asked) == 2
     score(averaging.Coefficients(np.asarray(first), of="end"))
     assert len(asked) == 3, "the same numbers over last iterates are another average"
+    curves = run.source_curves
+    beyond = [averaging.bema(curves, begin=curves.ends[0].item(), bias_power=power) for power in (0.2, 0.5)]
+    assert np.array_equal(*beyond) and beyond[0].initial == beyond[1].initial
+    for point in beyond:
+        score(point)
+    assert len(asked) == 5, "and so are other ends beside the same means"
+    score(averaging.Coefficients(first, **{**first.notes, "chosen_by": "another", "evaluations": 7}))
+    assert len(asked) == 5, "what chose an average changes nothing in it"
 
 
 def test_source_score_never_looks_at_the_target(run, split, monkeypatch):
@@ -283,6 +292,7 @@ def test_evaluations_side_by_side_keep_every_row(copied):
 def test_logits_that_are_no_numbers_have_no_score_and_are_never_right(broken):
     logits = torch.tensor([[2.0, 1.0], [broken, 0.0]])
     assert all(math.isnan(value) for value in scores(logits, np.array([0, 0])).values())
+    assert math.isnan(sweep._scores(logits, torch.tensor([0, 0]))["accuracy"])
     assert predicted(logits, np.array([0, 0]), "target").correct.tolist() == [True, False]
 
 

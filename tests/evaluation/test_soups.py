@@ -155,6 +155,12 @@ def test_experts_of_single_sources_are_merged_and_judged_on_all_of_them(experts,
     assert soup.merge("ties") is soup.merge({"name": "ties"})
 
 
+def test_experts_of_all_images_of_their_sources_meet_in_a_split_of_all_images(split, tmp_path):
+    parts = [split.only(domain).whole() for domain in split.sources]
+    soup = wk.Soup([record(part, tmp_path / part.sources[0], start=0, seed=0, steps=2) for part in parts])
+    assert soup.split.recipe == split.whole().recipe and len(soup.val_accuracy) == 2
+
+
 def test_a_member_alone_keeps_the_statistics_of_its_own_sources(experts, split):
     soup = wk.Soup(experts, split=split)
     table = soup.evaluate({"b alone": [0.0, 1.0]})

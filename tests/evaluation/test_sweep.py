@@ -9,7 +9,6 @@ from torch import nn
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow, last, uniform, wise_ft
-from wakd_kit.evaluation import sweep
 from wakd_kit.evaluation.scores import evaluate_model, predict
 from wakd_kit.evaluation.sweep import Point, Sweep
 from wakd_kit.models import fold
@@ -205,9 +204,8 @@ def test_only_what_is_called_once_is_folded(kind, folded):
     with torch.no_grad():
         for _ in range(3):  # statistics that are not those of a new BatchNorm
             model.train()(torch.rand(8, 3, 8, 8))
-        worker = sweep._Worker.__new__(sweep._Worker)
-        worker.model, worker.folded, worker.pairs = model.eval(), twin, pairs
-        worker.fold()
+        model.eval()
+        fold.fold(pairs)
         assert torch.allclose(twin(images).logits, model(images).logits, atol=1e-5)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import wakd_kit as wk
+from wakd_kit.evaluation import windows
 from wakd_kit.evaluation.windows import grid_edges
 
 from ..conftest import SMALL, one_image
@@ -68,6 +69,14 @@ def test_the_proxy_is_exact_for_single_segments_and_writes_nothing(run):
         measure, *domain = column.split("/")
         approximate = "/".join([f"{measure}_proxy", *domain])
         assert np.allclose(exact[column].iloc[single], proxy[approximate].iloc[single], atol=one_image(18))
+
+
+def test_windows_that_diverged_have_no_accuracy(run, monkeypatch):
+    mean = windows._mean_of_iterates
+    monkeypatch.setattr(windows, "_mean_of_iterates", lambda *a: mean(*a) * (np.nan if a[-1] == 24 else 1))
+    for table in (wk.window_map(run, workers=1), wk.window_map_proxy(run)):
+        assert (table.drop(columns=["begin", "end"]).isna().all(axis=1) == (table["end"] == 24)).all()
+        assert table.notna().all(axis=1).sum() == 6 * 7 // 2
 
 
 def test_threads_are_given_back(run):

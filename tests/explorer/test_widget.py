@@ -133,7 +133,7 @@ def test_places_on_the_plane_are_those_of_the_parameters(planed):
     x, y, residual = data["places"]["8-20"]
     segments = len(board.curves)
     origin, point = (geometry.vector(c, segments) for c in ("initial", board.window(8, 20)))
-    far = geometry.distance(geometry.gram(planed, of="both"), origin, point)
+    far = geometry.distance(geometry.gram(planed), origin, point)
     assert np.sqrt(x**2 + y**2 + residual**2) == pytest.approx(far, rel=1e-3)
     assert len(data["plane"]["panels"]) == 2 and data["plane"]["panels"][1]["oracle"]
 
@@ -156,7 +156,7 @@ def test_a_plane_of_other_points_is_drawn_without_a_place_for_averages(mapped):
 
 
 def test_what_evaluate_measured_is_read_and_not_computed_again(mapped, monkeypatch):
-    choices = wk.choose(mapped, ["last", "ema", "swad"])
+    choices = wk.choose(mapped, ["last", "ema", "swad", {"name": "last", "label": "again", "recalibrated": True}])
     table = wk.evaluate(mapped, choices)
     monkeypatch.setattr("wakd_kit.explorer.answers.score_choices", lambda *_: pytest.fail("evaluated again"))
     listed = Board(mapped).table(choices)

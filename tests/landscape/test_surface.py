@@ -85,7 +85,7 @@ def test_marks_and_path_are_projected_and_their_residual_is_reported(copied):
     assert place.residual == pytest.approx(3, rel=1e-5)
     assert plane.marks["label"].tolist() == ["built", "wakd"]
     # the same projections from the run's inner products alone
-    matrix, n = geometry.gram(copied, of="both"), len(copied.table)
+    matrix, n = geometry.gram(copied), len(copied.table)
     vectors = [geometry.vector(point, n) for point in corners.values()]
     points = [geometry.vector("initial", n), *np.eye(2 * n)[n:], geometry.vector(marks["wakd"], n)]
     coordinates, residuals = geometry.project(matrix, points, vectors)

@@ -256,6 +256,14 @@ def test_what_noise_cannot_tell_from_the_best_is_hatched_and_both_scales_are_as_
     )
 
 
+def test_a_map_of_windows_that_diverged_says_so(windows, curves):
+    scores, late = ["val_accuracy", "oracle_target_accuracy"], windows["end"] == windows["end"].max()
+    some = windows.assign(**windows[scores].mask(late))
+    assert figures.window_map(some, curves, images=400)[1].endswith("%; the last single segment diverged.")
+    _, alt = figures.window_map(windows.assign(**dict.fromkeys(scores, np.nan)), curves, images=400)
+    assert alt.endswith("none of which has an accuracy: training diverged.")
+
+
 def test_a_map_of_a_single_window_can_be_drawn(curves):
     table = pd.DataFrame([{"begin": 0, "end": 100, "val_accuracy": 0.5, "oracle_target_accuracy": 0.4}])
     _, alt = figures.window_map(table, curves, {"uniform": averaging.uniform(curves)})

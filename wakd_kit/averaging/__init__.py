@@ -26,30 +26,10 @@ from .schedule import Recurrence, ema, ema_recurrence, last, lawa, swa, uniform,
 from .search import greedy_soup, iidmax, learned, sma
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
-__all__ = ["Coefficients", "Curves", "NoWindow", "Recurrence", "as_curves", "choose", "ema_recurrence", "labels_of"]
-__all__ += [
-    "PUBLISHED",
-    "RECURRENCES",
-    "annealed",
-    "bema",
-    "extrapolate",
-    "fitting",
-    "gamma_of",
-    "power",
-    "relative_length",
-]
-__all__ += [
-    "best_val",
-    "ema",
-    "last",
-    "lawa",
-    "settings_of",
-    "strategies",
-    "swa",
-    "uniform",
-    "wakd",
-    "window",
-    "wise_ft",
-]
-__all__ += ["eoa_wakd_repo", "greedy_soup", "iidmax", "learned", "sma", "swad", "swad_published", "swad_wakd_repo"]
-__all__ += ["check_barrier", "diwa", "ensemble", "uniform_soup"]
+__all__ = [
+    "PUBLISHED", "RECURRENCES", "Coefficients", "Curves", "NoWindow", "Recurrence", "annealed", "as_curves", "bema",
+    "best_val", "check_barrier", "choose", "diwa", "ema", "ema_recurrence", "ensemble", "eoa_wakd_repo",
+    "extrapolate", "fitting", "gamma_of", "greedy_soup", "iidmax", "labels_of", "last", "lawa", "learned", "power",
+    "relative_length", "settings_of", "sma", "strategies", "swa", "swad", "swad_published", "swad_wakd_repo",
+    "uniform", "uniform_soup", "wakd", "window", "wise_ft",
+]  # fmt: skip

@@ -59,7 +59,7 @@ ABOUT = {
     ),
     "sma": About("every iterate after `start`, up to the best checkpoint", STORED, "an average per checkpoint", "Arpit et al. 2022", PUBLISHED),
     "iidmax": About(
-        "since the best iterate, up to the best average", STORED, "an average per segment after the best iterate", "khanrc/swad@252190eb", PUBLISHED
+        "since the best iterate, up to the best average", STORED, "an average per segment", "khanrc/swad@252190eb", PUBLISHED
     ),
     "greedy_soup": About("last iterates that help", STORED, "an average per segment", "Wortsman et al. 2022, mlfoundations/model-soups@d5398f18", PUBLISHED),
     "learned": About(

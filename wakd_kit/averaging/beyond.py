@@ -118,7 +118,7 @@ def extrapolate(
     early[first:middle] = counts[first:middle] / counts[first:middle].sum()
     late[middle:] = counts[middle:] / counts[middle:].sum()
     note = (
-        f"{describe(curves, middle, len(curves) - 1)}, and {amount:.12g} beyond them from {describe(curves, first, middle - 1)}"
-        f"{moved(curves, between[0], first, 'between')}"
+        f"{describe(curves, middle, len(curves) - 1)}{moved(curves, between[1], middle, 'between')}, and {amount:.12g} beyond "
+        f"them from {describe(curves, first, middle - 1)}{moved(curves, between[0], first, 'between')}"
     )
     return Coefficients(late + amount * (late - early), signed=True, strategy="extrapolate", note=note)

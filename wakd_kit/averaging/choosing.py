@@ -81,16 +81,20 @@ def choose(
 
 
 def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """What decides a strategy, in words: a schedule, a source-validation curve, or averages scored there."""
+    """What decides a strategy, in words: a schedule, a source-validation curve, averages scored there, or a rule of its own."""
     known = {**settings_of(name), **settings}
-    parameters = inspect.signature(strategies.get(name)).parameters
-    reads = "val_accuracy" if strategies.get(name).__module__ == valley.__name__ else None  # where it is no setting
+    strategy = strategies.get(name)
+    parameters, home = inspect.signature(strategy).parameters, strategy.__module__
+    reads = "val_accuracy" if home == valley.__name__ else None  # where it is no setting
     curve = next((known[setting] for setting in ("loss", "by") if setting in known), reads)
     if "loss_and_gradient" in parameters:
         return "fitted on one half of source validation, stopped on the other"
     if "score" in parameters:
         return "averages scored on source validation"
-    return "settled before training" if curve is None else f"{curve} on source validation"
+    if curve is not None:
+        return f"{curve} on source validation"
+    settled = home in (schedule.__name__, profiles.__name__, beyond.__name__)
+    return "settled before training" if settled else "a rule of its own, which may read source validation"
 
 
 def _counted(settings: dict[str, Any]) -> tuple[dict[str, Any], list[None]]:

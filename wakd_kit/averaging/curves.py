@@ -7,6 +7,7 @@ Those evaluations are the curves; nothing in this package has ever seen the targ
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -246,6 +247,11 @@ class Coefficients(np.ndarray):
         notes |= {name: True for name, value in rare.items() if value}
         return {"values": self.tolist(), **notes} | ({} if self.ends is None else {"ends": self.ends.tolist()})
 
+    @property
+    def identity(self) -> str:
+        """What tells this average from others of its run: values and notes as JSON, but for what chose it."""
+        return json.dumps({name: v for name, v in self.plain.items() if name not in ("chosen_by", "evaluations")})
+
     def __reduce__(self):  # numpy's own pickles drop the notes, and with them whether means or ends are weighed
         return _coefficients, (self.tolist(), self.notes)
 
@@ -260,17 +266,7 @@ class Coefficients(np.ndarray):
         return int(used[0]), int(used[-1])
 
 
-_NOTES = {
-    "of": "mean",
-    "initial": 0.0,
-    "ends": None,
-    "signed": False,
-    "recalibrated": False,
-    "strategy": "",
-    "note": "",
-    "chosen_by": "",
-    "evaluations": 0,
-}
+_NOTES = Coefficients.__new__.__kwdefaults__
 
 
 def _coefficients(values: list, notes: dict[str, Any]) -> Coefficients:

@@ -109,8 +109,8 @@ def gamma_of(sigma_rel: float) -> float:
 
 def relative_length(curves: Curves, coefficients: Coefficients) -> float:
     """Standard deviation of the step that an average's weight lies at, over the length of the run: EDM2's sigma_rel of any
-    average, so that moving averages of different kinds are compared at one length. Within a segment weight lies evenly.
-    Raises ``ValueError`` for signed coefficients.
+    average, so that moving averages of different kinds are compared at one length. Within a segment weight lies evenly, and
+    the initial parameters lie at step 0. Raises ``ValueError`` for signed coefficients.
 
     >>> round(relative_length(as_curves(iterates=[25] * 4), power(iterates=[25] * 4, gamma=0)), 4)
     0.2887
@@ -119,11 +119,11 @@ def relative_length(curves: Curves, coefficients: Coefficients) -> float:
         raise ValueError(
             f"{coefficients.strategy or 'A point'} has signed coefficients: it is no average, and has no length."
         )
-    weights = np.asarray(coefficients) / np.asarray(coefficients).sum()
-    counts = curves.iterates if coefficients.of == "mean" else np.ones(len(curves))
-    middles = curves.ends - (counts - 1) / 2
-    mean = weights @ middles
-    return float(np.sqrt(weights @ ((middles - mean) ** 2 + (counts**2 - 1) / 12)) / curves.steps)
+    counts, ends = curves.iterates, curves.ends
+    weights = np.concatenate([[coefficients.initial], *coefficients.parts.values()])
+    steps = np.concatenate([[0], ends - (counts - 1) / 2, ends])
+    spread = np.concatenate([[0], (counts**2 - 1) / 12, np.zeros(len(curves))])
+    return float(np.sqrt(weights @ ((steps - weights @ steps) ** 2 + spread)) / curves.steps)
 
 
 def leaning(curves: Curves, coefficients: Coefficients) -> np.ndarray:

@@ -85,7 +85,7 @@ def wakd(
     if exact is None:
         first = first_after(curves, begin)
         return over_iterates(curves, first, len(curves) - 1, "wakd", moved(curves, begin, first))
-    first = _published_begin(curves, begin, f"wakd(begin={begin}, exact='published')")
+    first = starting_at(curves, step_of(curves, begin, "begin"), f"wakd(begin={begin}, exact='published')")
     return over_iterates(curves, first, len(curves) - 1, "wakd", " (as published)")
 
 
@@ -246,16 +246,6 @@ def wise_ft(curves: Curves | None = None, *, alpha: float = 0.75, **series: Any)
     values[-1] = alpha
     note = f"iterate {curves.steps} at {alpha:g}, initial parameters at {1 - alpha:g}"
     return Coefficients(values, of="end", initial=1 - alpha, strategy="wise_ft", note=note)
-
-
-def _published_begin(curves: Curves, begin: int | float, asked: str) -> int:
-    """The segment that starts with iterate ``begin`` itself, as the published WAKD trainer counts."""
-    step = step_of(curves, begin, "begin")
-    if not 1 <= step <= curves.steps:
-        raise ValueError(
-            f"{asked} copies iterate {step}, and this run has iterates 1-{curves.steps}. Choose begin among them."
-        )
-    return starting_at(curves, step, asked)
 
 
 def _iterates(curves: Curves, picked: np.ndarray) -> str:

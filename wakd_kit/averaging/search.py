@@ -50,12 +50,14 @@ def sma(
     exact      how the published code counts, which matters for short runs:
                "published"  salesforce/ensemble-of-averages@19183f1c: iterate start - 1 counts too (start <= 1: the
                             initial parameters do, in ``coefficients.initial``); checkpoints fall at steps 1,
-                            1 + frequency, ... and at the last; those before ``start`` offer their raw iterate
+                            1 + frequency, ... and at the last; those before ``start`` offer their raw iterate,
+                            which is returned where it scores best, or where ``start`` is never reached: the note says so
                "ermpp"      facebookresearch/DomainBed@b93c22a1, ERM++ (start=600): the same count
                "diwa"       alexrame/diwa@4bfe468d: as published, but iterate ``start`` counts twice and start - 1
                             not at all, since the average shares its storage with the model until then
 
-    Raises ``ValueError`` when ``start`` leaves nothing to average, or when exact needs an edge that was not recorded.
+    Raises ``ValueError`` when ``start`` leaves nothing to average, without exact, or when exact needs an edge that was not
+    recorded.
     """
     curves = as_curves(curves, **series)
     one_of("exact", exact, (None, "published", "ermpp", "diwa"))
@@ -166,6 +168,8 @@ def learned(
     begin              only segments after this step or fraction take part
     rounds, patience   at most so many rounds; stop after ``patience`` of them without a better held-out loss
     rate               length of the first step
+
+    Raises ``NoWindow`` where a loss or a derivative is not finite, as after training diverged.
     """
     curves = as_curves(curves, **series)
     whole_number("rounds", rounds, 0, "steps of the fit")
@@ -210,7 +214,7 @@ def _sma_published(curves: Curves, start: int, frequency: int | None, exact: str
     for segment in checkpoints:
         end = curves.ends[segment]
         if end < start:
-            yield over_ends(curves, [segment], "sma", f"iterate {end}, before the start at {start}")
+            yield over_ends(curves, [segment], "sma", f"iterate {end} alone, before the start at {start}: no average")
             continue
         first, twice, initial = 0, 0, 0
         if start <= 1:
@@ -241,10 +245,16 @@ def _best(candidates: Iterable[Coefficients], score: Score) -> Coefficients:
 def _fitted(loss_and_gradient: Callable, coefficients: Coefficients) -> tuple[float, np.ndarray]:
     loss, gradient = loss_and_gradient(coefficients)
     gradient = np.asarray(gradient, dtype=np.float64)
-    if gradient.shape != coefficients.shape or not np.all(np.isfinite(gradient)) or not np.isfinite(loss):
+    if gradient.shape != coefficients.shape:
         raise ValueError(
-            f"loss_and_gradient gives a finite loss and one finite derivative per segment, ({len(coefficients)},); "
-            f"got loss {loss} and a gradient of shape {gradient.shape}."
+            f"loss_and_gradient gives a loss and one derivative per segment, ({len(coefficients)},); "
+            f"got a gradient of shape {gradient.shape}."
+        )
+    broken = np.sum(~np.isfinite(gradient))
+    if broken or not np.isfinite(loss):
+        raise NoWindow(
+            f"loss_and_gradient gives a loss of {loss} and {broken} derivatives that are no numbers for the average of "
+            f"{coefficients.note or 'a candidate'}: it cannot be fitted."
         )
     return float(loss), gradient
 

@@ -41,7 +41,7 @@ def first_after(curves: Curves, value: Any, setting: str = "begin") -> int:
 
 def starting_at(curves: Curves, step: int, asked: str) -> int:
     """The segment whose first iterate is ``step``; otherwise the sentence that says which edge to declare."""
-    segment = int(np.searchsorted(curves.ends, step))
+    segment = _holding(curves, step, asked)
     if curves.begins[segment] != step:
         raise ValueError(
             f"{asked} counts from iterate {step}, which lies inside {describe(curves, segment, segment)}. "
@@ -52,13 +52,20 @@ def starting_at(curves: Curves, step: int, asked: str) -> int:
 
 def ending_at(curves: Curves, step: int, asked: str) -> int:
     """The segment whose last iterate is ``step``; otherwise the sentence that says which edge to declare."""
-    segment = int(np.searchsorted(curves.ends, step))
+    segment = _holding(curves, step, asked)
     if curves.ends[segment] != step:
         raise ValueError(
             f"{asked} needs iterate {step}, which lies inside {describe(curves, segment, segment)}. "
             f"Declare an edge after step {step} when training, or choose settings that meet the recorded edges."
         )
     return segment
+
+
+def _holding(curves: Curves, step: int, asked: str) -> int:
+    """The segment that holds iterate ``step``."""
+    if not 1 <= step <= curves.steps:
+        raise ValueError(f"{asked} asks for iterate {step}, and this run has iterates 1-{curves.steps}.")
+    return int(np.searchsorted(curves.ends, step))
 
 
 def over_iterates(curves: Curves, first: int, last: int, strategy: str, note: str = "") -> Coefficients:

@@ -20,8 +20,7 @@ import numpy as np
 
 from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
-from .schedule import _published_begin
-from .spans import describe, ending_at, over_ends, over_iterates, over_segments
+from .spans import describe, ending_at, over_ends, over_iterates, over_segments, starting_at, step_of
 
 VALIDATION = {
     "val_loss": "validation loss",
@@ -60,7 +59,8 @@ def swad(
 
     - starts at the first segment whose loss is the lowest of itself and the next n_converge - 1 segments;
     - ends before the first n_tolerance segments in a row that all exceed the threshold, (1 + tolerance_ratio) times
-      the mean loss of those first n_converge segments, and otherwise with the run.
+      the mean loss of those first n_converge segments, and otherwise with the run. As in the algorithm, tests
+      begin at the segment after those, which alone never end it.
 
     Segments weigh in proportion to their iterates, so the average is the plain mean of all iterates in the window
     whatever the segments' lengths; the published code (``swad_published``) weighs uneven segments alike, repeats
@@ -200,7 +200,7 @@ def eoa_wakd_repo(
     """
     curves = as_curves(curves, **series)
     asked = f"eoa_wakd_repo(begin={begin})"
-    first = _published_begin(curves, begin, asked)
+    first = starting_at(curves, step_of(curves, begin, "begin"), asked)
     ending_at(curves, curves.begins[first], asked)
     ends = curves.ends
     if frequency is None:

@@ -44,8 +44,10 @@ def averages_along(
     tries averages, which would be tried anew at every moment.
     """
     sweep = Sweep(run, split, workers=workers)
-    named = [{"name": one} if isinstance(one, str) else one for one in wanted if one != "last"]
-    asked = [{"name": "last", "label": ITERATE}, *(as_declared(run.settings, spec) for spec in named)]
+    iterate, several = {"name": "last", "label": ITERATE}, not isinstance(wanted, (str, Mapping))
+    named = [{"name": one} if isinstance(one, str) else one for one in (wanted if several else [wanted])]
+    others = [as_declared(run.settings, spec) for spec in named if {"label": ITERATE, **spec} != iterate]
+    asked = [iterate, *others]
     moments = _moments(run, whole_number("count", count, 1, "moments of the run"))
     labelled = dict(zip(choose_on(run.source_curves, asked), asked))  # what cannot be at the end cannot be
     points = [(step, *one) for step, segments in moments for one in _until(run.source_curves, segments, labelled)]

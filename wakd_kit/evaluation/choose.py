@@ -46,10 +46,9 @@ class Chooser:
         if split is not None:
             run.check_split(split)
         self.run, self.split = run, split
-        table, edges = run.table, run.segments.edges
-        self._ends = np.isin(table["step"], edges)  # recorded segments that end a stored one
-        self._block = np.searchsorted(edges, table["step"].to_numpy())
-        self._share = table["iterates"].to_numpy() / run.segments.iterates[self._block]
+        self._ends = np.isin(run.table["step"], run.segments.edges)  # recorded segments that end a stored one
+        self._block = run.stored_in
+        self._share = run.table["iterates"].to_numpy() / run.segments.iterates[self._block]
 
     def __call__(self, wanted: Sequence[str | Mapping]) -> dict[str, Coefficients | NoWindow]:
         labels = averaging.labels_of(wanted)  # names and settings are checked before the first evaluation
@@ -94,11 +93,12 @@ class Chooser:
         if self._ends.all():
             return stored
         values = np.asarray(stored)[self._block] * (self._ends if stored.of == "end" else self._share)
+        ends = None if stored.ends is None else stored.ends[self._block] * self._ends
         note = f"{stored.note} (of {len(stored)} stored segments)"
         if stored.of == "end":
-            ends = self.run.segments.edges[np.flatnonzero(stored)]
-            note = f"{stored.note} (of {len(stored)} stored segments: iterates {', '.join(map(str, ends))})"
-        return Coefficients(values, **{**stored.notes, "note": note})
+            steps = self.run.segments.edges[np.flatnonzero(stored)]
+            note = f"{stored.note} (of {len(stored)} stored segments: iterates {', '.join(map(str, steps))})"
+        return Coefficients(values, **{**stored.notes, "ends": ends, "note": note})
 
 
 def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def halves(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:
     return examples.take(np.flatnonzero(first)), examples.take(np.flatnonzero(~first))
 
 
-def source_fit(run, split: Split | None = None, *, seed: int = 0) -> tuple[Callable, Callable]:
+def source_fit(run, split: Split | None = None) -> tuple[Callable, Callable]:
     """``(loss_and_gradient, held_out_loss)`` for ``averaging.learned``, on a nested split of source validation.
 
     The loss is the cross-entropy of the average, mean over source domains, nats. Its derivative for segment k is the inner
@@ -162,7 +162,7 @@ def source_fit(run, split: Split | None = None, *, seed: int = 0) -> tuple[Calla
     """
     network = Network(run, split, roles=())
     trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
-    parts = [halves(examples, seed=seed) for examples in network.split.val.values()]
+    parts = [halves(examples, seed=0) for examples in network.split.val.values()]
     fitting, held_out = ([pair[side] for pair in parts] for side in (0, 1))
 
     def terms(coefficients, data: Sequence[Examples], *, batch_size: int = 128) -> Iterator[Tensor]:
@@ -185,8 +185,7 @@ def source_fit(run, split: Split | None = None, *, seed: int = 0) -> tuple[Calla
         for position in range(len(run.segments)):
             mean = run.segments.read(position, "mean")
             per_stored[position] = sum((slopes[n] * mean[n].double()).sum().item() for n in slopes)
-        block = np.searchsorted(run.segments.edges, run.table["step"].to_numpy())
-        return loss, per_stored[block]
+        return loss, per_stored[run.stored_in]
 
     @torch.no_grad()
     def held_out_loss(coefficients) -> float:

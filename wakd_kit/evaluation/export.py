@@ -95,13 +95,16 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
             hub.load_again(folder)
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
     environment = run.folder / "environment.json"
+    notes = {"note": "", "chosen_by": "", "of": "mean", "initial": 0.0} | getattr(coefficients, "plain", {})
     card = {
         "model": run.settings["student"],
         **{name: short[name] for name in ("input", "classes", "strategy")},
-        "picked": getattr(coefficients, "note", ""),
-        "chosen_by": getattr(coefficients, "chosen_by", ""),
-        "of": getattr(coefficients, "of", "mean"),
-        "initial": getattr(coefficients, "initial", 0.0),
+        "picked": notes["note"],
+        **{
+            name: notes[name]
+            for name in ("chosen_by", "of", "initial", "ends", "signed", "recalibrated")
+            if name in notes
+        },
         "segment_ends": [int(step) for step in run.table["step"]],
         "coefficients": np.asarray(coefficients, dtype=np.float64).tolist(),
         "batchnorm": run.settings["batchnorm"],

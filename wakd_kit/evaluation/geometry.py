@@ -17,32 +17,26 @@ from ..files import write_with
 from ..runs.identity import of_recording
 
 
-def gram(run, *, of: str = "mean") -> np.ndarray:
-    """Inner products of the recorded segments' displacements from the initial parameters, (segments, segments) float64.
+def gram(run) -> np.ndarray:
+    """Inner products of displacements from the initial parameters, of [means; last iterates] of the recorded segments: (2 segments,
+    2 segments) float64, in which every point of the run has its place by ``vector``.
 
-    of  "mean" for segments' means, "end" for their last iterates, "both" for [means; ends], (2 segments, 2 segments):
-        with ``vector``, every point of the run has its place in that one
-
-    One entry per recorded segment, so that strategies' coefficients fit; segments that were merged when stored share
-    theirs. Parameters only: running statistics are no directions to move in. Read from the run's folder when it was
-    computed of this recording before, and kept there where it may be; computing reads every stored segment once.
+    Segments that were merged when stored share their entries. Parameters only: running statistics are no directions to move in.
+    Read from the run's folder when it was computed of this recording before, and kept there where it may be; computing reads
+    every stored segment once.
     """
-    if of not in ("mean", "end", "both"):
-        raise ValueError(f"of is 'mean', 'end' or 'both'; got {of!r}.")
-    file = run.folder / f"gram_{of}-{of_recording(run)}.npy"
+    file = run.folder / f"gram_both-{of_recording(run)}.npy"
     stored = _read(file)
     if stored is None:
-        stored = _stored_gram(run, ("mean", "end") if of == "both" else (of,))
+        stored = _stored_gram(run)
         if os.access(run.folder, os.W_OK):
             write_with(file, lambda path: _save(path, stored))
-    block = np.searchsorted(run.segments.edges, run.table["step"].to_numpy())
-    if of == "both":
-        block = np.concatenate([block, block + len(run.segments)])
-    return stored[np.ix_(block, block)]
+    both = np.concatenate([run.stored_in, run.stored_in + len(run.segments)])
+    return stored[np.ix_(both, both)]
 
 
 def vector(coefficients, segments: int) -> np.ndarray:
-    """One choice over [means; ends], (2 segments,): what ``gram(run, of="both")`` and ``project`` understand.
+    """One choice over [means; ends], (2 segments,): what ``gram`` and ``project`` understand.
 
     coefficients  what a strategy returned, an array with one per segment (then of segment means), or "initial" for the
                   initial parameters. Those are the origin, so a choice's share of them leaves no trace
@@ -66,9 +60,9 @@ def _read(file: Path) -> np.ndarray | None:
         return None
 
 
-def _stored_gram(run, kinds: tuple[str, ...], *, most: int = 2**26) -> np.ndarray:
+def _stored_gram(run, *, most: int = 2**26) -> np.ndarray:
     """Inner products between stored segments. At most about so many numbers are held, or one tensor of every segment."""
-    stored = [(position, of) for of in kinds for position in range(len(run.segments))]
+    stored = [(position, of) for of in ("mean", "end") for position in range(len(run.segments))]
     total = np.zeros((len(stored), len(stored)))
     sizes = {name: parameter.numel() for name, parameter in run.blank_model().named_parameters()}
     for names in _groups(sizes, most // len(stored)):

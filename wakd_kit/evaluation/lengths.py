@@ -13,7 +13,6 @@ from ..names import real_number, whole_number
 from .journal import Growing, computed, of_averages, table_file
 from .sweep import Point, Sweep
 
-FAMILIES = ("exponential", "power")
 _COLUMNS = {"family": str, "length": float, "setting": float, "domain": str, "role": str, "loss": float}
 _COLUMNS["accuracy"] = float
 
@@ -42,9 +41,9 @@ def length_sweep(
     long one would be its first iterate. BatchNorm is as ``evaluate`` has it.
     """
     curves, sweep = run.source_curves, Sweep(run, split, workers=workers)
-    averages = lengths(
-        curves, count, shortest or min(WIDEST / 2, 3 * float(np.diff(run.segments.edges).max()) / curves.steps)
-    )
+    if shortest is None:
+        shortest = min(WIDEST / 2, 3 * float(run.segments.iterates.max()) / curves.steps)
+    averages = lengths(curves, count, shortest)
     identity = {"kind": "lengths", "at": [[family, setting] for family, _, setting, _ in averages], **sweep.settled}
     identity["averages"] = of_averages(average for *_, average in averages)
 
@@ -64,14 +63,11 @@ def lengths(curves: Curves, count: int, shortest: float) -> list[tuple[str, floa
     count = whole_number("count", count, 2, "lengths of each family")
     shortest = real_number("shortest", shortest, 1e-6, WIDEST, meaning="a length relative to the run")
     found = [("last", 0.0, 0.0, last(curves))]
-    for length in np.geomspace(shortest, WIDEST, count).tolist():
-        decay = decay_of(length, curves.steps)
-        average = ema(curves, decay=decay, warmup=True, warmup_power=1)
-        found.append(("exponential", relative_length(curves, average), decay, average))
-    for length in np.geomspace(shortest, WIDEST, count).tolist():
-        average = power(curves, sigma_rel=length)
-        found.append(("power", relative_length(curves, average), length, average))
-    return found
+    asked = np.geomspace(shortest, WIDEST, count).tolist()
+    decays = [decay_of(length, curves.steps) for length in asked]
+    averages = [("exponential", d, ema(curves, decay=d, warmup=True, warmup_power=1)) for d in decays]
+    averages += [("power", length, power(curves, sigma_rel=length)) for length in asked]
+    return found + [(family, relative_length(curves, a), setting, a) for family, setting, a in averages]
 
 
 def decay_of(length: float, steps: int) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..averaging import Coefficients
 from ..files import write_with
-from ..runs.identity import of_recording
+from ..runs.identity import digest, of_recording
 from ..runs.record import RunProblem
 
 PREDICTION = np.dtype([("label", "<i4"), ("confidence", "<f4")])
@@ -58,7 +58,7 @@ def keep(run, found: Mapping[str, Mapping[str, Predicted]]) -> None:
     """
     arrays, choices = _read(run), run.choices
     for strategy, by_domain in found.items():
-        arrays[f"of/{strategy}"] = _identity(choices[strategy])
+        arrays[f"of/{strategy}"] = np.array(digest(choices[strategy].identity))
         for domain, p in by_domain.items():
             arrays[f"{p.role}/{domain}"] = p.labels.astype("<i4")
             rows = np.empty(len(p.labels), PREDICTION)
@@ -73,7 +73,7 @@ def kept(run) -> dict[str, dict[str, Predicted]]:
     arrays, found = _read(run), {}
     scored = [name for name, rows in arrays.items() if rows.dtype != PREDICTION and not name.startswith("of/")]
     for strategy, choice in run.choices.items():
-        if not isinstance(choice, Coefficients) or not np.array_equal(arrays.get(f"of/{strategy}"), _identity(choice)):
+        if not isinstance(choice, Coefficients) or not _is_of(arrays.get(f"of/{strategy}"), choice):
             continue
         found[strategy] = {}
         for name in [name for name in scored if f"{name}/{strategy}" in arrays]:
@@ -83,8 +83,12 @@ def kept(run) -> dict[str, dict[str, Predicted]]:
     return found
 
 
-def _identity(choice: Coefficients) -> np.ndarray:
-    return np.array([choice.of == "end", choice.initial, *choice, *(() if choice.ends is None else choice.ends)])
+def _is_of(kept: np.ndarray | None, choice: Coefficients) -> bool:
+    """Whether what was kept was predicted with this choice. Files of older versions hold its numbers alone."""
+    if kept is None or kept.dtype.kind == "U":
+        return str(kept) == digest(choice.identity)
+    numbers = [choice.of == "end", choice.initial, *choice, *(() if choice.ends is None else choice.ends)]
+    return np.array_equal(kept, numbers)
 
 
 def _file(run) -> Path:

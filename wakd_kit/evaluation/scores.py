@@ -145,17 +145,11 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
         raise ValueError(did_you_mean("metric", metric, ("accuracy", "nll")))
     network = Network(run, split, roles=("source",))
     sign = 1 if metric == "accuracy" else -1
-    known: dict[tuple, float] = {}
+    known: dict[str | bytes, float] = {}
 
     def score(coefficients) -> float:
-        values = np.asarray(coefficients, dtype=np.float64)
-        notes = [
-            getattr(coefficients, n, default)
-            for n, default in (("of", "mean"), ("initial", 0.0), ("recalibrated", False), ("strategy", ""))
-        ]
         # a moving average that training kept is told by its note: what lies within a segment does not show in coefficients
-        notes.append(getattr(coefficients, "note", "") if notes[-1] == "ema" else "")
-        key = (values.tobytes(), *notes)
+        key = getattr(coefficients, "identity", None) or np.asarray(coefficients, dtype=np.float64).tobytes()
         if key not in known:
             network.take(coefficients)
             known[key] = sign * source_mean(network.outputs(), network.labels, metric)

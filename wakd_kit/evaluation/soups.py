@@ -161,7 +161,8 @@ def _split_of_all(runs: Sequence[Run]) -> Split:
     sources = {domain for run in runs for domain in run.settings["split"]["sources"]}
     if sources == set(first.sources):
         return first
-    return leave_one_out(first.domains, first.target, first.seed, validation=first.validation, only=sorted(sources))
+    split = leave_one_out(first.domains, first.target, first.seed, validation=first.validation, only=sorted(sources))
+    return split if first.held_out else split.whole()
 
 
 def _same_student(run: Run, other: Run) -> bool:

@@ -28,6 +28,7 @@ from ..models.device import cores
 from ..models.fold import fold, folded
 from ..runs.network import Network, predict
 from ..runs.record import RunProblem, fingerprint
+from ..runs.validate import accuracy
 
 
 class Point(NamedTuple):
@@ -175,8 +176,7 @@ class Sweep(Network):
 
 
 def _scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    loss = F.cross_entropy(logits.double(), labels).item()
-    return {"loss": loss, "accuracy": (logits.argmax(1) == labels).double().mean().item()}
+    return {"loss": F.cross_entropy(logits.double(), labels).item(), "accuracy": accuracy(logits, labels)}
 
 
 class _Worker:
@@ -192,15 +192,11 @@ class _Worker:
     def __call__(self, vector: Tensor, raw: bool) -> dict[str, Tensor]:
         _write(self.tensors, vector)
         self.sweep.settle(self.model, raw=raw)
-        self.fold()
+        fold(self.pairs)  # the twin's convolutions become what is in the model now
         if self.inputs is None:
             return {domain: predict(self.folded, images) for domain, images in self.sweep.images.items()}
         network = self.folded.model.eval()
         return {d: torch.cat([network(x) for x in xs]).float().cpu() for d, xs in self.inputs.items()}
-
-    def fold(self) -> None:
-        """Bring the twin's convolutions up to what is in the model now."""
-        fold(self.pairs)
 
 
 def _write(tensors: list[Tensor], vector: Tensor) -> None:

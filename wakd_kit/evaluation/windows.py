@@ -16,6 +16,7 @@ from ..data.domains import Split
 from ..files import write_text, write_with
 from ..runs.identity import of_recording
 from ..runs.record import measuring
+from ..runs.validate import accuracy
 from .sweep import Point, Sweep
 
 
@@ -82,8 +83,8 @@ def window_map_proxy(run, split: Split | None = None, *, grid: int | None = None
     rows = []
     for start in range(len(edges)):
         for k in range(start, len(edges)):
-            accuracy = {d: _accuracy(c[k + 1] - c[start], sweep.labels[d]) for d, c in cumulative.items()}
-            rows.append(_row(begins[start], edges[k], accuracy, sweep, suffix="_proxy"))
+            found = {d: accuracy(c[k + 1] - c[start], sweep.labels[d]) for d, c in cumulative.items()}
+            rows.append(_row(begins[start], edges[k], found, sweep, suffix="_proxy"))
     return pd.DataFrame(rows)
 
 
@@ -113,10 +114,6 @@ def _point(sweep: Sweep, mean: Tensor, low: int, high: int) -> Point:
         state = sweep.run.segments.read(int(np.searchsorted(sweep.run.segments.edges, high)), "end")
         mean[sweep.parameters :] = sweep.vector(state)[sweep.parameters :]
     return Point(mean, raw=high - low == 1)
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def _mean_of_iterates(segments, sweep: Sweep, low: int, high: int) -> Tensor:

@@ -152,7 +152,7 @@ class Board:
         """
         if self._corners is None:
             return None
-        gram, segments = geometry.gram(self.run, of="both"), len(self.curves)
+        gram, segments = geometry.gram(self.run), len(self.curves)
         points, residuals = geometry.project(
             gram, [geometry.vector(c, segments) for c in choices], [geometry.vector(c, segments) for c in self._corners]
         )
@@ -170,7 +170,7 @@ class Board:
         if any(corner is None or isinstance(corner, NoWindow) for corner in corners):
             return None
         segments = len(self.curves)
-        gram, vectors = geometry.gram(self.run, of="both"), [geometry.vector(c, segments) for c in corners]
+        gram, vectors = geometry.gram(self.run), [geometry.vector(c, segments) for c in corners]
         found, _ = geometry.project(gram, vectors, vectors)
         # a label may have stood for other settings when the plane was computed
         same = np.allclose(found, self.plane.corners[["x", "y"]], atol=1e-3 * np.abs(found).max())
@@ -216,4 +216,4 @@ def _steps(window: pd.Series) -> str:
 
 
 def _key(choice: Coefficients) -> tuple:
-    return *(part.tobytes() for part in choice.parts.values()), choice.initial
+    return *(part.tobytes() for part in choice.parts.values()), choice.initial, choice.recalibrated

@@ -37,7 +37,7 @@ def explorable(folder: str | Path) -> bool:
         return False
     run = load_run(folder)
     split = run.settings["split"]
-    return split["target"] is not None and "targets" not in split and len(run.window_map) > 0
+    return split["target"] is not None and "targets" not in split and len(run.window_map.dropna()) > 0
 
 
 def write_page(folder: str | Path, file: str | Path, *, title: str = "", hidden: bool = False) -> Path:

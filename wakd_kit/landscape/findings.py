@@ -86,7 +86,7 @@ def _iterate(run, step: int) -> Coefficients:
 def distance(run, a, b) -> float:
     """Euclidean distance between the parameters of two choices of a run, either of which may be "initial"."""
     a, b = (geometry.vector(point, len(run.table)) for point in (a, b))
-    return geometry.distance(geometry.gram(run, of="both"), a, b)
+    return geometry.distance(geometry.gram(run), a, b)
 
 
 def pairs(

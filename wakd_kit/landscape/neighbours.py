@@ -38,7 +38,7 @@ def noise(run, coefficients) -> dict[str, float]:
     Raises ``ValueError`` for fewer than two, or coefficients that are not of segment means.
     """
     recorded = _iterates(run, coefficients)
-    both, segments = gram(run, of="both"), len(run.table)
+    both, segments = gram(run), len(run.table)
     average = vector(coefficients, segments)
     ends = np.zeros((len(recorded), 2 * segments))
     ends[np.arange(len(ends)), segments + recorded] = 1

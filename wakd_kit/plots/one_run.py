@@ -179,7 +179,7 @@ def window_map(
     cell = edges[-1] / len(ends)
     marks = _marks(curves, choices or {}, cell)
     look = looks(choices or {})
-    best = table.loc[table["oracle_target_accuracy"].idxmax()]
+    best = table.loc[table["oracle_target_accuracy"].fillna(-1).idxmax()]
     share = best["oracle_target_accuracy"]
     figure = empty(9.6, 3.9)
     panels = (
@@ -190,7 +190,7 @@ def window_map(
     width = 100 * widest(table, [column for column, *_ in panels])
     for axis, (column, title, counts) in zip(axes, panels):
         values = 100 * table.pivot(index="begin", columns="end", values=column).reindex(index=begins, columns=ends)
-        high = np.nanmax(values)
+        high = values.max(axis=None)
         mesh = axis.pcolormesh(
             edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=high - width, vmax=high
         )
@@ -218,10 +218,13 @@ def window_map(
     axes[1].tick_params(axis="y", length=0)
     for axis in axes if marks else axes[1:]:
         axis.legend(loc="lower left")  # the corner where a window would end before it begins
-    alt = (
-        f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
-        f"{best['end']:.0f}: {share:.1%}; the last single segment reaches {table['oracle_target_accuracy'].iloc[-1]:.1%}."
-    )
+    alt = f"Map of {len(table)} windows, none of which has an accuracy: training diverged."
+    if np.isfinite(share):
+        final = table["oracle_target_accuracy"].iloc[-1]
+        alt = (
+            f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
+            f"{best['end']:.0f}: {share:.1%}; the last single segment {f'reaches {final:.1%}' if np.isfinite(final) else 'diverged'}."
+        )
     spans = {name: extent(curves, choices[name]) for name, *_ in marks}
     return figure, alt + "".join(f" {name} averages from step {b} to {e}." for name, (b, e) in spans.items())
 

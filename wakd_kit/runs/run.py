@@ -140,6 +140,11 @@ class Run:
         """What strategies read: one entry per segment, source domains only. See ``averaging.Curves``."""
         return curves_from(self.table, self.settings["split"]["sources"])
 
+    @property
+    def stored_in(self) -> np.ndarray:
+        """The stored segment, from 0, that each recorded one is part of, (recorded,)."""
+        return np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
+
     def stored_coefficients(self, coefficients) -> tuple[np.ndarray, float]:
         """Coefficients over stored segments, and how much of them had to move to fit the stored grid.
 
@@ -152,7 +157,7 @@ class Run:
     def _within(self, coefficients) -> np.ndarray:
         """What the ramps of stored segments count: how far a segment's weight lies behind its middle, (stored,)."""
         counts, ends = self.table["iterates"].to_numpy(), self.table["step"].to_numpy()
-        block = np.searchsorted(self.segments.edges, ends)
+        block = self.stored_in
         middle = self.segments.edges - (self.segments.iterates - 1) / 2
         values, _, _ = _checked(coefficients)
         means = values if getattr(coefficients, "of", "mean") == "mean" else np.zeros(len(values))
@@ -174,7 +179,7 @@ class Run:
         of, iterates = getattr(coefficients, "of", "mean"), self.table["iterates"].to_numpy()
         if values.shape != iterates.shape:
             raise ValueError(f"{values.size} coefficients for {len(iterates)} segments; a run needs one per segment.")
-        block = np.searchsorted(self.segments.edges, self.table["step"].to_numpy())
+        block = self.stored_in
         within = {
             "mean": iterates / self.segments.iterates[block],
             "end": np.isin(self.table["step"], self.segments.edges),
@@ -378,7 +383,7 @@ def curves_from(table: pd.DataFrame, sources: Sequence[str]) -> Curves:
 def _record(choice) -> dict:
     """Plain values of coefficients, or of the reason why there are none."""
     if isinstance(choice, NoWindow):
-        return {"no_window": str(choice)}
+        return {"no_window": str(choice), "chosen_by": choice.chosen_by, "evaluations": choice.evaluations}
     return (
         choice.plain if isinstance(choice, Coefficients) else {"values": np.asarray(choice, dtype=np.float64).tolist()}
     )
@@ -387,7 +392,9 @@ def _record(choice) -> dict:
 def _recorded(record: dict) -> Coefficients | NoWindow:
     """What ``_record`` wrote."""
     if "no_window" in record:
-        return NoWindow(record["no_window"])
+        reason = NoWindow(record["no_window"])
+        reason.chosen_by, reason.evaluations = record.get("chosen_by", ""), record.get("evaluations", 0)
+        return reason
     notes = {key: value for key, value in record.items() if key != "values"}
     ends = None if notes.get("ends") is None else np.array(notes["ends"])
     values, initial, ends = _summing_to_one(np.array(record["values"]), notes.get("initial", 0.0), ends, slack=1e-3)

@@ -24,10 +24,15 @@ def scores(logits: Tensor, labels: np.ndarray | Tensor) -> dict[str, float]:
         return dict.fromkeys(METRICS, np.nan)
     probs = F.softmax(logits.double(), dim=1)
     return {
-        "accuracy": (logits.argmax(1) == labels).double().mean().item(),
+        "accuracy": accuracy(logits, labels),
         "nll": F.cross_entropy(logits.double(), labels).item(),
         "ece": calibration_error(probs, labels),
     }
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The fraction whose largest logit, (n, classes), is their label's; NaN where a logit is no number, see ``scores``."""
+    return (logits.argmax(1) == labels).double().mean().item() if torch.isfinite(logits).all() else np.nan
 
 
 def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> float:
