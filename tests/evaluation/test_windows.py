@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import wakd_kit as wk
-from wakd_kit.evaluation import windows
+from wakd_kit.evaluation import sweep, windows
 from wakd_kit.evaluation.windows import grid_edges
+from wakd_kit.runs.validate import scores
 
 from ..conftest import SMALL, one_image
 
@@ -33,11 +34,11 @@ def run(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(run):
-    """What evaluate says of each window, {(begin, end): accuracy per domain}."""
+    """What evaluate says of each window, {(begin, end): accuracy and nll per domain}."""
     places = itertools.combinations([0, *map(int, run.segments.edges)], 2)
     windows = {place: wk.averaging.window(run.source_curves, begin=place[0], end=place[1]) for place in places}
     table = wk.evaluate(run, {str(place): window for place, window in windows.items()})
-    tables = dict(iter(table.set_index("domain").groupby("strategy")["accuracy"]))
+    tables = dict(iter(table.set_index("domain").groupby("strategy")[["accuracy", "nll"]]))
     return {place: tables[str(place)] for place in windows}
 
 
@@ -46,10 +47,20 @@ def test_every_cell_is_what_evaluate_says(run, evaluated, workers):
     table, one = wk.window_map(run, workers=workers), one_image(18)
     assert len(table) == len(evaluated) == 7 * 8 // 2
     for _, cell in table.iterrows():
-        scores = evaluated[int(cell["begin"]), int(cell["end"])]
-        assert cell["oracle_target_accuracy"] == pytest.approx(scores["c"], abs=one)
-        assert cell["val_accuracy"] == pytest.approx(scores[["a", "b"]].mean(), abs=one)
-        assert [cell["val_accuracy/a"], cell["val_accuracy/b"]] == pytest.approx(scores[["a", "b"]].tolist(), abs=one)
+        said = evaluated[int(cell["begin"]), int(cell["end"])]["accuracy"]
+        assert cell["oracle_target_accuracy"] == pytest.approx(said["c"], abs=one_image(90))
+        assert cell["val_accuracy"] == pytest.approx(said[["a", "b"]].mean(), abs=one)
+        assert [cell["val_accuracy/a"], cell["val_accuracy/b"]] == pytest.approx(said[["a", "b"]].tolist(), abs=one)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_cell_is_of_its_own_window(run, evaluated, workers, monkeypatch):
+    """Losses in the place of accuracies, which are alike in many windows."""
+    monkeypatch.setattr(sweep, "accuracy", lambda logits, labels: scores(logits, labels)["nll"])
+    for _, cell in wk.window_map(run, workers=workers).iterrows():
+        nll = evaluated[int(cell["begin"]), int(cell["end"])]["nll"]
+        found = cell[["oracle_target_accuracy", "val_accuracy/a", "val_accuracy/b"]].to_numpy(float)
+        np.testing.assert_allclose(found, nll[["c", "a", "b"]], rtol=1e-3)
 
 
 def test_the_map_is_kept_with_the_run(run):

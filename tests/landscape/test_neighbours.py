@@ -56,7 +56,7 @@ def test_bounce_tells_a_cloud_from_a_path(monkeypatch, path, low, high):
     }[path]
     iterates = iterates + rng.standard_normal(500)  # away from the start
     both = np.concatenate([iterates, iterates])  # segments of one iterate: the mean is the end
-    monkeypatch.setattr(noise, "gram", lambda run, of: both @ both.T)
+    monkeypatch.setattr(noise, "gram", lambda run: both @ both.T)
 
     whole = averaging.Coefficients(np.full(n, 1 / n))
     assert low < noise.noise(stored(n, every=1), whole)["bounce"] < high
@@ -67,7 +67,7 @@ def test_a_few_iterates_have_no_bounce(monkeypatch, n):
     """Two have a bounce of 1 by algebra, whatever they do, and three on a straight line one of 0.5."""
     iterates = np.outer(1.0 + np.arange(n), np.random.default_rng(0).standard_normal(500))
     both = np.concatenate([iterates, iterates])
-    monkeypatch.setattr(noise, "gram", lambda run, of: both @ both.T)
+    monkeypatch.setattr(noise, "gram", lambda run: both @ both.T)
     found = noise.noise(stored(n, every=1), averaging.Coefficients(np.full(n, 1 / n)))
     assert np.isnan(found["bounce"]) and found["spread"] > 0 and found["drift"] > 0
 
@@ -83,7 +83,7 @@ def test_merged_segments_have_one_iterate_each(monkeypatch):
     iterates = rng.standard_normal((n, 500))
     shared = iterates[np.arange(n) // 4 * 4 + 3]  # all that a store of every fourth knows of the others
     both = np.concatenate([shared, shared])
-    monkeypatch.setattr(noise, "gram", lambda run, of: both @ both.T)
+    monkeypatch.setattr(noise, "gram", lambda run: both @ both.T)
     whole = averaging.Coefficients(np.full(n, 1 / n))
     assert 0.9 < noise.noise(stored(n, every=4), whole)["bounce"] < 1.1
     cut = averaging.Coefficients(np.where(np.arange(n) < 6, 1 / 6, 0))  # steps 1 to 6: one stored iterate inside
