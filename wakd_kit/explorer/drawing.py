@@ -154,7 +154,7 @@ def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow],
         "noise": f"hatched: within {200 * error:.1f} points of the best, two standard errors",
         "scale": _scale(norm, [f"{100 * norm.vmin:.1f} or less", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
         "marks": _marks(board, presets, span if oracle else None),
-        "alt": f"Map of {len(values)} windows by where they begin and end, accuracy{proxy} in colour. {title}"
+        "alt": f"Map of {len(values)} window{'s' * (len(values) > 1)} by where they begin and end, accuracy{proxy} in colour. {title}"
         f"{', an oracle' if oracle else ''}: the best window averages steps {span[0] + 1} to {span[1]} and scores "
         f"{values.max():.1%}.",
     }

@@ -21,8 +21,7 @@ from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.extent import bars, extent, plain_window
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
-from ..statistics import standard_error
-from .style import LOSSES, empty, ink, line, looks, rows, styled, widest
+from .style import LOSSES, empty, error_of_best, ink, line, looks, rows, styled, widest
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
@@ -33,6 +32,7 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
     """One random image per class (column) and domain (row)."""
     names, rng = list(domains), np.random.default_rng(seed)
     labels = range(min(len(domains.classes), columns or 12))
+    cut = len(labels) < len(domains.classes)
     figure = empty(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
     axis = figure.subplots()  # one for all: axes of their own take most of the time that a figure takes
     for row, name in enumerate(names):
@@ -47,7 +47,8 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
     axis.set_yticks(np.arange(len(names)) + 0.5, [name.replace("_", " ") for name in names])
     axis.spines[:].set_visible(False)
     counts = ", ".join(f"{name} ({len(domains[name])} images)" for name in names)
-    return figure, f"One example per class, {len(labels)} classes, of each domain: {counts}."
+    shown = f"{'the first ' * cut}{len(labels)}{f' of {len(domains.classes)}' * cut} classes"
+    return figure, f"One example per class, {shown}, of each domain: {counts}."
 
 
 @styled
@@ -180,7 +181,7 @@ def window_map(
     marks = _marks(curves, choices or {}, cell)
     look = looks(choices or {})
     best = table.loc[table["oracle_target_accuracy"].idxmax()]
-    share = best["oracle_target_accuracy"]
+    share, last = best["oracle_target_accuracy"], table.iloc[-1]
     figure = empty(9.6, 3.9)
     panels = (
         ("val_accuracy", "Source validation accuracy, %", source_images),
@@ -196,7 +197,7 @@ def window_map(
         )
         figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
         if len(counts):
-            error = 100 * standard_error(high / 100, counts)
+            error = 100 * error_of_best(high / 100, counts)
             _hatch(axis, table, 100 * table[column] >= high - 2 * error, edges, np.append(begins, edges[-1]))
             title = (
                 f"{title[:-1]}; one cell ± {error:.1f})" if title.endswith(")") else f"{title} (one cell ± {error:.1f})"
@@ -219,8 +220,9 @@ def window_map(
     for axis in axes if marks else axes[1:]:
         axis.legend(loc="lower left")  # the corner where a window would end before it begins
     alt = (
-        f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
-        f"{best['end']:.0f}: {share:.1%}; the last single segment reaches {table['oracle_target_accuracy'].iloc[-1]:.1%}."
+        f"Map of {len(table)} window{'s' * (len(table) > 1)}. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
+        f"{best['end']:.0f}: {share:.1%}; the last cell, from step {last['begin']:.0f}, reaches "
+        f"{last['oracle_target_accuracy']:.1%}."
     )
     spans = {name: extent(curves, choices[name]) for name, *_ in marks}
     return figure, alt + "".join(f" {name} averages from step {b} to {e}." for name, (b, e) in spans.items())
@@ -324,7 +326,7 @@ def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96
                 with Image.open(report.root / rng.choice(by_place[domain, name])) as image:
                     images[i] = np.asarray(as_rgb(image).resize((side, side)))
         arrays[domain] = images, np.arange(len(images))
-    figure, _ = contact_sheet(domains_from_arrays(arrays, tuple(report.counts.index)))
+    figure, _ = contact_sheet(domains_from_arrays(arrays, tuple(report.counts.index)), columns=len(report.counts))
     alt = f"One image per class of {len(arrays)} domains ({', '.join(arrays)}), grey where there is none."
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png", dpi=150, metadata={"Description": alt})
