@@ -139,11 +139,8 @@ def test_alt_of_the_curves_has_the_numbers_and_the_picks(curves, choices):
     assert f"wakd picks {choices['wakd'].note}." in alt and "swad found no window." in alt
 
 
-def test_curves_alone_and_with_an_oracle(curves):
-    target = pd.DataFrame({"step": [50, 100], "accuracy": [0.4, 0.6]})
-    figure, _ = figures.training_curves(curves, target=target)
-    assert len(figure.axes) == 2, "no empty strip without choices"
-    np.testing.assert_allclose(lines(figure.axes[1])["unseen domain (oracle)"], [[50, 100], [40, 60]])
+def test_curves_alone_have_no_empty_strip(curves):
+    assert len(figures.training_curves(curves)[0].axes) == 2
 
 
 def test_more_source_domains_than_colours_can_be_drawn():

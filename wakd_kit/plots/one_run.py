@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 @styled
-def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None) -> tuple[Figure, str]:
+def contact_sheet(domains: Domains, *, columns: int | None = None) -> tuple[Figure, str]:
     """One random image per class (column) and domain (row)."""
-    names, rng = list(domains), np.random.default_rng(seed)
+    names, rng = list(domains), np.random.default_rng(0)
     labels = range(min(len(domains.classes), columns or 12))
     cut = len(labels) < len(domains.classes)
     figure = empty(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
@@ -52,13 +52,8 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
 
 
 @styled
-def training_curves(
-    curves: Curves, choices: Mapping[str, object] | None = None, *, target: pd.DataFrame | None = None
-) -> tuple[Figure, str]:
-    """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given.
-
-    target  optional rows ``step, accuracy`` measured on the unseen domain; drawn as what they are, an oracle
-    """
+def training_curves(curves: Curves, choices: Mapping[str, object] | None = None) -> tuple[Figure, str]:
+    """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given."""
     choices = choices or {}
     steps = curves.ends
     strip = 0.5 + 0.22 * len(choices) if choices else 0
@@ -78,8 +73,6 @@ def training_curves(
     for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
         accuracy.plot(steps, 100 * values, line(i + 1), color=ink(i + 1), lw=1, label=domain.replace("_", " "))
     accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
-    if target is not None:
-        accuracy.plot(target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)")
     accuracy.set(title="Source validation accuracy, %", xlabel="step", xlim=(0, curves.steps))
     accuracy.legend()
     if choices:
