@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
-from ..averaging.extent import bars, extent
+from ..averaging.extent import bars, extent, widened
 from ..plots.style import LOSSES, error_of_best, finer, looks, loss_levels, widest
 from .answers import MEAN, Board
 
@@ -272,11 +272,8 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
 
 def _bars(board: Board, choice: Coefficients) -> list[list]:
     """(from step, to step, height -1 to 1, whether it is the start): the coefficient of each iterate against the largest."""
-    curves = board.curves
-    # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
-    wide = curves.steps / 100
-    spans = [(max(b.end - wide, 0), max(b.end, wide)) if b.single else (b.begin, b.end) for b in bars(curves, choice)]
-    return [[float(low), float(high), b.height, b.end == 0] for (low, high), b in zip(spans, bars(curves, choice))]
+    drawn = bars(board.curves, choice)
+    return [[float(a), float(b), bar.height, bar.end == 0] for (a, b), bar in zip(widened(board.curves, drawn), drawn)]
 
 
 def values_of(accuracies) -> list[float | None]:

@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from ..averaging import Coefficients, Curves, NoWindow
-from ..averaging.extent import bars, extent, plain_window
+from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
 from .style import LOSSES, empty, error_of_best, ink, line, looks, rows, styled, widest
@@ -91,15 +91,14 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
             axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
             continue
         drawn = bars(curves, coefficients)
-        # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
-        width = [curves.steps / 100 if bar.single else bar.end - bar.begin for bar in drawn]
+        places = widened(curves, drawn)
         negative = any(bar.height < 0 for bar in drawn)
         if negative:
             axis.hlines(row, 0, curves.steps, color="#999999", lw=0.6)
         axis.bar(
-            [max(bar.end - wide, 0) for bar, wide in zip(drawn, width)],
+            [begin for begin, _ in places],
             [(-0.4 if negative else -0.8) * bar.height for bar in drawn],  # upwards: rows count from the top
-            width=width,
+            width=[end - begin for begin, end in places],
             bottom=row if negative else row + 0.4,
             align="edge",
             color=look.colour,
