@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import ipywidgets
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from wakd_kit.explorer.drawing import _about, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.record import RunProblem
+from wakd_kit.study.run import NOTEBOOKS
 
 from ..conftest import one_image
 from ..offline import offline_problems
@@ -169,6 +172,14 @@ def test_the_answer_names_what_source_validation_chose(mapped):
     board.windows = board.windows.iloc[-1:]
     one, _ = board.answers()  # nothing to rank
     assert one.startswith("Of 1 window, the one")
+
+
+def test_the_notebook_gives_no_answer_while_the_unseen_domain_is_covered(mapped):
+    last, said = nbformat.read(NOTEBOOKS / "10_explore_averaging.ipynb", as_version=4).cells[-1].source, []
+    given = {"show_text": lambda *sentences: said.append(sentences), "explore": SimpleNamespace(board=Board(mapped))}
+    for hidden in (True, False):
+        exec(last, given | {"p": SimpleNamespace(hidden=hidden)})
+    assert "%" not in "".join(said[0]) and said[1] == tuple(Board(mapped).answers())
 
 
 def test_a_loss_of_zero_or_less_has_no_place_on_a_logarithmic_axis(mapped):

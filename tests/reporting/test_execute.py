@@ -1,5 +1,6 @@
 """Parameters are checked before a kernel starts; an executed notebook has its name only if every cell ran."""
 
+import ast
 import json
 import re
 import sys
@@ -278,6 +279,19 @@ def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path
 
 
 SHIPPED = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_cell_gives_a_parameter_another_value_so_that_cells_can_be_run_again(path):
+    bound = [
+        {
+            node.id
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        for _, source in notebook._code(path)
+    ]
+    assert not bound[0] & set().union(*bound[1:])
 
 
 # by hand the notebooks train the quickstart's networks; defaults stay what studies that name none were recorded with
