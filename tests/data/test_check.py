@@ -371,6 +371,10 @@ def test_a_contact_sheet_is_a_png_that_shows_what_is_there(tmp_path, capsys):
     write_sheet(check_data(lay_out(tmp_path / "whole", ("a", "b"), ("x", "y"))), tmp_path / "whole.png")
     whole = np.asarray(Image.open(tmp_path / "whole.png").convert("RGB")).reshape(-1, 3)
     assert grey > 0.1 > 100 * (whole == 200).all(axis=1).mean()
+    classes = tuple(f"class{i}" for i in range(14))
+    write_sheet(check_data(lay_out(tmp_path / "many", ("a",), classes)), tmp_path / "many.png")
+    with Image.open(tmp_path / "many.png") as many, Image.open(tmp_path / "whole.png") as few:
+        assert many.width > few.width + 11 * 0.72 * 150, "a column of each class"
 
 
 def test_many_faults_of_one_kind_are_counted_not_listed(tmp_path):

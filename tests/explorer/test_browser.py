@@ -1,6 +1,7 @@
 """The explorer in a real browser: hands, keys and presets move every picture, and its numbers are evaluate's."""
 
 import itertools
+import json
 import re
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 import wakd_kit as wk
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board
+from wakd_kit.explorer.drawing import scene
 from wakd_kit.reporting import render as report
 from wakd_kit.study.run import NOTEBOOKS
 
@@ -201,6 +203,10 @@ def test_a_page_answers_without_a_kernel(opened, page_of, tmp_path, scheme):
     page.get_by_role("button", name="swad").click()
     assert page.locator(".wk-note").inner_text().startswith("swad found no window")
     assert page.locator(".wk-now").all_inner_texts() == ["–"] * 5
+    handle = page.locator(".wk-begin")
+    assert handle.get_attribute("aria-valuetext").startswith("swad: swad found no window")
+    handle.press("ArrowRight")
+    assert page.locator(".wk-what").inner_text() == "Your window: iterates 3 to 24"
     page.get_by_role("button", name="ema").press("Enter")
     assert shown(page) == expected(page_of, page_of.choices["ema"])
     assert wrong == []
@@ -242,6 +248,45 @@ def test_what_the_unseen_domain_says_can_be_covered_until_it_is_asked_for(opened
     page.goto("about:blank")
     page.goto((tmp_path / "page.html").as_uri() + "#guess")
     assert covered.get_attribute("aria-pressed") == "true" and wrong == []
+    page.goto("about:blank")
+    page.goto((tmp_path / "page.html").as_uri() + "#guess&tour=3")  # covered again at the stop that had uncovered it
+    assert covered.get_attribute("aria-pressed") == "true" and page.url.endswith("guess&tour=3")
+
+
+MODEL = """data => {
+  const state = { data, pick: {}, window: [4, 12] }, heard = {};
+  const set = (name, value) => { state[name] = value; heard[`change:${name}`]?.(); };
+  window.model = { get: (name) => state[name], set, on: (name, hear) => (heard[name] = hear), save_changes() {} };
+  document.querySelector("main").replaceChildren(document.createElement("div"));
+  render({ model, el: document.querySelector("main > div") });
+}"""
+
+
+def test_what_a_kernel_sends_changes_what_is_shown_and_nothing_that_the_reader_has_set(opened, page_of, tmp_path):
+    explorer.page(page_of, tmp_path / "page.html")
+    page, wrong = opened((tmp_path / "page.html").as_uri())
+    page.add_script_tag(content=explorer.VIEW)
+    data = json.loads(json.dumps(scene(Board(page_of)) | {"id": "first", "asks": True, "hidden": True}))
+    page.evaluate(MODEL, data)
+    what, covered = page.locator(".wk-what"), page.get_by_role("button", name="Cover the unseen domain")
+    tour, stop = page.get_by_role("button", name="Tour", exact=True), page.locator(".wk-stop")
+    assert covered.get_attribute("aria-pressed") == "true"
+    tour.click()
+    for _ in range(3):
+        page.get_by_role("button", name="Next").click()
+    assert stop.inner_text().startswith("4 of 5. Compare. Under Average")
+    page.get_by_role("button", name="Back").click()
+    assert covered.get_attribute("aria-pressed") == "false"
+    covered.click()
+    page.evaluate("data => model.set('data', data)", data | {"id": "second", "hidden": False})
+    assert covered.get_attribute("aria-pressed") == tour.get_attribute("aria-pressed") == "true"
+    assert stop.inner_text().startswith("3 of 5.") and page.locator(".wk-unseen td").nth(1).inner_text() == "?"
+    pick = {"label": "WAKD", "key": "WAKD {}", **dict.fromkeys(("note", "place", "accuracy", "colour"))}
+    pick |= {"begin": 4, "end": 12, "window": [4, 12], "bars": [], "source": ""}
+    page.evaluate("pick => (model.set('window', []), model.set('pick', pick))", pick)
+    assert what.inner_text() == "WAKD: iterates 5 to 12"
+    page.evaluate("() => (model.set('pick', {}), model.set('window', [4, 12]))")
+    assert what.inner_text() == "Your window: iterates 5 to 12" and wrong == []
 
 
 def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(opened, page_of, tmp_path):

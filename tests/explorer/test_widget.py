@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import ipywidgets
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -15,10 +18,11 @@ from wakd_kit.cli import main
 from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board
-from wakd_kit.explorer.drawing import pick, scene
+from wakd_kit.explorer.drawing import _about, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.record import RunProblem
+from wakd_kit.study.run import NOTEBOOKS
 
 from ..conftest import one_image
 from ..offline import offline_problems
@@ -170,6 +174,40 @@ def test_the_answer_names_what_source_validation_chose(mapped):
     window = board.windows.loc[board.windows[MEAN].idxmax()]
     assert f"steps {window['begin'] + 1:.0f} to {window['end']:.0f} and scores {window['west']:.1%}" in chosen
     assert f"{board.windows['west'].max():.1%}: an oracle" in best and "proxy" not in rank
+    board.windows = board.windows.iloc[-1:]
+    one, _ = board.answers()  # nothing to rank
+    assert one.startswith("Of 1 window, the one")
+
+
+def test_the_notebook_gives_no_answer_while_the_unseen_domain_is_covered(mapped):
+    last, said = nbformat.read(NOTEBOOKS / "10_explore_averaging.ipynb", as_version=4).cells[-1].source, []
+    given = {"show_text": lambda *sentences: said.append(sentences), "explore": SimpleNamespace(board=Board(mapped))}
+    for hidden in (True, False):
+        exec(last, given | {"p": SimpleNamespace(hidden=hidden)})
+    assert "%" not in "".join(said[0]) and said[1] == tuple(Board(mapped).answers())
+
+
+def test_a_loss_of_zero_or_less_has_no_place_on_a_logarithmic_axis(mapped):
+    board = Board(mapped)
+    loss = board.curves.train_loss.copy()
+    loss[1], loss[3] = -0.5, 0
+    board.curves = replace(board.curves, train_loss=loss)
+    curve = scene(board)["curves"][0]
+    assert len(curve["lines"][0]["points"]) == len(loss) - 2 and curve["limits"][0] > 0
+    board.curves = replace(board.curves, train_loss=-loss.clip(0))
+    assert "training objective" not in [line["name"] for line in scene(board)["curves"][0]["lines"]]
+
+
+def test_one_source_is_one_name_and_a_perfect_window_is_not_told_apart_by_nothing(mapped):
+    board = Board(mapped)
+    board.sources = ["ink"]
+    assert "steps on ink, and has never seen west" in _about(board)
+    board.sources = ["ink", "photo", "neon"]
+    assert "steps on ink, photo and neon, and has" in _about(board)
+    board.windows["west"] = 0.99
+    board.windows.loc[board.windows.index[0], "west"] = 1.0  # 80 images: 0.99 is less than an image away
+    board.sources = Board(mapped).sources
+    assert all(alike for *_, alike in scene(board)["maps"][1]["cells"])
 
 
 # ---- widgets, driven as the browser would
@@ -311,6 +349,22 @@ def test_what_cannot_be_evaluated_any_more_is_said(explored, monkeypatch):
     assert explored.view.answer == {}
 
 
+def test_images_that_are_gone_are_said_and_what_asked_for_them_can_be_asked_again(runs, tmp_path, monkeypatch):
+    def gone(*_, **__):
+        raise FileNotFoundError("the images are gone.")
+
+    explored = explorer.Explorer(shutil.copytree(runs / "north" / "student", tmp_path / "run"))
+    monkeypatch.setattr(explored.board, "look_exactly", gone)
+    explored.exact_map.click()
+    assert explored.message.value.endswith("cannot be evaluated: the images are gone.")
+    assert not explored.exact_map.disabled
+    with pytest.raises(FileNotFoundError):
+        explored.look_exactly()
+    monkeypatch.setattr("wakd_kit.evaluation.choose.source_score", gone)
+    explored.strategy.value = "sma"
+    assert explored.view.pick["problem"] == "the images are gone." and explored.message.value == ""
+
+
 def test_a_file_that_cannot_be_written_is_said_and_a_name_keeps_its_dots(explored, tmp_path):
     (tmp_path / "file").write_text("")
     explored.file.value = str(tmp_path / "file" / "mine")
@@ -378,7 +432,7 @@ def test_one_name_has_one_window_in_the_widget_on_its_page_and_in_the_scores(nam
     explored = explorer.Explorer(named.folder)
     assert explored.strategy.value == "WAKD" and explored.view.pick["begin"] == 12
     text = re.search(r'<script type="application/json">(.*?)</script>', explorer.page(named), re.S).group(1)
-    monkeypatch.setattr(explored.board, "choose", lambda wanted: pytest.fail("it was chosen before"))
+    monkeypatch.setattr("wakd_kit.evaluation.choose.source_score", lambda *_: pytest.fail("it was searched before"))
     for preset in json.loads(text)["presets"]:
         explored.strategy.value = preset["label"]
         assert json.loads(json.dumps({**explored.view.pick, "key": ""})) == {**preset, "key": ""}
@@ -397,6 +451,57 @@ def test_a_setting_that_is_moved_is_in_the_name(named):
     assert explored.view.pick["label"] == "WAKD"
     explored.strategy.value = "EMA"
     assert explored.settings.children[0].value == 0.8
+
+
+def test_settings_that_differ_are_other_averages_to_the_view(named):
+    file = named.folder / "settings.json"
+    late = {"name": "wakd", "label": "WAKD late", "begin": 0.75}
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"declare": [*settings["declare"], late]}))
+    explored = explorer.Explorer(named.folder)
+    keys = []
+    for label in ("WAKD", "WAKD late"):
+        explored.strategy.value = label
+        keys.append(explored.view.pick["key"])
+    assert len({*keys}) == 2
+
+
+def test_a_window_is_that_of_the_settings_beside_it_whatever_was_evaluated_under_its_name(mapped):
+    curves = mapped.source_curves
+    wk.evaluate(mapped, {"last": wk.averaging.last(curves), "wakd": wk.averaging.wakd(curves, begin=16)})
+    explored = explorer.Explorer(mapped.folder)
+    (slider,) = explored.settings.children
+    assert explored.view.pick["begin"] == slider.value != 16
+    assert explored.view.pick["label"] == f"wakd (begin={slider.value})", "the bare name is of the other one"
+    slider.value = 16
+    assert np.array_equal(explored.choice, mapped.choices["wakd"])
+
+
+def test_a_window_of_one_s_own_begins_as_what_was_shown_and_figures_are_called_as_the_view_is(named, monkeypatch):
+    explored, drawn = explorer.Explorer(named.folder), []
+    monkeypatch.setattr(explorer, "save_figures", lambda board, choices, stem: drawn.append(choices) or [])
+    explored.settings.children[0].value = 16
+    explored.save_figures.click()
+    explored.strategy.value = "EMA"
+    explored.strategy.value = explorer.OWN
+    assert explored.view.window == [0, 24] and explored.view.pick == {}
+    assert np.array_equal(explored.choice, explored.board.window(0, 24))
+    explored.save_figures.click()
+    assert [list(choices) for choices in drawn] == [["WAKD (begin=16)"], [explorer.OWN]]
+    explored.strategy.value = "last"
+    explored.strategy.value = explorer.OWN
+    assert explored.view.window == [20, 24], "a window has edges of segments"
+
+
+def test_a_loss_that_was_declared_and_not_recorded_is_a_reason(named):
+    file = named.folder / "settings.json"
+    own = [{"name": "swad", "label": "SWAD (WAKD repo)", "loss": "val_kd_loss"}]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "declare": own}))
+    assert wk.load_run(named.folder).source_curves.val_kd_loss is None
+    explored = explorer.Explorer(named.folder)
+    explored.strategy.value = "SWAD (WAKD repo)"
+    by_name = {control.description: control for control in explored.settings.children}
+    assert by_name["loss"].value == "val_kd_loss" and "val_kd_loss" in explored.view.pick["problem"]
 
 
 def test_the_start_and_signs_of_coefficients_are_told_to_the_view(mapped):

@@ -1,6 +1,8 @@
 """What notebook 04 picks in a run, and sentences that say what tables made by hand show, and no more."""
 
 import itertools
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import torch
 import wakd_kit as wk
 from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
-from wakd_kit.landscape import findings as findings
+from wakd_kit.landscape import findings
 from wakd_kit.landscape.surface import Plane
 from wakd_kit.results.differences import interval
 
@@ -66,10 +68,22 @@ def test_usual_corners_are_both_ends_of_what_is_averaged_and_its_mean(run, choic
 def test_corners_may_be_labels_steps_and_the_initial_parameters(run, choices):
     points = findings.corners(run, choices, ["EMA", 24, 0], **BOTH)
     assert list(points) == ["EMA", "step 24", "initial"] and points["initial"] == "initial"
-    with pytest.raises(ValueError, match=r"No segment of student ends at step 9; the nearest that does ends at 8\."):
+    with pytest.raises(
+        ValueError, match=r"No stored segment of student ends at step 9; the nearest that does ends at 8\."
+    ):
         findings.corners(run, choices, ["EMA", 9, 0], **BOTH)
     with pytest.raises(ValueError, match=r"Unknown corner 'EAM'\. Did you mean 'EMA'\?"):
         findings.corners(run, choices, ["EAM", 8, 0], **BOTH)
+
+
+def test_a_corner_is_an_iterate_that_is_stored(run, choices):
+    merged = SimpleNamespace(
+        source_curves=run.source_curves, segments=SimpleNamespace(edges=np.array([4, 12, 24])), name="m"
+    )
+    with pytest.raises(ValueError, match=r"No stored segment of m ends at step 8; the nearest that does ends at 4\."):
+        findings.corners(merged, choices, ["EMA", 8, 0], **BOTH)
+    assert list(findings.corners(merged, choices, [], **BOTH)) == ["last", "WAKD", "step 4"]
+    assert list(findings.corners(merged, choices, [], baseline="last", average=None)) == ["last", "step 12", "initial"]
 
 
 def test_distance_is_that_of_the_parameters(run, choices):
@@ -96,6 +110,9 @@ def test_pairs_are_the_sides_of_the_plane_and_ways_to_other_runs(copied, choices
     label, (here, (other, there)) = list(findings.pairs(points, choices, "WAKD", [str(copied.folder)]).items())[-1]
     assert label == f"WAKD to that of {tmp_path.name}/copied" and other.folder == copied.folder
     assert here is choices["WAKD"] and np.array_equal(there, here)
+    twin = tmp_path / "other" / tmp_path.name / "copied"
+    shutil.copytree(copied.folder, twin)
+    assert len(findings.pairs(points, choices, "WAKD", [str(copied.folder), str(twin)])) == 5
 
 
 # ---- what is said

@@ -1,6 +1,7 @@
 """Every lesson is executed and rendered; what a lesson has to look like is a lint; its exercises know right from wrong."""
 
 import ast
+import html
 import json
 import re
 from pathlib import Path
@@ -330,3 +331,8 @@ def test_formulas_become_shapes_and_code_stays():
     assert formula_svg("x", 10).count("NaN") == 0
     with pytest.raises(ValueError):
         formula_svg("\\begin{array}")
+    unread = with_formulas("so $\\begin{aligned} a_i * b_i < c \\end{aligned}$")
+    assert unread.startswith("so <code>") and html.unescape(unread).endswith(
+        "<code>\\begin{aligned} a_i * b_i < c \\end{aligned}</code>"
+    )
+    assert not {"_", "*", "\\"} & {*unread}, "which Markdown would read"

@@ -55,6 +55,24 @@ def test_a_finer_field_keeps_its_points_and_their_range_and_is_smooth():
     assert style.finer(xs, ys, holed)[2] is holed and len(style.finer(xs[:3], ys, values[:, :3])[0]) == 3
 
 
+def test_levels_of_losses_pass_over_zero_and_what_is_no_number():
+    losses = np.array([[0, 0.1, 0.2], [0.4, np.inf, np.inf], [np.nan, 0.8, np.inf]])
+    levels = style.loss_levels(losses, 4)
+    assert np.isfinite(levels).all() and (np.diff(levels) > 0).all() and levels[0] == pytest.approx(0.1)
+    assert (np.diff(style.loss_levels(np.zeros((2, 2)), 3)) > 0).all()
+
+
+def test_a_long_name_takes_lines_and_leaves_the_axes_their_room():
+    names = ["a student whose teacher is called by its recipe, its width and its seed, and then some", "KD"]
+    with style.matplotlib.rc_context(style.STYLE):
+        figure = style.empty(7.2, 1.5)
+        axis = figure.subplots()
+        style.rows(axis, names)
+        figure.draw_without_rendering()
+    first, second = (label.get_window_extent() for label in axis.get_yticklabels())
+    assert axis.get_position().width > 0.5 and second.y1 < first.y0
+
+
 @pytest.mark.parametrize(
     "low, high, ticks",
     [(0.319, 0.522, [0.4, 0.5]), (0.25, 7, [0.5, 1, 2, 5]), (72, 81.8, [72.5, 75, 77.5, 80])],

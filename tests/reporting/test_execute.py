@@ -1,6 +1,8 @@
 """Parameters are checked before a kernel starts; an executed notebook has its name only if every cell ran."""
 
+import ast
 import json
+import re
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -132,6 +134,11 @@ def test_a_missing_value_and_an_unknown_notebook_are_named():
         (DECLARED + "\nsead = 1", "toy.ipynb never reads 'sead'. Unknown parameter 'sead'. Did you mean 'seed'?"),
         (DECLARED + "\nimport os", "the parameters cell takes 'name = literal' lines, not 'import os'."),
         (DECLARED.replace("seed = 0", "seed = len([])"), "not 'seed = len([])'."),
+        (
+            DECLARED.replace("rate = 0.1", "rate = "),
+            "toy.ipynb: its parameters cell is no Python: 'rate =', invalid syntax.",
+        ),
+        (DECLARED.replace("seed = 0", "rate = seed = False"), "seed=False: expected int, got bool."),
     ],
 )
 def test_what_a_notebook_declares_is_checked_as_what_it_is_given(toy, tmp_path, no_kernel, declared, sentence):
@@ -163,11 +170,12 @@ def test_a_copy_is_described_by_the_name_in_its_second_cell(toy, tmp_path, no_ke
         execute(other, tmp_path / "out.ipynb")
 
 
-def test_any_other_notebook_runs_without_a_description_and_says_so(toy, tmp_path):
+def test_any_other_notebook_runs_without_a_description_and_says_so(toy, tmp_path, caplog):
     other = toy("assert (limit, seed) == (7, 0)").rename(tmp_path / "other.ipynb")
     with pytest.warns(UserWarning, match=r"other\.ipynb names no description.* its parameters are not checked"):
-        out = execute(other, tmp_path / "out.ipynb", {"limit": 7})
-    assert recorded_parameters(out) == {"limit": 7}
+        out = execute(other, tmp_path / "out.ipynb", {"limit": 7, "steps": 8})
+    assert recorded_parameters(out) == {"limit": 7, "steps": 8}
+    assert "Passed unknown parameter: steps" in caplog.messages, "though another notebook has it"
 
 
 def test_names_with_dots_keep_all_they_are_called(toy, tmp_path):
@@ -222,7 +230,7 @@ def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_pa
 @pytest.mark.parametrize(
     "cell, sentence",
     [
-        ("raise ValueError('no *such* domain.')", "stopped at In [4], ValueError: no *such* domain."),
+        ("raise ValueError('no *such* <domain>.')", "stopped at In [4], ValueError: no *such* <domain>."),
         ("import os; os.kill(os.getpid(), 9)", "stopped at In [4], its kernel died: killed, or out of memory."),
         ("import sys; sys.exit()", "ended at In [4] by sys.exit, before its last cell."),
     ],
@@ -230,7 +238,8 @@ def test_two_at_once_each_with_its_own_kernel_folder_and_environment(toy, tmp_pa
 )
 def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, temp, cell, sentence):
     out = tmp_path / "out.ipynb"
-    out.write_text("from an earlier run")
+    for earlier in (out, out.with_suffix(".html")):
+        earlier.write_text("from an earlier run")
     with pytest.raises(NotebookFailed) as error:
         execute(toy("print('before')", cell, "print('after')"), out, {"seed": 1})
     failed = tmp_path / "out.failed.ipynb"
@@ -239,7 +248,8 @@ def test_a_notebook_that_stops_is_kept_and_never_looks_done(toy, tmp_path, temp,
     assert recorded_parameters(out) is None
     book = nbformat.read(failed, as_version=4)
     nbformat.validate(book)
-    assert book.cells[0].source == f"**This notebook is not finished.** It {sentence}"
+    said = re.sub("([*<>])", r"\\\1", sentence)  # as it is, and no Markdown
+    assert book.cells[0].source == f"**This notebook is not finished.** It {said}"
     assert [c.metadata.papermill.status for c in book.cells[-3:]] == ["completed", "failed", "pending"]
     assert book.cells[-3].outputs[0].text == "before\n" and not book.cells[-1].outputs
     assert not list(temp.iterdir())
@@ -269,6 +279,19 @@ def test_an_interrupted_notebook_is_kept_and_the_interrupt_goes_on(toy, tmp_path
 
 
 SHIPPED = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_cell_gives_a_parameter_another_value_so_that_cells_can_be_run_again(path):
+    bound = [
+        {
+            node.id
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        for _, source in notebook._code(path)
+    ]
+    assert not bound[0] & set().union(*bound[1:])
 
 
 # by hand the notebooks train the quickstart's networks; defaults stay what studies that name none were recorded with

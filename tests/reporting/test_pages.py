@@ -182,6 +182,18 @@ def test_explorer_pages_are_linked_where_they_are(publish, path):
     assert explorer not in links(out / "targets" / "east.html")
 
 
+def test_what_a_notebook_left_that_is_no_more_is_not_linked(publish, path):
+    out, _ = publish(listed=False)
+    (out / "figures").mkdir()
+    names = ("against.csv", "against.tex", "figures/against.svg", "figures/picks.svg")
+    for name in names:
+        (out / name).write_text("0")
+    assert {out / name for name in names} <= {*links(publish(listed=False)[0] / "index.html")}
+    publish(listed=False, left=names[:3])
+    assert {out / name for name in names} & {*links(out / "index.html")} == {out / names[3]}
+    assert "against" not in json.loads((out / "study.json").read_text())["tables"]
+
+
 def test_what_is_missing_is_said_once_per_reason():
     said = pages.gaps({"a-s0-KD": "Diverged <nan>", "b-s0-KD": "Diverged <nan>", "a-s0-CE": "waits"})
     assert "Not in this report: 3 notebooks." in said and "a-s0-KD, b-s0-KD: Diverged &lt;nan&gt;" in said
@@ -205,9 +217,9 @@ def publish(finished, tmp_path):
             copy(file, out / file.name)
     notebooks = {("north", 0): {"KD": "notebooks/north-s0-KD.html"}, ("east", 0): {"KD": "notebooks/east-s0-KD.html"}}
 
-    def published(listed: bool) -> tuple[Path, str]:
+    def published(listed: bool, **given) -> tuple[Path, str]:
         executed = out / "notebooks" / "03_compare.ipynb"
-        return out, pages.publish(executed, out, title="Again", notebooks=notebooks, listed=listed)
+        return out, pages.publish(executed, out, title="Again", notebooks=notebooks, listed=listed, **given)
 
     return published
 

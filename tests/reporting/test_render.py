@@ -138,6 +138,12 @@ def test_a_long_page_lists_its_sections_and_a_short_one_does_not(tmp_path):
             )
 
 
+def test_a_list_of_sections_has_no_link_in_a_link(tmp_path):
+    parts = [f'<h2>Part <a href="x.html">{i}</a></h2>' for i in range(report.FEW_SECTIONS + 1)]
+    text = report.write_page(tmp_path / "long.html", *parts, title="Long").read_text()
+    assert '<li><a href="#s1">Part 0</a></li>' in text and '<h2 id="s1">Part <a href="x.html">0</a></h2>' in text
+
+
 def test_a_title_replaces_the_heading_and_is_escaped(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
     page = report.render(tmp_path / "bare.ipynb", tmp_path / "bare.html", title="a < b")

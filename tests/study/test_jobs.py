@@ -403,3 +403,44 @@ def test_jobs_that_train_get_a_device_each(place, teacher, elsewhere, monkeypatc
         assert shared == {"CUDA_VISIBLE_DEVICES": "0"}
         with pytest.raises(files.Held), files.locked(place.engine / "gpu-1"):
             pass
+
+
+# ---- what is left of what is no more
+
+
+def test_an_explorer_of_a_run_that_has_no_window_map_any_more_is_gone(place, student):
+    page = place.out / "explorer" / "kd.html"
+    page.parent.mkdir()
+    page.write_text("of an earlier training")
+    jobs._explorer(replace(student, name="landscape-kd", parameters={"run": "kd"}), place)
+    assert page.exists()
+    jobs._explorer(student, place)
+    assert not page.exists()
+
+
+def test_a_comparison_takes_away_what_it_wrote_and_knows_what_others_left(place, monkeypatch):
+    shown, compare = [], Job("03_compare", Path("03_compare.ipynb"), {"runs": "", "only": ["kd"]}, page={"title": "A"})
+    also = [Job(name, Path(f"{name}.ipynb"), {"runs": "", "only": ["kd"]}) for name in ("05", "06")]
+    writes = {"05": ["a.csv"], "06": ["b.csv"], "03_compare": ["c.csv", "figures/kd.svg", "figures/ce.svg"]}
+
+    def execute(source, out, *_, **__):
+        for name in writes[out.stem]:
+            (place.out / name).parent.mkdir(exist_ok=True)
+            (place.out / name).write_text("0")
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(report, "render", lambda *_, **__: None)
+    monkeypatch.setattr(jobs, "_what", lambda *_: {})
+    wrote = jobs._wrote
+    monkeypatch.setattr(
+        jobs, "_publish", lambda job, place, say, own: shown.append(wrote(place, without=job, planned=False))
+    )
+    jobs.describe([*also, compare], place)
+    for job in (*also, compare):
+        jobs._do(job, place, "new", None, print, print)
+    assert wrote(place, without=compare) == {"a.csv", "b.csv"} and shown == [set()]
+    writes["03_compare"].remove("figures/ce.svg")
+    jobs.describe([also[1], compare], place)
+    jobs._do(compare, place, "new", None, print, print)
+    assert wrote(place, without=compare) == {"b.csv"} and shown[1] == {"a.csv"}
+    assert {f.name for f in place.out.rglob("*.*") if f.is_file()} == {"a.csv", "b.csv", "c.csv", "kd.svg"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,13 @@ def bars(curves: Curves, coefficients: Coefficients) -> list[Bar]:
             for k in np.flatnonzero(values)
         ]
     return found
+
+
+def widened(curves: Curves, drawn: Sequence[Bar]) -> list[tuple[float, float]]:
+    """(from, to) of bars in steps, as they are drawn: an iterate alone is one step, and wide enough to be seen, ending where it is;
+    the start begins there."""
+    wide = curves.steps / 100
+    return [(max(b.end - wide, 0), max(b.end, wide)) if b.single else (b.begin, b.end) for b in drawn]
 
 
 def plain_window(curves: Curves, choice: object) -> tuple[int, int] | None:

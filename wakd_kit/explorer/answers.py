@@ -83,13 +83,14 @@ class Board:
         return averaging.window(self.curves, begin=int(begin), end=int(end))
 
     def choose(self, wanted: str | Mapping) -> Coefficients | NoWindow:
-        """What a strategy picks on this run. Settings that do not fit it are a reason like any other that there is none.
+        """What a strategy picks on this run. Settings that do not fit it, and images that are gone, are reasons like any other that
+        there is none.
 
         A strategy that tries candidates evaluates them on source validation; what was tried once is not tried again.
         """
         try:
             (choice,) = self._choose([wanted]).values()
-        except ValueError as problem:
+        except (ValueError, OSError) as problem:
             return NoWindow(str(problem))
         return choice
 
@@ -200,19 +201,28 @@ class Board:
         chosen, best = (self.windows.loc[self.windows[row].idxmax()] for row in (MEAN, self.target))
         last = self.measure(averaging.last(self.curves))[self.target]
         rank = self.windows[MEAN].corr(self.windows[self.target], method="spearman")
-        proxy = "" if self.exact else " These accuracies are a proxy's; compute the exact map before quoting them."
+        ranked = f"Source validation ranks the windows as the unseen domain does with a correlation of {rank:.2f} (Spearman)."
+        proxy = "These accuracies are a proxy's; compute the exact map before quoting them."
         return [
-            f"Of {len(self.windows)} windows, the one that source validation likes best averages {_steps(chosen)} and "
-            f"scores {chosen[self.target]:.1%} on the unseen domain {self.target}; the last iterate alone {last:.1%}.",
+            f"Of {len(self.windows)} window{'s' * (len(self.windows) > 1)}, the one that source validation likes best "
+            f"averages {_steps(chosen)} and scores {chosen[self.target]:.1%} on the unseen domain {self.target}; the last iterate alone {last:.1%}.",
             f"The best window of all, {_steps(best)}, scores {best[self.target]:.1%}: an oracle, since finding it takes "
             "labels of the unseen domain.",
-            f"Source validation ranks the windows as the unseen domain does with a correlation of {rank:.2f} (Spearman)."
-            + proxy,
+            *([ranked] if np.isfinite(rank) else []),
+            *([] if self.exact else [proxy]),
         ]
 
 
 def _steps(window: pd.Series) -> str:
     return f"steps {window['begin'] + 1:.0f} to {window['end']:.0f}"
+
+
+def same(one: Coefficients | NoWindow | None, other: Coefficients | NoWindow) -> bool:
+    """Whether two choices are one average, or none for one reason."""
+    if isinstance(one, Coefficients) and isinstance(other, Coefficients):
+        parts = zip([*one.parts.values(), one.initial], [*other.parts.values(), other.initial], strict=True)
+        return all(np.allclose(a, b, rtol=1e-9, atol=0) for a, b in parts)
+    return isinstance(one, NoWindow) and isinstance(other, NoWindow) and str(one) == str(other)
 
 
 def _key(choice: Coefficients) -> tuple:

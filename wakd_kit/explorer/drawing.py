@@ -17,9 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow
-from ..averaging.extent import bars, extent
-from ..plots.style import LOSSES, finer, looks, loss_levels, widest
-from ..statistics import standard_error
+from ..averaging.extent import bars, extent, widened
+from ..plots.style import LOSSES, error_of_best, finer, looks, loss_levels, widest
 from .answers import MEAN, Board
 
 DASHES = ("", "6 3", "8 3 2 3", "2 2")
@@ -61,8 +60,9 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
 
 def _about(board: Board) -> str:
     name, sources = board.run.settings["student"]["name"], [d.replace("_", " ") for d in board.sources]
+    seen = (", ".join(sources[:-1]), sources[-1])
     return (
-        f"{name} was trained for {board.curves.steps} steps on {', '.join(sources[:-1])} and {sources[-1]}, and has never "
+        f"{name} was trained for {board.curves.steps} steps on {' and '.join(filter(None, seen))}, and has never "
         f"seen {board.target.replace('_', ' ')}. Averaging the parameters of a stretch of that training gives another "
         "model without further training."
     )
@@ -70,12 +70,13 @@ def _about(board: Board) -> str:
 
 def _losses(board: Board) -> dict:
     recorded = {label: getattr(board.curves, name) for name, label in LOSSES.items()}
-    lines = [
-        _line(board, label, values, SOFT if i else INK, DASHES[i])
+    lines = [  # an objective may be zero or less, which a logarithmic axis has no place for
+        _line(board, label, np.where(values > 0, values, np.nan), SOFT if i else INK, DASHES[i])
         for i, (label, values) in enumerate(recorded.items())
         if values is not None
     ]
-    values = [v for line in lines for _, v in line["points"] if v > 0]
+    lines = [line for line in lines if line["points"]]
+    values = [v for line in lines for _, v in line["points"]] or [1.0]
     low, high = min(values) / 1.1, max(values) * 1.1
     ticks = [t for t in LogLocator(subs=(1, 2, 5)).tick_values(low, high) if low <= t <= high]
     return {
@@ -140,7 +141,7 @@ def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow],
     norm = Normalize(values.max() - width, values.max())
     best = board.windows.loc[values.idxmax()]
     span = [int(best["begin"]), int(best["end"])]
-    error = standard_error(values.max(), [board.images[name] for name in ([row] if oracle else board.sources)])
+    error = error_of_best(values.max(), [board.images[name] for name in ([row] if oracle else board.sources)])
     proxy = "" if board.exact else " (proxy)"
     title = f"Unseen domain {board.target}" if oracle else "Source validation, mean of domains"
     return {
@@ -153,7 +154,7 @@ def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow],
         "noise": f"hatched: within {200 * error:.1f} points of the best, two standard errors",
         "scale": _scale(norm, [f"{100 * norm.vmin:.1f} or less", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
         "marks": _marks(board, presets, span if oracle else None),
-        "alt": f"Map of {len(values)} windows by where they begin and end, accuracy{proxy} in colour. {title}"
+        "alt": f"Map of {len(values)} window{'s' * (len(values) > 1)} by where they begin and end, accuracy{proxy} in colour. {title}"
         f"{', an oracle' if oracle else ''}: the best window averages steps {span[0] + 1} to {span[1]} and scores "
         f"{values.max():.1%}.",
     }
@@ -228,7 +229,7 @@ def _field(board: Board, role: str, xs: np.ndarray, ys: np.ndarray, losses: np.n
     levels = loss_levels(losses, BANDS)
     low, high = levels[0], levels[-1]
     shares = 1 - np.arange(BANDS) / (BANDS - 1)  # a low loss is as bright as a high accuracy
-    bands = Figure().add_subplot().contourf(*finer(xs, ys, losses), levels, extend="max").get_paths()
+    bands = Figure().add_subplot().contourf(*finer(xs, ys, np.maximum(losses, low)), levels, extend="max").get_paths()
     fills = [
         {"colour": colour, "paths": [np.round(ring, 4).tolist() for ring in band.to_polygons()]}
         for band, colour in zip(bands, _colours(shares))
@@ -271,11 +272,8 @@ def pick(board: Board, label: str, choice: Coefficients | NoWindow) -> dict:
 
 def _bars(board: Board, choice: Coefficients) -> list[list]:
     """(from step, to step, height -1 to 1, whether it is the start): the coefficient of each iterate against the largest."""
-    curves = board.curves
-    # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
-    wide = curves.steps / 100
-    spans = [(max(b.end - wide, 0), max(b.end, wide)) if b.single else (b.begin, b.end) for b in bars(curves, choice)]
-    return [[float(low), float(high), b.height, b.end == 0] for (low, high), b in zip(spans, bars(curves, choice))]
+    drawn = bars(board.curves, choice)
+    return [[float(a), float(b), bar.height, bar.end == 0] for (a, b), bar in zip(widened(board.curves, drawn), drawn)]
 
 
 def values_of(accuracies) -> list[float | None]:

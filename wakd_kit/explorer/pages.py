@@ -40,17 +40,16 @@ def explorable(folder: str | Path) -> bool:
     return split["target"] is not None and "targets" not in split and len(run.window_map.dropna()) > 0
 
 
-def write_page(folder: str | Path, file: str | Path, *, title: str = "", hidden: bool = False) -> Path:
+def write_page(folder: str | Path, file: str | Path, *, hidden: bool = False) -> Path:
     """Write the explorer of a run's folder as a page of its own; returns the file, whose folder is made if need be.
 
-    title   the page's heading and title, default what the run is and which part of its training should be averaged
     hidden  whether what looks at the unseen domain is covered until it is asked for: for teaching
 
     Raises ``RunProblem`` for a run without a window map.
     """
     file = path_of(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    return page(load_run(folder), file, title=title, hidden=hidden)
+    return page(load_run(folder), file, hidden=hidden)
 
 
 def write_pages(runs: str | Path, folder: str | Path, *, hidden: bool = False) -> dict[Path, Path]:
@@ -70,7 +69,6 @@ def page(
     path: str | Path | None = None,
     choices: Mapping[str, Coefficients | NoWindow] | None = None,
     *,
-    title: str = "",
     hidden: bool = False,
 ) -> str | Path:
     """The explorer of one run without a kernel: HTML that answers from tables it carries. Asks no network for anything.
@@ -79,7 +77,6 @@ def page(
              without one the part to embed in another page is returned: ``display(HTML(explorer.page(run)))``
     choices  {label: coefficients} with a button each; default what was evaluated on the run, else every strategy that
              reads curves alone. What the run has no scores of is evaluated now, and not written into it
-    title    of a page of its own, default which run it is
     hidden   whether what looks at the unseen domain is covered until it is asked for
 
     Raises ``RunProblem`` when the run has no window map: every answer is looked up in it.
@@ -97,7 +94,7 @@ def page(
     )
     if path is None:
         return fragment
-    title = title or f"{_named(run)}: which part of training should be averaged?"
+    title = f"{_named(run)}: which part of training should be averaged?"
     version = own_version()
     whole = Template(SHELL).substitute(title=escape(title), explorer=fragment, version=version)
     write_text(path_of(path), whole)

@@ -9,7 +9,7 @@ function render({ model, el }) {
 
   const answers = new Map(); // exact scores by what they are of
   let d, shown, held, resting;
-  let covered = false; // whether what looks at the unseen domain is
+  let covered; // whether what looks at the unseen domain is: as the first run says, then as the reader does
   let large = location.hash.includes("large");
   let stop = 0; // of the tour, from 1
   const linked = Boolean(el.closest("[data-linked]")); // a page of its own, whose address says what is shown
@@ -70,7 +70,7 @@ function render({ model, el }) {
     find(".wk-source").textContent = none ? "" : SOURCES[shown.source] ?? (d.asks ? "evaluating …" : "");
     find(".wk-source").dataset.source = none ? "" : shown.source;
     all(".wk-preset").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.label === shown.label)));
-    if (!none) band();
+    band();
     along();
     find(".wk-strip svg").innerHTML = none ? "" : strip();
     score();
@@ -94,30 +94,34 @@ function render({ model, el }) {
 
   // ---- a tour of five stops: predict, run, explain
 
+  // Only turning to a stop does what it says: one that is drawn again leaves what the reader has done since.
   function guide(next) {
+    const [before, turned] = [stop, next !== stop];
     stop = next > TOUR.length ? 0 : next;
     const box = find(".wk-tour");
     box.hidden = !stop;
     if (stop) {
-      const { title, text, cover, preset } = TOUR[stop - 1];
-      if (cover !== undefined) covered = cover;
-      find(".wk-stop").innerHTML = `<b>${stop} of ${TOUR.length}. ${title}</b> ${text}`;
+      const { title, text, asking, cover, preset } = TOUR[stop - 1];
+      if (turned && cover !== undefined) covered = cover || (!before && covered); // an address uncovers nothing
+      find(".wk-stop").innerHTML = `<b>${stop} of ${TOUR.length}. ${title}</b> ${(d.asks && asking) || text}`;
       find("[data-tour=back]").disabled = stop === 1;
       find("[data-tour=next]").textContent = stop === TOUR.length ? "End of the tour" : "Next";
       const average = d.presets.findIndex((p) => p.window && p.end - p.begin > 1);
-      if (preset && average >= 0) shown = d.presets[average];
+      if (turned && preset && average >= 0) shown = d.presets[average];
     }
     tools();
   }
 
   function band() {
-    const [left, right] = [shown.begin, shown.end].map((step) => (100 * step) / d.steps);
+    const [begin, end] = shown.problem ? [0, d.steps] : [shown.begin, shown.end]; // without a window one can be begun from there
+    const said = shown.problem ? `${shown.label}: ${shown.problem}` : `${spoken(shown)}; ${verdict()}`;
+    const [left, right] = [begin, end].map((step) => (100 * step) / d.steps);
     for (const shade of all(".wk-band, .wk-shade")) Object.assign(shade.style, { left: `${left}%`, width: `${right - left}%` });
     find(".wk-begin").style.left = `${left}%`;
     find(".wk-end").style.left = `${right}%`;
     for (const handle of all("[role=slider]")) {
-      handle.setAttribute("aria-valuenow", handle.dataset.moves === "end" ? shown.end : shown.begin);
-      handle.setAttribute("aria-valuetext", `${spoken(shown)}; ${verdict()}`);
+      handle.setAttribute("aria-valuenow", handle.dataset.moves === "end" ? end : begin);
+      handle.setAttribute("aria-valuetext", said);
     }
   }
 
@@ -205,6 +209,7 @@ function render({ model, el }) {
   const nearest = (step) => d.edges.reduce((best, edge, i) => (Math.abs(edge - step) < Math.abs(d.edges[best] - step) ? i : best), 0);
 
   function grip() {
+    if (shown.problem) own(d.edges[0], d.edges.at(-1));
     const b = Math.min(nearest(shown.begin), d.edges.length - 2);
     return [b, Math.max(nearest(shown.end), b + 1)];
   }
@@ -226,11 +231,11 @@ function render({ model, el }) {
     if (step < -0.02 * d.steps || step > 1.02 * d.steps) return;
     event.preventDefault();
     if (timeline) {
-      if (shown.problem) show(windowed([d.edges[0], d.edges.at(-1)]));
+      const [b, e] = grip();
       const close = (8 / box.clientWidth) * d.steps;
       const inside = step > shown.begin + close && step < shown.end - close;
       const nearer = Math.abs(step - shown.begin) < Math.abs(step - shown.end) ? "begin" : "end";
-      held = { box, moves: inside ? "both" : nearer, from: step, grip: grip() };
+      held = { box, moves: inside ? "both" : nearer, from: step, grip: [b, e] };
       find(`[data-moves=${held.moves}]`).focus({ preventScroll: true });
     } else {
       held = { box, moves: "map" };
@@ -316,13 +321,12 @@ function render({ model, el }) {
     shown = held = null;
     d = model.get("data"); // {} when no run is open
     root.innerHTML = d.name ? skeleton(d) : "";
-    covered = Boolean(d.hidden) || location.hash.includes("guess");
     if (d.name) {
       const asked = linkedWindow();
-      const begun = Number(location.hash.match(/tour=([1-5])/)?.[1] ?? 0);
-      tools();
+      const begun = covered === undefined ? Number(location.hash.match(/tour=([1-5])/)?.[1] ?? 0) : stop;
+      covered ??= Boolean(d.hidden) || location.hash.includes("guess");
       follow();
-      if (begun) guide(begun);
+      guide(begun);
       if (asked) show(windowed(asked));
     }
     if (d.asks && d.exact === null) ask(`${d.id}\nmap`);
@@ -350,7 +354,11 @@ function render({ model, el }) {
   }
 
   model.on("change:data", start);
-  model.on("change:pick", () => model.get("pick").label && follow()); // empty: a hand has moved the window
+  model.on("change:pick", () => model.get("pick").label && follow()); // empty: a window is shown
+  model.on("change:window", () => {
+    const [begin, end] = model.get("window");
+    if (end && !model.get("pick").label && key(shown ?? {}) !== key({ begin, end })) follow(); // the kernel chose it, no hand here
+  });
   model.on("change:answer", answered);
   start();
 }
@@ -359,7 +367,7 @@ const TOUR = [
   { title: "One training.", text: "The curves are what was measured on validation images of the source domains while one network was trained. Every average on this page is of its steps: the shaded window says of which." },
   { title: "Predict.", text: "What the unseen domain says is covered. By the curves alone, drag the window to where you would average, and say how many points it will gain there.", cover: true },
   { title: "Run.", text: "Uncovered: the line above the curves says what your window is worth on the unseen domain, and the table of accuracies what on each domain. By how much were you off?", cover: false },
-  { title: "Compare.", text: "This is what a strategy picks that nobody steered by hand. Try the others: which of them follow a curve, and which a rule settled before training?", preset: true },
+  { title: "Compare.", text: "This is what a strategy picks that nobody steered by hand. Try the others: which of them follow a curve, and which a rule settled before training?", asking: "Under Average, above the picture, strategies pick a window that nobody steered by hand: which of them follow a curve, and which a rule settled before training?", preset: true },
   { title: "Explain.", text: "In the map every window is a cell. Click near the diagonal, where windows hold few iterates, then in the top row, where they begin with the first step, then between. Which is best here, and why?" },
 ];
 const SHADE = '<i class="wk-shade"></i>';

@@ -9,9 +9,10 @@ is written into a run but the window map, and that only by the button that says 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape, unescape
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ import traitlets
 from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.choosing import EVALUATIONS
+from ..averaging.extent import extent
 from ..evaluation.export import export
 from ..files import path_of
 from ..plots import one_run as figures
@@ -30,7 +32,7 @@ from ..plots import surface as landscape_figures
 from ..results.collect import run_folders
 from ..runs.record import RunProblem
 from ..runs.run import load_run
-from .answers import Board
+from .answers import Board, same
 from .drawing import pick, scene, values_of
 from .pages import STYLE, VIEW, page
 
@@ -109,7 +111,7 @@ class Explorer(widgets.VBox):
         self.strategy.observe(self._strategy_picked, "value")
         self.view.observe(self._window_moved, "window")
         self.view.observe(self._asked, "asked")
-        self.exact_map.on_click(lambda _: self.look_exactly())
+        self.exact_map.on_click(self._exact_map_wanted)
         self.save_average.on_click(self._average_wanted)
         self.save_figures.on_click(self._figures_wanted)
         self._folder_named()
@@ -196,21 +198,38 @@ class Explorer(widgets.VBox):
             control.observe(self._settings_moved, "value")
         if self._spec:
             self._settings_moved()
+        elif self.board is not None and not self.view.window:
+            self._window_wanted()
+
+    def _window_wanted(self) -> None:
+        """A window of one's own to begin with: the stretch of what was shown, between edges that a window can have."""
+        edges = self.board.edges
+        found = isinstance(self.choice, Coefficients)
+        begin, end = extent(self.board.curves, self.choice) if found else (edges[0], edges[-1])
+        begin = max(edge for edge in edges[:-1] if edge <= begin)
+        with self.view.hold_sync():
+            self.view.pick = {}
+            self.view.window = [begin, min(edge for edge in edges if edge >= end and edge > begin)]
 
     def _settings_moved(self, _=None) -> None:
         label, name = self.strategy.value, self._spec["name"]
         moved = {n: control.value for n, control in self._controls.items() if control.value != self._begun[n]}
-        if not moved and label in self.board.run.choices:
-            self.choice = self.board.run.choices[
-                label
-            ]  # as it was evaluated: the same name has the same window everywhere
+        settings = {key: value for key, value in self._spec.items() if key != "label"} | moved
+        searches = inspect.signature(averaging.strategies.get(name)).parameters.keys() & EVALUATIONS.keys()
+        # as it was evaluated: the same name has the same window everywhere
+        evaluated = None if moved else self.board.run.choices.get(label)
+        if evaluated is not None and searches and label in self.board.declared:
+            self.choice = evaluated  # as declared: it is not searched again
         else:
-            searches = inspect.signature(averaging.strategies.get(name)).parameters.keys() & EVALUATIONS.keys()
             self._say("Trying averages on source validation …" if searches else "")
-            self.choice = self.board.choose({key: v for key, v in self._spec.items() if key != "label"} | moved)
+            self.choice = self.board.choose(settings)
             self._say("")
-            label += f" ({', '.join(f'{n}={value}' for n, value in moved.items())})" * bool(moved)
-        self._key = f"{name} {moved}"
+            if same(evaluated, self.choice):
+                self.choice = evaluated
+            elif evaluated is not None:
+                moved = {n: control.value for n, control in self._controls.items()}  # another one has the bare name
+        label += f" ({', '.join(f'{n}={value}' for n, value in moved.items())})" * bool(moved)
+        self._key = f"{label} {settings}"
         with self.view.hold_sync():
             self.view.window = []  # so that the window a hand last chose can be chosen again
             self.view.pick = pick(self.board, label, self.choice) | {"key": self._key}
@@ -227,7 +246,7 @@ class Explorer(widgets.VBox):
         place, _, what = self.view.asked.partition("\n")
         if self.board is None or place != str(self.board.run.folder):
             return
-        try:
+        with self._evaluating():
             if what == "map" and self.board.exact is None:
                 self._say("Estimating every window: one forward of each segment …")
                 self.board.look_quickly(self.grid)
@@ -236,6 +255,16 @@ class Explorer(widgets.VBox):
             elif what == self._key and isinstance(self.choice, Coefficients):
                 accuracy = self.board.measure(self.choice)
                 self.view.answer = {"key": self.view.asked, "accuracy": values_of(accuracy)}
+
+    def _exact_map_wanted(self, _) -> None:
+        with self._evaluating():
+            self.look_exactly()
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Says what cannot be evaluated, and why."""
+        try:
+            yield
         except (ValueError, OSError) as problem:  # the images have moved or changed since
             self._say(f"{self.run.label} cannot be evaluated: {problem}")
 
@@ -246,7 +275,12 @@ class Explorer(widgets.VBox):
         self.exact_map.disabled = True
         self._say("Averaging and evaluating every window …")
         start = time.perf_counter()
-        self.board.look_exactly(self.grid, progress=progress)
+        try:
+            self.board.look_exactly(self.grid, progress=progress)
+        except BaseException:  # or interrupted: to be asked for again
+            self.exact_map.disabled = False
+            self._say("")
+            raise
         self._draw()
         self._say(f"{len(self.board.windows)} windows in {time.perf_counter() - start:.0f} s, kept with the run.")
 
@@ -258,7 +292,7 @@ class Explorer(widgets.VBox):
         self._save(lambda: f"{file} and its card {export(self.board.run, self.choice, path_of(file))}")
 
     def _figures_wanted(self, _) -> None:
-        choices = {self.strategy.value: self.choice}
+        choices = {self.view.pick.get("label", OWN): self.choice}
         self._save(lambda: ", ".join(map(str, save_figures(self.board, choices, path_of(self.file.value)))))
 
     def _save(self, write: Callable[[], str]) -> None:
@@ -302,7 +336,8 @@ def _control(name: str, default: object, curves: Curves) -> widgets.Widget | Non
         return widgets.SelectionSlider(options=sorted({*DECAYS, default}), value=default, **style)
     if name in STEERING:
         recorded = [n for n in STEERING[name] if getattr(curves, n) is not None]
-        return widgets.Dropdown(options=recorded, value=default, **style)
+        # what was declared and not recorded is a choice as well, and says so
+        return widgets.Dropdown(options=[*dict.fromkeys([*recorded, default])], value=default, **style)
     if name in COUNTS:
         return widgets.IntSlider(min(default, len(curves)), 1, max(COUNTS[name], default), **style)
     if name in SHARES:

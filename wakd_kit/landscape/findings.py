@@ -50,18 +50,19 @@ def average_of(choices: Mapping[str, Coefficients | NoWindow], label: str = "") 
 
 
 def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str, average: str | None) -> dict:
-    """Three labelled points for ``landscape.plane``: labels of ``choices``, steps that end a segment, or "initial".
+    """Three labelled points for ``landscape.plane``: labels of ``choices``, steps that end a stored segment, or "initial".
 
-    None wanted: the baseline, the average, and the iterate after which that average begins; without an average the middle
+    None wanted: the baseline, the average, and the iterate after which that average begins, or the last one stored before; without an average the middle
     iterate and the initial parameters. When the baseline is the last iterate, the first three are both ends of the stretch
     of training that is averaged, and its mean: the plane shows the part of the valley that it went through. An earlier
     iterate is too far away for that, and its plane a narrow strip on the way there.
     """
-    curves = run.source_curves
+    stored = run.segments.edges
     if not wanted and average is None:
-        wanted = [baseline, int(curves.ends[(len(curves) - 1) // 2]), "initial"]
+        wanted = [baseline, int(stored[(len(stored) - 1) // 2]), "initial"]
     elif not wanted:
-        wanted = [baseline, average, int(curves.begins[choices[average].window()[0]]) - 1]
+        begin = run.source_curves.begins[choices[average].window()[0]] - 1
+        wanted = [baseline, average, int(max((edge for edge in stored if edge <= begin), default=0))]
     points = {}
     for corner in wanted:
         if corner in (0, "initial"):
@@ -76,11 +77,15 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
 
 
 def _iterate(run, step: int) -> Coefficients:
-    ends = run.source_curves.ends
-    if step not in ends:
-        nearest = ends[np.abs(ends - step).argmin()]
-        raise ValueError(f"No segment of {run.name} ends at step {step}; the nearest that does ends at {nearest}.")
-    return Coefficients(ends == step, of="end", strategy="iterate", note=f"the iterate of step {step}")
+    stored = run.segments.edges  # of segments that were joined an iterate between is not there
+    if step not in stored:
+        nearest = stored[np.abs(stored - step).argmin()]
+        raise ValueError(
+            f"No stored segment of {run.name} ends at step {step}; the nearest that does ends at {nearest}."
+        )
+    return Coefficients(
+        run.source_curves.ends == step, of="end", strategy="iterate", note=f"the iterate of step {step}"
+    )
 
 
 def distance(run, a, b) -> float:
@@ -101,10 +106,10 @@ def pairs(
         other = load_run(folder)
         if not isinstance(other.choices.get(average), Coefficients):
             raise ValueError(f"{folder} has no average {average!r}; it has {', '.join(other.choices) or 'none'}.")
-        found[f"{average} to that of {Path(folder).parent.name}/{other.name}"] = (
-            choices[average],
-            (other, other.choices[average]),
-        )
+        label = f"{average} to that of {Path(folder).parent.name}/{other.name}"
+        # runs of several studies may be called the same
+        label = f"{average} to that of {folder}" if label in found else label
+        found[label] = choices[average], (other, other.choices[average])
     return found
 
 

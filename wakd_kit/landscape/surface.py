@@ -13,7 +13,6 @@ the given points those weights are clipped at zero and divided by their sum, for
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -176,24 +175,21 @@ def line(
     split: Split | None = None,
     *,
     size: int = 21,
-    extend: float = 0.0,
     batchnorm: str | None = None,
     workers: int | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Loss and accuracy on the line from point ``a`` to point ``b``: ``t, domain, role, loss, accuracy``.
 
-    size    points from a (t = 0) to b (t = 1), both included
-    extend  how far the line goes on beyond each of them, in t, rounded up to whole spacings
+    size  points from a (t = 0) to b (t = 1), both included
 
     Nothing is kept. Goodfellow et al. 2015, arXiv 1412.6544; for ``barrier`` see there.
     """
-    if size < 2 or extend < 0:
-        raise ValueError(f"A line has a size of 2 or more and extends by 0 or more; got {size} and {extend}.")
+    if size < 2:
+        raise ValueError(f"A line has a size of 2 or more; got {size}.")
     sweep = Sweep(run, split, batchnorm=batchnorm, workers=workers)
     ends = [sweep.locate(a, "the first point"), sweep.locate(b, "the second point")]
-    beyond = math.ceil(extend * (size - 1))
-    ts = [k / (size - 1) for k in range(-beyond, size + beyond)]
+    ts = [k / (size - 1) for k in range(size)]
     points = (Point(sweep.combination((1 - t, t), ends)) for t in ts)
     scores = tqdm(sweep.scores(points), total=len(ts), unit="point", disable=not progress)
     return pd.DataFrame(

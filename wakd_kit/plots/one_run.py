@@ -18,21 +18,21 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from ..averaging import Coefficients, Curves, NoWindow
-from ..averaging.extent import bars, extent, plain_window
+from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
-from ..statistics import standard_error
-from .style import LOSSES, empty, ink, line, looks, rows, styled, widest
+from .style import LOSSES, empty, error_of_best, ink, line, looks, rows, styled, widest
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
 
 
 @styled
-def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None) -> tuple[Figure, str]:
+def contact_sheet(domains: Domains, *, columns: int | None = None) -> tuple[Figure, str]:
     """One random image per class (column) and domain (row)."""
-    names, rng = list(domains), np.random.default_rng(seed)
+    names, rng = list(domains), np.random.default_rng(0)
     labels = range(min(len(domains.classes), columns or 12))
+    cut = len(labels) < len(domains.classes)
     figure = empty(1 + 0.72 * len(labels), 0.25 + 0.78 * len(names))
     axis = figure.subplots()  # one for all: axes of their own take most of the time that a figure takes
     for row, name in enumerate(names):
@@ -47,17 +47,13 @@ def contact_sheet(domains: Domains, *, seed: int = 0, columns: int | None = None
     axis.set_yticks(np.arange(len(names)) + 0.5, [name.replace("_", " ") for name in names])
     axis.spines[:].set_visible(False)
     counts = ", ".join(f"{name} ({len(domains[name])} images)" for name in names)
-    return figure, f"One example per class, {len(labels)} classes, of each domain: {counts}."
+    shown = f"{'the first ' * cut}{len(labels)}{f' of {len(domains.classes)}' * cut} classes"
+    return figure, f"One example per class, {shown}, of each domain: {counts}."
 
 
 @styled
-def training_curves(
-    curves: Curves, choices: Mapping[str, object] | None = None, *, target: pd.DataFrame | None = None
-) -> tuple[Figure, str]:
-    """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given.
-
-    target  optional rows ``step, accuracy`` measured on the unseen domain; drawn as what they are, an oracle
-    """
+def training_curves(curves: Curves, choices: Mapping[str, object] | None = None) -> tuple[Figure, str]:
+    """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given."""
     choices = choices or {}
     steps = curves.ends
     strip = 0.5 + 0.22 * len(choices) if choices else 0
@@ -77,8 +73,6 @@ def training_curves(
     for i, (domain, values) in enumerate(curves.per_domain.get("val_accuracy", {}).items()):
         accuracy.plot(steps, 100 * values, line(i + 1), color=ink(i + 1), lw=1, label=domain.replace("_", " "))
     accuracy.plot(steps, 100 * curves.val_accuracy, color="#222222", lw=2, label="mean of source domains")
-    if target is not None:
-        accuracy.plot(target["step"], 100 * target["accuracy"], ":", color="#7F3FBF", label="unseen domain (oracle)")
     accuracy.set(title="Source validation accuracy, %", xlabel="step", xlim=(0, curves.steps))
     accuracy.legend()
     if choices:
@@ -97,15 +91,14 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
             axis.text(0.008 * curves.steps, row, "no window", va="center", style="italic", color="#777777")
             continue
         drawn = bars(curves, coefficients)
-        # an iterate alone is one step: drawn wide enough to be seen, ending where it is, the start beginning there
-        width = [curves.steps / 100 if bar.single else bar.end - bar.begin for bar in drawn]
+        places = widened(curves, drawn)
         negative = any(bar.height < 0 for bar in drawn)
         if negative:
             axis.hlines(row, 0, curves.steps, color="#999999", lw=0.6)
         axis.bar(
-            [max(bar.end - wide, 0) for bar, wide in zip(drawn, width)],
+            [begin for begin, _ in places],
             [(-0.4 if negative else -0.8) * bar.height for bar in drawn],  # upwards: rows count from the top
-            width=width,
+            width=[end - begin for begin, end in places],
             bottom=row if negative else row + 0.4,
             align="edge",
             color=look.colour,
@@ -180,7 +173,7 @@ def window_map(
     marks = _marks(curves, choices or {}, cell)
     look = looks(choices or {})
     best = table.loc[table["oracle_target_accuracy"].fillna(-1).idxmax()]
-    share = best["oracle_target_accuracy"]
+    share, last = best["oracle_target_accuracy"], table.iloc[-1]
     figure = empty(9.6, 3.9)
     panels = (
         ("val_accuracy", "Source validation accuracy, %", source_images),
@@ -196,7 +189,7 @@ def window_map(
         )
         figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
         if len(counts):
-            error = 100 * standard_error(high / 100, counts)
+            error = 100 * error_of_best(high / 100, counts)
             _hatch(axis, table, 100 * table[column] >= high - 2 * error, edges, np.append(begins, edges[-1]))
             title = (
                 f"{title[:-1]}; one cell ± {error:.1f})" if title.endswith(")") else f"{title} (one cell ± {error:.1f})"
@@ -220,10 +213,11 @@ def window_map(
         axis.legend(loc="lower left")  # the corner where a window would end before it begins
     alt = f"Map of {len(table)} windows, none of which has an accuracy: training diverged."
     if np.isfinite(share):
-        final = table["oracle_target_accuracy"].iloc[-1]
+        final = last["oracle_target_accuracy"]
         alt = (
-            f"Map of {len(table)} windows. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
-            f"{best['end']:.0f}: {share:.1%}; the last single segment {f'reaches {final:.1%}' if np.isfinite(final) else 'diverged'}."
+            f"Map of {len(table)} window{'s' * (len(table) > 1)}. The best on the unseen domain, an oracle, runs from step {best['begin']:.0f} to "
+            f"{best['end']:.0f}: {share:.1%}; the last cell, from step {last['begin']:.0f}, "
+            f"{f'reaches {final:.1%}' if np.isfinite(final) else 'diverged'}."
         )
     spans = {name: extent(curves, choices[name]) for name, *_ in marks}
     return figure, alt + "".join(f" {name} averages from step {b} to {e}." for name, (b, e) in spans.items())
@@ -327,7 +321,7 @@ def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96
                 with Image.open(report.root / rng.choice(by_place[domain, name])) as image:
                     images[i] = np.asarray(as_rgb(image).resize((side, side)))
         arrays[domain] = images, np.arange(len(images))
-    figure, _ = contact_sheet(domains_from_arrays(arrays, tuple(report.counts.index)))
+    figure, _ = contact_sheet(domains_from_arrays(arrays, tuple(report.counts.index)), columns=len(report.counts))
     alt = f"One image per class of {len(arrays)} domains ({', '.join(arrays)}), grey where there is none."
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png", dpi=150, metadata={"Description": alt})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.interpolate import pchip_interpolate
+
+from ..statistics import standard_error
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
@@ -132,10 +135,18 @@ def empty(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+WRAPPED = 36  # characters to a line: a name that is longer would leave its axes no room
+
+
 def rows(axis, names: Sequence[str], *, grid: bool = True) -> None:
-    """A row per name, the first on top, with thin lines down from the ticks."""
+    """A row per name, the first on top, with thin lines down from the ticks. A long name takes several lines, and its figure is as high
+    as they need."""
+    wrapped = [textwrap.fill(name, WRAPPED) for name in names]
+    most = 1 + max((name.count("\n") for name in wrapped), default=0)
+    if most > 1:
+        axis.figure.set_figheight(max(axis.figure.get_figheight(), 1.2 + 0.16 * most * len(names)))
     axis.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
-    axis.set_yticklabels(list(names))
+    axis.set_yticklabels(wrapped)
     axis.tick_params(axis="y", length=0)
     if grid:
         axis.grid(axis="x", color="#E2E2E2", lw=0.6)
@@ -157,9 +168,11 @@ def zero(across: Callable) -> None:
 def loss_levels(losses: np.ndarray, count: int) -> np.ndarray:
     """Levels at equal ratios from the lowest loss on, since a valley spans orders of magnitude.
 
-    The highest fifth of a field is above them: it shares one colour, which leaves the others to the valley.
+    The highest fifth of a field is above them: it shares one colour, which leaves the others to the valley. A loss that is zero,
+    below the lowest level, or no number decides none of them.
     """
-    low, high = np.nanmin(losses), np.nanquantile(losses, 0.8)
+    known = losses[np.isfinite(losses) & (losses > 0)]
+    low, high = (known.min(), np.quantile(known, 0.8)) if known.size else (1.0, 1.0)
     return np.geomspace(low, max(high, 1.001 * low), count)
 
 
@@ -179,6 +192,11 @@ def round_ticks(low: float, high: float) -> list[float]:
     """About four round numbers from ``low`` to ``high``, at equal ratios where these are far apart."""
     places = LogLocator(subs=(1, 2, 5)) if high > 5 * low > 0 else MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
     return [tick for tick in places.tick_values(low, high) if low <= tick <= high]
+
+
+def error_of_best(share: float, counts: Sequence[int]) -> float:
+    """``standard_error`` of the best of many: one that is right everywhere may be half an image worse, and is not known exactly."""
+    return standard_error(min(share, 1 - 0.5 / sum(counts)), counts)
 
 
 def widest(table: pd.DataFrame, columns: Sequence[str]) -> float:

@@ -63,6 +63,7 @@ def plane(plane: Plane, *, value: str = "loss") -> tuple[Figure, str]:
 def _field(figure: Figure, axis, xs: np.ndarray, ys: np.ndarray, values: np.ndarray, value: str) -> None:
     if value == "loss":
         levels, extend = loss_levels(values, 13), "max"
+        values = np.maximum(values, levels[0])
     else:
         values = 100 * values
         low, high, extend = np.nanquantile(values, 0.2), np.nanmax(values), "min"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -39,10 +40,10 @@ from .warm import Forked
 
 def _new_to_papermill(record: logging.LogRecord) -> bool:
     """Whether a line of papermill's log is worth reading: not that a described parameter has no line in the notebook's cell."""
-    name = record.getMessage().removeprefix("Passed unknown parameter: ")
-    return not any(name in (f.name for f in fields(cls)) for cls in map(descriptions.get, descriptions))
+    return record.getMessage().removeprefix("Passed unknown parameter: ") not in _described.get()
 
 
+_described = contextvars.ContextVar("parameters that the notebook which this thread executes has", default=frozenset())
 logging.getLogger("papermill").addFilter(_new_to_papermill)
 
 
@@ -69,7 +70,7 @@ def execute(
     checked     the parameters are complete and were checked, by a plan, say; the kernel checks them in any case
 
     A notebook that stops early (an error, a killed kernel, ``sys.exit``) is kept as ``<out>.failed.ipynb`` with the error
-    in it, and ``NotebookFailed`` is raised. An older ``out`` is gone by then. May be called from several threads at once.
+    in it, and ``NotebookFailed`` is raised. An older ``out`` and its page are gone by then. May be called from several threads at once.
     The kernel is a fork of a warm process where one was started (``warm.started``), and is started here otherwise.
     """
     # absolute, because papermill reads and writes relative to a working directory that all threads share
@@ -82,8 +83,10 @@ def execute(
     if notebook.resolve() in [file.resolve() for file in (out, part, failed)]:
         raise ValueError(f"{out} would take the place of {notebook}, which is executed; give the copy another name.")
     given = dict(parameters or {}) if checked else complete(notebook, parameters or {})
+    cls = described_by(notebook)
+    _described.set({f.name for f in fields(cls)} if cls else set())
     out.parent.mkdir(parents=True, exist_ok=True)
-    for old in (out, part, failed):
+    for old in (out, part, failed, out.with_suffix(".html")):
         old.unlink(missing_ok=True)
     kernel: list[int] = []
     try:
@@ -183,10 +186,15 @@ def _declared(notebook: Path) -> dict[str, object]:
     if source is None:
         raise ParameterError(f"{notebook.name} has no cell tagged 'parameters'.")
     declared = {}
-    for line in ast.parse(source).body:
-        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError as problem:
+        text = (problem.text or "").strip()
+        raise ParameterError(f"{notebook.name}: its parameters cell is no Python: {text!r}, {problem.msg}.") from None
+    for line in lines:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         try:
-            declared[target.id] = ast.literal_eval(line.value)
+            declared |= {target.id: ast.literal_eval(line.value) for target in targets}
         except (AttributeError, ValueError):
             text = ast.unparse(line)
             raise ParameterError(
@@ -290,5 +298,6 @@ def _explain(book: nbformat.NotebookNode, reason: str) -> None:
     if started:
         started[-1].metadata.papermill.update(status="failed", exception=True)
     book.metadata.papermill.exception = True
-    note = f"**This notebook is not finished.** It {reason}"
+    said = re.sub(r"([\\`*_{}<>|~$&]|\](?=[(\[]))", r"\\\1", reason)  # as it is, and no Markdown
+    note = f"**This notebook is not finished.** It {said}"
     book.cells.insert(0, nbformat.v4.new_markdown_cell(note, metadata={"tags": [tag]}))

@@ -15,7 +15,8 @@ COMMANDS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "
 
 
 def with_formulas(markdown: str) -> str:
-    """Markdown whose ``$inline$`` and ``$$displayed$$`` TeX, as far as matplotlib's mathtext reads it, is SVG; code stays as it is."""
+    """Markdown whose ``$inline$`` and ``$$displayed$$`` TeX is SVG, or code where matplotlib's mathtext cannot read it; code stays
+    as it is."""
     parts = re.split(r"(```.*?```|`[^`\n]*`)", markdown, flags=re.S)
     return "".join(part if i % 2 else MATH.sub(_formula, part) for i, part in enumerate(parts))
 
@@ -23,7 +24,10 @@ def with_formulas(markdown: str) -> str:
 def _formula(found: re.Match) -> str:
     shown = found["display"] is not None
     tex = " ".join((found["display"] or found["inline"]).split())
-    svg = formula_svg(tex)
+    try:
+        svg = formula_svg(tex)
+    except ValueError:  # no sign of it is Markdown's
+        svg = f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in tex)}</code>"
     return f'<div class="formula">{svg}</div>' if shown else svg
 
 

@@ -55,6 +55,7 @@ def publish(
     listed: bool = False,
     parameters: Mapping[str, object] | None = None,
     ran: Mapping[str, str] = MappingProxyType({}),
+    left: Collection[str] = (),
     file: Path | None = None,
 ) -> str:
     """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
@@ -66,6 +67,7 @@ def publish(
     parameters to show, default those it ran with
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
     ran        {what: words} on how the study was run, which recordings do not know: its command, its hours
+    left       addresses below ``out`` of tables and figures that a notebook left which is no more: not linked to
     file       the study's file, of which a copy is kept beside the page
     """
     given = notebook.recorded_parameters(executed)
@@ -77,18 +79,18 @@ def publish(
         write_text(out / file.name, file.read_text(encoding="utf-8"))
         ran = {**ran, "study file": file.name}
     above = {"All studies": "../index.html"} if listed else {}
+
+    def there(kind: str) -> list[Path]:
+        return [f for f in sorted(out.glob(kind)) if f.relative_to(out).as_posix() not in left]
+
     links = {
         "unseen domains": targets,
         "explorer": {name: address for by_run in explorers.values() for name, address in by_run.items()},
         "the study": {file.name: file.name} if "study file" in ran else {},
-        "tables as csv": {file.stem: file.name for file in sorted(out.glob("*.csv"))},
-        "tables as LaTeX (booktabs)": {file.stem: file.name for file in sorted(out.glob("*.tex"))},
+        "tables as csv": {file.stem: file.name for file in there("*.csv")},
+        "tables as LaTeX (booktabs)": {file.stem: file.name for file in there("*.tex")},
         **({"over all runs": also} if also else {}),
-        "figures": {
-            f.name: f"figures/{f.name}"
-            for f in sorted((out / "figures").glob("*"))
-            if f.suffix in (".svg", ".png", ".pdf")
-        },
+        "figures": {f.name: f"figures/{f.name}" for f in there("figures/*") if f.suffix in (".svg", ".png", ".pdf")},
         **{f"{target}, seed {seed}": pages for (target, seed), pages in notebooks.items()},
     }
     shown = {"title": title, "question": False, "links": links, "notice": gaps(missing, out), "parameters": parameters}

@@ -286,7 +286,7 @@ def _with_contents(body: str) -> str:
     listed = []
     for i, section in enumerate(sections, 1):
         body = body.replace(f"<h2>{section}</h2>", f'<h2 id="s{i}">{section}</h2>', 1)
-        listed.append(f'<li><a href="#s{i}">{section}</a></li>')
+        listed.append(f'<li><a href="#s{i}">{re.sub("<[^>]*>", "", section)}</a></li>')  # no link in a link
     if '<h2 id="files">' in body:
         listed.append('<li><a href="#files">Files and pages</a></li>')
     contents = f'<nav class="contents" aria-label="On this page"><ol>{"".join(listed)}</ol></nav>\n'

@@ -355,7 +355,7 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
 
     clock, then, before = time.time(), json_or_nothing(place.file("done", job.name)), _before(job, place)
     executed, rendered = place.executed(job), place.rendered(job)
-    formerly = then.get("formerly", [])
+    formerly, wrote = then.get("formerly", []), set(then.get("wrote", []))
     rendered.unlink(missing_ok=True)
     if job.over_all and not job.parameters["only"]:
         raise ValueError("none of the runs that it looks at is there.")
@@ -364,28 +364,37 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
         if job.records:
             _wait_for_recording(job, waits)
             _make_way(job, place, say)
+        if job.page:
+            # of a student that is no more it draws nothing in their place
+            for name in wrote - _wrote(place, without=job):
+                (place.out / name).unlink(missing_ok=True)
+        there = _tables(place.out) if job.over_all else {}
         settings = {"cwd": job.notebook.parent, "env": {**(env or {}), "TQDM_DISABLE": "1"}, "checked": True}
         notebook.execute(job.notebook, executed, job.parameters, **settings)
+        wrote = {name for name, at in _tables(place.out).items() if there.get(name) != at} if job.over_all else wrote
         same = taught and taught == teaches(job)  # what it teaches may have been told otherwise before
         formerly = sorted({*formerly, then.get("teaches", "")} - {"", taught}) if same else []
     if job.page:
-        _publish(job, place, say)
+        _publish(job, place, say, wrote)
     else:
         _explorer(job, place)
         report.render(executed, rendered, parameters=place.relative(job.parameters), **_shown(job, place))
     seconds = then["seconds"] if why.startswith(RENDERED) else round(time.time() - clock, 1)
     record = {"scheme": sources.SCHEME, **_what(job, place), "before": before, "files": _files(job, place)}
-    record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly}
+    record |= {"result": _result(job), "teaches": teaches(job), "formerly": formerly, "wrote": sorted(wrote)}
     record |= {"why": why, "seconds": seconds, "at": _now()}
     write_text(place.file("done", job.name), json.dumps(record))
 
 
 def _explorer(job: Job, place: Place) -> None:
-    """Write the explorer's page of a run that has a window map, for the report to link to."""
+    """Write the explorer's page of a run that has a window map, for the report to link to; of another there is none."""
     from ..explorer.pages import explorable, write_page
 
+    page = place.out / "explorer" / f"{job.name}.html"
     if job.records and explorable(job.run):
-        write_page(job.run, place.out / "explorer" / f"{job.name}.html")
+        write_page(job.run, page)
+    elif job.records:
+        page.unlink(missing_ok=True)
 
 
 def _shown(job: Job, place: Place) -> dict:
@@ -425,7 +434,21 @@ def show_missing(job: Job, place: Place, why: str = "") -> None:
             report.write_page(place.rendered(job), **{"title": job.name, **_shown(job, place)}, notice=notice)
 
 
-def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
+def _tables(out: Path) -> dict[str, int]:
+    """The tables and figures of a report, and when each was written."""
+    files = [file for kind in ("*.csv", "*.tex", "figures/*") for file in out.glob(kind)]
+    return {file.relative_to(out).as_posix(): file.stat().st_mtime_ns for file in files}
+
+
+def _wrote(place: Place, *, without: Job, planned: bool = True) -> set[str]:
+    """The tables and figures that the other jobs of the study wrote when they were done, or those that were planned once and are
+    no more."""
+    own, now = place.file("done", without.name), place.engine / "jobs"
+    done = [file for file in own.parent.glob("*.json") if file != own and (now / file.name).exists() == planned]
+    return {name for file in done for name in json_or_nothing(file).get("wrote", [])}
+
+
+def _publish(job: Job, place: Place, say: Callable[[str], None], wrote: set[str]) -> None:
     from ..reporting import pages
 
     known = json_or_nothing(place.engine / "study.json")
@@ -433,6 +456,7 @@ def _publish(job: Job, place: Place, say: Callable[[str], None]) -> None:
     notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
     named = {name: job.page[name] for name in ("title", "also", "listed")}
     named |= {"notebooks": notebooks, "missing": job.missing, "parameters": place.relative(job.parameters)}
+    named["left"] = _wrote(place, without=job, planned=False) - _wrote(place, without=job) - wrote
     named["ran"] = {"notebooks took": _took(job, place), "command": known.get("command", "")}
     said = pages.publish(place.executed(job), place.out, file=file, **named)
     if named["listed"]:
