@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.domains import other_split as split_difference
+from ..models.build import TAPS
 from ..models.tap import layers
 from ..objectives import objectives
 from ..written import of_library, plain, written
@@ -210,7 +211,9 @@ def structure(model: nn.Module) -> str:
     own = {kind for kind in kinds if not of_library(kind)}
     modules = []
     for name, module in model.named_modules():
-        known = {key: value for key, value in vars(module).items() if key not in NOT_STRUCTURE}
+        # a spec is the kit's in its taps, and a setting like others in a module of one's own
+        aside = NOT_STRUCTURE - {"spec"} if type(module) in own and not isinstance(module, TAPS) else NOT_STRUCTURE
+        known = {key: value for key, value in vars(module).items() if key not in aside}
         shown = {key: plain(value) for key, value in known.items() if not key.startswith("_") or type(module) in own}
         modules.append([name, _kind(type(module)), shown])
     state = model.state_dict()
