@@ -128,15 +128,19 @@ def same_split(recorded: Mapping, asked: Mapping) -> bool:
 
 
 def seen_in(recipe: Mapping) -> list[dict]:
-    """What training on a split shows: ``kind, domain, classes, contents, fingerprint`` of each of its sources."""
+    """What training on a split shows: ``kind, domain, classes, contents, fingerprint`` of each of its sources, and ``of`` of those
+    that were made of other domains."""
     kind = recipe.get("kind")
     every = {
         "kind": (recipe["benchmark"] or "").partition(":")[0] if kind is None else kind,
         "classes": list(recipe["classes"]),
         "fingerprint": recipe["fingerprint"],
     }
-    contents = recipe.get("contents") or {}
-    return [{"domain": domain, "contents": contents.get(domain), **every} for domain in recipe["sources"]]
+    contents, of = recipe.get("contents") or {}, recipe.get("of") or {}
+    return [
+        {"domain": domain, "contents": contents.get(domain), **every, **({"of": of[domain]} if domain in of else {})}
+        for domain in recipe["sources"]
+    ]
 
 
 def seen_by(model: nn.Module | None) -> list[dict]:
@@ -186,6 +190,10 @@ def _same_domain(one: Mapping, other: Mapping) -> bool:
     named = all(one[key] == other[key] for key in ("kind", "domain", "classes"))
     if one["fingerprint"] == other["fingerprint"]:
         return one["domain"] == other["domain"]
+    # made of one domain: within one benchmark no image is in two, between two nobody knows
+    images, those = ({seen["contents"], *seen.get("of", ())} - {None} for seen in (one, other))
+    if images & those:
+        return True
     return named and not (one["contents"] and other["contents"] and one["kind"] in FREE_NAMES)
 
 
