@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import itertools
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -118,6 +117,9 @@ class Domains(Mapping):
     def __post_init__(self):
         for name in (*self.examples, *self.classes, *self.attributes):
             one_line("name of a domain, class or attribute", name)
+        for name, examples in self.examples.items():
+            if not len(examples):
+                raise ValueError(f"Domain {name!r} has no images; leave it out.")
 
     def __getitem__(self, name: str) -> Examples:
         try:
@@ -277,7 +279,7 @@ def sources_among(known: Sequence[str], asked: Sequence[str | int]) -> tuple[str
 def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...]:
     """The domains that a target names, in the order of the benchmark: one, several ("photo+sketch", or a list), or none for None.
 
-    Raises ``ValueError`` for one that is not known, and for several whose names hold a +."""
+    Raises ``ValueError`` for one that is not known, and for several whose names hold a +, or are one domain's joined by it."""
     if target is None:
         return ()
     several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
@@ -289,7 +291,10 @@ def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tup
             raise ValueError(
                 f"Several targets are joined by +, which the name {one!r} holds itself; rename that domain."
             )
-    return tuple(name for name in known if name in parts)
+    found = tuple(name for name in known if name in parts)
+    if len(found) > 1 and (joined := "+".join(found)) in known:
+        raise ValueError(f"Several targets are joined by +, and {joined!r} is a domain itself; rename that domain.")
+    return found
 
 
 def other_split(recorded: Mapping, given: Mapping) -> str | None:
@@ -524,8 +529,11 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     options = {"seed": seed, "share": share, **({} if size is None else {"size": size})}
     names = ("clean", *CORRUPTIONS)
     of = {name: [base.contents[name], *base.of.get(name, ())] for name in base}
-    of |= dict.fromkeys(shifted, list(itertools.chain(*of.values())))
-    return Domains(f"corrupted:{base.spec}", base.classes, clean | shifted, options, base.views, attributes=names, of=of)
+    every = [content for contents in of.values() for content in contents]
+    of |= {name: every for name in shifted}
+    return Domains(
+        f"corrupted:{base.spec}", base.classes, clean | shifted, options, base.views, attributes=names, of=of
+    )
 
 
 def _rendered_once(cache: Path, called: str, sources: Sequence[str], render: Callable) -> dict[str, Examples]:

@@ -168,9 +168,9 @@ class Segments:
 
     def _open(self, position: int):
         file = self.folder / self.index[position]["file"]
-        if not file.exists() and self._index_file.exists():
-            if file.name not in [entry["file"] for entry in read_json(self._index_file)]:
-                raise RunProblem(f"{file} was merged with another since this run was loaded: load it again.")
+        now = read_json(self._index_file) if not file.exists() and self._index_file.exists() else self.index
+        if file.name not in [entry["file"] for entry in now]:
+            raise RunProblem(f"{file} was merged with another since this run was loaded: load it again.")
         return _opened(file)
 
     def _slight(self, ramp: Tensor) -> Tensor:
