@@ -133,7 +133,7 @@ def test_the_first_student_records_what_it_would_without(split, teacher, cache, 
 def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypatch):
     monkeypatch.setenv("WAKD_CACHE", str(filled))
     combined, settings = combine("prototypes"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
-    expected = source_features(teacher, split)
+    expected = source_features(teacher, split), torch.cat([torch.from_numpy(e.labels) for e in split.train.values()])
     monkeypatch.setattr(type(teacher), "forward", None)
     heard = Heard(teacher, split, combined, settings, CPU, PLAIN)
     assert all(torch.equal(*pair) for pair in zip(heard.features(), expected))

@@ -237,10 +237,10 @@ def _kind(cls: type) -> str:
     return cls.__qualname__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def sketch(state: Iterable[tuple[str, Tensor]], *, numbers: int = 8) -> list[float]:
-    """A few projections of many tensors, each in units of its own size: another model moves them all, last bits do not."""
-    waves = np.arange(1, numbers + 1)[:, None]
-    total, tensors = np.zeros(numbers), sorted(state)
+def sketch(state: Iterable[tuple[str, Tensor]]) -> list[float]:
+    """Eight projections of many tensors, each in units of its own size: another model moves them all, last bits do not."""
+    waves = np.arange(1, 9)[:, None]
+    total, tensors = np.zeros(len(waves)), sorted(state)
     for position, (_, tensor) in enumerate(tensors):
         tensor = tensor.detach().cpu()
         values = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double().flatten().numpy()

@@ -439,7 +439,7 @@ def environment(device: torch.device) -> dict:
     commit, changes = _commit()
     return {
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_threads(torch.get_num_threads())}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "packages": {name: version_of(name) for name in packages},
@@ -452,7 +452,8 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count != 1)}"
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
+    """What the processor is called, as far as the system says."""
     known = Path("/proc/cpuinfo")
     models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
     return next(iter(models), platform.processor() or None)

@@ -35,10 +35,10 @@ from ..checks import explained
 from ..data.augment import calibration_views, views_from
 from ..data.domains import Split, leave_one_out, load_domains, other_split
 from ..files import path_of, read_json, read_table, recording_folder, stamp, write_text
-from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, build_model
+from ..models.build import as_tap, batchnorms, build_model
 from ..models.tap import mark
 from .identity import of_recording, seen_according_to
-from .network import Network
+from .network import Network, policy_of
 from .record import RunningAverages, RunProblem, Segments, State, measuring
 from .store import STATISTICS
 
@@ -218,9 +218,7 @@ class Run:
         >>> student.load_state_dict(state)
         <All keys matched successfully>
         """
-        policy = batchnorm or self.settings["batchnorm"]
-        if policy not in BATCHNORM_POLICIES:
-            raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
+        policy = policy_of(self, batchnorm)
         if split is not None:
             self.check_split(split)
         stored, initial, moved = self._stored(coefficients)

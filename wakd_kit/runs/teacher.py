@@ -49,6 +49,7 @@ from . import network, prepare, shown
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
 from .network import predict
 from .prepare import outputs, source_features
+from .record import processor
 from .run import Run
 from .settings import Settings
 from .store import RunProblem, read_state, write_state
@@ -133,9 +134,9 @@ class Heard:
         )
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """``source_features``: (n, features) of all source training images, not augmented, and their labels (n,)."""
+        """``source_features`` on the teacher's device, and the labels (n,) of their images."""
         labels = torch.cat([torch.from_numpy(e.labels) for e in self.split.train.values()])
-        features = self._once("features", lambda: source_features(self.teacher, self.split)[0])
+        features = self._once("features", lambda: source_features(self.teacher, self.split))
         on = next((p.device for p in self.teacher.parameters()), features.device)
         return features.to(on), labels.to(on)
 
@@ -413,6 +414,4 @@ def _named(device: torch.device) -> str:
     """What computes: the card, or the processor with the number of threads, which decides the order of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    known = Path("/proc/cpuinfo")
-    models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
-    return f"{[*models, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return f"{processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
