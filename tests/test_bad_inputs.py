@@ -564,7 +564,7 @@ def test_coefficients(copied, tmp_path, given, words):
         (lambda run, f: wk.evaluate(run, {"a\nb": np.eye(7)[0]}), "'a\\nb'", "text of one line"),
         (lambda run, f: wk.choose(run, [{"name": "last", "label": "a\nb"}]), "'a\\nb'", "text of one line"),
         (lambda run, f: landscape.flatness(run, {"a\nb": np.eye(7)[0]}, radii=[1.0]), "'a\\nb'", "text of one line"),
-        (lambda run, f: run.average(np.eye(7)[0], batchnorm="froze"), "'froze'", "frozen"),
+        (lambda run, f: run.average(np.eye(7)[0], batchnorm="froze"), "'froze'", "Did you mean 'frozen'"),
         (lambda run, f: export(run, np.eye(7)[0], f / "x.txt"), "x.txt", ".safetensors"),
         (
             lambda run, f: wk.load_run(run.folder, split=leave_one_out(run.split.domains, "east")),

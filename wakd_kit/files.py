@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -55,10 +56,16 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def sweep(folder: Path, of: str = "*") -> None:
-    """Delete what writers that were killed left in a folder, of files with names like this. Only while nobody writes them."""
+def sweep(folder: Path, of: str = "*", *, idle: float = 0) -> None:
+    """Delete what writers that were killed left in a folder, of files and folders with names like this: only while nobody writes
+    them, or those that nobody has written to for so many seconds."""
     for partial in folder.glob(f"{of}.????????.part"):
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone in this moment, or another user's
+            if not idle or time.time() - partial.stat().st_mtime >= idle:
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+DAY = 86_400.0  # what is kept between trainings may be written by any process of any machine, without a lock
 
 
 def read_json(file: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import enum
 import functools
 import inspect
 import json
@@ -22,8 +24,12 @@ def written(thing: Callable | type) -> str:
     Classes by their methods, so that those typed into a notebook have a source as well. Where there is no source, the
     compiled code; where there is none of that either, a warning says that a change cannot be noticed.
     """
+    return _written(thing, set())
+
+
+def _written(thing: Callable | type, opened: set[int]) -> str:
     found: dict[str, str] = {}
-    _write(thing, found)
+    _write(thing, found, opened)
     return "\n".join(f"# {name}\n{found[name]}" for name in sorted(found))
 
 
@@ -37,28 +43,45 @@ def of_library(thing) -> bool:
     return installed or name.partition(".")[0] in {"wakd_kit", *sys.stdlib_module_names}
 
 
-def plain(value):
-    """A value as JSON knows it: settings as they are, functions by their name and code, anything else by its type."""
+def plain(value, opened: set[int] | None = None):
+    """A value as JSON knows it: settings as they are, functions by their name and code, objects of one's own by their type and
+    what they hold, anything else by its type. ``opened`` are ids of objects that are not opened again: they may hold each other."""
+    opened = set() if opened is None else opened
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(one, opened) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(str(plain(one)) for one in value)
+        return sorted(str(plain(one, {*opened})) for one in value)
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(one, opened) for key, one in value.items()}
     if isinstance(value, functools.partial):
-        return [plain(value.func), plain(value.args), plain(value.keywords)]
-    if hasattr(value, "tolist"):  # arrays and tensors
+        return [plain(part, opened) for part in (value.func, value.args, value.keywords)]
+    if hasattr(type(value), "tolist"):  # arrays and tensors
         return plain(value.tolist())
+    if isinstance(value, enum.Enum):
+        return [_name(value), value.name, plain(value.value, opened)]
     if isinstance(value, types.MethodType):
+        if _opens(value.__self__):
+            return [plain(value.__func__, opened), plain(value.__self__, opened)]
         value = value.__func__
     if isinstance(value, (types.FunctionType, type)):
-        return _name(value) if of_library(value) else [_name(value), written(value)]
-    return _name(value)
+        return _name(value) if of_library(value) else [_name(value), _written(value, opened)]
+    if not _opens(value) or id(value) in opened:
+        return _name(value)
+    opened.add(id(value))
+    held = object.__getstate__(value)  # its __dict__ and what __slots__ hold
+    return [_name(value), plain(held, opened)] if held else _name(value)
 
 
-def _write(thing, found: dict[str, str]) -> None:
+def _opens(value) -> bool:
+    """Whether an object is known by what it holds: one that is no library's, but for those whose state is numbers."""
+    if isinstance(value, (types.SimpleNamespace, argparse.Namespace)):
+        return True
+    return not (isinstance(value, type) or of_library(value) or hasattr(type(value), "state_dict"))
+
+
+def _write(thing, found: dict[str, str], opened: set[int]) -> None:
     name = _name(thing)
     if name in found or of_library(thing):
         return
@@ -67,29 +90,29 @@ def _write(thing, found: dict[str, str]) -> None:
         found[name] = _text(thing, lambda: "")
     elif inspect.isclass(thing):
         for base in thing.__bases__:
-            _write(base, found)
+            _write(base, found, opened)
         members = {key: value for key, value in vars(thing).items() if key not in PYTHON_S}
-        found[name] = _used(members, found)
+        found[name] = _used(members, found, opened)
     elif isinstance(thing, types.FunctionType):
         closed = zip(thing.__code__.co_freevars, thing.__closure__ or ())
         used = {key: thing.__globals__[key] for key in _names(thing.__code__) if key in thing.__globals__}
         used |= {key: cell.cell_contents for key, cell in closed if cell != types.CellType()}
         used |= {"defaults": [thing.__defaults__, thing.__kwdefaults__]}
-        found[name] = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found)
+        found[name] = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found, opened)
     else:
         warnings.warn(f"The source of {name} is not known: a change of it cannot be noticed.", stacklevel=5)
 
 
-def _used(values: Mapping, found: dict[str, str]) -> str:
+def _used(values: Mapping, found: dict[str, str], opened: set[int]) -> str:
     """What a piece of code refers to: other code is written beside it, values are returned as text."""
     settings = {}
     for key, value in sorted(values.items()):
         value = getattr(value, "__func__", getattr(value, "fget", value))  # of static and class methods, properties
         value = inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
         if isinstance(value, (types.FunctionType, types.ModuleType, type)):
-            _write(value, found)
+            _write(value, found, opened)
         else:
-            settings[key] = plain(value)
+            settings[key] = plain(value, opened)
     return "\n" + json.dumps(settings, sort_keys=True)
 
 

@@ -132,6 +132,20 @@ def test_without_a_place_for_decoded_images_the_setting_is_named(tmp_path, monke
         load_domains(f"folder:{root}", cache=tmp_path / "cache", size=16)
 
 
+def test_what_killed_writers_left_in_the_cache_goes_after_a_day(tmp_path, monkeypatch):
+    root, cache = lay_out(tmp_path / "data"), tmp_path / "cache"
+    cache.mkdir()
+    old, new = (cache / f"folder-16px.npy.0123456{i}.part" for i in range(2))
+    unpacked = cache / "images-1.01234567.part"
+    (unpacked / "class").mkdir(parents=True)
+    for file in (old, new):
+        file.write_text("x")
+    for left in (old, unpacked):
+        os.utime(left, (1, 1))
+    load_domains(f"folder:{root}", cache=cache, size=16)
+    assert sorted(cache.glob("*.part")) == [new]
+
+
 def test_writing_into_loaded_images_leaves_the_cache_alone(tmp_path):
     root = lay_out(tmp_path / "data")
     load_domains(f"folder:{root}", size=16)["left"].images[:] = 0
@@ -460,6 +474,7 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1])
     ("arrays", "sentence"),
     [
         ({}, "at least one domain"),
+        ({"a": (IMAGES, LABELS), "b": (IMAGES[:0], LABELS[:0])}, "Domain 'b' has no images; leave it out."),
         ({"a": (IMAGES.astype(float), LABELS)}, "'a' has (4, 8, 8, 3) float64"),
         ({"a": (IMAGES[:, :4], LABELS)}, "'a' has (4, 4, 8, 3) uint8"),
         ({"a": (IMAGES, LABELS + 1)}, "'a' needs one label from 0 to 1"),
@@ -691,3 +706,8 @@ def test_several_domains_are_left_out_at_once_in_the_order_of_the_benchmark(rend
     assert leave_one_out(named, "+9").targets == ("+9",)
     with pytest.raises(ValueError, match="joined by"):
         leave_one_out(named, ["+9", "8"])
+    arrays = {name: (e.images, e.labels) for name, e in zip(["a", "a+b", "b"], renderings.values())}
+    joined = domains_from_arrays({**arrays, "c": arrays["a"]}, renderings.classes)
+    with pytest.raises(ValueError, match=r"'a\+b' is a domain itself; rename that domain"):
+        leave_one_out(joined, ["a", "b"])
+    assert leave_one_out(joined, "a+b").targets == ("a+b",)

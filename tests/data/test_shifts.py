@@ -1,15 +1,20 @@
 """Correlation and corruption shift: stated amounts, by count; corruptions by the slow formulas of their paper."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from torch import nn
 
 import wakd_kit as wk
+from wakd_kit.data.batches import learnt_from
 from wakd_kit.data.coloured import render_coloured
 from wakd_kit.data.corrupted import CORRUPTIONS, SEVERITIES, corrupt
+from wakd_kit.models.tap import mark
+from wakd_kit.runs.identity import check_unseen
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,30 @@ def test_no_original_is_in_two_domains_and_every_severity_has_every_kind_of_the_
         seen |= mine
     whole = {(name, o) for name, e in digits.items() for o in e.originals.tolist()}
     assert seen | clean == whole and len(seen) / len(whole) == pytest.approx(0.25, abs=0.01)
+
+
+def test_what_learned_from_a_domain_has_seen_what_was_made_of_it(corrupted, tmp_path):
+    digits, severities = wk.load_domains("digits"), [f"severity{severity}" for severity in SEVERITIES]
+    other = wk.load_domains("corrupted:digits", cache=tmp_path, seed=1)
+
+    def sees(domains, target, of, unseen) -> bool:
+        """Whether a model that was trained on one benchmark without a target has seen another's."""
+        model = mark(nn.Identity(), {"split": json.loads(json.dumps(wk.leave_one_out(domains, target).recipe))})
+        try:
+            check_unseen(model, wk.leave_one_out(of, unseen))
+        except ValueError:
+            return True
+        return False
+
+    assert sees(digits, "sketch", corrupted, "photo") and not sees(digits, "sketch", corrupted, "sketch")
+    assert sees(digits, "sketch", corrupted, severities) and sees(corrupted, "sketch", digits, "photo")
+    assert not sees(corrupted, severities, corrupted, severities) and sees(corrupted, severities, other, severities)
+
+
+def test_rows_of_a_corrupted_benchmark_are_among_the_images_of_its_domains(corrupted):
+    split = wk.leave_one_out(corrupted, "sketch")
+    for name, rows in learnt_from(split)[1].items():
+        assert np.array_equal(corrupted[name].images[rows[-3:]], split.train[name].images[-3:]), name
 
 
 def test_a_corrupted_benchmark_is_read_again_and_another_seed_is_another(corrupted, tmp_path):

@@ -156,6 +156,8 @@ def test_points_that_do_not_fit_are_refused(run, split, domains, other, tmp_path
         sweep.locate((again, last(again.source_curves)))
     with pytest.raises(ValueError, match=r"Unknown BatchNorm policy 'averag'. Did you mean 'average'"):
         Sweep(run, batchnorm="averag")
+    with pytest.raises(ValueError, match=r"Unknown BatchNorm policy 'averag'. Did you mean 'average'"):
+        run.average(last(run.source_curves), batchnorm="averag")
 
 
 class Folding(nn.Module):

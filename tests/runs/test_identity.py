@@ -1,9 +1,12 @@
 """Students, teachers, objectives, splits and recordings are known by content; what a model has seen is never forgotten."""
 
 import copy
+import dataclasses
+import enum
 import functools
 import json
 import shutil
+import types
 
 import pytest
 import torch
@@ -120,6 +123,49 @@ def test_own_code_belongs_to_the_structure(monkeypatch):
     assert structure(Adapter(model, functools.partial(read_late))) != first
     monkeypatch.setitem(globals(), "SCALE", 3.0)
     assert structure(Adapter(model, read_late)) != first
+
+
+class Slotted:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def read(self, model, images):
+        return read_late(model, images * self.scale)
+
+
+@dataclasses.dataclass
+class Settings:
+    scale: float
+
+    def __post_init__(self):
+        self.parent = self
+
+
+class Scale(enum.Enum):
+    SMALL, LARGE = 0.5, 2.0
+
+
+class Scaled(nn.Module):
+    def __init__(self, cfg, spec=None):
+        super().__init__()
+        self.net, self.cfg, self.spec = nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), cfg, spec
+
+    def forward(self, x):
+        return self.net(x) * self.cfg.scale
+
+
+@pytest.mark.parametrize("held", [Slotted, Settings, lambda scale: types.SimpleNamespace(scale=scale), Scale])
+def test_settings_held_in_an_object_belong_to_the_structure(held):
+    small, again, large = (structure(as_tap(Scaled(held(scale)))) for scale in (0.5, 0.5, 2.0))
+    assert small == again != large
+
+
+def test_settings_of_a_method_s_object_and_those_called_spec_belong_to_the_structure():
+    small, again, large = (structure(Adapter(nn.Flatten(), Slotted(scale).read)) for scale in (0.5, 0.5, 2.0))
+    assert small == again != large
+    assert structure(as_tap(Scaled(None, spec=1))) != structure(as_tap(Scaled(None, spec=2)))
 
 
 def typed(source: str) -> dict:

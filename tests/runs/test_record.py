@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -304,6 +305,51 @@ def test_differences_beyond_half_precision_are_kept(tmp_path):
         torch.testing.assert_close(segments.read(0, of)["variance"], state["variance"], rtol=8e-3, atol=0)
 
 
+def test_statistics_are_kept_as_they_are_and_older_recordings_have_differences(tmp_path):
+    start, state = {"bn.running_var": torch.tensor([0.3, 40.0])}, {"bn.running_var": torch.tensor([0.0, 0.005])}
+    segments = Segments.create(tmp_path / "segments", start, "float16_difference")
+    for step in (1, 2):
+        segments.append(state, state, step, step)
+    segments.merge(0)
+    for of in ("mean", "end"):
+        torch.testing.assert_close(segments.read(0, of), state)
+    older = {f"{of}.bn.running_var": torch.tensor([0.5, -8.0]).half() for of in ("mean", "end")}
+    recording.write_state(segments.folder / segments.index[0]["file"], older)
+    torch.testing.assert_close(segments.read(0, "end")["bn.running_var"], torch.tensor([0.8, 32.0]))
+
+
+def test_a_segment_that_was_merged_meanwhile_is_told_from_one_that_is_lost(tmp_path):
+    state = {"w": torch.zeros(2)}
+    writes = Segments.create(tmp_path / "segments", state, "float32")
+    for step in (1, 2, 3):
+        writes.append(state, state, step, step)
+    reads = Segments(tmp_path / "segments")
+    writes.merge(0)
+    writes.clean()
+    with pytest.raises(RunProblem, match="was merged with another since this run was loaded: load it again"):
+        reads.read(0, "mean")
+    (writes.folder / writes.index[1]["file"]).unlink()
+    with pytest.raises(RunProblem, match="is missing; put it back"):
+        reads.read(2, "mean")
+
+
+def test_an_unfinished_recording_may_store_a_segment_while_it_is_loaded(split, tmp_path, monkeypatch):
+    quick_dies(split, tmp_path / "run", monkeypatch, declare=[])
+    partial, read = tmp_path / "run.recording", pd.read_csv
+    index = partial / "segments" / "index.json"
+    later = index.read_text()
+    index.write_text(json.dumps(json.loads(later)[:1]))
+
+    def stores(file, **settings):
+        (partial / "segments" / "index.json").write_text(later)
+        return read(file, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd, "read_csv", stores)
+        run = wk.load_run(partial)
+    assert run.segments.edges[-1] >= run.steps == 4
+
+
 def test_the_estimate_is_a_bound_whatever_the_tensors_and_their_names(split, tmp_path):
     model = Small(torch.ones(500, dtype=torch.float64), name="ж" * 60)
     model.register_buffer("index", torch.zeros(900, dtype=torch.int64))
@@ -345,6 +391,39 @@ def quick_dies(split, folder, monkeypatch, step=5, **settings):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(recording.Recorder, "add", dies)
         quick(split, folder, **settings)
+
+
+@pytest.mark.parametrize("cut", [b"", b"PK\x03\x04", b"other"])
+def test_a_checkpoint_that_is_cut_off_is_said(split, tmp_path, monkeypatch, cut):
+    quick_dies(split, tmp_path / "run", monkeypatch)
+    (tmp_path / "run.recording" / "checkpoint.pt").write_bytes(cut)
+    with pytest.raises(RunProblem, match=r"checkpoint.pt is cut off or was edited"):
+        quick(split, tmp_path / "run", resume=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_disk_that_is_full_when_a_checkpoint_is_saved_is_said(split, tmp_path, monkeypatch):
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, path: save(state, "/dev/full"))
+    with pytest.raises(OSError, match=r"checkpoint.pt could not be written: "):
+        quick(split, tmp_path / "run")
+
+
+def test_curves_without_a_checkpoint_are_those_of_another_training(split, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        quick(split, tmp_path / "run")
+    rows = []
+    quick(split, tmp_path / "run", sink=rows.append, learning_rate=0.5)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+
+
+def test_a_finished_run_is_settled_while_somebody_measures_it(split, tmp_path):
+    folder = quick(split, tmp_path / "run").folder
+    with measuring(folder):
+        recording.settle(folder)
+        with pytest.raises(files.Held), files.locked(folder / "measured.lock"):
+            pass
 
 
 def test_measuring_is_for_one_at_a_time_who_may_ask_again(tmp_path):

@@ -133,7 +133,7 @@ def test_the_first_student_records_what_it_would_without(split, teacher, cache, 
 def test_validation_and_centres_are_asked_once(split, teacher, filled, monkeypatch):
     monkeypatch.setenv("WAKD_CACHE", str(filled))
     combined, settings = combine("prototypes"), make(Settings, {"batch_size": BATCH, "views": _views(split)})
-    expected = source_features(teacher, split)
+    expected = source_features(teacher, split), torch.cat([torch.from_numpy(e.labels) for e in split.train.values()])
     monkeypatch.setattr(type(teacher), "forward", None)
     heard = Heard(teacher, split, combined, settings, CPU, PLAIN)
     assert all(torch.equal(*pair) for pair in zip(heard.features(), expected))
@@ -218,7 +218,17 @@ def _folders(cache):
 )
 def test_other_views_or_numbers_are_kept_apart(split, teacher, cache, tmp_path, given):
     trained(split, teacher, tmp_path / "first", steps=2)
-    trained(split, teacher, tmp_path / "same", ["dkd", "ce"], steps=2, learning_rate=0.1, optimiser="sgd", warmup=1)
+    trained(
+        split,
+        teacher,
+        tmp_path / "same",
+        ["dkd", "ce"],
+        steps=2,
+        learning_rate=0.1,
+        optimiser="sgd",
+        warmup=1,
+        freeze="head",
+    )
     assert len(_folders(cache)) == 1
     trained(split, teacher, tmp_path / "other", steps=2, **given)
     assert len(_folders(cache)) == 2
@@ -250,6 +260,7 @@ def test_the_last_bit_of_a_teacher_counts_and_so_do_images_threads_and_its_size(
 
 
 def test_a_setting_that_nobody_thought_of_is_part_of_the_key():
+    assert {taught.inside, taught.prepare} < {*taught.CODE}
     assert set(of_training.NAMES) >= taught.ASIDE >= {*of_training.NOT_RECORDED}
     assert set(of_training.NAMES) - taught.ASIDE >= {"seed", "batch_size", "sampling", "views", "precision"}
 
@@ -299,6 +310,31 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(split, teacher,
     (tmp_path / "cache" / "teachers").write_text("")
     with pytest.warns(UserWarning, match=r"cannot be written \(Not a directory\)"):
         trained(split, teacher, tmp_path / "other")
+
+
+def test_a_cache_of_another_user_is_read_and_stops_nothing(split, teacher, cache, tmp_path, monkeypatch):
+    first = trained(split, teacher, tmp_path / "first", steps=2)
+    (folder,), (file,) = (cache / "teachers").iterdir(), cache.rglob("logits*")
+    left = folder / "logits.safetensors.01234567.part"
+    left.write_text("x")
+    os.utime(left, (1, 1))
+
+    unlink = type(file).unlink
+
+    def refused(path, *given, **settings):
+        if "teachers" in str(path):
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, *given, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refused)
+        same(first, trained(split, teacher, tmp_path / "second", steps=2))
+    assert not left.exists(), "what a killed student left"
+    file.write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refused)
+        patch.setattr(type(file), "unlink", refused)
+        same(first, trained(split, teacher, tmp_path / "third", steps=2))
 
 
 def test_doctor_lists_and_drops(split, teacher, cache, tmp_path, capsys):

@@ -42,7 +42,7 @@ def learnt_from(split: Split) -> tuple[Tensor, dict[str, np.ndarray], tuple[str,
     """Of the images that are trained on, in the order of ``index``: labels (n,), {domain: rows among all of its images}, and the
     names of the classes."""
     labels = np.concatenate([e.labels for e in split.train.values()])
-    return torch.from_numpy(labels), {d: e.images.index for d, e in split.train.items()}, split.classes
+    return torch.from_numpy(labels), {d: e.rows for d, e in split.train.items()}, split.classes
 
 
 class SourceBatches:

@@ -12,8 +12,6 @@ from sklearn.datasets import load_digits
 
 from .digits import SIZE, _each, _hsv, _mix, _pose, _stroke
 
-CLASSES, COLOURS = ("0 to 4", "5 to 9"), ("red", "green")
-
 
 def render_coloured(
     seed: int = 0, agree: Sequence[float] = (0.9, 0.8, 0.1), noise: float = 0.0, renderings: int = 2

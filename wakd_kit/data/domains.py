@@ -12,7 +12,7 @@ import inspect
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
@@ -71,12 +71,14 @@ class Examples:
 
     The images of a split are ``Rows`` of those of its benchmark. Two images with the same original are renderings of the same thing and belong on the same side of a split.
     ``attributes`` (n,) int64, where a benchmark has them, are what may go with the label and is not it: places in ``Domains.attributes``.
+    ``rows`` (n,) of a part are its places among all images of its domain.
     """
 
     images: np.ndarray | Rows
     labels: np.ndarray
     originals: np.ndarray
     attributes: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,7 +89,8 @@ class Examples:
     def take(self, index: np.ndarray) -> Examples:
         """Those at these places, in this order; their images are read when they are asked for."""
         attributes = None if self.attributes is None else self.attributes[index]
-        return Examples(Rows(self.images, index), self.labels[index], self.originals[index], attributes)
+        rows = index if self.rows is None else self.rows[index]
+        return Examples(Rows(self.images, index), self.labels[index], self.originals[index], attributes, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,7 @@ class Domains(Mapping):
     views    default augmentation for this benchmark, a preset of ``wakd_kit.data.augment``
     files    {domain: (n,) uint64}, a hash of the file of each image; None where they come from no files
     attributes  names of what images have beside their class, such as a colour; none where nothing is known
+    of       {domain: contents of the domains whose images its own are, or were made of}, where it was made of others
     """
 
     spec: str | None
@@ -108,10 +112,14 @@ class Domains(Mapping):
     views: str = "photographs"
     files: Mapping[str, np.ndarray] | None = None
     attributes: tuple[str, ...] = ()
+    of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in (*self.examples, *self.classes, *self.attributes):
             one_line("name of a domain, class or attribute", name)
+        for name, examples in self.examples.items():
+            if not len(examples):
+                raise ValueError(f"Domain {name!r} has no images; leave it out.")
 
     def __getitem__(self, name: str) -> Examples:
         try:
@@ -251,6 +259,7 @@ class Split:
             **({} if self.held_out else {"whole": True}),
             **({"targets": list(self.targets)} if len(self.targets) > 1 else {}),
             **({"attributes": list(self.domains.attributes)} if self.domains.attributes else {}),
+            **({"of": {name: list(of) for name, of in self.domains.of.items()}} if self.domains.of else {}),
         }
 
 
@@ -270,7 +279,7 @@ def sources_among(known: Sequence[str], asked: Sequence[str | int]) -> tuple[str
 def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tuple[str, ...]:
     """The domains that a target names, in the order of the benchmark: one, several ("photo+sketch", or a list), or none for None.
 
-    Raises ``ValueError`` for one that is not known, and for several whose names hold a +."""
+    Raises ``ValueError`` for one that is not known, and for several whose names hold a +, or are one domain's joined by it."""
     if target is None:
         return ()
     several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
@@ -282,7 +291,10 @@ def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tup
             raise ValueError(
                 f"Several targets are joined by +, which the name {one!r} holds itself; rename that domain."
             )
-    return tuple(name for name in known if name in parts)
+    found = tuple(name for name in known if name in parts)
+    if len(found) > 1 and (joined := "+".join(found)) in known:
+        raise ValueError(f"Several targets are joined by +, and {joined!r} is a domain itself; rename that domain.")
+    return found
 
 
 def other_split(recorded: Mapping, given: Mapping) -> str | None:
@@ -494,7 +506,7 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     for place, (name, examples) in enumerate(base.items()):
         held = _held_out(examples, f"corrupted {name}", seed, share, base.classes)
         kept = examples.take(np.flatnonzero(~held))
-        clean[name] = replace(kept, attributes=np.zeros(len(kept), dtype=np.int64))
+        clean[name] = replace(kept, attributes=np.zeros(len(kept), dtype=np.int64), rows=None)
         aside.append(replace(part := examples.take(np.flatnonzero(held)), originals=part.originals + (place << 40)))
     images, labels, originals = (np.concatenate([getattr(e, name) for e in aside]) for name in _PARTS[:3])
     rng, dealt = np.random.default_rng([seed, at]), np.empty(len(labels), dtype=int)
@@ -516,7 +528,12 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
         shifted[f"severity{severity}"] = Examples(np.load(stored, mmap_mode="c"), *again, kinds)
     options = {"seed": seed, "share": share, **({} if size is None else {"size": size})}
     names = ("clean", *CORRUPTIONS)
-    return Domains(f"corrupted:{base.spec}", base.classes, clean | shifted, options, base.views, attributes=names)
+    of = {name: [base.contents[name], *base.of.get(name, ())] for name in base}
+    every = [content for contents in of.values() for content in contents]
+    of |= {name: every for name in shifted}
+    return Domains(
+        f"corrupted:{base.spec}", base.classes, clean | shifted, options, base.views, attributes=names, of=of
+    )
 
 
 def _rendered_once(cache: Path, called: str, sources: Sequence[str], render: Callable) -> dict[str, Examples]:

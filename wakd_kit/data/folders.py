@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import unicodedata
 import warnings
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..files import path_of, write_with
+from ..files import DAY, path_of, sweep, write_with
 from ..names import did_you_mean
 from .catalog import IMAGE_SUFFIXES, Benchmark, DataProblem
 from .unpack import unpack_classes
@@ -180,7 +181,8 @@ def _unpacked(archive: Path, cache: Path) -> Path:
     key = hashlib.blake2b(f"{archive} {_stamp(archive)}".encode(errors="replace"), digest_size=6).hexdigest()
     folder = cache / f"{archive.name.split('.')[0]}-{key}"
     if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        sweep(cache, idle=DAY)
+        partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
         try:
             partial.mkdir()
             unpack_classes(archive, partial)
@@ -248,6 +250,7 @@ def _stored(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def keep(file: Path, write: Callable[[Path], object]) -> None:
     """Write a file of the cache. Raises ``DataProblem`` where the cache cannot be written to."""
+    sweep(file.parent, idle=DAY)
     try:
         write_with(file, write)
     except OSError as error:
@@ -289,6 +292,7 @@ def _content_if_any(file: Path) -> int:
 
 
 def _check_space(cache: Path, needed: int, size: int) -> None:
+    sweep(cache, idle=DAY)
     free = shutil.disk_usage(cache).free
     if needed > free:
         raise DataProblem(

@@ -105,7 +105,7 @@ def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
             if indices is not None:
                 tensor = tensor.index_select(dimension, torch.tensor(indices, device=tensor.device))
         started[name].copy_(tensor)
-    origin = next((vars(part)["provenance"] for part in (larger,) if vars(part).get("provenance")), {})
+    origin = vars(larger).get("provenance") or {}
     name = origin.get("run") or larger.spec["name"]
     student.spec["started_from"] = f"{name}, by {by}"
     return mark(student, origin) if origin else student

@@ -191,9 +191,7 @@ BETAS = [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0]
 
 
 @torch.no_grad()
-def choose_mixture(
-    student: nn.Module, validation: Iterable[Examples], *, batch_size: int = 128
-) -> dict[str, Tensor] | None:
+def choose_mixture(student: nn.Module, validation: Iterable[Examples]) -> dict[str, Tensor] | None:
     """Set alpha and beta of a student of two heads to the pair with the best accuracy on these examples, in place; returns
     what the two were before, by their names in the ``state_dict``.
 
@@ -207,7 +205,7 @@ def choose_mixture(
     parts = []
     with in_eval(student):
         for examples in validation:
-            batches = map(to_float, uploaded(examples.images, device, batch_size))
+            batches = map(to_float, uploaded(examples.images, device, 128))
             heads = [torch.cat(z).double() for z in zip(*(student(x, maps=False).parts for x in batches))]
             parts.append((*heads, torch.from_numpy(examples.labels).to(device)))
     grid = [torch.tensor(pair, dtype=torch.float64, device=device) for pair in ((a, b) for a in ALPHAS for b in BETAS)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..names import one_of
 from ..objectives import relations
 from ..statistics import rank_correlation
 from .identity import check_unseen
+from .prepare import pooled_features
 from .run import Run, load_run
 
 __all__ = ["diswot", "parc", "table", "view_spread"]
@@ -191,7 +192,7 @@ def table(
         run = load_run(given) if isinstance(given, str | Path) else given
         teacher = as_tap(run.model() if isinstance(run, Run) else run)
         check_unseen(teacher, split, who=f"teacher {name}")
-        own = {"parc": parc(_features(teacher, shown), labels)}
+        own = {"parc": parc(pooled_features(teacher, shown).cpu(), labels)}
         own["view_spread"] = view_spread(teacher, split, groups=groups, seed=seed)
         for label, student in students.items():
             check_unseen(student, split, who=f"student {label}")
@@ -210,11 +211,3 @@ def _drawn_alike(split: Split, images: int, seed: int) -> tuple[Tensor, Tensor]:
     labels = [examples.labels[np.sort(which)] for examples, which in chosen]
     mixed = rng.permutation(sum(map(len, labels)))[:images]
     return torch.as_tensor(np.concatenate(shown)[mixed]), torch.as_tensor(np.concatenate(labels)[mixed])
-
-
-@torch.no_grad()
-def _features(teacher: nn.Module, images: Tensor, *, batch_size: int = 128) -> Sequence[Sequence[float]]:
-    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-    with in_eval(teacher):
-        parts = [teacher(to_float(part.to(device)), maps=False).pooled.float() for part in images.split(batch_size)]
-    return torch.cat(parts).cpu().numpy()

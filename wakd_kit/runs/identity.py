@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.domains import other_split as split_difference
+from ..models.build import TAPS
 from ..models.tap import layers
 from ..objectives import objectives
 from ..written import of_library, plain, written
@@ -127,15 +128,19 @@ def same_split(recorded: Mapping, asked: Mapping) -> bool:
 
 
 def seen_in(recipe: Mapping) -> list[dict]:
-    """What training on a split shows: ``kind, domain, classes, contents, fingerprint`` of each of its sources."""
+    """What training on a split shows: ``kind, domain, classes, contents, fingerprint`` of each of its sources, and ``of`` of those
+    that were made of other domains."""
     kind = recipe.get("kind")
     every = {
         "kind": (recipe["benchmark"] or "").partition(":")[0] if kind is None else kind,
         "classes": list(recipe["classes"]),
         "fingerprint": recipe["fingerprint"],
     }
-    contents = recipe.get("contents") or {}
-    return [{"domain": domain, "contents": contents.get(domain), **every} for domain in recipe["sources"]]
+    contents, of = recipe.get("contents") or {}, recipe.get("of") or {}
+    return [
+        {"domain": domain, "contents": contents.get(domain), **every, **({"of": of[domain]} if domain in of else {})}
+        for domain in recipe["sources"]
+    ]
 
 
 def seen_by(model: nn.Module | None) -> list[dict]:
@@ -185,6 +190,10 @@ def _same_domain(one: Mapping, other: Mapping) -> bool:
     named = all(one[key] == other[key] for key in ("kind", "domain", "classes"))
     if one["fingerprint"] == other["fingerprint"]:
         return one["domain"] == other["domain"]
+    # made of one domain: within one benchmark no image is in two, between two nobody knows
+    images, those = ({seen["contents"], *seen.get("of", ())} - {None} for seen in (one, other))
+    if images & those:
+        return True
     return named and not (one["contents"] and other["contents"] and one["kind"] in FREE_NAMES)
 
 
@@ -210,7 +219,9 @@ def structure(model: nn.Module) -> str:
     own = {kind for kind in kinds if not of_library(kind)}
     modules = []
     for name, module in model.named_modules():
-        known = {key: value for key, value in vars(module).items() if key not in NOT_STRUCTURE}
+        # a spec is the kit's in its taps, and a setting like others in a module of one's own
+        aside = NOT_STRUCTURE - {"spec"} if type(module) in own and not isinstance(module, TAPS) else NOT_STRUCTURE
+        known = {key: value for key, value in vars(module).items() if key not in aside}
         shown = {key: plain(value) for key, value in known.items() if not key.startswith("_") or type(module) in own}
         modules.append([name, _kind(type(module)), shown])
     state = model.state_dict()
@@ -226,10 +237,10 @@ def _kind(cls: type) -> str:
     return cls.__qualname__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def sketch(state: Iterable[tuple[str, Tensor]], *, numbers: int = 8) -> list[float]:
-    """A few projections of many tensors, each in units of its own size: another model moves them all, last bits do not."""
-    waves = np.arange(1, numbers + 1)[:, None]
-    total, tensors = np.zeros(numbers), sorted(state)
+def sketch(state: Iterable[tuple[str, Tensor]]) -> list[float]:
+    """Eight projections of many tensors, each in units of its own size: another model moves them all, last bits do not."""
+    waves = np.arange(1, 9)[:, None]
+    total, tensors = np.zeros(len(waves)), sorted(state)
     for position, (_, tensor) in enumerate(tensors):
         tensor = tensor.detach().cpu()
         values = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double().flatten().numpy()

@@ -50,6 +50,14 @@ def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) 
     return found + [(name, "target", examples) for name, examples in unseen.items()]
 
 
+def policy_of(run, batchnorm: str | None) -> str:
+    """What happens to running statistics: as asked, or as the run has it. Raises ``ValueError`` for a policy that there is not."""
+    policy = batchnorm or run.settings["batchnorm"]
+    if policy not in BATCHNORM_POLICIES:
+        raise ValueError(did_you_mean("BatchNorm policy", policy, BATCHNORM_POLICIES))
+    return policy
+
+
 class Network:
     """A run's student on its device, in eval mode: averages are put into it one after the other, images stay where they are.
 
@@ -75,9 +83,7 @@ class Network:
         others: Sequence = (),
         device: str | torch.device | None = None,
     ):
-        self.policy = batchnorm or run.settings["batchnorm"]
-        if self.policy not in BATCHNORM_POLICIES:
-            raise ValueError(did_you_mean("BatchNorm policy", self.policy, BATCHNORM_POLICIES))
+        self.policy = policy_of(run, batchnorm)
         self.run, self.split, self.others = run, split or run.split, tuple(others)
         run.check_split(self.split, others=self.others)
         self._raw_keep_theirs = batchnorm is None

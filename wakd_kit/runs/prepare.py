@@ -182,16 +182,13 @@ def outputs(model: nn.Module | None, images: np.ndarray | Tensor, *, maps: bool 
         return model(to_float(torch.as_tensor(images).to(device)), maps=maps)
 
 
-def source_features(teacher: nn.Module, split: Split, *, batch_size: int = 128) -> tuple[Tensor, Tensor]:
-    """The teacher's pooled features (n, features) of all source training images, not augmented, and their labels (n,).
+def source_features(teacher: nn.Module, split: Split) -> Tensor:
+    """The teacher's ``pooled_features`` of all source training images, not augmented; nothing of validation parts or of the target
+    is read."""
+    return torch.cat([pooled_features(teacher, examples.images) for examples in split.train.values()])
 
-    On the teacher's device; nothing of validation parts or of the target is read.
-    """
-    features, labels = [], []
-    for examples in split.train.values():
-        for i in range(0, len(examples), batch_size):
-            images = np.ascontiguousarray(examples.images[i : i + batch_size])
-            features.append(outputs(teacher, images, maps=False).pooled.float())
-            labels.append(torch.from_numpy(examples.labels[i : i + batch_size]))
-    features = torch.cat(features)
-    return features, torch.cat(labels).to(features.device)
+
+def pooled_features(model: nn.Module, images: np.ndarray | Tensor) -> Tensor:
+    """A model's pooled features (n, features) of images (n, H, W, 3) uint8, on its device."""
+    parts = (np.ascontiguousarray(images[i : i + 128]) for i in range(0, len(images), 128))
+    return torch.cat([outputs(model, part, maps=False).pooled.float() for part in parts])

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import pickle
 import platform
 import re
 import shutil
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import Recurrence
-from ..files import Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
+from ..files import UNREADABLE, Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
 from ..names import version_of
 from ..objectives import combine
 from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
@@ -215,13 +216,16 @@ class Checkpoint:
         self._write_curves(rows)
         if state is not None:
             state = {**state, "rows": rows, "segments": segments.index}
-            write_with(self.file, lambda path: torch.save(state, path))
+            try:
+                write_with(self.file, lambda path: torch.save(state, path))
+            except RuntimeError as error:  # torch's of a full disk
+                raise OSError(f"{self.file} could not be written: {str(error).splitlines()[0]}") from error
             segments.clean()
 
     def measured(self) -> int:
-        """The last step of curves.csv, which may lie after the checkpoint; 0 without one."""
+        """The last step of curves.csv, which may lie after the checkpoint; 0 without one of the two."""
         file = self.folder / "curves.csv"
-        return int(read_table(file)["step"].max()) if file.exists() else 0
+        return int(read_table(file)["step"].max()) if self.file.exists() and file.exists() else 0
 
     def restore(self, storage: str, recurrences: Sequence[Recurrence] = (), **settings) -> tuple[Recorder, list[dict]]:
         """A recorder that goes on where the last checkpoint was, and the curve rows until there; none at the start.
@@ -234,7 +238,10 @@ class Checkpoint:
             segments = Segments.create(folder, self.model.state_dict(), storage)
             return Recorder(self.model, segments, recurrences, **settings), []
         # to the CPU, where an optimiser wants its step counts; the rest is copied to where it belongs
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise RunProblem(f"{self.file} {UNREADABLE}") from error
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.objectives.load_state_dict(state.get("objectives", {}))
@@ -388,7 +395,7 @@ def settle(folder: Path) -> None:
     if (partial / "environment.json").exists() and not (partial / "checkpoint.pt").exists() and not folder.exists():
         _give_name(partial, folder)
     if (folder / "environment.json").exists():
-        for name in ("checkpoint.pt", "lock", "measured.lock"):
+        for name in ("checkpoint.pt", "lock"):  # not the lock of what is measured, which somebody may hold
             (folder / name).unlink(missing_ok=True)
 
 
@@ -432,7 +439,7 @@ def environment(device: torch.device) -> dict:
     commit, changes = _commit()
     return {
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_threads(torch.get_num_threads())}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "packages": {name: version_of(name) for name in packages},
@@ -445,7 +452,8 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' * (count != 1)}"
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
+    """What the processor is called, as far as the system says."""
     known = Path("/proc/cpuinfo")
     models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
     return next(iter(models), platform.processor() or None)

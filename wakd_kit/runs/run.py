@@ -35,11 +35,12 @@ from ..checks import explained
 from ..data.augment import calibration_views, views_from
 from ..data.domains import Split, leave_one_out, load_domains, other_split
 from ..files import path_of, read_json, read_table, recording_folder, stamp, write_text
-from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, build_model
+from ..models.build import as_tap, batchnorms, build_model
 from ..models.tap import mark
 from .identity import of_recording, seen_according_to
-from .network import Network
+from .network import Network, policy_of
 from .record import RunningAverages, RunProblem, Segments, State, measuring
+from .store import STATISTICS
 
 FORMAT = 1
 
@@ -54,8 +55,9 @@ class Run:
     def __init__(self, folder: Path, *, split: Split | None = None, template: nn.Module | None = None):
         self.folder = folder
         self.settings = read_json(folder / "settings.json")
-        self.segments = Segments(folder / "segments", self.settings["storage"])
+        # in this order: a recording that goes on stores a segment first, and then its row
         self.table = pd.read_csv(folder / "curves.csv")
+        self.segments = Segments(folder / "segments", self.settings["storage"])
         self._template = None if template is None else structure_of(as_tap(template))
         if split is not None:
             self.check_split(split)
@@ -221,9 +223,7 @@ class Run:
         >>> student.load_state_dict(state)
         <All keys matched successfully>
         """
-        policy = batchnorm or self.settings["batchnorm"]
-        if policy not in BATCHNORM_POLICIES:
-            raise ValueError(f"batchnorm is one of {', '.join(BATCHNORM_POLICIES)}; got {policy!r}.")
+        policy = policy_of(self, batchnorm)
         if split is not None:
             self.check_split(split)
         stored, initial, moved = self._stored(coefficients)
@@ -271,11 +271,11 @@ class Run:
                 if tensor.is_floating_point():
                     total.setdefault(name, torch.zeros(tensor.shape, dtype=torch.float64))
                     # an extrapolated variance could be negative: statistics stay among those of the iterates
-                    statistic = inside > 1 + 1e-9 and name.endswith(("running_mean", "running_var"))
+                    statistic = inside > 1 + 1e-9 and name.endswith(STATISTICS)
                     total[name].add_(tensor, alpha=max(weight, 0.0) / inside if statistic else weight)
         for k in [] if ramps is None else np.flatnonzero(ramps):
             for name, tensor in self.segments.read(int(k), "ramp").items():
-                if not name.endswith(("running_mean", "running_var")):  # a variance stays among those of the iterates
+                if not name.endswith(STATISTICS):  # a variance stays among those of the iterates
                     total[name].add_(tensor, alpha=float(ramps[k]))
         # counters such as num_batches_tracked cannot be averaged: those of the last iterate used stand
         ends = self.segments.read(int(used[-1]), "end") if len(used) else self.segments.initial

@@ -42,7 +42,6 @@ from .settings import Settings
 from .teacher import Heard
 
 RULES = ("uniform", "own_domain", "surest", "right", "parc", "learned")
-OF_EXAMPLES = ("own_domain", "surest", "right")  # which give all the weight to one, but for domains of several
 MOST_COMPARED = 600  # images that ``parc`` compares with each other
 
 
@@ -265,12 +264,12 @@ def hear(teacher: nn.Module | None, *given) -> Heard | HeardTogether:
     return HeardTogether(teacher, *given) if isinstance(teacher, Several) else Heard(teacher, *given)
 
 
-def most_likely(logits: Tensor, labels: Tensor, *, rounds: int = 500) -> Tensor:
+def most_likely(logits: Tensor, labels: Tensor) -> Tensor:
     """Weights (teachers,) of the mixture of ``softmax(logits)`` (n, teachers, classes) that makes the labels (n,) most likely: EM."""
     p = logits.double().softmax(2).gather(2, labels.long()[:, None, None].expand(-1, logits.shape[1], 1)).squeeze(2)
     p = p.clamp(min=1e-300)  # an example that nobody gives its label any chance decides nothing
     weights = torch.full_like(p[0], 1 / p.shape[1])
-    for _ in range(rounds):
+    for _ in range(500):
         share = weights * p
         weights = (share / share.sum(1, keepdim=True)).mean(0)
     return weights

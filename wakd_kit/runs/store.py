@@ -24,6 +24,7 @@ from ..files import UNREADABLE, read_json, write_text, write_with
 State = dict[str, Tensor]
 
 STORAGE = ("float32", "float16_difference")
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm, by the ends of their names
 HEADER, CHECKPOINT_ENTRY = 150, 500  # bytes a tensor takes in a file beside its numbers and name, at most
 
 
@@ -37,7 +38,8 @@ class Segments:
     storage  "float32" as it is, or "float16_difference": half the size, the difference to the initial parameters in half
              precision. What was stored once is off by 2e-4 of its displacement (by 3e-8 where that is below 6e-5), and every
              merge rounds a mean again: 1e-3 where a hundred segments became sixteen. A tensor in which something moved by
-             more than 65,504 is kept in bfloat16, to 4e-3.
+             more than 65,504 is kept in bfloat16, to 4e-3. ``STATISTICS`` are kept as they are: of a variance that fell to nearly 0
+             a rounded difference may leave less than nothing.
 
     Of a segment of n iterates there may be a ramp beside the mean: ``12 / (n^2 - 1) * sum_i (i - (n + 1) / 2) iterate_i``, what the
     straight line through its iterates changes over it.
@@ -165,7 +167,11 @@ class Segments:
         return entry
 
     def _open(self, position: int):
-        return _opened(self.folder / self.index[position]["file"])
+        file = self.folder / self.index[position]["file"]
+        now = read_json(self._index_file) if not file.exists() and self._index_file.exists() else self.index
+        if file.name not in [entry["file"] for entry in now]:
+            raise RunProblem(f"{file} was merged with another since this run was loaded: load it again.")
+        return _opened(file)
 
     def _slight(self, ramp: Tensor) -> Tensor:
         """A ramp as it is stored: a difference already, in half precision where differences are."""
@@ -177,6 +183,8 @@ class Segments:
     def _encode(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().cpu()
         if self.storage == "float16_difference" and tensor.is_floating_point():
+            if name.endswith(STATISTICS):
+                return tensor if tensor.dtype == torch.float64 else tensor.float()
             moved = tensor.float() - self._start(name).float()
             half = moved.half()
             return half if half.isfinite().all() else moved.bfloat16()
@@ -186,7 +194,9 @@ class Segments:
         if not tensor.is_floating_point():
             return tensor
         wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-        return wide + self._start(name).float() if self.storage == "float16_difference" else wide
+        # what is wider is no difference; older recordings have differences of statistics, too
+        differs = self.storage == "float16_difference" and tensor.element_size() == 2
+        return wide + self._start(name).float() if differs else wide
 
     def _start(self, name: str) -> Tensor:
         """One tensor of the initial parameters, read when needed: half-precision storage keeps no copy of them."""
@@ -303,8 +313,10 @@ def estimate_bytes(
     state = model.state_dict()
     floats = [t for t in state.values() if t.is_floating_point()]
     numbers, everything = sum(t.numel() for t in floats), sum(t.numel() * t.element_size() for t in state.values())
-    halved = sum((t.element_size() - 2) * t.numel() for t in floats) if storage == "float16_difference" else 0
-    mean = numbers * (2 if storage == "float16_difference" else 4)
+    half = {n: t for n, t in state.items() if t.is_floating_point() and not n.endswith(STATISTICS)}
+    half = half if storage == "float16_difference" else {}
+    halved = sum((t.element_size() - 2) * t.numel() for t in half.values())
+    mean = 4 * numbers - 2 * sum(t.numel() for t in half.values())
     headers = sum(HEADER + len(json.dumps(f"mean.{name}")) for name in state)
     one = mean + everything - halved + 2 * headers + ramps * (mean + headers)  # a mean, an end, a ramp
     # parameters and two moments; the new checkpoint is written before the old one goes, and so is a merged segment

@@ -36,19 +36,20 @@ from torch import Tensor, nn
 
 from ..data import augment, batches, mixing
 from ..data.domains import DataProblem, Split, cache_folder
-from ..files import json_or_nothing, write_text
+from ..files import DAY, json_or_nothing, sweep, write_text
 from ..models import arithmetic as computing
-from ..models import build, fold, tails, tap
+from ..models import build, fold, inside, tails, tap
 from ..models.arithmetic import compiled, own_draws
 from ..models.build import batchnorms
 from ..models.device import device as device_of
 from ..models.fold import frozen
 from ..models.tap import Output
 from ..objectives import Combined, combine
-from . import network, shown
+from . import network, prepare, shown
 from .identity import digest, fingerprint, normalisation, of_objectives, of_recording, provenance_of, structure
 from .network import predict
 from .prepare import outputs, source_features
+from .record import processor
 from .run import Run
 from .settings import Settings
 from .store import RunProblem, read_state, write_state
@@ -57,6 +58,7 @@ from .store import RunProblem, read_state, write_state
 ASIDE = {"objectives", "steps", "segment_length", "learning_rate", "optimiser", "momentum", "weight_decay", "schedule"}
 ASIDE |= {
     "warmup",
+    "freeze",
     "batchnorm",
     "batchnorm_batches",
     "declare",
@@ -67,7 +69,7 @@ ASIDE |= {
     "teacher_cache",
     "streaming",
 }
-CODE = (augment, batches, mixing, shown, network, build, computing, fold, tails, tap)
+CODE = (augment, batches, mixing, shown, network, prepare, build, computing, fold, inside, tails, tap)
 PIECE = 4 * 2**20  # bytes of a file of steps, about: what waits on the device to be written, and a kill loses
 LOOK = 32  # steps after which a student that found nothing looks again, for one beside it may be ahead
 
@@ -132,9 +134,9 @@ class Heard:
         )
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """``source_features``: (n, features) of all source training images, not augmented, and their labels (n,)."""
+        """``source_features`` on the teacher's device, and the labels (n,) of their images."""
         labels = torch.cat([torch.from_numpy(e.labels) for e in self.split.train.values()])
-        features = self._once("features", lambda: source_features(self.teacher, self.split)[0])
+        features = self._once("features", lambda: source_features(self.teacher, self.split))
         on = next((p.device for p in self.teacher.parameters()), features.device)
         return features.to(on), labels.to(on)
 
@@ -208,8 +210,9 @@ class Kept:
 
     def __init__(self, folder: Path, most: float, about: dict):
         self.folder, self.most, self.about, self.full = folder, most, about, False
-        if folder.is_dir():
+        with contextlib.suppress(OSError):  # not there yet, or another user's
             os.utime(folder)
+        sweep(folder, idle=DAY)
 
     def pieces(self, name: str) -> list[tuple[int, int]]:
         """(first, last) step of every file of a series."""
@@ -223,7 +226,7 @@ class Kept:
     def read(self, name: str) -> Tensor | None:
         """A tensor on the CPU; None where it is not there or not what was written."""
         file = self.folder / f"{name}.safetensors"
-        if not file.exists():
+        if not os.path.exists(file):
             return None
         try:
             state = read_state(file)
@@ -231,7 +234,8 @@ class Kept:
                 return state["values"]
         except (RunProblem, OSError, KeyError):  # deleted in this moment, or cut off by a crash of the machine
             pass
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
         return None
 
     def write(self, name: str, values: Tensor) -> None:
@@ -329,7 +333,7 @@ def _kept(
     name = (provenance_of(teacher) or {}).get("run") or "teacher"
     words = f"{name} ({teacher.spec['name']}), target {split.target}, seed {settings.seed}, batches of {settings.batch_size}"
     kept = _under(settings, words, lambda: _key(teacher, split, settings, device, arithmetic))
-    return kept if kept and (kept.folder.is_dir() or _repeats(teacher, split)) else None
+    return kept if kept and (os.path.isdir(kept.folder) or _repeats(teacher, split)) else None
 
 
 def _under(settings: Settings, words: str, key: Callable[[], dict]) -> Kept | None:
@@ -410,6 +414,4 @@ def _named(device: torch.device) -> str:
     """What computes: the card, or the processor with the number of threads, which decides the order of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    known = Path("/proc/cpuinfo")
-    models = re.findall(r"^model name\s*: (.*)", known.read_text(), re.M) if known.exists() else []
-    return f"{[*models, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return f"{processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
