@@ -10,9 +10,13 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
+import torch
 
+from wakd_kit.averaging import Curves, choose, strategies
 from wakd_kit.lessons import recordings as runs
 from wakd_kit.lessons.exercises import judged, known
+from wakd_kit.models.tap import Output
+from wakd_kit.objectives import combine, objectives
 from wakd_kit.reporting.formulas import MATH, formula_svg, with_formulas
 from wakd_kit.reporting.render import render
 
@@ -129,7 +133,7 @@ def test_a_lesson_runs_and_is_a_page(path, short, tmp_path):
 
 # ---- exercises: what a student would write, and what is said of it
 
-KL = "import torch.nn.functional as F; answer = lambda s, t, labels=None: F.kl_div((s / 4).log_softmax(1), (t / 4).softmax(1), "
+KL = "import torch.nn.functional as F; answer = lambda s, t, labels=None: F.kl_div((s.logits / 4).log_softmax(1), (t.logits / 4).softmax(1), "
 FIVE = "answer = lambda curves: np.isin(np.arange(len(curves)), np.argsort({})[:5]) / 5"
 AXES = "def answer(a, b, c):\n    u = (b - a) / np.linalg.norm(b - a)\n    return u, {}"
 FIT = (
@@ -137,6 +141,11 @@ FIT = (
     "def answer(z, y):\n"
     "    grid = np.geomspace(0.25, 4, 81)\n"
     "    return grid[np.argmin([-log_softmax({}, axis=1)[np.arange(len(y)), y].mean() for t in grid])]"
+)
+VALLEY = (
+    "def answer(losses, r):\n    first = last = losses.argmin()\n    inside = losses / losses.min() - 1 <= r\n"
+    "    while first and inside[first - 1]:\n        first -= 1\n"
+    "    while last + 1 < len(losses) and inside[last + 1]:\n        last += 1\n    return first, last"
 )
 WALK = "def answer(losses, r):\n    inside = np.flatnonzero(losses <= (1 + r) * losses.min())\n    return inside[0], inside[-1]"
 ECE = "answer = lambda c, k, n: np.nanmean([abs((k - c)[np.minimum((c * n).astype(int), n - 1) == b].mean()) for b in range(n)])"
@@ -182,7 +191,12 @@ WRONG = {
         ("answer = lambda losses, r: (3, 7)", "slices"),
         ("answer = (3, 6)", "give the function"),
     ],
-    "04.3": [("answer = 100.0", "too large"), ("answer = (1, 2)", "one number")],
+    "04.3": [
+        ("answer = 100.0", "too large"),
+        ("answer = (1, 2)", "one number"),
+        ("answer = 0.0434", "fraction"),
+        ("answer = 0.0367", "fraction"),
+    ],
     "05.1": [
         ("answer = 0", "falls from 2.0"),
         ("answer = 0.2", "from the dip"),
@@ -193,6 +207,7 @@ WRONG = {
         ("answer = lambda b, s: -b * s**2 / 2", "positive number"),
         ("answer = lambda b, s: b * s**2", "not their sum"),
         ("answer = lambda b, s: b * s", "both ends"),
+        ("answer = lambda b, s: 2 * b * s", "too small"),
     ],
     "05.3": [
         ("answer = lambda a, b, c: (b - a, c - a)", "divide by it"),
@@ -204,6 +219,11 @@ WRONG = {
         (ECE, "weigh the same"),
         (ECE.replace("nanmean", "mean"), "empty bin"),
         ("answer = lambda c, k, n: 0.5", "too large"),
+        (
+            "edges = lambda n: zip(np.arange(n) / n, np.arange(1, n + 1) / n)\n"
+            "answer = lambda c, k, n: sum(abs((k - c)[(lo <= c) & (c < hi)].sum()) for lo, hi in edges(n)) / len(c)",
+            "exactly 1 in the last bin",
+        ),
     ],
     "06.2": [
         (FIT.format("z * t"), "its inverse"),
@@ -214,6 +234,7 @@ WRONG = {
         ("answer = (0.5, True)", "useless"),
         ("answer = (1.0, False)", "too large"),
         ("answer = 0.5", "two things"),
+        ("answer = (0.5, None)", "True or False"),
     ],
     "02.1": [
         ("answer = 20", "each time a teacher"),
@@ -228,6 +249,7 @@ WRONG = {
     ],
     "02.3": [
         ("answer = 0", "before the mean"),
+        ("answer = 0.037", "fraction"),
         ("answer = 64", "above 60"),
         ("answer = 100 * (np.random.default_rng(0).binomial(898, 0.6, (2000, 55)).max() / 898 - 0.6)", "all 2000"),
         ("answer = 2.0", "too small"),
@@ -245,11 +267,17 @@ WRONG = {
         ("answer = lambda p: np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))", "order that they came in"),
         ("answer = lambda p: p * (len(p) - np.argsort(np.argsort(p)))", "maximum.accumulate"),
         ("answer = lambda p: p", "too small"),
+        (
+            "def answer(p):\n    order = np.argsort(p)\n    q = np.empty(len(p))\n"
+            "    q[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))\n    return q",
+            "at most 1",
+        ),
     ],
     "00.1": [
         ("answer = lambda path, n: path[-n:].mean()", "axis=0"),
         ("answer = lambda path, n: path[:n].mean(axis=0)", "first n iterates"),
         ("answer = lambda path, n: path.mean(axis=0)", "whatever n is"),
+        ("answer = lambda path, n: path[n + 1 :].mean(axis=0)", "the average of a path"),
         ("answer = 3", "give the function itself"),
         ("answer = lambda path, n: path.means", "AttributeError"),
     ],
@@ -260,6 +288,10 @@ WRONG = {
         ("answer = lambda z, t: np.exp(z * t) / np.exp(z * t).sum(axis=1, keepdims=True)", "do not multiply"),
         ("answer = lambda z, t: np.exp(z / t) / np.exp(z / t).sum()", "keepdims"),
         ("answer = lambda z, t: np.exp(z / t) / np.exp(z / t).sum(axis=1, keepdims=True)", "subtract the largest"),
+        (
+            "def answer(z, t):\n    p = np.exp((z - z.max()) / t)\n    return p / p.sum(axis=1, keepdims=True)",
+            "of each row",
+        ),
         ("answer = 1", "give the function itself"),
     ],
     "01.2": [("answer = 4", "T enters twice"), ("answer = 1 / 16", "has to be larger"), ("answer = 8", "too small")],
@@ -269,12 +301,12 @@ WRONG = {
         (KL + ")", "batchmean"),
         (KL + "reduction='sum') * 16", "summed over the batch"),
         (
-            KL.replace("s, t,", "t, s,") + "reduction='batchmean') * 16",
+            KL.replace("lambda s, t,", "lambda t, s,") + "reduction='batchmean') * 16",
             "from the student",
         ),
         ("answer = lambda s, t, labels=None: 1.0", "one loss"),
-        ("answer = lambda s, t, labels=None: (s - t).detach().square().mean()", "no gradient"),
-        ("answer = lambda s, t, labels=None: (s - t).square().mean()", "nats on this batch"),
+        ("answer = lambda s, t, labels=None: (s.logits - t.logits).detach().square().mean()", "no gradient"),
+        ("answer = lambda s, t, labels=None: (s.logits - t.logits).square().mean()", "nats on this batch"),
     ],
     "03.1": [
         ("answer = lambda n, k: np.r_[np.zeros(len(n) - k), np.ones(k)] / k", "weigh by iterates"),
@@ -285,6 +317,7 @@ WRONG = {
     "03.3": [
         (FIVE.format("-curves.val_loss"), "sort the other way"),
         (FIVE.format("curves.train_loss"), "take val_loss"),
+        (FIVE.format("curves.val_loss"), "three times as many iterates"),
         ("answer = lambda curves: 1.0 * (curves.val_loss < 5)", "sum to 1"),
         ("answer = lambda curves: np.ones(len(curves)) / len(curves)", "too large"),
     ],
@@ -305,6 +338,34 @@ def test_a_wrong_answer_is_told_what_is_wrong(name, wrong, said, short):
 def test_the_solution_is_right_and_no_answer_is_open(name, short):
     assert judged(name, assigned(known().get(name).solution)) == "right."
     assert judged(name, ...).startswith("open.")
+
+
+@pytest.mark.parametrize(
+    "name, right",
+    [
+        ("04.3", "answer = 3.67"),  # two windows tie on source validation
+        ("04.3", "answer = 4.34"),
+        ("04.2", VALLEY),
+        ("06.3", "answer = [0.5, False]"),
+    ],
+)
+def test_another_way_to_be_right_is_right(name, right):
+    assert judged(name, assigned(right)) == "right."
+
+
+def test_a_solution_that_is_declared_is_what_its_lesson_says(monkeypatch):
+    for registry, table in ((strategies, "_entries"), (objectives, "_entries"), (objectives, "_about")):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+    own = assigned(known().get("03.3").solution)
+    strategies.register(own, name="five_lowest")
+    curves = Curves([5, 5, 5, 5, 15, 5], val_loss=[6, 5, 4, 3, 2, 1.0])
+    chosen = choose(curves, ["five_lowest"])["five_lowest"]
+    assert np.allclose(chosen, own(curves)) and chosen.strategy == "five_lowest" and chosen.chosen_by
+    mine = assigned(known().get("01.3").solution)
+    objectives.declare(name="my_kd", kind="logits", needs="teacher", source="ours")(mine)
+    pair = [Output(logits, pooled=logits) for logits in torch.randn(2, 6, 5)]
+    value = combine("my_kd")(*pair, None)[0]
+    assert value.item() == pytest.approx(combine({"name": "kd", "temperature": 4.0})(*pair, None)[0].item(), rel=1e-5)
 
 
 def assigned(code: str) -> object:

@@ -128,6 +128,13 @@ def test_combining_leaves_the_random_state_alone():
         ([{"name": "mlkd", "temperatures": 4}], "temperatures is a list of positive numbers; got 4."),
         ([{"name": "taid", "start": 1.0}], "taid goes from start to a larger end within 0 and 1; got 1.0 and 1.0."),
         ([{"name": "ctkd", "span": 0}], "span is a positive number; got 0."),
+        (
+            [{"name": "uld", "standardise": "no"}],
+            "Setting 'standardise' of objective 'uld' is True or False; got 'no'.",
+        ),
+        ([{"name": "bi_kd", "through_targets": "no"}], "is True or False; got 'no'."),
+        ([{"name": "pesf_kd", "hidden": 16.5}], "hidden is a whole number >= 1; got 16.5."),
+        ([{"name": "mutual", "model": "nope"}], "Unknown model 'nope'."),
         ([{"name": "kd", "weight": -1}], "The weight of objective 'kd' is a number >= 0; got -1."),
         ([{"name": "kd", "weight": True}], "is a number >= 0; got True."),
         ([{"name": "kd", "weight": 0}], "weights sum to zero"),
@@ -138,6 +145,10 @@ def test_combining_leaves_the_random_state_alone():
             "Unknown schedule key of objective 'kd' 'ends'. Did you mean 'end'?",
         ),
         ([{"name": "kd", "schedule": {"of": "kind"}}], "Unknown setting to schedule of objective 'kd' 'kind'."),
+        (
+            [{"name": "gated_kd", "schedule": {"of": "k", "first": 3}}],
+            "Unknown setting to schedule of objective 'gated_kd' 'k'. Known: temperature, weight.",
+        ),
         ([{"name": "ctkd", "schedule": {"of": "lowest"}}], "Unknown setting to schedule of objective 'ctkd' 'lowest'."),
         (
             [{"name": "kd", "schedule": {"shape": "cosin"}}],
@@ -178,6 +189,13 @@ def test_shares_of_the_run_are_steps_of_it():
     assert [Schedule(begin=0.25, end=0.75).value(1.0, s, 8) for s in range(1, 9)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     assert Schedule(first=3.0, begin=2, end=4).value(1.0, 3, 8) == 2.0
     assert Schedule(end=0.01).value(1.0, 1, 8) == 1.0  # a warm-up shorter than a step
+
+
+def test_a_step_and_a_share_that_end_before_they_begin_are_a_sentence(batch):
+    combined = combine({"name": "kd", "schedule": {"begin": 0.9, "end": 10}})
+    with pytest.raises(ValueError, match=r"begin=0\.9 and end=10 are steps 540 and 10 of 600"):
+        combined.prepare(*batch[:2], steps=600)
+    assert combined.prepare(*batch[:2], steps=11)(*batch, step=10)[0] > 0  # from step 9 on
 
 
 def test_a_scheduled_weight_moves_and_the_logged_term_does_not(batch):
@@ -272,6 +290,16 @@ def test_an_objective_of_ones_own_may_read_the_attention_of_one_model(for_one_te
     assert combined(plain._replace(attention=(given,)), None, batch[2])[0] == 1
     with pytest.raises(ValueError, match=r"read attention of the student, whose output has none\. timm's ViT"):
         combined.prepare(plain, None, steps=1)
+
+
+def test_an_objective_of_ones_own_is_tried_on_ten_classes_and_named_where_it_stops(for_one_test):
+    @REGISTRY.declare(kind="logits", needs="teacher", source="a test")
+    def surest(student, teacher, labels=None, *, count: int = 3):
+        return teacher.logits.topk(count).values.mean()
+
+    assert combine("surest").specs[0]["count"] == 3
+    with pytest.raises(ValueError, match=r"^Objective 'surest' stopped .* \(10 classes, .*\), RuntimeError: "):
+        combine({"name": "surest", "count": 11})
 
 
 @pytest.fixture

@@ -414,7 +414,7 @@ def test_parameters_and_state_are_resumed_bit_for_bit(name):
         ({"name": "fitnet", "stages": [4]}, "fitnet asks for stage 4; there are 4, from 0 to 3."),
         ({"name": "fitnet", "stages": 1}, "stages of fitnet is a list of whole numbers; got 1."),
         ({"name": "fitnet_raw", "stages": []}, "stages of fitnet_raw is a list of whole numbers; got []."),
-        ({"name": "ofa", "epsilon": [1, 2]}, "epsilon of ofa is one number, or 5: one a stage and the last; got 2."),
+        ({"name": "ofa", "epsilon": [1] * 6}, "epsilon of ofa is one number, or 5: one a stage and the last; got 6."),
         ({"name": "ofa", "epsilon": [-1.0]}, "epsilon is a positive number; got -1.0."),
         ({"name": "cc_paper", "kernel": "gausian"}, "Unknown kernel of cc_paper 'gausian'. Did you mean 'gaussian'?"),
         ({"name": "vid", "variance": 0}, "variance is a number above 1e-5, which is always added; got 0."),
@@ -434,6 +434,16 @@ def test_settings_that_cannot_be_are_a_sentence_before_anything_is_built(spec, s
     with pytest.raises(ValueError) as problem:
         combine(spec)
     assert sentence in str(problem.value)
+
+
+def test_a_list_for_the_stages_is_judged_by_the_student_that_has_them():
+    combined = combine({"name": "ofa", "epsilon": [1, 1, 1, 2]})
+    student = Output(
+        torch.zeros(2, 3), torch.zeros(2, 4), tuple(torch.zeros(2, 4, size, size) for size in (8, 4, 2, 1))
+    )
+    combined.prepare(student._replace(maps=student.maps[1:]), torch.zeros(2, 3), steps=1)
+    with pytest.raises(ValueError, match="epsilon of ofa is one number, or 5: one a stage and the last; got 4"):
+        combine({"name": "ofa", "epsilon": [1, 1, 1, 2]}).prepare(student, torch.zeros(2, 3), steps=1)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -73,7 +73,8 @@ def choose(
     for label, (name, _, asked), (strategy, settings) in zip(_labels(entries), entries, calls, strict=True):
         settings, spent = _counted(settings)
         try:
-            chosen[label] = strategy(curves, **settings)
+            found = strategy(curves, **settings)
+            chosen[label] = found if isinstance(found, Coefficients) else Coefficients(found, strategy=name)
         except NoWindow as reason:
             chosen[label] = reason
         chosen[label].chosen_by, chosen[label].evaluations = chosen_by(name, asked), len(spent)

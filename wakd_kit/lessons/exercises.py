@@ -99,11 +99,11 @@ def values(answer: object, right: object, *, within: float = 1e-6, what: str = "
     return f"{what}{at}: {given[place]:.4g} is too {'large' if given[place] > right[place] else 'small'}."
 
 
-def one_of(answer: object, right: str, choices: dict[str, str]) -> str | None:
-    """What is wrong with a choice: why it is not that one. ``choices`` has a sentence for each that is wrong."""
-    if answer == right:
-        return None
-    return choices.get(answer) or f"choose one of {', '.join(sorted({right, *choices}))}; got {answer!r}."
+def fraction(answer: object, right: float) -> str | None:
+    """What is wrong with points of accuracy that are given as a fraction."""
+    if number(answer, right / 100, hint="", within=0.05) is None:
+        return "that is a fraction; points of accuracy are hundredths of it."
+    return None
 
 
 def function(answer: object, called: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..statistics import holm, interval
-from .exercises import exercise, function, number, values
+from .exercises import exercise, fraction, function, number, values
 
 # ---- 02: an unseen domain
 
@@ -26,8 +26,8 @@ def trainings(answer):
 def standard_error(answer):
     """Of 60 % on 898 images, in points."""
     right = 100 * np.sqrt(0.24 / 898)
-    if isinstance(answer, int | float) and abs(answer - right / 100) < 1e-4:
-        return "that is a fraction; points of accuracy are hundredths of it."
+    if wrong := fraction(answer, right):
+        return wrong
     if isinstance(answer, int | float) and abs(answer - right**2 / 100) < 1e-3:
         return "that is the variance; take its root."
     return number(answer, right, within=0.01, hint="it is 100 times the root of A (1 - A) / n")
@@ -44,13 +44,15 @@ def standard_error(answer):
 def best_of_many(answer):
     """E max of 55 binomials, above their mean."""
     draws = np.random.default_rng(0).binomial(898, 0.6, (2000, 55)) / 898
+    right = 100 * (draws.max(axis=1).mean() - 0.6)
+    if wrong := fraction(answer, right):
+        return wrong
     if isinstance(answer, int | float) and abs(answer) < 0.2:
         return "on average over all 55 that is right, but the best of them is reported: take the maximum of each row before the mean."
     if isinstance(answer, int | float) and abs(answer - 100 * (draws.max() - 0.6)) < 0.1:
         return "that is the best of all 2000 studies together; each has its own best of 55, of which the mean is asked for."
     if isinstance(answer, int | float) and 50 < answer < 70:
         return "that is the accuracy itself; asked for is by how much it is too high, in points above 60."
-    right = 100 * (draws.max(axis=1).mean() - 0.6)
     return number(
         answer, right, within=0.05, hint="maximum over the 55 networks, mean over the 2000 studies, minus 60 %"
     )
@@ -114,17 +116,20 @@ def own_holm(answer):
     """Holm's adjusted p values, in the order they came in."""
     if wrong := function(answer, "answer = my_holm, without calling it"):
         return wrong
-    p = np.array([0.04, 0.01, 0.03, 0.5])
+    p = np.array([0.04, 0.01, 0.7, 0.03, 0.6])
     right, given = holm(p), np.asarray(answer(p.copy()), dtype=float)
     if given.shape == p.shape:
-        if np.allclose(given, np.minimum(1, 4 * p)):
+        capped = np.minimum(1, given)
+        if np.allclose(capped, right) and given.max() > 1:
+            return "a probability is at most 1: the formula has min(1, ...)."
+        if np.allclose(capped, np.minimum(1, 5 * p)):
             return "every p times m is Bonferroni's correction; Holm's multiplies the i-th smallest by m - i + 1."
-        if np.allclose(given, np.sort(right)):
+        if np.allclose(capped, np.sort(right)):
             return "these are the right numbers in the order of p; give them back in the order that they came in."
-        by_rank = p * (4 - np.argsort(np.argsort(p)))
-        if np.allclose(given, np.minimum(1, by_rank)):
+        by_rank = p * (5 - np.argsort(np.argsort(p)))
+        if np.allclose(capped, np.minimum(1, by_rank)):
             return "a larger p has a smaller adjusted one here: each is at least the one before it, np.maximum.accumulate in sorted order."
-    return values(given, right, what="adjusted p of 0.04, 0.01, 0.03, 0.5")
+    return values(given, right, what="adjusted p of 0.04, 0.01, 0.7, 0.03, 0.6")
 
 
 # ---- 06: calibration
@@ -145,14 +150,14 @@ def own_ece(answer):
     if wrong := function(answer, "answer = ece, without calling it"):
         return wrong
     confidence = np.array([0.95, 0.92, 0.98, 0.99, 0.55, 0.58, 1.0])
-    correct = np.array([1, 1, 0, 1, 1, 1, 1])
-    right = (abs(4 - 4.84) + abs(2 - 1.13)) / 7
+    correct = np.array([1, 1, 0, 1, 1, 1, 0])
+    right = (abs(3 - 4.84) + abs(2 - 1.13)) / 7
     given = float(answer(confidence.copy(), correct.copy(), 10))
     if np.isclose(given, abs(correct.mean() - confidence.mean())):
         return "gaps are taken bin by bin: over all images together too sure and too modest would cancel."
-    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 2):
+    if np.isclose(given, (1.84 / 5 + 0.87 / 2) / 2):
         return "bins weigh by how many images they hold, |B| / n; yours weigh the same."
-    if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 10):
+    if np.isclose(given, (1.84 / 5 + 0.87 / 2) / 10):
         return "the gaps are averaged over bins, empty ones too; weigh each by |B| / n."
     if np.isnan(given):
         return "an empty bin has no mean: leave it out, or work with sums."
@@ -195,7 +200,7 @@ def own_fit(answer):
 @exercise("06.3", "answer = (0.5, False)")
 def knows_nothing(answer):
     """Half, and no."""
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, tuple | list) or len(answer) != 2 or not isinstance(answer[1], bool | np.bool_):
         return f"two things are asked for, a number and True or False; got {answer!r}."
     confidence, good = answer
     if good:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exercises import exercise, function, number, one_of, values
+from .exercises import exercise, function, number, values
 
 # ---- 01: beyond the label
 
@@ -38,9 +38,9 @@ def softmax(answer):
     if wrong := values(given, right, what="probabilities of two rows at T = 4"):
         return wrong
     with np.errstate(all="ignore"):
-        far = np.asarray(answer(np.array([[1000.0, 0.0]]), 1.0), dtype=float)
+        far = np.asarray(answer(np.array([[1000.0, 0.0], [0.0, 0.0]]), 1.0), dtype=float)
     if not np.all(np.isfinite(far)):
-        return "exp(1000) is infinite, and inf / inf no number: subtract the largest logit of each row first, which changes nothing else."
+        return "exp(1000) is infinite, exp(-1000) zero, and neither inf / inf nor 0 / 0 is a number: subtract the largest logit of each row first, which changes nothing else."
     return None
 
 
@@ -58,7 +58,7 @@ def forgotten_factor(answer):
     "01.3",
     """
     def answer(student, teacher, labels=None):
-        p, q = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
+        p, q = (teacher.logits / 4).softmax(1), (student.logits / 4).log_softmax(1)
         return 4**2 * (p * (p.log() - q)).sum(1).mean()
     """,
 )
@@ -66,13 +66,14 @@ def own_objective(answer):
     """KL from teacher to student at T = 4, times 16, as ``kd`` has it."""
     import torch
 
+    from ..models.tap import Output
     from ..objectives import get
 
     if wrong := function(answer, "answer = my_kd, without calling it"):
         return wrong
     student, teacher = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).unbind()
     student = (2 * student).requires_grad_()
-    given = answer(student, 3 * teacher, None)
+    given = answer(*(Output(logits, pooled=logits) for logits in (student, 3 * teacher)), None)
     if not isinstance(given, torch.Tensor) or given.ndim:
         return f"a batch has one loss, a tensor without dimensions; got {tuple(given.shape) if isinstance(given, torch.Tensor) else given!r}."
     if not given.requires_grad:
@@ -189,13 +190,9 @@ def beyond_grasp(answer):
 @exercise("08.2", 'answer = "inputs"')
 def what_helps(answer):
     """Inputs: a larger teacher adds to what is beyond the student's grasp."""
-    return one_of(
-        answer,
-        "inputs",
-        {
-            "teacher": "its new terms are all beyond the student's 8, so they only add to the last sum; more inputs divide that sum by two."
-        },
-    )
+    if answer == "teacher":
+        return "its new terms are all beyond the student's 8, so they only add to the last sum; more inputs divide that sum by two."
+    return None if answer == "inputs" else f'choose one of "inputs" and "teacher"; got {answer!r}.'
 
 
 @exercise(

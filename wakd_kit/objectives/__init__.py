@@ -62,7 +62,6 @@ from .relations import CC, cc_paper, nst, pkt, prototypes, rkd, sinkd, sp
 from .shift import VL2V, dho, write_embeddings, xded
 
 declare = objectives.declare
-proto_kd = prototypes  # as it was called once
 
 __all__ = ["Combined", "Objective", "Pair", "Schedule", "combine", "declare", "get", "objectives"]
 __all__ += [

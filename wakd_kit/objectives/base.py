@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..names import Registry, did_you_mean, is_number
+from ..names import Registry, did_you_mean, is_number, is_whole
 
 
 def each_tensor(output, change: Callable[[Tensor], Tensor]):
@@ -140,7 +140,7 @@ SHAPES = ("linear", "cosine")
 class Schedule:
     """Moves one number of an objective from ``first`` to the value its spec gives it.
 
-    of          "weight", or a setting that calls of the objective read, such as "temperature"
+    of          "weight", or a setting that calls of the objective read, such as "temperature"; counts do not move
     first       the value until ``begin``
     begin, end  between which steps it moves: steps as int, shares of the run as float
     shape       "linear", or "cosine": half a cosine, slow at both ends
@@ -156,7 +156,7 @@ class Schedule:
 
     @classmethod
     def from_spec(cls, name: str, given: dict, settings: dict) -> Schedule:
-        """Raises ``ValueError`` in one sentence for what cannot be; numbers among ``settings`` can be scheduled."""
+        """Raises ``ValueError`` in one sentence for what cannot be; numbers among ``settings`` can be scheduled, whole ones are counts."""
         if not isinstance(given, dict):
             raise ValueError(
                 f'The schedule of objective {name!r} is a dictionary such as {{"end": 0.1}}; got {given!r}.'
@@ -165,7 +165,7 @@ class Schedule:
             if key not in (known := [f.name for f in fields(cls)]):
                 raise ValueError(did_you_mean(f"schedule key of objective {name!r}", key, known))
         schedule = cls(**given)
-        movable = ["weight", *(key for key, value in settings.items() if is_number(value))]
+        movable = ["weight", *(key for key, value in settings.items() if is_number(value) and not is_whole(value))]
         if schedule.of not in movable:
             raise ValueError(did_you_mean(f"setting to schedule of objective {name!r}", schedule.of, movable))
         if schedule.shape not in SHAPES:
@@ -191,6 +191,10 @@ class Schedule:
     def value(self, last: float, step: int, steps: int) -> float:
         """The number at a step, counted from 1, of a run of ``steps``, on its way from ``first`` to ``last``."""
         begin, end = (math.floor(at * steps + 1e-9) if isinstance(at, float) else at for at in (self.begin, self.end))
+        if begin > end:  # one is a step and the other a share
+            raise ValueError(
+                f"A schedule ends after it begins; begin={self.begin} and end={self.end} are steps {begin} and {end} of {steps}."
+            )
         share = min(max((step - begin) / max(end - begin, 1), 0.0), 1.0)
         if self.shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
@@ -211,7 +215,7 @@ class Objective:
     source      paper, and where the published code stands
     schedule    default schedule, where the paper's method is one
     built_with  settings of the module's ``__init__``, with defaults; empty for a plain function
-    called_with settings of each call, with defaults; these can be scheduled
+    called_with settings of each call, with defaults; numbers that are no counts can be scheduled
     of_pair     a module that is built when the shapes of student and teacher are known
     tail        ``(student, teacher, *, settings) -> student`` that puts on what this objective deploys with the student
     """

@@ -16,6 +16,11 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
 
 
+def probabilities(z_s: Tensor, z_t: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Of both at a temperature, (n, classes) each."""
+    return F.softmax(z_s / temperature, dim=1), F.softmax(z_t / temperature, dim=1)
+
+
 @objectives.declare(kind="logits", needs="teacher", source="DIST, Huang et al. 2022, arXiv 2205.10536", weight=2.0)
 def dist(
     student, teacher, labels: Tensor | None = None, *, temperature: float = 1.0, beta: float = 1.0, gamma: float = 1.0
@@ -28,20 +33,20 @@ def dist(
     """
     positive(temperature=temperature)
     not_negative(beta=beta, gamma=gamma)
-    p_s, p_t = (F.softmax(z / temperature, dim=1) for z in logit_pair(student, teacher))
+    p_s, p_t = probabilities(*logit_pair(student, teacher), temperature)
     over_classes, over_examples = pearson(p_s, p_t).mean(), pearson(p_s.T, p_t.T).mean()
     return temperature**2 * (beta * (1 - over_classes) + gamma * (1 - over_examples))
 
 
 def batch_level(z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
     """Squared difference of the (n, n) inner products of examples' probabilities, summed, over n."""
-    p_s, p_t = F.softmax(z_s / temperature, dim=1), F.softmax(z_t / temperature, dim=1)
+    p_s, p_t = probabilities(z_s, z_t, temperature)
     return (gram(p_t) - gram(p_s)).square().sum() / len(z_s)
 
 
 def class_level(z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
     """Squared difference of the (classes, classes) inner products over the batch, summed, over classes."""
-    p_s, p_t = F.softmax(z_s / temperature, dim=1), F.softmax(z_t / temperature, dim=1)
+    p_s, p_t = probabilities(z_s, z_t, temperature)
     return (gram(p_t.T) - gram(p_s.T)).square().sum() / z_s.shape[1]
 
 

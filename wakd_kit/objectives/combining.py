@@ -123,8 +123,7 @@ class Combined(nn.Module):
         the models do not give. What is built is on the CPU, so move it to the device afterwards. Returns itself.
         """
         self.steps, self.seed = steps, seed
-        student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
-        labels, of_batch = _a_batch(len(raw_logits(student)), images, sources)
+        (student, teacher), labels, of_batch = _a_batch(student, teacher, images, sources)
         both = student, teacher
         if self._hears_mixed():  # such a batch behind the first
             both = [each_tensor(output, lambda t: torch.cat([t, t])) for output in both]
@@ -152,8 +151,7 @@ class Combined(nn.Module):
                 asked.extend([True] * (function.__name__ in ("argmax", "max", "topk", "sort", "argsort")))
                 return super().__torch_function__(function, types, args, kwargs or {})
 
-        student, teacher = (each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher))
-        labels, of_batch = _a_batch(len(raw_logits(student)), images, sources)
+        (student, teacher), labels, of_batch = _a_batch(student, teacher, images, sources)
         soft = F.one_hot(labels, raw_logits(student).shape[1]).float().as_subclass(Soft)
         found, training = [], self.training
         self.eval()
@@ -285,13 +283,14 @@ class Combined(nn.Module):
                     )
 
 
-def _a_batch(n: int, images: Tensor | None, sources: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Labels (n,) and what else there is to know of a batch, to try objectives out on."""
+def _a_batch(student, teacher, images: Tensor | None, sources: int) -> tuple[list, Tensor, dict[str, Tensor]]:
+    """Outputs of both as zeros, labels (n,), and what else there is to know of a batch, to try objectives out on."""
+    both = [each_tensor(output, lambda t: torch.zeros(t.shape)) for output in (student, teacher)]
+    n = len(raw_logits(student))
     places = torch.arange(n) % 2
     of_batch = {"index": places, "domains": torch.eye(max(sources, 2))[places][:, :sources]}
-    return torch.zeros(n, dtype=torch.long), of_batch | {
-        "images": torch.zeros(n, 3, 32, 32) if images is None else images
-    }
+    of_batch["images"] = torch.zeros(n, 3, 32, 32) if images is None else images
+    return both, torch.zeros(n, dtype=torch.long), of_batch
 
 
 def watched(objective) -> tuple[str, ...]:
@@ -340,6 +339,8 @@ def _complete(spec: str | dict) -> dict:
             raise ValueError(did_you_mean(f"setting of objective {name!r}", key, [*known, "weight", "schedule", "on"]))
         if type(known[key]) in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ValueError(f"Setting {key!r} of objective {name!r} is a number; got {value!r}.")
+        if isinstance(known[key], bool) and not isinstance(value, bool):
+            raise ValueError(f"Setting {key!r} of objective {name!r} is True or False; got {value!r}.")
     complete = {"name": name, "weight": float(weight), **known, **spec}
     if on == "mixed":  # what is on the views says nothing, as it did before there was another batch
         complete["on"] = on
@@ -355,11 +356,26 @@ def _complete(spec: str | dict) -> dict:
 
 
 def _try_out(spec: dict) -> None:
-    """An objective is called on a tiny pair here and now, so that what it refuses is refused before anything is built."""
+    """An objective is called on a tiny pair here and now, so that what it refuses is refused before anything is built.
+
+    It may be written for as many stages as the models have, so it is refused where it refuses every number of them.
+    """
     wide = heads if is_whole(heads := spec.get("heads")) and heads > 0 else 1  # which fit is for the models to say
     blocks = (torch.zeros(2, 3, 1, 2, wide),) * 100
-    tiny = Output(torch.zeros(2, 2), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * 4, attention=blocks)
-    Combined([spec]).prepare(tiny, tiny, steps=1)
+    problems = []
+    for stages in (4, 3, 2, 1):
+        tiny = Output(torch.zeros(2, 10), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * stages, attention=blocks)
+        try:
+            Combined([spec]).prepare(tiny, tiny, steps=1)
+            return
+        except Exception as problem:  # of the user's own function, too
+            problems.append(problem)
+    if isinstance(problems[0], ValueError):
+        raise problems[0]
+    raise ValueError(
+        f"Objective {spec['name']!r} stopped where it was tried on two made-up examples (10 classes, 3 pooled features, 4 maps of "
+        f"3 x 2 x 2), {type(problems[0]).__name__}: {problems[0]}"
+    ) from problems[0]
 
 
 def _largest_weight(spec: dict) -> float:

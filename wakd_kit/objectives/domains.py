@@ -1,8 +1,8 @@
 """Objectives that know which source domain each example is from: what should be alike across them, or which of them weighs more.
 
 ``domains`` (n, sources) is 1 where an example is of a source, else 0. A batch may lack some of them; with fewer than two there is
-nothing to compare, and penalties are zero. ``sampling="balanced"`` gives each as many examples, which the methods assume.
-Nothing here waits for a number or a shape, so an accelerator goes on.
+nothing to compare, and penalties are zero, except that of ``irm``, which asks each domain by itself. ``sampling="balanced"`` gives
+each as many examples, which the methods assume. Nothing here waits for a number or a shape, so an accelerator goes on.
 """
 
 from __future__ import annotations

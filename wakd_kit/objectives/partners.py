@@ -7,6 +7,7 @@ A partner is built by its timm name (``model``), else it is a network like the s
 
 from __future__ import annotations
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from ..models.build import build_model
 from ..models.inside import Perturbed, after_stages
 from ..models.tap import Output
-from ..names import not_negative, positive
+from ..models.weights import SMALL
+from ..names import counted, not_negative, positive
 from .base import hard, logit_pair, logits_of, objectives, pooled_of, target_of, widened
 from .logits import ce, tempered_kl
 
@@ -35,6 +37,8 @@ def partner_of(pair, model: str | None) -> nn.Module:
     """A network for the pair's classes, on the CPU. Raises ``ValueError`` where it is to be like a student that nobody can build again."""
     seed = int(torch.randint(2**31, ()))  # not the student's
     if pair.spec is None:
+        if not (model is None or str(model).partition(".")[0] in SMALL or timm.is_model(str(model))):
+            build_model(str(model), pair.classes)  # says which names are near
         return Stand(pair.classes)
     spec = pair.spec
     if model is not None:
@@ -214,7 +218,8 @@ class PESFKD(nn.Module):
     """
 
     def __init__(self, pair, *, hidden: int = 32, rate: float = 0.02):
-        positive(hidden=hidden, rate=rate)
+        counted(hidden=hidden)
+        positive(rate=rate)
         super().__init__()
         features, classes = pooled_of(pair.teacher).shape[1], pair.classes
         self.rate = rate
