@@ -128,6 +128,7 @@ def test_help_and_data_do_not_wait_for_torch_or_papermill():
         ("landscape nowhere", "wakd landscape: No run at nowhere: it has no settings.json."),
         ("landscape RUN sise=3", "wakd landscape: Unknown parameter 'sise'. Did you mean 'size'?"),
         ("landscape RUN size=1", "wakd landscape: size is at least 2; got 1."),
+        ("compare RUN RUN", "wakd compare: "),
         ("doctor nowhere", "wakd doctor: No run at nowhere: it has no settings.json."),
         ("train sted=3", "wakd train: Unknown parameter 'sted'. Did you mean 'seed'? Known: batch_size, "),
         ("train seed=abc", "wakd train: seed='abc': expected int, got str."),
@@ -315,6 +316,10 @@ def test_places_in_what_several_settings_name_are_made_whole():
     given = {"teacher": {"of": ["a", "start"], "weigh": "right"}, "start": {"of": "b", "by": "channels"}}
     whole = {"teacher": {"of": ["/x/a", "start"], "weigh": "right"}, "start": {"of": "/x/b", "by": "channels"}}
     assert absolute(given, "/x") == whole
+    given = {"mask": "m.csv", "benchmark": "corrupted:folder:images"}
+    assert absolute(given, "/x") == {"mask": "/x/m.csv", "benchmark": "corrupted:folder:/x/images"}
+    for benchmark in ("digits", "corrupted:digits"):
+        assert absolute({"benchmark": benchmark}, "/x") == {"benchmark": benchmark}
 
 
 def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, benchmark, tmp_path, monkeypatch, capsys):

@@ -89,6 +89,33 @@ def test_an_edited_plugin_is_imported_again_and_is_another_objective(plugin):
     assert fingerprints.of_plugins([str(plugin)]) != told
 
 
+def test_an_edited_module_of_a_package_is_imported_again(plugin, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import losses\n")
+    (package / "losses.py").write_text(PLUGIN.replace("tiny_own", "tiny_packed"))
+    plugins.use("own_package")
+    assert sys.modules["own_package.losses"].SHARPER == 2
+    (package / "losses.py").write_text("# edited\n" + PLUGIN.replace("SHARPER = 2.0", "SHARPER = 3.0"))
+    plugins.use("own_package")
+    assert sys.modules["own_package"].losses.SHARPER == 3 and objectives.get("sharp_loss").__globals__["SHARPER"] == 3
+    (package / "losses.py").write_text("1 / 0\n")
+    with pytest.raises(ValueError, match="plugin own_package: ZeroDivisionError"):
+        plugins.use("own_package")
+    assert sys.modules["own_package"].losses.SHARPER == 3, "what was there stays"
+    for name in ("no_package.losses", "own_package.losess"):
+        with pytest.raises(FileNotFoundError, match=f"No plugin at {name}"):
+            plugins.use(name)
+    (package / "__init__.py").write_text("import nothing_of_that_name\n")
+    for module in ("own_package", "own_package.losses"):
+        sys.modules.pop(module)
+    with pytest.raises(
+        ValueError, match=r"plugin own_package\.losses: ModuleNotFoundError: No module named .nothing_of"
+    ):
+        plugins.use("own_package.losses")
+
+
 def test_a_study_names_its_plugins_beside_its_file(plugin):
     study = plugin.with_name("own.yaml")
     study.write_text(

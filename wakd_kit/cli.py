@@ -149,7 +149,9 @@ SETTINGS = argument("settings", nargs="*", metavar="NAME=VALUE")
     ),
     argument("--profile", help="a snakemake profile: slurm, or a folder of your own"),
     argument("--dry-run", action="store_true", help="say what would be done and why, and do nothing"),
-    argument("--keep-recordings", action="store_true", help="accept those made by other code or settings"),
+    argument(
+        "--keep-recordings", action="store_true", help="accept those made by other code; not those of other settings"
+    ),
 )
 def _report(given: argparse.Namespace) -> None:
     """run a study and write its page"""
@@ -203,12 +205,12 @@ def _compare(given: argparse.Namespace) -> None:
     from .results.collect import collect
     from .study import status
 
-    studies = {}
-    for which in (given.first, given.second):
-        name, runs, asked = status.recorded(which)
-        studies[name if name not in studies else f"{name}, {runs.parent.name}"] = collect(runs, **asked)
-    if len(studies) < 2:
+    both = [status.recorded(which) for which in (given.first, given.second)]
+    if both[0][1].resolve() == both[1][1].resolve():
         raise ValueError(f"{given.first} and {given.second} are the same recordings.")
+    studies = {}
+    for name, runs, asked in both:
+        studies[name if name not in studies else f"{name}, {runs.parent.name}"] = collect(runs, **asked)
     page, said = compare(studies, given.out or Path("compared") / "-".join(studies))
     print("\n".join([*said, str(page)]))
 
@@ -235,7 +237,7 @@ def _train(given: argparse.Namespace) -> None:
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
     print(_what_it_takes(student, p))
-    run = train(student, split, teacher=p.teacher, **p.training(), progress=sys.stderr.isatty())
+    run = train(student, split, teacher=p.taught_by(), **p.training(), progress=sys.stderr.isatty())
     print(run.summary())
     print(run.folder)
 
@@ -309,7 +311,9 @@ def _notebook(given: argparse.Namespace) -> None:
 def _refuse_without_teacher(settings: dict, folder: Path) -> None:
     """Raises ``FileNotFoundError`` with the command that trains the teacher which a notebook would look for in vain."""
     teacher = settings.get("teacher")
-    if isinstance(teacher, str) and not (folder / path_of(teacher) / "settings.json").is_file():
+    if isinstance(teacher, str) and not any(
+        (folder / path_of(teacher) / name).is_file() for name in ("settings.json", "")
+    ):
         place = os.path.relpath(folder / path_of(teacher))
         given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
             "save_to": place
@@ -320,20 +324,22 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         )
 
 
-PATHS = ("save_to", "teacher", "start", "refit", "weights", "run", "runs", "tables", "figures")  # parameters that are
+# parameters that are
+PATHS = ("save_to", "teacher", "start", "refit", "weights", "run", "runs", "tables", "figures", "mask")
 
 
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
     """Settings whose paths are made whole, by default against where one stands: a kernel works in its notebook's folder."""
 
+    from .study.reading import placed
+
     def whole(path: str) -> str:
         return os.path.abspath(folder / path_of(path))
 
-    kind, colon, path = str(settings.get("benchmark", "")).partition(":")
     found = {
         name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
     }
-    found |= {"benchmark": f"{kind}:{whole(path)}"} if colon else {}
+    found |= {"benchmark": placed(settings["benchmark"], whole)} if "benchmark" in settings else {}
     found |= {role: each_name(settings[role], whole) for role in ROLES if isinstance(settings.get(role), dict)}
     found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
     return settings | found

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -58,7 +59,7 @@ def files(plugin: str) -> list[Path]:
     if plugin.endswith(".py"):
         found = Path(plugin) if Path(plugin).is_file() else None
     else:
-        spec = importlib.util.find_spec(plugin) if plugin.isidentifier() or "." in plugin else None
+        spec = _spec(plugin) if plugin.isidentifier() or "." in plugin else None
         found = Path(spec.origin) if spec and spec.origin else None
     if found is None:
         raise FileNotFoundError(
@@ -67,12 +68,22 @@ def files(plugin: str) -> list[Path]:
     return sorted(found.parent.rglob("*.py")) if found.name == "__init__.py" else [found]
 
 
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is; None where it, or a package that it should be in, is not there. Imports those packages."""
+    try:
+        return importlib.util.find_spec(module)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise ValueError(f"plugin {module}: {type(error).__name__}: {error}") from error
+
+
 def _load(plugin: str) -> None:
     source = files(plugin)
     state = [hashlib.sha256(file.read_bytes()).hexdigest() for file in source]
     if plugin in _loaded and _loaded[plugin][0] == state:
         return
-    name = module_of(plugin)
+    name, before = module_of(plugin), {}
     try:
         if plugin.endswith(".py"):
             if name in sys.modules and Path(sys.modules[name].__file__) != source[0]:
@@ -80,12 +91,14 @@ def _load(plugin: str) -> None:
             spec = importlib.util.spec_from_file_location(name, source[0])
             module = sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-        elif plugin in _loaded:
-            module = importlib.reload(sys.modules[name])
         else:
+            if plugin in _loaded:  # anew, with all that is in it
+                inside = [other for other in sys.modules if f"{other}.".startswith(f"{name}.")]
+                before = {other: sys.modules.pop(other) for other in inside}
             module = importlib.import_module(name)
     except Exception as error:  # whatever is wrong with it: the user mends the file
         if plugin not in _loaded:
             sys.modules.pop(name, None)
+        sys.modules.update(before)
         raise ValueError(f"plugin {plugin}: {type(error).__name__}: {error}") from error
     _loaded[plugin] = state, module

@@ -13,6 +13,7 @@ import pytest
 
 from wakd_kit.reporting import pages
 from wakd_kit.reporting.pages import NoPdf
+from wakd_kit.results.made import _optimiser
 from wakd_kit.study.run import NOTEBOOKS
 
 from ..notebooks import execute
@@ -329,3 +330,19 @@ def test_the_pdf_has_the_text_of_the_report_on_a4(finished, chromium, tmp_path):
     for folded in ("The worst class", "Worst-group accuracy in %"):
         assert folded in text, "what is folded on the screen is there on paper"
     assert "Files and pages" not in text, "links lead nowhere on paper"
+
+
+@pytest.mark.parametrize(
+    "said, words",
+    [
+        ("adam", "adam"),
+        ({"name": "adam", "rho": 0.05}, "adam with SAM (rho 0.05)"),
+        ({"name": "sgd", "pull_back": 0.5, "every": 5}, "sgd pulled back by 0.5 every 5 steps"),
+        (
+            {"name": "sgd", "pull_back": 0.5, "every": 5, "rho": 1},
+            "sgd with SAM (rho 1) pulled back by 0.5 every 5 steps",
+        ),
+    ],
+)
+def test_every_form_of_an_optimiser_has_words(said, words):
+    assert _optimiser(said) == words

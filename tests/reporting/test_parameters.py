@@ -7,7 +7,7 @@ import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
 from wakd_kit.names import ParameterError
 from wakd_kit.reporting.parameters import describe, make
-from wakd_kit.runs.identity import provenance_of
+from wakd_kit.runs.identity import check_unseen, provenance_of
 
 Distill = describe("02_distill")
 
@@ -19,6 +19,21 @@ def test_a_teacher_teaches_as_it_deployed_or_as_another_average_of_its_run(copie
     expected = copied.average(wk.averaging.last(copied.source_curves))
     assert all(torch.equal(tensor, expected[name]) for name, tensor in last.state_dict().items())
     assert provenance_of(last)["strategy"] == "last" and provenance_of(last)["run"] == copied.name
+
+
+def test_an_exported_file_teaches_and_knows_what_it_was_trained_on(copied, split, tmp_path):
+    last, file = wk.averaging.last(copied.source_curves), tmp_path / "t.safetensors"
+    card = wk.export(copied, last, file, split=split, scores=False)
+    first, second = make(Distill, {"teacher": {"of": [str(file), "start"]}}).taught_by()["of"]
+    expected = copied.average(last)
+    assert second == "start" and all(torch.equal(t, expected[name]) for name, t in first.state_dict().items())
+    with pytest.raises(ValueError, match="was trained on 'north', the domain that should be unseen"):
+        check_unseen(first, wk.leave_one_out(split.domains, "north", 0))
+    card.unlink()
+    with pytest.raises(
+        ValueError, match=r"t\.safetensors cannot teach: .* with its card t\.safetensors\.json beside it"
+    ):
+        make(Distill, {"teacher": str(file)}).taught_by()
 
 
 def test_an_average_that_is_not_there_does_not_teach(copied):

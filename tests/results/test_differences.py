@@ -76,6 +76,9 @@ def test_domains_left_out_at_once_are_scored_apart_and_count_once(scores):
     again = table.assign(target="ink+pen", domain=table["domain"].replace("neon", "pen"))
     wide = comparison.summary(pd.concat([table, again]))
     assert {"ink of ink+neon", "ink of ink+pen", "neon", "pen", "ink+neon", "ink+pen"} <= {*wide}
+    alone = table[table["domain"] == "ink"].assign(target="ink", accuracy=0.9)
+    row = comparison.summary(pd.concat([table, alone])).set_index("strategy").loc["last"]
+    assert row[["ink of ink+neon", "neon", "ink+neon", "ink", "mean"]].tolist() == pytest.approx([75, 55, 65, 90, 77.5])
     with pytest.raises(ValueError, match="Two scores of student kd, strategy last, target ink"):
         comparison.summary(pd.concat([table, table]))
 

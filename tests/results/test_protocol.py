@@ -36,6 +36,14 @@ def test_domainbed_prints_the_mean_and_its_standard_error_over_trials(scores):
     assert protocol.domainbed(scores[scores["seed"] == 1]).empty
 
 
+def test_domainbed_prints_no_error_of_one_seed_and_no_mean_over_some(scores):
+    once = scores[scores["seed"] == 1].assign(student="CE")
+    some = scores[scores["seed"] != 1].assign(strategy="SWAD")
+    table = protocol.domainbed(pd.concat([scores, once, some])).set_index(["student", "strategy"])
+    assert table.loc["CE", "last"].tolist() == ["70.0", "60.0", "65.0"]
+    assert table.loc["KD", "SWAD"].tolist() == ["–", "–", "–"] and "±" in table.loc[("KD", "last"), "Avg"]
+
+
 def test_worst_groups_are_of_each_run_and_worst_domains_of_means(scores):
     row = protocol.groups(scores).iloc[0]
     assert row[["ink", "neon", "mean", "worst domain", "source"]].tolist() == pytest.approx([55, 20, 37.5, 60, 50])

@@ -32,7 +32,7 @@ def test_what_both_studies_have_is_paired_by_target_and_seed(twice):
     table = compared(studies).set_index("label")
     assert table.loc["KD last", "mean"] == pytest.approx(10) and table.loc["KD last", "n"] == 2
     assert table.loc["teacher last", "mean"] == table.loc["KD WAKD", "mean"] == 0
-    assert how_paired(studies, table) == "Paired over 2 targets and seeds that both have."
+    assert how_paired(studies, table.reset_index()) == "Paired over 2 targets and seeds that both have."
     (said,) = unlike(studies)
     assert said == "KD was trained otherwise: learning rate 0.01 and 0.5."
     assert answers(studies, compared(studies)) == [], "two pairs say nothing"
@@ -52,6 +52,18 @@ def test_what_one_study_has_alone_is_left_out_and_said(twice):
     studies["old"] = collect(studies["old"].runs[0].folder.parent)  # the other target alone
     table = compared(studies)
     assert not len(table) and how_paired(studies, table).startswith("old and new have no target and seed in common")
+
+
+def test_what_was_scored_on_no_common_split_is_left_out_and_named(twice):
+    studies, copy = twice
+    scores = pd.read_csv(copy / "north-s0" / "KD" / "scores.csv")
+    scores[scores["strategy"] != "WAKD"].to_csv(copy / "north-s0" / "KD" / "scores.csv", index=False)
+    north = studies["old"].runs[0].folder.parent.parent / "north-s0"
+    studies = {"old": collect(north), "new": collect(copy)}
+    table = compared(studies)
+    assert "KD last" in [*table["label"]] and "KD WAKD" not in [*table["label"]]
+    left = "left out: 1 of new alone, KD WAKD with a score on none of them."
+    assert how_paired(studies, table) == f"Paired over 1 targets and seeds that both have; {left}"
 
 
 def test_studies_of_other_images_or_students_are_not_compared(twice):

@@ -83,6 +83,8 @@ def test_a_folder_that_is_called_like_a_student_is_written_as_a_path(write, tmp_
         ({"A": {"start": "B"}, "B": {"teacher": "C"}, "C": {"teacher": "A"}}, "in a circle: "),
         ({"TAA": {}, "S": {"teacher": "TA"}}, "which should be the teacher. Did you mean 'TAA'? Students here: teacher, TAA, S."),
         ({"TAA": {}, "S": {"start": "TA"}}, "which should be the start. Did you mean 'TAA'?"),
+        ({"S": {"teacher": "tiny.yaml"}}, "tiny.yaml cannot teach: a teacher is a run's folder, or a .safetensors file"),
+        ({"S": {"start": "tiny.yaml"}}, "tiny.yaml, which should be the start."),
         ({"A": {}, "B": {"start": "A", "model": "resnet18"}}, "B: A trained another network than resnet18, which should start from it: "),
         ({"A": {}, "B": {"start": "A", "model_settings": {"channels": [8, 8, 8, 8], "stem_width": 4, "layers": [1, 1, 0, 0]}}}, "another network"),
         ({"A": {}, "B": {"start": "A", "weights": "w.safetensors"}}, "start and weights both say where the student starts"),

@@ -158,6 +158,22 @@ def test_a_study_that_was_moved_is_done_and_data_elsewhere_are_the_same_data(tmp
     assert jobs.reason(other, place) == "images changed" and jobs.retrained(other, place) == "images"
 
 
+def test_what_a_recording_was_made_from_and_would_not_be_now_makes_it_another(place, student, teacher, executed):
+    given = {"images": "1", "weights": "w", "start": "s", "refit": "r", "objective own": "o"}
+    do(place, replace(teacher, given=given))
+    for name in ("weights", "start", "refit"):
+        without = replace(teacher, given={other: value for other, value in given.items() if other != name})
+        assert jobs.retrained(without, place) == name
+    assert jobs.retrained(replace(teacher, given={**given, "images": "2", "weights": "x"}), place) == "images, weights"
+
+
+@pytest.mark.parametrize("folder, kind", [("exp:1", ""), ("exp", "pacs:"), ("a:b:c", "corrupted:pacs:")])
+def test_a_colon_may_end_a_kind_or_stand_in_a_folder_s_name(tmp_path, folder, kind):
+    place = Place(tmp_path / folder / "report", tmp_path / folder / "runs")
+    assert place.relative([f"{kind}{place.runs / 'a'}"]) == [f"{kind}<runs>/a"]
+    assert place.relative("digits") == "digits" and place.relative("pacs:/data") == "pacs:/data"
+
+
 def as_before(place, job, **recording):
     """What a recording was begun with is told as it was before code had a scheme: by module, with paths."""
     began = json.loads(place.file("began", job.name).read_text())
@@ -261,7 +277,8 @@ def test_the_engine_sees_names_without_wildcards_and_no_two_alike(name, place):
 def test_the_engine_plans_jobs_of_domains_with_braces(place):
     pytest.importorskip("snakemake", reason="snakemake is not installed")
     made = [Job(f"{d}-s0-KD", Path("x.ipynb"), {}) for d in ("a{x}", "a<b>", "two\nlines", "50% off", "it's")]
-    jobs.describe([*made, Job("03_compare", Path("x.ipynb"), {}, tuple(job.name for job in made))], place)
+    waits = Job("searched-s0-KD", Path("x.ipynb"), {}, open=True)
+    jobs.describe([*made, waits, Job("03_compare", Path("x.ipynb"), {}, tuple(job.name for job in made))], place)
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(WORKFLOW / "Snakefile")]
     command += ["--directory", str(place.engine), "--config", "threads=1", "--cores", "1", "--nolock"]
     seen = subprocess.run(command, capture_output=True, text=True)

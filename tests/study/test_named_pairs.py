@@ -61,6 +61,10 @@ def test_pairs_are_compared_as_named_and_everything_merged_with_one():
     assert shown["student"].tolist() == ["a", "b", MERGED, MERGED] and shown["unseen"].tolist() == pytest.approx(
         [60, 45, 60, 10]
     )
+    again = contrasts(scores, [[[MERGED, "mean"], ["a", "last"]]], ["a", "last"])
+    assert again["label"].tolist() == [f"{MERGED} mean - a last", f"{MERGED} ties - a last"], (
+        "what is named twice is one"
+    )
     assert verdicts(contrasts(scores, [])) == ["No difference was named, and nothing was merged."]
 
 
@@ -68,6 +72,7 @@ def test_pairs_are_compared_as_named_and_everything_merged_with_one():
     "settings, sentence",
     [
         ({"pairs": [["a", "b"]]}, r"pairs are of two, each \[student, label of an average\]; got \['a', 'b'\]"),
+        ({"pairs": [[["a", "last"], ["b", "last"]]] * 2}, "is listed twice"),
         ({"merge": {"students": ["a"]}}, "merge takes students, rules and averages, each a list; got students"),
         ({"against": ["a", "b"]}, "against is .* beside something merged"),
     ],
@@ -86,6 +91,12 @@ def test_an_answer_is_the_verdict_on_pairs_that_were_named(tmp_path):
         file = tmp_path / "mine.yaml"
         file.write_text("extends: annealed_digits\nanswer: [CE last - KD]\n")
         load_study(file)
+    for pairs in ("null", "[[[CE, last]]]", "[[[CE, last], [KD, last]], [[CE, last], [KD, last]]]"):
+        file.write_text(
+            f"extends: quickstart\nanswer: [CE last - KD last]\nalso: {{07_named_pairs: {{pairs: {pairs}}}}}\n"
+        )
+        with pytest.raises(StudyProblem, match="also: 07_named_pairs: pairs"):
+            load_study(file)
 
 
 @pytest.mark.parametrize("name, unknown", [("annealed_digits", "student 'KDD'"), ("space_and_time", "source 4")])

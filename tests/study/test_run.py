@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import wakd_kit as wk
+from wakd_kit.cli import main
 from wakd_kit.explorer.answers import Board
 from wakd_kit.plots import one_run, surface
 from wakd_kit.reporting import execute as notebook
@@ -273,7 +274,7 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
     assert student.given["weights"].startswith("w.safetensors (SHA-256 ") and student.given["images"]
 
 
-def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, begun, tmp_path, monkeypatch):
+def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, begun, tmp_path, monkeypatch, capsys):
     for kind, folder in {"reports": begun["out"], "runs": begun["runs"]}.items():
         (tmp_path / "kit" / kind).mkdir(parents=True)
         folder.rename(tmp_path / "kit" / kind / "tiny")
@@ -293,6 +294,11 @@ def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, be
     for refused in (run_study, planned):
         with pytest.raises(StudyProblem, match=r"holds the recordings of .*tiny\.yaml, which is called 'tiny' as well"):
             refused(twin)
+    study = yaml.safe_load(twin.read_text()) | {"name": "another"}
+    other.write_text(yaml.safe_dump(study))  # which was given these recordings to go on with
+    assert planned(twin)[-1] == "tiny: 3 of 3 notebooks to do"
+    for asked in (["status", str(twin)], ["compare", str(twin), str(file)]):
+        assert main(asked) == 2 and f"was planned last by {other}, which goes on with" in capsys.readouterr().err
     assert planned(file)[-1] == "tiny: 0 of 3 notebooks to do", "where it was recorded before it wrote beside its file"
     file.unlink()  # it was moved
     assert planned(moved)[-1] == "tiny: 0 of 3 notebooks to do"
@@ -318,7 +324,7 @@ def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begu
     shutil.copy(images / "south" / "a" / "0.png", images / "south" / "a" / "new.png")
     lines = planned(file, **folders)
     assert lines[0] == "north-s0-teacher: images changed" and "2 finished recordings were made otherwise" in lines[3]
-    assert "made otherwise" not in " ".join(planned(file, **folders, keep_recordings=True))
+    assert "not other settings" in " ".join(planned(file, **folders, keep_recordings=True))
 
 
 def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed, finished, tmp_path):
@@ -338,6 +344,41 @@ def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed,
     assert lines[0] == "north-s0-KD: teacher changed" and "(teacher)" in lines[2]
     run_study(file, **own)
     assert list((tmp_path / "runs2" / "north-s0").glob("KD.before-*"))
+
+
+def test_an_exported_file_teaches(write, executed, finished, tmp_path):
+    run = wk.load_run(finished / "runs" / "north-s0" / "teacher")
+    wk.export(run, run.deployed, tmp_path / "taught.safetensors", scores=False)
+    students = {"KD": {"teacher": "taught.safetensors"}}
+    file = write(targets=["north"], landscape={"students": []}, window_map=None, teacher=None, students=students)
+    own = {"out": tmp_path / "report2", "runs": tmp_path / "runs2"}
+    run_study(file, **own)
+    taught = wk.load_run(tmp_path / "runs2" / "north-s0" / "KD").settings["teacher"]
+    assert taught["file"] == "taught.safetensors" and taught["split"]["target"] == "north"
+    assert planned(file, **own)[-1] == "tiny: 0 of 2 notebooks to do"
+
+
+def test_keep_recordings_accepts_other_code_and_no_other_settings(write, executed, begun, tmp_path):
+    file = write(targets=["north"], landscape={"students": []})
+    began = {name: begun["runs"] / "engine" / "began" / f"north-s0-{name}.json" for name in ("teacher", "KD")}
+    for name, other in {"teacher": {"steps": 5}, "KD": {"code of train": "older"}}.items():
+        then = json.loads(began[name].read_text())
+        began[name].write_text(json.dumps(then | {"recording": then["recording"] | other}))
+    said = " ".join(planned(file, **begun))
+    assert (
+        "2 finished recordings were made otherwise" in said
+        and "--keep-recordings accepts 1 of them as they are" in said
+    )
+    said = " ".join(planned(file, **begun, keep_recordings=True))
+    assert "1 finished recordings were made otherwise" in said and "such as north-s0-teacher (steps)" in said
+    assert "--keep-recordings accepts other code, not other settings." in said
+    done = begun["runs"] / "engine" / "done" / "north-s0-teacher.json"
+    then = json.loads(done.read_text())
+    done.write_text(json.dumps(then | {"parameters": then["parameters"] | {"steps": 5}}))
+    run_study(file, **begun, keep_recordings=True)
+    assert len([*(begun["runs"] / "north-s0").glob("teacher.before-*")]) == 1
+    assert not [*(begun["runs"] / "north-s0").glob("KD.before-*")]
+    assert planned(file, **begun) == ["tiny: 0 of 3 notebooks to do"]
 
 
 def test_a_plan_is_every_job_after_those_it_needs_with_complete_parameters(write):

@@ -14,6 +14,8 @@ from wakd_kit.reporting.parameters import describe
 from wakd_kit.results import searched as results
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study import plan as planning
+from wakd_kit.study import run as study_run
+from wakd_kit.study import status as study_status
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.run import StudyProblem, load_study, plan, planned, run_study, status
 from wakd_kit.study.search import Search, draw, split_seeds
@@ -76,6 +78,14 @@ def test_what_nothing_can_be_drawn_from_is_a_sentence(source):
         ({**SEARCH, "by": "SWADD"}, "search: Unknown label 'SWADD'. Did you mean 'SWAD'?"),
         ({**SEARCH, "students": ["KDD"]}, "search: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({**SEARCH, "like": {"KD": "CE"}}, "search: Unknown student 'CE'."),
+        (
+            {**SEARCH, "like": {"KD": "teacher", "teacher": "KD"}},
+            "like: KD takes the settings that won of teacher, which is not",
+        ),
+        (
+            {**SEARCH, "students": ["KD"], "like": {"KD": "teacher"}},
+            "like: KD takes the settings that won of teacher, which is not",
+        ),
         ({**SEARCH, "over": {"seed": [1, 2]}}, "search: over: seed cannot be drawn."),
         (
             {**SEARCH, "over": {"learning_rat": "U(0,1)"}},
@@ -108,7 +118,10 @@ def scores(folder: Path, **accuracy) -> Path:
 def test_the_winner_has_the_highest_mean_over_seeds_and_waits_for_all():
     assert results.winner([[0.8, 0.6], [0.9, 0.6], [0.7, 0.8]]) == 1  # the first of equals
     assert results.winner([[0.8], [None]]) is None
-    assert results.winner([[-math.inf], [0.2]]) == 1
+    assert results.winner([[-math.inf], [0.2]]) == results.winner([[math.nan], [0.2]]) == 1
+    assert results.winner([[0.9, -math.inf], [-math.inf, -math.inf], [math.nan, 0.9]]) is None, (
+        "no draw wins by one seed"
+    )
 
 
 def test_nothing_of_the_unseen_domain_is_read(tmp_path):
@@ -164,6 +177,18 @@ def test_a_split_waits_for_what_is_searched_for_its_target(write):  # noqa: F811
     assert len(jobs[-1].parameters["searched"]) == 6 and jobs[-1].parameters["searched_by"] == "WAKD"
 
 
+def test_what_waits_for_a_search_is_left_to_do(write, tmp_path):  # noqa: F811
+    place = Place(tmp_path / "report", tmp_path / "runs")
+    nothing = {"teacher": None, "window_map": None, "landscape": None}
+    study = load_study(write(students={"CE": CE}, targets=["north"], search=SEARCH, **nothing))
+    jobs, ready = plan(study, place), []
+    study_run._round(study, jobs, place, lambda wanted: ready.extend(wanted) or "", lambda line: None)
+    rows = {row["name"]: row for row in study_status.rows_of(place)}
+    assert names(ready) == names(jobs, open=False) and len(rows) == len(jobs)
+    assert rows["north-s0-CE"]["state"] == "waiting" and rows["north-s0-CE"]["said"] == "its settings are searched"
+    assert study_status.exit_status([*rows.values()]) == 3
+
+
 def test_students_alone_are_searched_with_the_study_s_teacher(write):  # noqa: F811
     file = write(targets=["north"], search={**SEARCH, "students": ["KD"]})
     jobs = plan(load_study(file), HERE)
@@ -172,7 +197,7 @@ def test_students_alone_are_searched_with_the_study_s_teacher(write):  # noqa: F
     assert {job.parameters["teacher"] for job in jobs[1:3]} == {"/runs/search/north-s100/teacher"}
 
 
-def test_a_study_is_trained_with_what_won(write, executed, tmp_path):  # noqa: F811
+def test_a_study_is_trained_with_what_won(write, executed, tmp_path, monkeypatch):  # noqa: F811
     """One command from the first draw to the page; changed scores of the unseen domain choose nothing else."""
     over = {"learning_rate": [0.001, 0.03, 1e30]}  # the last one falls apart
     by_seed = {"draws": 6, "by": "WAKD", "over": over, "students": ["CE"]}
@@ -209,8 +234,12 @@ def test_a_study_is_trained_with_what_won(write, executed, tmp_path):  # noqa: F
         rows.loc[rows["role"] == "target", "accuracy"] = 0.0 if i == best else 1.0
         rows.to_csv(run / "scores.csv", index=False)
     place = Place(folders["out"].resolve(), folders["runs"].resolve(), file.parent)
-    again = {job.name: job for job in plan(study, place)}
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "reason", lambda *given: None)  # what else changed is told apart from it
+        again = {job.name: job for job in plan(study, place)}
     assert again["north-s0-CE"].parameters["learning_rate"] == drawn[best] and not again["north-s0-CE"].open
+    again = {job.name: job.open for job in plan(study, place)}
+    assert again["north-s0-CE"], "scores that are not those of its notebook choose nothing"
     (run,) = [run for i, run in found.items() if i == best]
     (run / "scores.csv").unlink()
     assert {job.name for job in plan(study, place) if job.open} >= {"north-s0-CE", "north-s0-KD", "03_compare"}
@@ -267,13 +296,14 @@ def test_a_draw_without_a_window_on_one_seed_is_no_winner(write, monkeypatch):  
     nothing = {"teacher": None, "window_map": None, "landscape": None}
     study = load_study(write(students={"CE": CE}, targets=["north"], search={**SEARCH, "seeds": 2}, **nothing))
     without = {"s100/CE-d0", "s101/CE-d1"}
-    monkeypatch.setattr(planning, "retrained", lambda *given: "")
+    monkeypatch.setattr(planning, "reason", lambda *given: None)
     monkeypatch.setattr(
         planning,
         "source_accuracy",
         lambda run, *given: -math.inf if any(str(run).endswith(w) for w in without) else 0.5,
     )
-    with pytest.raises(StudyProblem, match="every draw of CE without north fell apart"):
+    said = "no draw of CE without north has a score by WAKD on every split: of 2, 0 fell apart and the others found no window"
+    with pytest.raises(StudyProblem, match=said):
         plan(study, HERE)
     without.discard("s101/CE-d1")
     (found,) = [job for job in plan(study, HERE) if job.name == "north-s0-CE"]

@@ -67,8 +67,10 @@ def moved(finished, tmp_path, monkeypatch):
         shutil.copytree(finished / part, tmp_path / "elsewhere" / part)
     for file in (tmp_path / "elsewhere" / "runs" / "engine" / "jobs").iterdir():
         file.write_text(file.read_text().replace(str(finished), str(tmp_path / "elsewhere")))
-    (tmp_path / "here").mkdir()
-    return shutil.copy(finished / "tiny.yaml", tmp_path / "here" / "tiny.yaml")
+    file = tmp_path / "here" / "tiny.yaml"
+    file.parent.mkdir()
+    (tmp_path / "elsewhere" / "runs" / "engine" / "study.json").write_text(json.dumps({"file": str(file)}))
+    return shutil.copy(finished / "tiny.yaml", file)
 
 
 def test_a_study_is_found_by_its_file_wherever_it_wrote(moved, tmp_path, capsys):

@@ -14,7 +14,8 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, write_text, write_with
+from ..files import json_or_nothing, path_of, write_text, write_with
+from ..models.build import build_model
 from ..models.weights import sha256
 from ..runs.identity import normalisation, seen_according_to
 from ..runs.record import write_state
@@ -120,6 +121,23 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     card_file = folder / "wakd_kit.json" if folder else file.with_name(file.name + ".json")
     write_text(card_file, json.dumps(card, indent=1))
     return card_file
+
+
+def card_of(file: Path) -> dict:
+    """What the card beside a ``.safetensors`` file that ``export`` wrote says of it. Raises ``ValueError`` for any other file."""
+    card = json_or_nothing(file.with_name(f"{file.name}.json"))
+    if file.suffix != ".safetensors" or not card.keys() >= {"model", "classes", "data"}:
+        raise ValueError(
+            f"{file} cannot teach: a teacher is a run's folder, or a .safetensors file that wakd average --export wrote, with its "
+            f"card {file.name}.json beside it."
+        )
+    return card
+
+
+def exported(file: Path) -> nn.Module:
+    """The network of an exported file, built as its card says; it knows what it was trained on. Raises what ``card_of`` does."""
+    card = card_of(file)
+    return build_model(card["model"]["name"], card["classes"], weights=file, **card["model"]["settings"])
 
 
 def _not_timms(built_with: dict) -> str:

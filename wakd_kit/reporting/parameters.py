@@ -16,6 +16,7 @@ from typing import Annotated
 
 from ..averaging import labels_of
 from ..checks import make, parse
+from ..files import path_of
 from ..names import ParameterError, Registry, UnknownName, at_least, did_you_mean, whole
 from ..runs.settings import FITS, NAMES, Settings
 
@@ -242,6 +243,18 @@ class Student(Training):
 
         return started(student, self.start, split, self.settings())
 
+    def taught_by(self):
+        """What ``train`` takes as the teacher: a run's place, or the network of an exported file; of several, of each. Raises
+        ``ValueError`` for a file that cannot teach."""
+        if isinstance(self.teacher, dict):
+            of = [one if one == "start" else replace(self, teacher=one).taught_by() for one in self.teacher["of"]]
+            return {**self.teacher, "of": of}
+        if self.teacher is None or not path_of(self.teacher).is_file():
+            return self.teacher
+        from ..evaluation.export import exported
+
+        return exported(path_of(self.teacher))
+
 
 @notebook_parameters("02_distill")
 @dataclass(frozen=True)
@@ -277,11 +290,8 @@ class Distill(Student):
         """What ``train`` takes as the teacher: its place, or the average of its run that is asked for; of several, of each.
 
         Raises ``NoWindow``."""
-        if self.teacher_as is None:
-            return self.teacher
-        if isinstance(self.teacher, dict):
-            of = [one if one == "start" else replace(self, teacher=one).taught_by() for one in self.teacher["of"]]
-            return {**self.teacher, "of": of}
+        if self.teacher_as is None or isinstance(self.teacher, dict):
+            return super().taught_by()
         from ..averaging import NoWindow
         from ..evaluation.choose import choose
         from ..runs.run import load_run
@@ -393,6 +403,8 @@ class NamedPairs:
         for pair in self.pairs:
             if not isinstance(pair, list) or [_is_side(side) for side in pair] != [True, True]:
                 raise ParameterError(f"pairs are of two, each [student, label of an average]; got {pair!r}.")
+            if self.pairs.count(pair) > 1:
+                raise ParameterError(f"pairs: {pair!r} is listed twice.")
         if self.merge and {*self.merge} != {"students", "rules", "averages"}:
             raise ParameterError(f"merge takes students, rules and averages, each a list; got {', '.join(self.merge)}.")
         if self.against and not (_is_side(self.against) and self.merge):

@@ -115,11 +115,6 @@ def calibration(scores: pd.DataFrame) -> dict[tuple[str, str, str], float]:
     }
 
 
-def calibration_error(bins: pd.DataFrame) -> float:
-    """Expected calibration error of all images in bins as ``reliability`` returns them, a fraction: ``scores``' of one run."""
-    return float((bins["n"] / bins["n"].sum() * (bins["confidence"] - bins["accuracy"]).abs()).sum())
-
-
 def agreement(found: Sequence[Found]) -> pd.DataFrame:
     """How often a student predicts the class that its teacher's deployed average predicts, right or wrong, per domain.
 

@@ -130,7 +130,7 @@ class Recorded:
         sentences = []
         for name in self.students:
             recipes = [recipe(run) for run in self.runs if run.name == name]
-            counts = {key: Counter(_short(r.get(key)) for r in recipes) for r in recipes for key in r}
+            counts = {key: Counter(short(r.get(key)) for r in recipes) for r in recipes for key in r}
             listed = [
                 f"{key} {' or '.join(f'{value} (in {n})' for value, n in count.items())}"
                 for key, count in counts.items()
@@ -360,7 +360,8 @@ def recipe(run: Run) -> dict[str, object]:
     }
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A setting as a sentence says it: without what is empty in it, and what is long cut off."""
     text = str(value[0] if isinstance(value, list) and value and value[1:] == [{}] else value)
     return text if len(text) < 120 else f"{text[:116]} ..."
 

@@ -64,12 +64,12 @@ def summary(scores: pd.DataFrame, measure: str = "accuracy") -> pd.DataFrame:
 
 
 def _apart(scores: pd.DataFrame, student: str, strategy: str, measure: str) -> dict[str, float]:
-    """{domain: its mean over seeds} of those that were not left out alone; "domain of targets" where two targets have it."""
+    """{domain: its mean over seeds} of those that were not left out alone; "domain of targets" where another target has it, too."""
     if "domain" not in scores:
         return {}
     rows = scores[scores["role"] == "target"]
-    rows = rows[rows.groupby("target")["domain"].transform("nunique") > 1]
     twice = rows.groupby("domain")["target"].nunique() > 1
+    rows = rows[rows.groupby("target")["domain"].transform("nunique") > 1]
     own = rows[(rows["student"] == student) & (rows["strategy"] == strategy)]
     found = {}
     for target, domain in dict.fromkeys(zip(rows["target"], rows["domain"])):

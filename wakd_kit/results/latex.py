@@ -33,19 +33,19 @@ def escape(text: object) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in letters)
 
 
-def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[str] = (), digits: int = 1) -> str:
+def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[str] = ()) -> str:
     """A ``table`` environment with rules above, below and under the head; needs ``\\usepackage{booktabs}``.
 
     best  columns of numbers whose highest value is bold, within the rows that share the first column (a student), and with
           it all that print the same
 
-    Numbers have ``digits`` decimals and align on the right, NaN is a dash; names lose their underscores.
+    Numbers have one decimal and align on the right, NaN is a dash; names lose their underscores.
     """
     table = table.reset_index(drop=True)
-    cells = table.map(lambda value: _cell(value, digits))
+    cells = table.map(_cell)
     cells.columns = [escape(str(name).replace("_", " ")) for name in table]
     for name in best:
-        printed = table[name].round(digits)
+        printed = table[name].round(1)
         top = printed.groupby(table.iloc[:, 0], sort=False).transform("max")
         bold = np.flatnonzero(printed == top)
         column = cells.columns[table.columns.get_loc(name)]
@@ -118,11 +118,11 @@ def save(
         (folder / "compact.tex").write_text(text, encoding="utf-8")
 
 
-def _cell(value: object, digits: int) -> str:
+def _cell(value: object) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "--"
     if isinstance(value, Real) and not isinstance(value, Integral):
-        return escape(f"{value:z.{digits}f}")
+        return escape(f"{value:z.1f}")
     return escape(value)
 
 

@@ -62,11 +62,11 @@ def _recipe(run: Run) -> str:
 
 
 def _optimiser(said: str | dict) -> str:
-    return (
-        said
-        if isinstance(said, str)
-        else f"{said['name']} pulled back by {said['pull_back']:g} every {said['every']} steps"
-    )
+    if isinstance(said, str):
+        return said
+    sharp = f" with SAM (rho {said['rho']:g})" if "rho" in said else ""
+    pulled = f" pulled back by {said['pull_back']:g} every {said['every']} steps" if "pull_back" in said else ""
+    return f"{said['name']}{sharp}{pulled}"
 
 
 def _where(runs: Iterable[Run]) -> dict[str, str]:

@@ -114,7 +114,7 @@ def contrasts(scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = ()
     if against:
         own = scores[scores["student"] == MERGED]
         wanted += [((MERGED, label), tuple(against)) for label in own["strategy"].unique()]
-    return paired(scores, wanted)
+    return paired(scores, [*dict.fromkeys(wanted)])
 
 
 def with_merged(study: Recorded, merge: Mapping[str, Sequence], *, progress: bool = False) -> pd.DataFrame:

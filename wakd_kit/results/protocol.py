@@ -16,7 +16,8 @@ from .differences import columns_of, on_unseen, summary
 
 def domainbed(scores: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on unseen domains in per cent as DomainBed prints it: ``student, strategy``, "mean ± standard error" of each target
-    over seeds, and of their average, ``Avg``; empty with one seed, which has none.
+    over seeds, and of their average, ``Avg``; a dash where a run of the student has no score, no error where it has one seed; empty
+    where all have.
 
     The error is of trials on the same domains, sd / sqrt(n) with the sd that divides by n (Gulrajani and Lopez-Paz 2021, arXiv
     2007.01434, and its ``collect_results.py``); so it is smaller than ``summary``'s se by sqrt((n - 1) / n), and no interval of a difference.
@@ -26,7 +27,8 @@ def domainbed(scores: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     for (student, strategy), part in unseen.groupby(["student", "strategy"], sort=False):
         wide = 100 * part.pivot(index="seed", columns="target", values="accuracy")
-        wide = wide.reindex(columns=sorted(unseen["target"].unique()))
+        seeds = unseen.loc[unseen["student"] == student, "seed"].unique()
+        wide = wide.reindex(index=sorted(seeds), columns=sorted(unseen["target"].unique()))
         cells = wide.rename(columns=columns_of(wide)).assign(Avg=wide.mean(axis=1, skipna=False))
         rows.append({"student": student, "strategy": strategy, **{name: _with_error(cells[name]) for name in cells}})
     return pd.DataFrame(rows)
@@ -34,7 +36,7 @@ def domainbed(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _with_error(values: pd.Series) -> str:
     mean, error = values.mean(skipna=False), values.std(ddof=0, skipna=False) / np.sqrt(len(values))
-    return "–" if np.isnan(mean) else f"{mean:.1f} ± {error:.1f}"
+    return "–" if np.isnan(mean) else f"{mean:.1f} ± {error:.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
 def groups(scores: pd.DataFrame) -> pd.DataFrame:

@@ -27,13 +27,16 @@ def source_accuracy(run: Path, label: str, role: str = "source") -> float | None
 
 
 def winner(scores: Sequence[Sequence[float | None]]) -> int | None:
-    """The draw with the highest mean over seeds, the first of equals; None while one of them is not known.
+    """The draw with the highest mean over seeds, the first of equals; None while one of them is not known, and where none is a
+    number.
 
-    scores  per draw and seed; -inf for one that fell apart
+    scores  per draw and seed; -inf for one that fell apart, or found no window
     """
     if any(score is None for of_draw in scores for score in of_draw):
         return None
-    return int(np.argmax([np.mean(of_draw) for of_draw in scores]))
+    means = np.array([np.mean(of_draw) for of_draw in scores])
+    known = np.isfinite(means)
+    return int(np.argmax(np.where(known, means, -np.inf))) if known.any() else None
 
 
 def searched(
@@ -57,10 +60,10 @@ def searched(
             best = winner([scores.get(number, [None]) for number in settings])
             row = {"target": target, "student": student, "strategy": label, "draws": len(settings)}
             number = None if best is None else [*settings][best]
-            if number is not None and np.isfinite(mean := np.mean(scores[number])):
-                rows.append(row | {"settings": settings[number], "source": 100 * mean})
-            else:
-                rows.append(row | {"settings": "", "source": np.nan})
+            won = {"settings": "", "source": np.nan}
+            if number is not None:
+                won = {"settings": settings[number], "source": 100 * np.mean(scores[number])}
+            rows.append(row | won)
     return pd.DataFrame(rows, columns=["target", "student", "strategy", "draws", "settings", "source"])
 
 
@@ -90,7 +93,7 @@ def by_rule(runs: Path, draws: Sequence[Mapping], label: str) -> pd.DataFrame:
                 both = [number for number in unseen if number in judged]
                 best = winner([judged[number] for number in both]) if both else None
                 found = np.nan if best is None else 100 * np.mean(unseen[both[best]])
-                row[target] = found if np.isfinite(found) else np.nan  # all fell apart
+                row[target] = found if np.isfinite(found) else np.nan  # it found no window there
             if not np.isnan(mean := np.mean([*row.values()][3:])):
                 rows.append(row | {"mean": mean})
     return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..runs.record import RunProblem
-from .collect import Recorded, recipe, refuse_other_data
+from .collect import Recorded, recipe, refuse_other_data, short
 from .differences import on_unseen, paired, summary, verdict
 
 
@@ -36,8 +36,8 @@ def both(studies: Mapping[str, Recorded]) -> list[tuple[str, str]]:
 def compared(studies: Mapping[str, Recorded]) -> pd.DataFrame:
     """The second study less the first, as ``differences.paired`` has it, a row per student and strategy of both.
 
-    Targets and seeds of one study alone are left out; ``missing`` counts those that both have and one has no score of. The
-    label is ``student strategy``.
+    Targets and seeds of one study alone are left out, and what was not scored on any that both have; ``missing`` counts those that
+    both have and one has no score of. The label is ``student strategy``.
     """
     a, b = studies
     scores = together(studies)
@@ -49,15 +49,13 @@ def compared(studies: Mapping[str, Recorded]) -> pd.DataFrame:
     ]
     shared = splits[0] & splits[1]
     scores = scores[[split in shared for split in zip(scores["target"], scores["seed"])]]
-    pairs = (
-        [((f"{b}/{student}", strategy), (f"{a}/{student}", strategy)) for student, strategy in both(studies)]
-        if shared
-        else []
-    )
-    table = paired(scores, pairs)
-    return table.assign(
-        label=[f"{student} {strategy}" for student, strategy in both(studies)] if shared else [], student=""
-    )
+    there = {*zip(scores["student"], scores["strategy"])}
+    pairs = {
+        f"{student} {strategy}": ((f"{b}/{student}", strategy), (f"{a}/{student}", strategy))
+        for student, strategy in both(studies)
+    }
+    pairs = {label: sides for label, sides in pairs.items() if there.issuperset(sides)}
+    return paired(scores, [*pairs.values()]).assign(label=[*pairs], student="")
 
 
 def side_by_side(studies: Mapping[str, Recorded]) -> pd.DataFrame:
@@ -79,14 +77,9 @@ def unlike(studies: Mapping[str, Recorded]) -> list[str]:
         first, second = (next(recipe(run) for run in study.runs if run.name == student) for study in (a, b))
         differ = [key for key in {**first, **second} if first.get(key) != second.get(key)]
         if differ:
-            listed = "; ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in differ)
+            listed = "; ".join(f"{key} {short(first.get(key))} and {short(second.get(key))}" for key in differ)
             sentences.append(f"{student} was trained otherwise: {listed}.")
     return sentences
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 80 else f"{text[:76]} ..."
 
 
 def how_paired(studies: Mapping[str, Recorded], table: pd.DataFrame) -> str:
@@ -104,6 +97,11 @@ def how_paired(studies: Mapping[str, Recorded], table: pd.DataFrame) -> str:
         f"{len(own - other)} of {name} alone"
         for name, own, other in ((a, first, second), (b, second, first))
         if own - other
+    ]
+    alone += [
+        f"{label} with a score on none of them"
+        for label in (" ".join(pair) for pair in both(studies))
+        if label not in set(table["label"])
     ]
     left = f"; left out: {', '.join(alone)}" if alone else ""
     return f"Paired over {len(first & second)} targets and seeds that both have{left}."

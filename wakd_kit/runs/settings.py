@@ -222,6 +222,8 @@ class Settings:
 
 
 NOT_RECORDED = ("teacher_cache", "streaming")  # decide nothing of a recording
+# decide how one is stored or computed, not what it is of; averages that do not fit its storage say so themselves
+AS_STORED = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
 NAMES = tuple(f.name for f in fields(Settings))
 FITS = types.SimpleNamespace(**hints(Settings))  # ``steps: FITS.steps`` is a field with the same bounds
 

@@ -50,6 +50,7 @@ from .record import (
 )
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import (
+    AS_STORED,
     NAMES,
     NOT_RECORDED,
     Settings,
@@ -407,8 +408,6 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             "another save_to keeps both."
         )
     run = load_run(folder, split=split, template=student)
-    # these only decide how a run is stored or computed, not what it is of; averages that do not fit its storage say so themselves
-    aside = ("declare", "edges", "most_stored", "storage", "ramps", "compile", "deterministic")
-    stored = {name: run.settings[name] for name in aside if name in run.settings}
+    stored = {name: run.settings[name] for name in AS_STORED if name in run.settings}
     refuse_other_settings(folder, json.loads(json.dumps(run.settings)), {**settings, **stored})
     return run

@@ -151,11 +151,13 @@ class Place:
             return {name: self.relative(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.relative(item) for item in value]
-        kind, _, path = value.rpartition(":") if isinstance(value, str) else ("", "", "")
         here = {"<runs>": self.runs, "<report>": self.out, "<study>": self.home, "~": os.path.expanduser("~")}
-        for name, folder in here.items():
-            if folder is not None and f"{path}{os.sep}".startswith(f"{folder}{os.sep}"):
-                return f"{kind}{kind and ':'}{name}{path[len(str(folder)) :]}"
+        # a colon may end the kind of a benchmark, or stand in a folder's name
+        starts = [0, *(i + 1 for i, letter in enumerate(value) if letter == ":")] if isinstance(value, str) else []
+        for start in starts:
+            for name, folder in here.items():
+                if folder is not None and f"{value[start:]}{os.sep}".startswith(f"{folder}{os.sep}"):
+                    return f"{value[:start]}{name}{value[start + len(str(folder)) :]}"
         return value
 
 
@@ -300,8 +302,13 @@ def pending(jobs: Iterable[Job], place: Place) -> dict[str, str]:
 
 def retrained(job: Job, place: Place) -> str:
     """What makes the finished recording of a job another one than it would record now; empty when it can stay."""
+    return _listed(changed(job, place))
+
+
+def changed(job: Job, place: Place) -> list[str]:
+    """``retrained`` as names: of settings, "code of ..." and of what it is made from."""
     began = _began(job, place)
-    return _otherwise(job, place, began) if job.records and began and job.run.exists() and not job.open else ""
+    return _otherwise(job, place, began) if job.records and began and job.run.exists() and not job.open else []
 
 
 def accepted(job: Job, place: Place) -> str:
@@ -490,7 +497,7 @@ def _make_way(job: Job, place: Place, say: Callable[[str], None]) -> None:
     """A recording that this job would not make, or could not continue, is kept under another name."""
     began = _began(job, place)
     partial = recording_folder(job.run)
-    other = began and _otherwise(job, place, began)
+    other = _listed(_otherwise(job, place, began)) if began else ""
     # edges follow from strategies: a finished recording serves others, an unfinished one cannot be continued with them
     edges = began and _differs({"s": job.parameters.get("strategies")}, {"s": began["strategies"]})
     for folder, why in ((job.run, other), (partial, other or (edges and "strategies"))):
@@ -528,22 +535,22 @@ def _recording(job: Job, place: Place) -> dict:
     return {**place.relative(parameters), **code, **job.given, "the teacher": taught}
 
 
-def _otherwise(job: Job, place: Place, began: dict) -> str:
+def _otherwise(job: Job, place: Place, began: dict) -> list[str]:
     """In what a recording differs from the one that a job would make, as far as what it was begun with can tell."""
     now, then = _recording(job, place), dict(began["recording"])
     code = {name for name in now.keys() | then.keys() if name.startswith("code of ")}
-    unknown = set()
+    unknown, made_from = set(), {*BY_CONTENT.values()} - {"images"}
     if began.get("scheme") != sources.SCHEME:  # its code was told otherwise, so it cannot be compared
         then |= _images(job) | ({"weights": then["code of weights"]} if "code of weights" in then else {})
-        unknown = code | (job.given.keys() - then.keys())
-    unknown |= then.keys() - now.keys() - code  # settings that there are no longer
+        unknown, made_from = code | (job.given.keys() - then.keys()), set()
+    unknown |= then.keys() - now.keys() - code - made_from  # settings that there are no longer
     if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
         unknown.add("the teacher")
     elif then.get("the teacher") in [[name] for name in _formerly(job, place)]:
         then["the teacher"] = now["the teacher"]
     if now.keys() - then.keys() - code - unknown:  # a setting that is new since then had its default
         then = {n: v for n, v in _defaults(job.kind).items() if n in now} | then
-    return _differs(*({n: v for n, v in what.items() if n not in unknown} for what in (now, then)))
+    return _differing(*({n: v for n, v in what.items() if n not in unknown} for what in (now, then)))
 
 
 def _formerly(job: Job, place: Place) -> list[str]:
@@ -579,11 +586,18 @@ def _before(job: Job, place: Place) -> dict[str, str | None]:
 
 
 def _differs(now: dict, then: dict) -> str:
+    return _listed(_differing(now, then))
+
+
+def _differing(now: dict, then: dict) -> list[str]:
     if now == then:
-        return ""
+        return []
     now = json.loads(json.dumps(now))
-    differ = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-    return ", ".join(differ[:5]) + (f" and {len(differ) - 5} more" if len(differ) > 5 else "")
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def teaches(job: Job) -> str:

@@ -61,9 +61,14 @@ def beside(name: str, file: Path | None) -> Path:
     own, there = (folder / "runs" / name / "engine" for folder in (file.resolve().parent, home()))
     if own.is_dir() or not there.is_dir():
         return file.resolve().parent
-    before = json_or_nothing(there / "study.json").get("file")
-    known = before is not None and before != str(file.resolve()) and Path(before).is_file()  # it is another's
-    return file.resolve().parent if known else home()
+    return file.resolve().parent if another_at(file, there) else home()  # it is another's
+
+
+def another_at(file: Path, engine: Path) -> Path | None:
+    """The file of another study that was planned last in a folder of recordings, whose ``engine`` this is, where it still lies."""
+    known = json_or_nothing(engine / "study.json")
+    other, own = Path(known.get("file", file)), file.resolve()
+    return other if own not in (other, (engine / known.get("from_here", "")).resolve()) and other.is_file() else None
 
 
 def remember(file: Path, out: Path, runs: Path) -> None:

@@ -38,6 +38,7 @@ from .. import plugins
 from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..data.mask import parts_of as in_parts
+from ..evaluation.export import card_of
 from ..models.build import build_model, declares
 from ..models.inherit import Shapes, shapes_of
 from ..models.tap import shapes_of as outputs_of
@@ -53,7 +54,7 @@ from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
 from . import fingerprints as sources
-from .jobs import Job, Place, fell_apart, retrained, taught_by
+from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, reason, taught_by
 from .places import NOTEBOOKS, StudyProblem, file_of
 from .reading import values_of
 from .search import Search, draw, search_of, split_seeds
@@ -161,13 +162,17 @@ class Study:
         if said := chains.problem(self) or self._of_search(labels):
             return said
         reference = self.reference if isinstance(self.reference, dict) else {self.reference: ""}
+        try:
+            answers = [*self._answers(labels)]
+        except ParameterError as error:
+            return f"also: {PAIRS}: {error}"
         for where, what, names, known in (
             ("", "setting of window_map", self.window_map, ("grid", "seeds", "students")),
             ("window_map: ", "student", self.window_map.get("students", []), self.students),
             ("landscape: ", "student", self.landscape.get("students", []), self.students),
             ("", "reference", filter(None, [*reference, *reference.values()]), self.students),
             ("", "baseline", [self.baseline], labels),
-            *self._answers(labels),
+            *answers,
             ("", "label", self.landscape.get("strategies", []), labels),
             ("published: ", "student", self.published, self.students),
             ("published: ", "label", [label for numbers in self.published.values() for label in numbers], labels),
@@ -183,7 +188,7 @@ class Study:
             yield "answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]
             yield "answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]
         else:
-            pairs = labels_of_pairs((self.also.get("07_named_pairs") or {}).get("pairs", []))
+            pairs = labels_of_pairs(make(describe(PAIRS), self.also.get(PAIRS) or {}).pairs)
             yield "answer: ", "pair", [label for label in self.answer if not label.startswith(f"{MERGED} ")], pairs
 
     def _of_search(self, labels: Sequence[str]) -> str | None:
@@ -204,6 +209,10 @@ class Study:
             for name in names:
                 if name not in fit:
                     return f"search: {did_you_mean(what, name, fit)}"
+        searched = {*(search.students or known)} - {*search.like} if search else {}
+        for label, other in search.like.items() if search else ():
+            if other not in searched:
+                return f"search: like: {label} takes the settings that won of {other}, which is not searched itself."
         if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "refit", "deploy"}) & search.over.keys()):
             return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
         own = [
@@ -390,8 +399,12 @@ def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
 
 
 def _content(study: Study, place: str, role: str) -> str:
-    """What stands for a run of elsewhere, or for an exported file, as a teacher or a start. Raises ``FileNotFoundError``."""
-    if found := sha256(Path(place)) if Path(place).is_file() else taught_by(Path(place)):
+    """What stands for a run of elsewhere, or for an exported file, as a teacher, or for a run as a start. Raises
+    ``FileNotFoundError``, and ``ValueError`` for a file that cannot teach."""
+    if role == "teacher" and Path(place).is_file():
+        card_of(Path(place))
+        return sha256(Path(place))
+    if found := taught_by(Path(place)) if Path(place).is_dir() else "":
         return found
     labels = chains.everybody(study)
     near = closest(Path(place).name, labels)
@@ -511,7 +524,7 @@ def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -
     runs = {label: folder / label for label in chains.everybody(study)}
     for label in chains.in_order(study):
         own = found.get((target, label)) or {}
-        map_grid = {"window_map_grid": _map_grid(study, seed, label)}
+        map_grid = _map_grid(study, seed, label)
         yield _training(study, (target, seed), label, f"{name}-{label}", runs, own, map_grid)
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
@@ -527,13 +540,13 @@ def _training(
     name: str,
     runs: Mapping[str, Path],
     own: Mapping,
-    unless: Mapping | None = None,
+    map_grid: int = 0,
 ) -> Job:
     """The job that trains a study's teacher or one of its students.
 
-    runs    where this one and those that it comes after are recorded, by label; jobs are called as the folders
-    own     settings that take the place of what the study says
-    unless  settings that what the study says takes the place of
+    runs      where this one and those that it comes after are recorded, by label; jobs are called as the folders
+    own       settings that take the place of what the study says
+    map_grid  of a student's windows, unless the study says another
     """
     (target, seed), save_to = split, str(runs[label])
     given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
@@ -542,7 +555,7 @@ def _training(
         return job_of(study, "01_train_teacher", name, {**given, **study.teacher, **own, "save_to": save_to})
     mine, roles = study.students[label] or {}, chains.roles_of(study, label)
     aside = {"pretrained": False, "weights": None} if mine.get("start") else {}
-    given |= {**(unless or {}), **study.common, **aside, **mine, **own}
+    given |= {"window_map_grid": map_grid, **study.common, **aside, **mine, **own}
     given |= {role: chains.each_name(value, lambda one: str(runs.get(one, one))) for role, value in roles.items()}
     given |= {"save_to": save_to, "baseline": study.baseline}
     after = [name.removesuffix(runs[label].name) + runs[other].name for other in chains.before(study, label)]
@@ -587,7 +600,7 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                 draw(search, i, describe("01_train_teacher" if label == "teacher" else "02_distill"))
                 for i in range(search.draws)
             ]
-            scores = []
+            scores, apart = [], 0
             for i, settings in enumerate(draws):
                 names[label], given = f"{label}-d{i}", settings | short
                 tried = filled(_drawn(study, place, split, label, names, given) for split in splits)
@@ -598,15 +611,24 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
                 jobs += [job for job in tried if job not in lost]
                 score = [_score(job, place, search.by or study.baseline, role) for job in judged]
                 scores.append([-math.inf] if lost else score)
+                apart += bool(lost)
             best = winner(scores)
-            if best is not None and sum(scores[best]) == -math.inf:
-                raise StudyProblem(
-                    f"{study.name}: every draw of {label} without {target} fell apart; search lower rates."
-                )
+            if best is None and not any(None in of_draw for of_draw in scores):
+                raise StudyProblem(f"{study.name}: {_nothing_won(study, search, label, target, apart)}")
             found[target, label] = None if best is None else draws[best]
             names[label] = f"{label}-d{best or 0}"
         found |= {(target, label): found.get((target, other), {}) for label, other in search.like.items()}
     return jobs, fell, found
+
+
+def _nothing_won(study: Study, search: Search, label: str, target: str, apart: int) -> str:
+    """Why no draw of a search can win, of which so many fell apart."""
+    if apart == search.draws:
+        return f"every draw of {label} without {target} fell apart; search lower rates."
+    return (
+        f"no draw of {label} without {target} has a score by {search.by or study.baseline} on every split: of {search.draws}, "
+        f"{apart} fell apart and the others found no window. Search other settings, or by another average."
+    )
 
 
 def _drawn(
@@ -622,12 +644,13 @@ def _drawn(
     runs = {other: place.runs / "search" / at / name for other, name in names.items()}
     if held:
         target, own = held, {**own, "only": [name for name in sources if name != held]}
-    return _training(study, (target, seed), label, f"search-{at}-{names[label]}", runs, own, {"window_map_grid": 0})
+    return _training(study, (target, seed), label, f"search-{at}-{names[label]}", runs, own)
 
 
 def _score(job: Job, place: Place, label: str, role: str) -> float | None:
     """What counts of a draw: what ``source_accuracy`` reads of an average, None where it is not known."""
-    return None if job.open or retrained(job, place) else source_accuracy(job.run, label, role)
+    waits = job.open or not (reason(job, place) or RENDERED).startswith(RENDERED)
+    return None if waits else source_accuracy(job.run, label, role)
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:

@@ -79,14 +79,14 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
         found["targets"] = ["+".join(map(str, t)) if isinstance(t, list) else t for t in values["targets"]]
     if values.get("mask"):
         found["mask"] = whole(str(values["mask"]))
-    return values | found | ({"benchmark": _placed(values["benchmark"], whole)} if "benchmark" in values else {})
+    return values | found | ({"benchmark": placed(values["benchmark"], whole)} if "benchmark" in values else {})
 
 
-def _placed(benchmark: object, whole: Callable[[str], str]) -> object:
+def placed(benchmark: object, whole: Callable[[str], str]) -> object:
     """A benchmark with its path made whole; of a corrupted one, that of what is corrupted."""
     kind, colon, path = str(benchmark).partition(":")
     if kind == "corrupted":
-        return f"{kind}:{_placed(path, whole)}"
+        return f"{kind}:{placed(path, whole)}"
     return f"{kind}:{whole(path)}" if path else kind if colon else benchmark
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..files import Held, json_or_nothing, locked, path_of, recording_folder, write_text
+from ..files import Held, locked, path_of, recording_folder, write_text
 from ..reporting import warm
+from ..runs.settings import AS_STORED
 from . import cluster
 from . import jobs as job_files
 from . import status as told
@@ -29,6 +30,7 @@ from .jobs import (
     Place,
     accepted,
     attempt,
+    changed,
     describe,
     failure,
     lost,
@@ -38,7 +40,7 @@ from .jobs import (
     said_of,
     show_missing,
 )
-from .places import NOTEBOOKS, REPORTS, StudyProblem, beside, file_of, name_of, remember
+from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, file_of, name_of, remember
 from .plan import Study, load_study, plan
 from .search import search_of
 
@@ -67,7 +69,8 @@ def run_study(
     profile  a snakemake profile: "slurm", which is shipped, or a folder with a config.yaml of your own
     engine   "snakemake" or "sequential", default snakemake where it is installed
     out      report folder, default reports/<name>;  runs  recordings, default runs/<name>: beside a file of one's own
-    keep_recordings  accept finished recordings that this code or these settings would make otherwise, as they are
+    keep_recordings  accept finished recordings that this code would make otherwise, as they are; those of other settings are
+                     put aside and recorded again
     A failed notebook is kept as *.failed.ipynb and named; everything that does not depend on it still runs, the page is made
     of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
     same study.
@@ -163,7 +166,7 @@ def _round(
 ) -> str:
     """Do what is not open, and return the last that the engine said if it failed."""
     ready = [job for job in jobs if not job.open]
-    describe(ready, place)
+    describe(jobs, place)
     waiting = pending(jobs, place)
     for name in waiting:
         place.file("stamps", name).unlink(missing_ok=True)
@@ -254,10 +257,9 @@ def _names(file: Path, place: Place) -> dict[str, str]:
 
 
 def _refuse_another(study: Study, file: Path, place: Place) -> None:
-    """Two studies of one name do not take over each other's folders."""
-    known = json_or_nothing(place.engine / "study.json")
-    other = Path(known.get("file", file))
-    if file not in (other, (place.engine / known.get("from_here", "")).resolve()) and other.is_file():
+    """Two studies of one name do not take over each other's folders; one of another name went on with these recordings."""
+    other = another_at(file, place.engine)
+    if other and name_of(other) == study.name:
         raise StudyProblem(
             f"{file}: {place.runs} holds the recordings of {other}, which is called {study.name!r} as well. Give one of them "
             "another name, or pass --runs and --out."
@@ -267,12 +269,15 @@ def _refuse_another(study: Study, file: Path, place: Place) -> None:
 def _what_is_known(jobs: Sequence[Job], place: Place, *, keep_recordings: bool = False) -> list[str]:
     """Sentences on finished recordings that would be another one now, and on those of which not all is known."""
     why = {job.name: found for job in jobs if (found := retrained(job, place))}
+    fit = {job.name for job in jobs if job.name in why and _acceptable(job, place)}
+    again = [name for name in why if not (keep_recordings and name in fit)]
     lines = []
-    if why and not keep_recordings:
-        first = next(iter(why))
+    if again:
+        other = " --keep-recordings accepts other code, not other settings."
         lines.append(
-            f"{len(why)} finished recordings were made otherwise and are recorded again, such as {first} ({why[first]}); the "
-            "old ones are kept as *.before-*. --keep-recordings accepts them as they are."
+            f"{len(again)} finished recordings were made otherwise and are recorded again, such as {again[0]} ({why[again[0]]}); the "
+            "old ones are kept as *.before-*."
+            + (f" --keep-recordings accepts {len(fit)} of them as they are." if fit and not keep_recordings else other)
         )
     known = [found for job in jobs if job.name not in why and (found := accepted(job, place))]
     for what in dict.fromkeys(known):
@@ -287,7 +292,7 @@ def _space(
     jobs: Sequence[Job], waiting: Mapping[str, str], place: Place, *, keep_recordings: bool = False
 ) -> tuple[int, int, str]:
     """Bytes that recordings which are not there yet will take at most, bytes that are free, and both in a sentence."""
-    kept = {job.name for job in jobs if keep_recordings and job.records and job.run.exists()}
+    kept = {job.name for job in jobs if keep_recordings and retrained(job, place) and _acceptable(job, place)}
     needed = sum(_missing(job, place) for job in jobs if job.name in waiting and job.records and job.name not in kept)
     free = shutil.disk_usage(next(folder for folder in (place.runs, *place.runs.parents) if folder.is_dir())).free
     return (
@@ -322,8 +327,13 @@ def _missing(job: Job, place: Place) -> int:
 
 def _accept(jobs: Sequence[Job], place: Place) -> None:
     for job in jobs:
-        if retrained(job, place):
+        if retrained(job, place) and _acceptable(job, place):
             job_files.begin(job, place)
+
+
+def _acceptable(job: Job, place: Place) -> bool:
+    """Whether ``train`` takes a finished recording as it is: what differs is the kit's code, or how it is stored or computed."""
+    return all(name.startswith("code of ") or name in AS_STORED for name in changed(job, place))
 
 
 def _one_by_one(jobs: Sequence[Job], place: Place, env: Mapping[str, str], say: Callable[[str], None]) -> None:

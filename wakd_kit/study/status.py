@@ -15,7 +15,7 @@ from ..files import holder, json_or_nothing, path_of, read_json, recording_folde
 from . import cluster
 from . import jobs as job_files
 from .jobs import Job, Place, failure
-from .places import StudyProblem, beside, file_of, name_of, remembered
+from .places import StudyProblem, another_at, beside, file_of, name_of, remembered
 
 STATES = ("failed", "running", "waiting", "done")
 
@@ -23,13 +23,20 @@ STATES = ("failed", "running", "waiting", "done")
 def place_of(
     which: str | os.PathLike, out: str | os.PathLike | None = None, runs: str | os.PathLike | None = None
 ) -> Place:
-    """Where a study writes: as given, else where it wrote last, else beside its file."""
+    """Where a study writes: as given, else where it wrote last, else beside its file. Raises ``StudyProblem`` where another one
+    has gone on with its recordings since: what is known there of notebooks is that one's."""
     file = file_of(which)
     name = name_of(file)
     there = (remembered(file) or ()) if out is None and runs is None else ()
     usual = [beside(name, file) / kind / name for kind in ("reports", "runs")]
     given = [path_of(folder).resolve() if folder else None for folder in (out, runs)]
-    return Place(*(a or b for a, b in zip(given, there or usual)), file.resolve().parent)
+    place = Place(*(a or b for a, b in zip(given, there or usual)), file.resolve().parent)
+    if other := another_at(file, place.engine):
+        raise StudyProblem(
+            f"{place.runs} was planned last by {other}, which goes on with the same recordings. What of {name} is to do there says: "
+            f"wakd report {which} --runs {place.runs} --out {place.out} --dry-run"
+        )
+    return place
 
 
 def recorded(which: str) -> tuple[str, Path, dict]:
