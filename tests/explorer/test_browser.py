@@ -230,6 +230,7 @@ def test_what_the_unseen_domain_says_can_be_covered_until_it_is_asked_for(opened
     assert verdict.inner_text().startswith("source validation") and unseen.all_inner_texts()[1:] == ["?"] * 3
     assert page.locator(".wk-unseen-field").is_hidden() and page.locator(".wk-page > details").is_hidden()
     page.locator(".wk-numbers summary").click()
+    page.locator(".wk-every th[scope=col]").first.wait_for()  # a disclosure says that it is open a moment later
     assert page.locator(".wk-every th[scope=col]").all_inner_texts()[1:] == [
         "mean of sources",
         "north",
