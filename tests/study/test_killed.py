@@ -110,7 +110,7 @@ SLOW = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set 
 
 
 @pytest.mark.parametrize(
-    "what", ["snakemake", *(pytest.param(w, marks=SLOW) for w in ("report", "job", "kernel", "warm"))]
+    "what", ["snakemake", "job", "kernel", *(pytest.param(w, marks=SLOW) for w in ("report", "warm"))]
 )
 def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     """The engine dies while a kernel works; the same command goes on, and meanwhile another one is turned away."""

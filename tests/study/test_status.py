@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from wakd_kit.cli import main
+from wakd_kit.files import locked
 from wakd_kit.study import places, status
 from wakd_kit.study.status import who
 
@@ -104,6 +105,11 @@ def test_what_failed_is_told_with_its_page_its_log_and_a_status(moved, tmp_path,
     out = capsys.readouterr().out
     assert "02_distill stopped at In [4]" in out and "the last line" in out and "north-s0-KD.html" in out
     assert "teacher" not in out
+    os.utime(engine / "failed" / "north-s0-KD.json", (0, 0))
+    with locked(engine / "lock"):  # an engine that began since then tries it again
+        assert main(["status", *given]) == 3
+    out = capsys.readouterr().out
+    assert "waiting  north-s0-KD" in out and "Diverged: nan." in out
     assert main(["status", *given, "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert {r["state"] for r in said["notebooks"] if r["name"] == "north-s0-KD"} == {"failed"} and said[

@@ -68,7 +68,8 @@ def row_of(job: Job, place: Place, waiting: Mapping[str, str]) -> dict:
     """One notebook; see ``rows_of``."""
     owner = holder(place.file("locks", job.name))
     done, failed = job_files.done(job, place), failure(job, place)
-    state = "running" if owner else "failed" if failed else "waiting" if job.name in waiting else "done"
+    again = failed and _again(job, place)
+    state = "running" if owner else "failed" if failed and not again else "waiting" if job.name in waiting else "done"
     row = {"name": job.name, "kind": job.kind, "state": state, "seconds": done.get("seconds"), "step": None}
     row |= {"steps": job.parameters.get("steps"), "said": owner or failed or waiting.get(job.name, "")}
     if state == "waiting" and (why := job_files.lost(job, place)):  # it is tried again while the engine runs
@@ -76,6 +77,16 @@ def row_of(job: Job, place: Place, waiting: Mapping[str, str]) -> dict:
     if state == "running":
         row["seconds"], row["step"] = _since(place.file("locks", job.name)), _step(job)
     return row
+
+
+def _again(job: Job, place: Place) -> bool:
+    """Whether a job failed before the engine began that runs now, which tries it again; but for draws that fell apart."""
+    lock, told = place.engine / "lock", [place.file("failed", job.name), place.failed(job)]
+    if not holder(lock) or (job.name.startswith("search-") and "Diverged: " in failure(job, place)):
+        return False
+    with contextlib.suppress(OSError):
+        return max(file.stat().st_mtime for file in told if file.exists()) < lock.stat().st_mtime
+    return False
 
 
 def _since(lock: Path) -> float | None:
