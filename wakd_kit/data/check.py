@@ -114,7 +114,7 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
     files = files.astype({"width": int, "height": int, "turned": bool})
     files.insert(0, "domain", [d for d, *_ in names])
     files.insert(1, "class", [c for _, c, _ in names])
-    files.insert(2, "file", [f.relative_to(root).as_posix() for *_, f in names])
+    files.insert(2, "file", [printable(f.relative_to(root).as_posix()) for *_, f in names])
     classes = sorted({*classes_of(listed, expected), *(c for by_class in listed.values() for c in by_class)})
     counts = pd.DataFrame({d: [len(by_class.get(c, [])) for c in classes] for d, by_class in listed.items()}, classes)
     unreadable = files[files["problem"].notna()]
