@@ -82,7 +82,7 @@ def row_of(job: Job, place: Place, waiting: Mapping[str, str]) -> dict:
 def _again(job: Job, place: Place) -> bool:
     """Whether a job failed before the engine began that runs now, which tries it again; but for draws that fell apart."""
     lock, told = place.engine / "lock", [place.file("failed", job.name), place.failed(job)]
-    if not holder(lock) or (job.name.startswith("search-") and "Diverged: " in failure(job, place)):
+    if not holder(lock) or (job.name.startswith("search-") and job_files.fell_apart(job, place)):
         return False
     with contextlib.suppress(OSError):
         return max(file.stat().st_mtime for file in told if file.exists()) < lock.stat().st_mtime
