@@ -72,15 +72,23 @@ def few_digits(tmp_path_factory) -> str:
     return f"folder:{folder}"
 
 
+@pytest.fixture(scope="module")
+def trained_here(tmp_path_factory) -> Path:
+    """Where recordings outlive the test that trained them, see ``KNOWN``."""
+    return tmp_path_factory.mktemp("methods")
+
+
 @pytest.mark.parametrize("name", WITH_STUDY)
 def test_a_method_is_a_study_that_trains_and_answers_with_and_without_averaging(
-    name, few_digits, tmp_path, monkeypatch
+    name, few_digits, trained_here, monkeypatch
 ):
+    folder = trained_here / str(WITH_STUDY.index(name))
+    folder.mkdir()
     if name == "VL2V-ADiP":  # from a file, which stands here for a teacher that nobody can fetch
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(folder)
         images = {domain: torch.randn(40, 8) for domain in wk.load_domains(few_digits)}
         write_embeddings("embeddings.safetensors", images, torch.randn(4, 8), classes=["0", "1", "2", "3"])
-    study = study_in(tmp_path, name)
+    study = study_in(folder, name)
     assert {"last", "WAKD"} <= {*labels_of(study.strategies)}
     short = {"steps": 2, "segment_length": 1, "batch_size": 32, "warmup": 0}
     own = {label: short_of(settings or {}, short) for label, settings in study.students.items() if label != "KD"}
@@ -93,9 +101,9 @@ def test_a_method_is_a_study_that_trains_and_answers_with_and_without_averaging(
         common={**study.common, **short},
     )
     study = replace(study, students=own, reference="", also={})
-    for job in plan(study, Place(tmp_path / "report", tmp_path / "runs")):
+    for job in plan(study, Place(folder / "report", folder / "runs")):
         if job.records:
-            same = json.dumps(job.parameters, sort_keys=True).replace(str(tmp_path), "")
+            same = json.dumps(job.parameters, sort_keys=True).replace(str(folder), "")
             if same not in KNOWN:
                 KNOWN[same] = trained(describe(job.notebook)(**job.parameters))
             elif KNOWN[same] != job.run:
