@@ -1,5 +1,6 @@
 """Figures, tested on what they would draw: data, positions and words, not pixels."""
 
+import io
 import re
 from collections import defaultdict
 
@@ -140,6 +141,18 @@ def test_alt_of_the_curves_has_the_numbers_and_the_picks(curves, choices):
     assert f"wakd picks {choices['wakd'].note}." in alt and "swad found no window." in alt
 
 
+def test_labels_of_several_lines_stand_apart_below_the_curves(curves):
+    names = [
+        f"{letter} strategy whose name says that it was chosen by what source validation told at step {n}"
+        for n, letter in enumerate("abcdef")
+    ]
+    figure, _ = figures.training_curves(curves, dict.fromkeys(names, averaging.last(curves)))
+    figure.savefig(io.BytesIO(), bbox_inches="tight")  # drawn twice, as where it is saved: then the layout has settled
+    boxes = [label.get_window_extent() for label in figure.axes[-1].get_yticklabels()]
+    assert len({label.get_text().count("\n") for label in figure.axes[-1].get_yticklabels()}) == 1
+    assert all(upper.y0 >= lower.y1 for upper, lower in zip(boxes, boxes[1:]))
+
+
 def test_curves_alone_have_no_empty_strip(curves):
     assert len(figures.training_curves(curves)[0].axes) == 2
 
@@ -259,7 +272,8 @@ def test_a_map_of_windows_that_diverged_says_so(windows, curves):
     scores, late = ["val_accuracy", "oracle_target_accuracy"], windows["end"] == windows["end"].max()
     some = windows.assign(**windows[scores].mask(late))
     assert re.search(r"%; the last cell, from step \d+, diverged\.$", figures.window_map(some, curves, images=400)[1])
-    _, alt = figures.window_map(windows.assign(**dict.fromkeys(scores, np.nan)), curves, images=400)
+    figure, alt = figures.window_map(windows.assign(**dict.fromkeys(scores, np.nan)), curves, images=400)
+    assert not figure.axes[1].lines and "nan" not in figure.axes[1].get_title(loc="left")
     assert alt.endswith("none of which has an accuracy: training diverged.")
 
 

@@ -21,7 +21,7 @@ from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
-from .style import LOSSES, empty, error_of_best, ink, line, looks, rows, styled, widest
+from .style import LOSSES, empty, error_of_best, ink, line, looks, row_height, rows, styled, widest
 
 if TYPE_CHECKING:
     from ..data.check import DataReport
@@ -56,9 +56,9 @@ def training_curves(curves: Curves, choices: Mapping[str, object] | None = None)
     """Losses, source-validation accuracy, and below them the coefficients each strategy chose, if ``choices`` are given."""
     choices = choices or {}
     steps = curves.ends
-    strip = 0.5 + 0.22 * len(choices) if choices else 0
-    figure = empty(8.2, 2.7 + strip)
-    grid = figure.add_gridspec(2, 2, height_ratios=[2.7, strip]) if choices else figure.add_gridspec(1, 2)
+    strip = row_height(choices) * (len(choices) + 0.2)
+    figure = empty(8.2, 3.2 + strip if choices else 2.7)
+    grid = figure.add_gridspec(2, 2, height_ratios=[1.9, strip]) if choices else figure.add_gridspec(1, 2)
     loss, accuracy = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     for i, (name, label) in enumerate(LOSSES.items()):
         values = getattr(curves, name)
@@ -188,7 +188,7 @@ def window_map(
             edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=high - width, vmax=high
         )
         figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
-        if len(counts):
+        if len(counts) and np.isfinite(high):
             error = 100 * error_of_best(high / 100, counts)
             _hatch(axis, table, 100 * table[column] >= high - 2 * error, edges, np.append(begins, edges[-1]))
             title = (
@@ -206,10 +206,11 @@ def window_map(
         "clip_on": False,
         "path_effects": [withStroke(linewidth=3, foreground="white")],
     }
-    axes[1].plot(best["end"], best["begin"], "o", ms=12, label="best of the oracle", zorder=4, **ring)
+    if np.isfinite(share):
+        axes[1].plot(best["end"], best["begin"], "o", ms=12, label="best of the oracle", zorder=4, **ring)
     axes[0].set_ylabel("window begins after step")
     axes[1].tick_params(axis="y", length=0)
-    for axis in axes if marks else axes[1:]:
+    for axis in (axis for axis in axes if axis.lines):
         axis.legend(loc="lower left")  # the corner where a window would end before it begins
     alt = f"Map of {len(table)} windows, none of which has an accuracy: training diverged."
     if np.isfinite(share):

@@ -141,8 +141,7 @@ WRAPPED = 36  # characters to a line: a name that is longer would leave its axes
 def rows(axis, names: Sequence[str], *, grid: bool = True) -> None:
     """A row per name, the first on top, with thin lines down from the ticks. A long name takes several lines, and its figure is as high
     as they need."""
-    wrapped = [textwrap.fill(name, WRAPPED) for name in names]
-    most = 1 + max((name.count("\n") for name in wrapped), default=0)
+    wrapped, most = _wrapped(names)
     if most > 1:
         axis.figure.set_figheight(max(axis.figure.get_figheight(), 1.2 + 0.16 * most * len(names)))
     axis.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
@@ -150,6 +149,17 @@ def rows(axis, names: Sequence[str], *, grid: bool = True) -> None:
     axis.tick_params(axis="y", length=0)
     if grid:
         axis.grid(axis="x", color="#E2E2E2", lw=0.6)
+
+
+def row_height(names: Sequence[str]) -> float:
+    """Inches that a row of ``rows`` takes: more where a name is wrapped."""
+    return max(0.2, 0.18 * _wrapped(names)[1])
+
+
+def _wrapped(names: Sequence[str]) -> tuple[list[str], int]:
+    """Names in lines, and how many lines the longest takes."""
+    wrapped = [textwrap.fill(name, WRAPPED) for name in names]
+    return wrapped, 1 + max((name.count("\n") for name in wrapped), default=0)
 
 
 def forest(axis, table: pd.DataFrame, names: Sequence[str], *, mean: str, colour: str, lw=2.0, ms=5.0, **label) -> None:
