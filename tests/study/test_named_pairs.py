@@ -108,10 +108,11 @@ def test_a_pair_or_a_source_that_is_not_there_is_said_before_anything_is_trained
         planned(tmp_path / "study.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
 
 
-@pytest.mark.parametrize("target", ["north", ["south", "west"]])
-def test_what_was_merged_is_read_again_as_it_was_computed(target, tmp_path):
+@pytest.mark.parametrize("target, whole", [("north", False), (["south", "west"], False), ("north", True)])
+def test_what_was_merged_is_read_again_as_it_was_computed(target, whole, tmp_path):
     images = small_images(tmp_path / "images", side=32)
     split = wk.leave_one_out(wk.load_domains(f"folder:{images}", size=32), target, 0)
+    split = split.whole() if whole else split
     for name, seed in (("a", 1), ("b", 2)):
         model = wk.build_model("resnet10t_w16", split.classes, seed=0)
         run = wk.train(
@@ -131,6 +132,7 @@ def test_what_was_merged_is_read_again_as_it_was_computed(target, tmp_path):
     assert len(table) == 2 * 4 and sorted(table["domain"]) == sorted([*split.domains] * 2)
     pd.testing.assert_frame_equal(merged(study, **asked), table)
     (file,) = (tmp_path / "runs").glob("a/landscape/merged-*.csv")
+    assert all(run.split.held_out is not whole for run in study.runs)
     file.write_text("\n".join(file.read_text().splitlines()[:6]) + "\n")  # killed within the second rule
     pd.testing.assert_frame_equal(merged(study, **asked), table)
 

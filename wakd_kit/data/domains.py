@@ -350,6 +350,17 @@ def leave_one_out(
     return split.only(*only) if only else split
 
 
+def split_of(recipe: Mapping, domains: Domains | None = None, *, sources: Sequence[str] = ()) -> Split:
+    """The split that ``Split.recipe`` tells of, again; of other sources of its benchmark where some are named.
+
+    domains  the benchmark, where it is at hand: loaded again otherwise
+    """
+    domains = domains or load_domains(recipe["benchmark"], **recipe["options"])
+    about = {"validation": recipe["validation"], "only": sources or recipe["sources"]}
+    split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
+    return split.whole() if recipe.get("whole") else split
+
+
 def _held_out(examples: Examples, domain: str, seed: int, fraction: float, classes: tuple[str, ...]) -> np.ndarray:
     held_out = np.zeros(len(examples), dtype=bool)
     for label, name in enumerate(classes):

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from ..averaging import NoWindow, best_val, check_barrier, ensemble
-from ..data.domains import Split, leave_one_out, other_split
+from ..data.domains import Split, other_split, split_of
 from ..runs.network import Network
 from ..runs.record import RunProblem, State
 from ..runs.run import Run
@@ -161,8 +161,7 @@ def _split_of_all(runs: Sequence[Run]) -> Split:
     sources = {domain for run in runs for domain in run.settings["split"]["sources"]}
     if sources == set(first.sources):
         return first
-    split = leave_one_out(first.domains, first.target, first.seed, validation=first.validation, only=sorted(sources))
-    return split if first.held_out else split.whole()
+    return split_of(first.recipe, first.domains, sources=sorted(sources))
 
 
 def _same_student(run: Run, other: Run) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..averaging import NoWindow
-from ..data.domains import leave_one_out
+from ..data.domains import split_of
 from ..evaluation import merging
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.soups import Soup
@@ -90,10 +90,7 @@ def _of_one_split(study: Recorded, members: Sequence[Run], chosen: Sequence, rul
     sources = {domain for run in members for domain in run.settings["split"]["sources"]}
 
     def missing(table: Growing) -> Iterator[list[dict]]:
-        about = members[0].settings["split"]
-        split = leave_one_out(
-            study.domains, about["target"], about["seed"], validation=about["validation"], only=sorted(sources)
-        )
+        split = split_of(members[0].settings["split"], study.domains, sources=sorted(sources))
         soup = Soup(members, coefficients=chosen, split=split)
         for place in range(table.done, len(rules)):
             yield soup.evaluate({str(place): rules[place]}).to_dict("records")

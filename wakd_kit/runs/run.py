@@ -33,7 +33,7 @@ from ..averaging import Coefficients, Curves, NoWindow, last
 from ..averaging.profiles import leaning
 from ..checks import explained
 from ..data.augment import calibration_views, views_from
-from ..data.domains import Split, leave_one_out, load_domains, other_split
+from ..data.domains import Split, other_split, split_of
 from ..files import path_of, read_json, read_table, recording_folder, stamp, write_text
 from ..models.build import as_tap, batchnorms, build_model
 from ..models.tap import mark
@@ -108,10 +108,7 @@ class Run:
             recipe = self.settings["split"]
             if recipe["benchmark"] is None:
                 raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
-            domains = load_domains(recipe["benchmark"], **recipe["options"])
-            about = {"validation": recipe["validation"], "only": recipe["sources"]}
-            split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
-            split = split.whole() if recipe.get("whole") else split
+            split = split_of(recipe)
             self.check_split(split)
             self._split = split
         return self._split
