@@ -52,6 +52,9 @@ def test_what_one_study_has_alone_is_left_out_and_said(twice):
     studies["old"] = collect(studies["old"].runs[0].folder.parent)  # the other target alone
     table = compared(studies)
     assert not len(table) and how_paired(studies, table).startswith("old and new have no target and seed in common")
+    studies["new"] = collect(studies["old"].runs[0].folder.parent)  # one target in common, and no score on it
+    said = how_paired(studies, table)
+    assert said.startswith("Paired over 1 targets") and "KD last with a score on none of them" in said
 
 
 def test_what_was_scored_on_no_common_split_is_left_out_and_named(twice):

@@ -89,7 +89,7 @@ def how_paired(studies: Mapping[str, Recorded], table: pd.DataFrame) -> str:
         for name, study in studies.items()
     }
     (a, first), (b, second) = known.items()
-    if not len(table):
+    if not first & second:
         return (
             f"{a} and {b} have no target and seed in common, so nothing is paired: only their means stand side by side."
         )
