@@ -10,6 +10,7 @@ import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
 from wakd_kit.evaluation import choose as fitting
 from wakd_kit.evaluation.choose import halves, source_fit
+from wakd_kit.runs.network import Network
 from wakd_kit.runs.run import _recorded
 
 from ..conftest import SMALL
@@ -75,6 +76,17 @@ def test_choose_supplies_what_each_strategy_asks_for(run):
     assert list(choices) == ["last", "wakd", "sma", "greedy_soup", "learned"]
     assert np.array_equal(choices["sma"], wk.averaging.sma(run.source_curves, start=0.2, score=score))
     assert choices["learned"].strategy == "learned"
+
+
+def test_one_average_under_another_name_is_not_evaluated_again(run, monkeypatch):
+    curves, taken = run.source_curves, []
+    take = Network.take
+    monkeypatch.setattr(Network, "take", lambda self, c: (taken.append(c), take(self, c))[1])
+    score = wk.source_score(run)
+    same = [wk.averaging.uniform(curves), wk.averaging.wakd(curves, begin=0), np.asarray(wk.averaging.uniform(curves))]
+    assert len({score(one) for one in same}) == 1 and len(taken) == 1
+    moving = [wk.averaging.ema(curves, decay=0.9, warmup=warmup) for warmup in (False, True)]
+    assert len({wk.averaging.average_of(one) for one in (*same, *moving, wk.averaging.last(curves))}) == 4
 
 
 def test_choose_loads_no_images_for_strategies_that_read_curves(run):

@@ -74,7 +74,11 @@ def choose(
         settings, spent = _counted(settings)
         try:
             found = strategy(curves, **settings)
-            chosen[label] = found if isinstance(found, Coefficients) else Coefficients(found, strategy=name)
+            chosen[label] = (
+                found
+                if isinstance(found, Coefficients)
+                else Coefficients(found, strategy=name, note="coefficients of its own")
+            )
         except NoWindow as reason:
             chosen[label] = reason
         chosen[label].chosen_by, chosen[label].evaluations = chosen_by(name, asked), len(spent)

@@ -145,6 +145,20 @@ def leaning(curves: Curves, coefficients: Coefficients) -> np.ndarray:
     return lean
 
 
+def average_of(coefficients: Coefficients | np.ndarray) -> tuple:
+    """What tells this average from others of its run, whatever it is called and whoever chose it: a key of a dictionary.
+
+    Of averages whose weight changes from iterate to iterate (``RECURRENCES``) what lies within a segment does not show in
+    coefficients, so these are told by their settings as well.
+    """
+    if not isinstance(coefficients, Coefficients):
+        coefficients = Coefficients(coefficients)
+    of_its_own = coefficients.strategy in RECURRENCES
+    told = (coefficients.strategy, coefficients.note) if of_its_own else ()
+    parts = tuple(part.tobytes() for part in coefficients.parts.values())
+    return (*parts, coefficients.initial, coefficients.recalibrated, *told)
+
+
 def _power(gamma: float | None, sigma_rel: float | None) -> tuple[Callable, str]:
     if gamma is not None and sigma_rel is not None:
         raise ValueError(

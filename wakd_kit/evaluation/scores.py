@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..averaging import NoWindow
+from ..averaging import NoWindow, average_of
 from ..checks import explained
 from ..data.domains import Domains, Examples, Split
 from ..files import write_with
@@ -145,11 +145,10 @@ def source_score(run, split: Split | None = None, *, metric: str = "accuracy") -
         raise ValueError(did_you_mean("metric", metric, ("accuracy", "nll")))
     network = Network(run, split, roles=("source",))
     sign = 1 if metric == "accuracy" else -1
-    known: dict[str | bytes, float] = {}
+    known: dict[tuple, float] = {}
 
     def score(coefficients) -> float:
-        # a moving average that training kept is told by its note: what lies within a segment does not show in coefficients
-        key = getattr(coefficients, "identity", None) or np.asarray(coefficients, dtype=np.float64).tobytes()
+        key = average_of(coefficients)
         if key not in known:
             network.take(coefficients)
             known[key] = sign * source_mean(network.outputs(), network.labels, metric)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import averaging
-from ..averaging import Coefficients, NoWindow
+from ..averaging import Coefficients, NoWindow, average_of
 from ..averaging.extent import plain_window
 from ..evaluation import geometry
 from ..evaluation.choose import Chooser
@@ -30,8 +30,8 @@ class Board:
     """One recorded run, ready to be asked about any average of it.
 
     windows  one row per window: ``begin, end`` (steps, iterates begin < i <= end), then accuracy per name in ``rows``;
-             empty until there is a window map
-    exact    whether ``windows`` is the exact map; False for the proxy, None when there is neither
+             empty until there is a window map; those that diverged are left out
+    exact    whether ``windows`` is of the exact map; False for the proxy, None when there is neither
     images   {domain: how many images its accuracy is of}, once anything is evaluated
     """
 
@@ -58,9 +58,7 @@ class Board:
     @property
     def edges(self) -> list[int]:
         """Steps at which a window may begin or end, 0 and the last step among them."""
-        if len(self.windows):
-            return sorted({*self.windows["begin"], *self.windows["end"]})
-        return [0, *self.run.segments.edges.tolist()]
+        return [int(edge) for edge in self._mapped] or [0, *self.run.segments.edges.tolist()]
 
     def look_quickly(self, grid: int | None = None) -> None:
         """Fill ``windows`` by proxy: one forward per segment. For looking at while there is no exact map."""
@@ -74,8 +72,10 @@ class Board:
         table = table.rename(columns=lambda name: name.replace("_proxy", ""))
         names = {"oracle_target_accuracy": self.target, "val_accuracy": MEAN}
         names |= {f"val_accuracy/{domain}": domain for domain in self.sources}
-        self.windows = table.rename(columns=names).reindex(columns=["begin", "end", *self.rows])
-        self.windows = self.windows.astype({"begin": int, "end": int})
+        table = table.rename(columns=names).reindex(columns=["begin", "end", *self.rows])
+        table = table.astype({"begin": int, "end": int})
+        self._mapped = sorted({*table["begin"], *table["end"]})
+        self.windows = table.dropna(subset=[MEAN, self.target])  # averages that diverged have no accuracy
         self.exact = exact if len(table) else None
 
     def window(self, begin: int, end: int) -> Coefficients:
@@ -105,14 +105,14 @@ class Board:
         """
         if isinstance(choice, NoWindow):
             return None, ""
-        if _key(choice) in self._measured:
-            return self._measured[_key(choice)], "evaluated"
+        if average_of(choice) in self._measured:
+            return self._measured[average_of(choice)], "evaluated"
         known, span = self.windows.set_index(["begin", "end"]), self.span(choice)
         return (known.loc[span], "map" if self.exact else "proxy") if span in known.index else (None, "")
 
     def measure(self, choice: Coefficients) -> pd.Series:
         """Accuracy per name in ``rows``, the numbers of ``evaluate``: read from the run, or evaluated now. Not written."""
-        key = _key(choice)
+        key = average_of(choice)
         if key not in self._measured:
             self._measured[key] = self._by_row(score_choices(self.run, {"choice": choice}))
         return self._measured[key]
@@ -133,7 +133,7 @@ class Board:
         scores = self.run.scores
         for label, choice in self.run.choices.items():
             if isinstance(choice, Coefficients):
-                self._measured[_key(choice)] = self._by_row(scores[scores["strategy"] == label])
+                self._measured[average_of(choice)] = self._by_row(scores[scores["strategy"] == label])
 
     def _by_row(self, table: pd.DataFrame) -> pd.Series:
         self.images |= dict(zip(table["domain"], table["n"].astype(int)))
@@ -221,9 +221,6 @@ def same(one: Coefficients | NoWindow | None, other: Coefficients | NoWindow) ->
     """Whether two choices are one average, or none for one reason."""
     if isinstance(one, Coefficients) and isinstance(other, Coefficients):
         parts = zip([*one.parts.values(), one.initial], [*other.parts.values(), other.initial], strict=True)
-        return all(np.allclose(a, b, rtol=1e-9, atol=0) for a, b in parts)
+        alike = all(np.allclose(a, b, rtol=1e-9, atol=0) for a, b in parts)
+        return alike and one.recalibrated == other.recalibrated
     return isinstance(one, NoWindow) and isinstance(other, NoWindow) and str(one) == str(other)
-
-
-def _key(choice: Coefficients) -> tuple:
-    return *(part.tobytes() for part in choice.parts.values()), choice.initial, choice.recalibrated
