@@ -315,6 +315,9 @@ def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(op
     page.get_by_role("button", name="End of the tour").click()
     assert stop.is_hidden() and "tour" not in page.url
     page.goto("about:blank")
+    page.goto(f"{address}#guess&tour=3")
+    assert stop.inner_text().startswith("3 of 5. Run. Uncover the unseen domain")
+    page.goto("about:blank")
     page.goto(f"{address}#window=5-12")  # no window of this page
     assert "iterates 6 to 12" not in page.locator(".wk-what").inner_text() and wrong == []
 

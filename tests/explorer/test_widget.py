@@ -17,7 +17,7 @@ from wakd_kit.averaging import NoWindow
 from wakd_kit.cli import main
 from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
-from wakd_kit.explorer.answers import MEAN, Board
+from wakd_kit.explorer.answers import MEAN, Board, same
 from wakd_kit.explorer.drawing import _about, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
@@ -475,6 +475,52 @@ def test_a_window_is_that_of_the_settings_beside_it_whatever_was_evaluated_under
     assert explored.view.pick["label"] == f"wakd (begin={slider.value})", "the bare name is of the other one"
     slider.value = 16
     assert np.array_equal(explored.choice, mapped.choices["wakd"])
+
+
+def test_another_average_under_the_name_of_a_strategy_without_settings_is_told_apart(mapped):
+    curves = mapped.source_curves
+    last = wk.averaging.last(curves)
+    wk.evaluate(
+        mapped,
+        {
+            "last": wk.averaging.last(curves, recalibrated=True),
+            "uniform": wk.averaging.wakd(curves, begin=16),
+            "best_val": last,
+        },
+    )
+    explored = explorer.Explorer(mapped.folder)
+    for label in ("last", "uniform"):
+        explored.strategy.value = label
+        assert explored.view.pick["label"] not in mapped.choices, "the bare name is of the other one"
+    assert not same(mapped.choices["last"], last) and same(mapped.choices["best_val"], last)
+
+
+@pytest.mark.parametrize(
+    "strategy, setting", [("wakd", "begin"), ("ema", "begin"), ("power", "begin"), ("swa", "start")]
+)
+def test_a_slider_stands_where_the_window_begins(run, strategy, setting):
+    curves = run.source_curves
+    for moment in (*range(21), 0.1, 0.29, 0.45, 0.6, 0.81):
+        stood = explorer.controls(strategy, curves, {setting: moment})[setting].value
+        chosen = [wk.averaging.strategies.get(strategy)(curves, **{setting: at}) for at in (moment, stood)]
+        assert np.array_equal(*chosen), f"{setting}={moment} stands at {stood}"
+
+
+def test_windows_that_diverged_have_no_place_on_the_maps(mapped, monkeypatch):
+    def drawn(diverged):
+        table = mapped.window_map.copy()
+        table.loc[diverged(table), [c for c in table if c not in ("begin", "end")]] = np.nan
+        monkeypatch.setattr(type(mapped), "window_map", table)
+        board = Board(mapped)
+        return board, scene(board)
+
+    board, data = drawn(lambda table: table["end"] == 24)
+    assert board.edges[-1] == 24 and len(data["windows"]) == 6 * 7 // 2
+    assert all("000000" not in cell[4] for m in data["maps"] for cell in m["cells"]) and board.answers()
+    assert board.look_up(board.window(0, 24)) == (None, "")
+    board, data = drawn(lambda table: table["end"] > 0)
+    assert board.exact and data["windows"] == {} and data["maps"] == [] and board.answers() == []
+    assert "no window map" not in explorer.page(mapped)
 
 
 def test_a_window_of_one_s_own_begins_as_what_was_shown_and_figures_are_called_as_the_view_is(named, monkeypatch):

@@ -124,7 +124,7 @@ def _lowest_shown(board: Board) -> float:
 
 def _maps(board: Board, presets: Mapping[str, Coefficients | NoWindow]) -> list[dict]:
     """Source validation beside the oracle: as many points of accuracy to a step of colour in both."""
-    if board.exact is None:
+    if not len(board.windows):
         return []
     rows = (MEAN, board.target)
     width = widest(board.windows, rows)

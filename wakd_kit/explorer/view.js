@@ -101,9 +101,9 @@ function render({ model, el }) {
     const box = find(".wk-tour");
     box.hidden = !stop;
     if (stop) {
-      const { title, text, asking, cover, preset } = TOUR[stop - 1];
+      const { title, text, asking, still, cover, preset } = TOUR[stop - 1];
       if (turned && cover !== undefined) covered = cover || (!before && covered); // an address uncovers nothing
-      find(".wk-stop").innerHTML = `<b>${stop} of ${TOUR.length}. ${title}</b> ${(d.asks && asking) || text}`;
+      find(".wk-stop").innerHTML = `<b>${stop} of ${TOUR.length}. ${title}</b> ${(d.asks && asking) || (covered && still) || text}`;
       find("[data-tour=back]").disabled = stop === 1;
       find("[data-tour=next]").textContent = stop === TOUR.length ? "End of the tour" : "Next";
       const average = d.presets.findIndex((p) => p.window && p.end - p.begin > 1);
@@ -137,8 +137,11 @@ function render({ model, el }) {
 
   function verdict() {
     if (!shown.accuracy) return "not evaluated";
-    if (covered) return `source validation ${percent(shown.accuracy[1])} %, ${signed(shown.accuracy[1] - d.last[1])} points to the last iterate`;
-    return `unseen domain ${percent(shown.accuracy[0])} %, ${signed(shown.accuracy[0] - d.last[0])} points to the last iterate`;
+    const row = covered ? 1 : 0;
+    const [now, last] = [shown.accuracy[row], d.last[row]];
+    const name = covered ? "source validation" : "unseen domain";
+    if (now === null) return `${name} without an accuracy: this average diverged`;
+    return `${name} ${percent(now)} %, ${last === null ? "and the last iterate diverged" : `${signed(now - last)} points to the last iterate`}`;
   }
 
   // What averaging does, last iterate to this average, on the unseen domain or, while that is covered, on source validation.
@@ -366,7 +369,7 @@ function render({ model, el }) {
 const TOUR = [
   { title: "One training.", text: "The curves are what was measured on validation images of the source domains while one network was trained. Every average on this page is of its steps: the shaded window says of which." },
   { title: "Predict.", text: "What the unseen domain says is covered. By the curves alone, drag the window to where you would average, and say how many points it will gain there.", cover: true },
-  { title: "Run.", text: "Uncovered: the line above the curves says what your window is worth on the unseen domain, and the table of accuracies what on each domain. By how much were you off?", cover: false },
+  { title: "Run.", text: "Uncovered: the line above the curves says what your window is worth on the unseen domain, and the table of accuracies what on each domain. By how much were you off?", still: "Uncover the unseen domain: the line above the curves will say what your window is worth there, and the table of accuracies what on each domain. By how much were you off?", cover: false },
   { title: "Compare.", text: "This is what a strategy picks that nobody steered by hand. Try the others: which of them follow a curve, and which a rule settled before training?", asking: "Under Average, above the picture, strategies pick a window that nobody steered by hand: which of them follow a curve, and which a rule settled before training?", preset: true },
   { title: "Explain.", text: "In the map every window is a cell. Click near the diagonal, where windows hold few iterates, then in the top row, where they begin with the first step, then between. Which is best here, and why?" },
 ];
@@ -504,7 +507,7 @@ function skeleton(d) {
   const presets = d.presets.map(
     (p, i) => `<button type="button" class="wk-preset" data-preset="${i}" data-label="${safe(p.label)}" aria-pressed="false" style="--wk-colour:${p.colour}"><i class="wk-swatch"></i>${safe(p.label)}</button>`,
   );
-  const maps = d.maps.map((m) => map(d, m)).join("") || '<p class="wk-hint">No window map yet: it shows every window at once.</p>';
+  const maps = d.maps.map((m) => map(d, m)).join("") || `<p class="wk-hint">${d.exact === null ? "No window map yet: it shows every window at once." : "A map of windows, none of which has an accuracy: training diverged."}</p>`;
   const planes = d.plane ? d.plane.panels.map((p) => plane(d, p)).join("") : '<p class="wk-hint">No loss plane yet: the notebook 04_landscape computes one.</p>';
   const tool = (name, text) => `<button type="button" class="wk-tool" data-tool="${name}" aria-pressed="false">${text}</button>`;
   return `<p class="wk-about">${safe(d.about)} <span class="wk-how">Drag the shaded window or its edges, click into a map, or use the arrow keys.</span></p>

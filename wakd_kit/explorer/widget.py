@@ -25,6 +25,7 @@ from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.choosing import EVALUATIONS
 from ..averaging.extent import extent
+from ..averaging.spans import step_of
 from ..evaluation.export import export
 from ..files import path_of
 from ..plots import one_run as figures
@@ -227,7 +228,8 @@ class Explorer(widgets.VBox):
             if same(evaluated, self.choice):
                 self.choice = evaluated
             elif evaluated is not None:
-                moved = {n: control.value for n, control in self._controls.items()}  # another one has the bare name
+                # another one has the bare name
+                moved = {n: control.value for n, control in self._controls.items()} or {"evaluated": "now"}
         label += f" ({', '.join(f'{n}={value}' for n, value in moved.items())})" * bool(moved)
         self._key = f"{label} {settings}"
         with self.view.hold_sync():
@@ -330,8 +332,10 @@ def _control(name: str, default: object, curves: Curves) -> widgets.Widget | Non
     style = {"description": name, "style": {"description_width": "initial"}}
     if name in ("begin", "start"):
         steps = [0, *curves.ends[:-1].tolist()]  # whole segments: no moment is moved to the next edge
-        wanted = default * curves.steps if isinstance(default, float) else default
-        return widgets.SelectionSlider(options=steps, value=min(steps, key=lambda s: abs(s - wanted)), **style)
+        asked = step_of(curves, default, name)  # which lies at an edge or is moved to the next, as strategies do
+        return widgets.SelectionSlider(
+            options=steps, value=min((s for s in steps if s >= asked), default=steps[-1]), **style
+        )
     if name == "decay":
         return widgets.SelectionSlider(options=sorted({*DECAYS, default}), value=default, **style)
     if name in STEERING:
