@@ -147,7 +147,7 @@ def test_combining_leaves_the_random_state_alone():
         ([{"name": "kd", "schedule": {"of": "kind"}}], "Unknown setting to schedule of objective 'kd' 'kind'."),
         (
             [{"name": "gated_kd", "schedule": {"of": "k", "first": 3}}],
-            "Unknown setting to schedule of objective 'gated_kd' 'k'. Known: temperature, weight.",
+            "k of objective 'gated_kd' is a whole number, 10, and those are counts, which do not move.",
         ),
         ([{"name": "ctkd", "schedule": {"of": "lowest"}}], "Unknown setting to schedule of objective 'ctkd' 'lowest'."),
         (
@@ -300,6 +300,22 @@ def test_an_objective_of_ones_own_is_tried_on_ten_classes_and_named_where_it_sto
     assert combine("surest").specs[0]["count"] == 3
     with pytest.raises(ValueError, match=r"^Objective 'surest' stopped .* \(10 classes, .*\), RuntimeError: "):
         combine({"name": "surest", "count": 11})
+
+
+def test_what_an_objective_of_ones_own_says_is_heard_also_where_it_wants_another_number_of_stages(for_one_test):
+    @REGISTRY.declare(kind="features", needs="teacher maps", source="a test")
+    def of_three(student, teacher, labels=None, *, share: float = 0.5):
+        if len(student.maps) != 3:
+            raise ValueError(f"of_three reads 3 stages; got {len(student.maps)}.")
+        if share > 1:
+            raise ValueError(f"share is up to 1; got {share}.")
+        return student.maps[0].mean()
+
+    assert combine("of_three").specs[0]["share"] == 0.5
+    with pytest.raises(
+        ValueError, match=r"Of 4 stages: of_three reads 3 stages.* Of 3 stages: share is up to 1; got 2\.0\."
+    ):
+        combine({"name": "of_three", "share": 2.0})
 
 
 @pytest.fixture

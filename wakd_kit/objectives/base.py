@@ -166,6 +166,11 @@ class Schedule:
                 raise ValueError(did_you_mean(f"schedule key of objective {name!r}", key, known))
         schedule = cls(**given)
         movable = ["weight", *(key for key, value in settings.items() if is_number(value) and not is_whole(value))]
+        if is_whole(settings.get(schedule.of)):
+            raise ValueError(
+                f"{schedule.of} of objective {name!r} is a whole number, {settings[schedule.of]}, and those are counts, which do not "
+                f"move. In an objective of your own, write its default as {float(settings[schedule.of])}."
+            )
         if schedule.of not in movable:
             raise ValueError(did_you_mean(f"setting to schedule of objective {name!r}", schedule.of, movable))
         if schedule.shape not in SHAPES:

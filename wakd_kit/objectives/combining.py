@@ -362,20 +362,25 @@ def _try_out(spec: dict) -> None:
     """
     wide = heads if is_whole(heads := spec.get("heads")) and heads > 0 else 1  # which fit is for the models to say
     blocks = (torch.zeros(2, 3, 1, 2, wide),) * 100
-    problems = []
+    problems = {}
     for stages in (4, 3, 2, 1):
         tiny = Output(torch.zeros(2, 10), torch.zeros(2, 3), (torch.zeros(2, 3, 2, 2),) * stages, attention=blocks)
         try:
             Combined([spec]).prepare(tiny, tiny, steps=1)
             return
         except Exception as problem:  # of the user's own function, too
-            problems.append(problem)
-    if isinstance(problems[0], ValueError):
-        raise problems[0]
+            problems[stages] = problem
+    own = {str(problem): problem for problem in problems.values() if isinstance(problem, ValueError)}
+    if len(own) == 1:
+        raise next(iter(own.values()))
+    if own:  # which of them is about the number of stages is for the reader to see
+        each = " ".join(f"Of {n} stages: {problems[n]}" for n in problems if str(problems[n]) in own)
+        raise ValueError(f"Objective {spec['name']!r} refuses models of any number of stages. {each}")
+    first = problems[4]
     raise ValueError(
         f"Objective {spec['name']!r} stopped where it was tried on two made-up examples (10 classes, 3 pooled features, 4 maps of "
-        f"3 x 2 x 2), {type(problems[0]).__name__}: {problems[0]}"
-    ) from problems[0]
+        f"3 x 2 x 2), {type(first).__name__}: {first}"
+    ) from first
 
 
 def _largest_weight(spec: dict) -> float:
