@@ -196,6 +196,8 @@ WRONG = {
         ("answer = (1, 2)", "one number"),
         ("answer = 0.0434", "fraction"),
         ("answer = 0.0367", "fraction"),
+        ("answer = 3.9", "too large"),  # than the nearer of two right ones
+        ("answer = 4.2", "too small"),
     ],
     "05.1": [
         ("answer = 0", "falls from 2.0"),

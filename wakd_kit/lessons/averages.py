@@ -204,11 +204,13 @@ def regret(answer):
     costs = np.unique(
         100 * (target.max() - target[source == source.max()])
     )  # windows that tie: each is an honest choice
+    if np.ndim(answer) == 0 and not isinstance(answer, str):
+        costs = sorted(costs, key=lambda cost: abs(cost - float(answer)))
     if np.ndim(answer) == 0 and np.isclose(float(answer), 100 * (source.max() - target.max()), atol=0.05):
         return "that is how much lower the best accuracy is on the unseen domain; asked for is what another choice would give there."
     hint = "best target accuracy of all windows, minus that of the window with the best source accuracy"
     wrong = [fraction(answer, cost) or number(answer, cost, within=0.02, hint=hint) for cost in costs]
-    return None if None in wrong else next((said for said in wrong if "fraction" in said), wrong[-1])
+    return None if None in wrong else next((said for said in wrong if "fraction" in said), wrong[0])
 
 
 # ---- 05: the loss around

@@ -101,7 +101,7 @@ def values(answer: object, right: object, *, within: float = 1e-6, what: str = "
 
 def fraction(answer: object, right: float) -> str | None:
     """What is wrong with points of accuracy that are given as a fraction."""
-    if number(answer, right / 100, hint="", within=0.05) is None:
+    if right and number(answer, right / 100, hint="", within=0.05) is None:
         return "that is a fraction; points of accuracy are hundredths of it."
     return None
 
