@@ -123,7 +123,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     return card_file
 
 
-def card_of(file: Path) -> dict:
+def card_of_export(file: Path) -> dict:
     """What the card beside a ``.safetensors`` file that ``export`` wrote says of it. Raises ``ValueError`` for any other file."""
     card = json_or_nothing(file.with_name(f"{file.name}.json"))
     if file.suffix != ".safetensors" or not card.keys() >= {"model", "classes", "data"}:
@@ -135,8 +135,8 @@ def card_of(file: Path) -> dict:
 
 
 def exported(file: Path) -> nn.Module:
-    """The network of an exported file, built as its card says; it knows what it was trained on. Raises what ``card_of`` does."""
-    card = card_of(file)
+    """The network of an exported file, built as its card says; it knows what it was trained on. Raises what ``card_of_export`` does."""
+    card = card_of_export(file)
     return build_model(card["model"]["name"], card["classes"], weights=file, **card["model"]["settings"])
 
 

@@ -38,7 +38,7 @@ from .. import plugins
 from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..data.mask import parts_of as in_parts
-from ..evaluation.export import card_of
+from ..evaluation.export import card_of_export
 from ..models.build import build_model, declares
 from ..models.inherit import Shapes, shapes_of
 from ..models.tap import shapes_of as outputs_of
@@ -402,7 +402,7 @@ def _content(study: Study, place: str, role: str) -> str:
     """What stands for a run of elsewhere, or for an exported file, as a teacher, or for a run as a start. Raises
     ``FileNotFoundError``, and ``ValueError`` for a file that cannot teach."""
     if role == "teacher" and Path(place).is_file():
-        card_of(Path(place))
+        card_of_export(Path(place))
         return sha256(Path(place))
     if found := taught_by(Path(place)) if Path(place).is_dir() else "":
         return found
