@@ -133,7 +133,8 @@ def method_list() -> str:
     for one in methods().values():
         lines.append(f"| {one.name} | {one.state} | {one.what} | {one.differs.strip()} | {one.source} |")
     counts = Counter(one.state for one in methods().values())
-    return "\n".join([f"{', '.join(f'{counts[state]} {state}' for state in STATES)}.\n", *lines])
+    works, part, missing = (counts[state] for state in STATES)
+    return "\n".join([f"{works} work, {part} are here in part, {missing} are not.\n", *lines])
 
 
 def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:
