@@ -15,6 +15,7 @@ from wakd_kit.averaging import settings_of, strategies
 from wakd_kit.averaging.about import ABOUT
 from wakd_kit.averaging.choosing import chosen_by
 from wakd_kit.checks import hints, spelled
+from wakd_kit.cli import IN_PYTHON
 from wakd_kit.docstrings import notes, sentence_of
 from wakd_kit.names import Bound
 from wakd_kit.objectives import objectives
@@ -41,6 +42,7 @@ def study_keys() -> str:
             named=("teacher", "students"),
             given=GIVEN,
         ),
+        f"In Python alone, settings of `wk.train`: {spoken([*IN_PYTHON, 'device'])}.\n",
         "## search\n",
         "Random draws, each a recorded training on a split of its own and without the domain that is left out; what won on source "
         'validation is fixed for the study\'s seeds. In braces, quote what has a comma: `over: {learning_rate: "10^U(-5,-3.5)"}`.\n',
