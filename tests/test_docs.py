@@ -144,7 +144,7 @@ KEPT = {
         ("KD", "WAKD", "CE", "WAKD"),
     ],
     "corrupted_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
-    "coloured_digits": [("CE", "WAKD", "CE", "last")],
+    "coloured_digits": [("CE", "WAKD", "CE", "last"), ("KD", "WAKD", "KD", "last")],
 }
 
 

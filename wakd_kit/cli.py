@@ -4,15 +4,16 @@ wakd report STUDY                      train what is missing, render every noteb
 wakd status STUDY                      what of it is done, running, failed or waiting, and the time left; --failed says why
 wakd compare STUDY STUDY               two studies of one design side by side, paired by target and seed
 wakd train NAME=VALUE ...              train one student and record its trajectory
-wakd pretrain NAME IMAGES               pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
+wakd pretrain NAME IMAGES              pretrain a small backbone on a folder of classes; --to FOLDER writes its weights
 wakd notebook NB OUT -p name=value     execute one notebook with checked parameters, and render it
-wakd average RUN --strategy NAME ...    write an averaged student, --export FILE.safetensors, .onnx or a folder for timm
+wakd average RUN --strategy NAME ...   write an averaged student, --export FILE.safetensors, .onnx or a folder for timm
 wakd landscape RUN [NAME=VALUE ...]    draw the loss around a recorded run: a page and figures as PDF
 wakd explore RUN|STUDY                 write the page that moves a window over a recorded run; --open shows it
 wakd list strategies|objectives|methods|domains|studies|weights
 wakd doctor [RUN]                      what a run folder holds, or the cache, what it takes, what can be dropped
 wakd log RUNS --tensorboard FOLDER     the curves of recorded runs as TensorBoard's event files, or --wandb PROJECT
-wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet; lessons: train their runs
+wakd data get NAME [--to PATH]         fetch a benchmark: pacs, vlcs, officehome, terra, domainnet, celeba, spawrious_o2o_easy,
+                                       ..._medium or ..._hard; lessons: train their runs
 wakd data check PATH                   count, read and compare every image; exit status 1 if not usable
 """
 
@@ -37,6 +38,7 @@ from .docstrings import sentence_of
 from .files import Held, Stopped, path_of
 from .names import UnknownName, did_you_mean, own_version
 from .reporting.parameters import Landscape, Student, make, parse
+from .runs.settings import NAMES
 from .study.chains import ROLES, each_name
 
 # Each command imports what it calls when it is called: torch, timm and papermill take seconds, and `wakd data` needs none.
@@ -121,10 +123,15 @@ def _defaults(cls: type, *, without: tuple[str, ...] = ()) -> str:
     return "\n".join(lines)
 
 
+# settings of train that neither a study nor `wakd train` has; strategies are what a notebook declares
+IN_PYTHON = [name for name in NAMES if name not in {"declare", *(f.name for f in fields(Student))}]
+BESIDE = (
+    "beside a study file of yours; of a shipped study in the checkout, or where you stand when installed from a wheel"
+)
 OF_A_STUDY = (
     argument("study", help="a study's name under reports/, or a YAML file"),
-    argument("--out", type=path_of, help="report folder, default reports/<name> beside the study's file"),
-    argument("--runs", type=path_of, help="where recordings go, default runs/<name> beside the study's file"),
+    argument("--out", type=path_of, help=f"report folder, default reports/<name> {BESIDE}"),
+    argument("--runs", type=path_of, help=f"where recordings go, default runs/<name> {BESIDE}"),
 )
 PLUGIN = argument(
     "--plugin",
@@ -219,7 +226,8 @@ def _compare(given: argparse.Namespace) -> None:
     "train",
     SETTINGS,
     PLUGIN,
-    about=f"{_defaults(Student)}\nWithout a teacher, objectives are cross-entropy by default.",
+    about=f"{_defaults(Student)}\nWithout a teacher, objectives are cross-entropy by default.\n"
+    f"In Python alone, settings of wk.train: {', '.join(sorted([*IN_PYTHON, 'device']))}.",
 )
 def _train(given: argparse.Namespace) -> None:
     """train one student and record its trajectory"""

@@ -15,6 +15,7 @@ from wakd_kit.averaging import settings_of, strategies
 from wakd_kit.averaging.about import ABOUT
 from wakd_kit.averaging.choosing import chosen_by
 from wakd_kit.checks import hints, spelled
+from wakd_kit.cli import IN_PYTHON
 from wakd_kit.docstrings import notes, sentence_of
 from wakd_kit.names import Bound
 from wakd_kit.objectives import objectives
@@ -41,6 +42,7 @@ def study_keys() -> str:
             named=("teacher", "students"),
             given=GIVEN,
         ),
+        f"In Python alone, settings of `wk.train`: {spoken([*IN_PYTHON, 'device'])}.\n",
         "## search\n",
         "Random draws, each a recorded training on a split of its own and without the domain that is left out; what won on source "
         'validation is fixed for the study\'s seeds. In braces, quote what has a comma: `over: {learning_rate: "10^U(-5,-3.5)"}`.\n',
@@ -133,7 +135,8 @@ def method_list() -> str:
     for one in methods().values():
         lines.append(f"| {one.name} | {one.state} | {one.what} | {one.differs.strip()} | {one.source} |")
     counts = Counter(one.state for one in methods().values())
-    return "\n".join([f"{', '.join(f'{counts[state]} {state}' for state in STATES)}.\n", *lines])
+    works, part, missing = (counts[state] for state in STATES)
+    return "\n".join([f"{works} work, {part} are here in part, {missing} are not.\n", *lines])
 
 
 def _by_kind(item: tuple[str, list[str]]) -> tuple[bool, bool, str]:

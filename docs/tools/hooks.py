@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from docstrings import markdown  # noqa: E402
 
-HALL = ["checks", "names", "files", "written", "statistics", "cli"]
+HALL = ["checks", "names", "files", "written", "statistics", "plugins", "cli"]
 
 
 def rooms() -> list[str]:
@@ -67,6 +67,7 @@ TOP = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog
 def beside(text: str) -> str:
     """A page of the top folder as one of docs/: its links to docs/ and to the other pages of the top folder go there."""
     text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\[([^\]]*)\]\((LICENSE|CITATION\.cff)\)", r"\1", text)  # no pages of the site
     for name, source in TOP.items():
         text = text.replace(f"]({source})", f"]({name})")
     return text

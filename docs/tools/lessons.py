@@ -31,7 +31,7 @@ def as_on_the_site(text: str) -> str:
     """Links of a lesson, as they are from its page: `../../docs/use.md#x` is `../use/#x`, a notebook is its page."""
     for page in (ROOT / "docs").glob("*.md"):
         text = text.replace(f"](../../docs/{page.name}", f"](../{page.stem}/")
-    return text.replace(".ipynb)", ".html)")
+    return text.replace("](../../docs/pages/", "](../pages/").replace(".ipynb)", ".html)")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Training:
     image_size: Annotated[int, whole(1)] | None = None
     target: str = "photo"
     only: list[str | int] = field(default_factory=list)
-    seed: FITS.seed = 0
+    seed: Annotated[int, whole(0), "of the split, the initialisation, batches, views and dropout"] = 0
     model: str = "resnet10t_w16"
     model_settings: dict = field(default_factory=dict)
     pretrained: bool = False

@@ -82,7 +82,7 @@ class Settings:
     ] = 1e-3
     optimiser: Annotated[
         Literal["adam", "adamw", "sgd"] | dict,
-        "torch's, with its defaults but for what is set here; {name, pull_back, every}: after every so many steps parameters "
+        "torch's, with its defaults but for what is set here and a momentum of 0.9 for sgd; {name, pull_back, every}: after every so many steps parameters "
         "keep this share of the way that those took them (Lookahead, Reptile; with sampling in turns over as many sources: "
         "Fish). Recorded are the parameters after each pull-back, standing for all steps of their round. {name, rho}: gradients are those "
         "at the worst of all points within rho, by its first order (SAM), for twice the time",
