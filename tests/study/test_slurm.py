@@ -48,7 +48,7 @@ def reached(tmp_path_factory):
     if why := slurm.missing():
         pytest.skip(why)
     if importlib.util.find_spec(PLUGIN) is None:
-        pytest.skip("snakemake's plugin for Slurm is not installed: pip install 'wakd_kit[slurm]'")
+        pytest.skip("snakemake's plugin for Slurm is not installed: pip install snakemake-executor-plugin-slurm")
     with slurm.cluster(tmp_path_factory.mktemp("slurm") / "of_one") as env:
         yield env
 

@@ -35,7 +35,7 @@ ABOUT = {
     "best_val": About("one iterate, by its source-validation accuracy or a loss", ENDS, NONE, "usual practice", REFERENCE),
     "uniform": About("every iterate", ALWAYS, NONE, "Polyak and Juditsky 1992", REFERENCE),
     "window": About("every iterate between two steps", EDGES, NONE, "ours, to look at any window", REFERENCE),
-    "wakd": About("every iterate after `begin`", EDGES, NONE, "Vorobev et al. 2023, arXiv 2309.11446", PUBLISHED),
+    "wakd": About("every iterate after `begin`", EDGES, NONE, "Berezovskiy and Morozov 2023, arXiv 2309.11446", PUBLISHED),
     "ema": About("all, exponentially fading; warm-up as timm", EACH, NONE, "torch 2.15, timm ModelEmaV3", PUBLISHED),
     "power": About("all, the t-th in proportion to t^gamma", EACH, NONE, "Karras et al. 2024, EDM2, arXiv 2312.02696", REFERENCE),
     "annealed": About(

@@ -64,7 +64,7 @@ def wakd(
 ) -> Coefficients:
     """The mean of every iterate after ``begin``: weight-averaged knowledge distillation.
 
-    The method of Vorobev et al., "Weight Averaging improves Knowledge Distillation under Domain Shift" (2023):
+    The method of Berezovskiy and Morozov, "Weight Averaging Improves Knowledge Distillation under Domain Shift" (2023):
     no validation decides anything. Without a begin it is the paper's tenth (5,000 of 50,000 steps) in runs of 5,000 steps and
     more and with ``exact``, and 0.6 in shorter ones: see ``fitting``.
 

@@ -150,7 +150,7 @@ def _need_onnx() -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ImportError("ONNX export needs onnxscript: pip install 'wakd_kit[onnx]'.") from None
+        raise ImportError("ONNX export needs onnxscript: pip install onnxscript.") from None
 
 
 class Logits(nn.Module):

@@ -103,7 +103,7 @@ def trackio(project: str, **options) -> Iterator[Sink]:
 
     Needs the package ``trackio``. Load of processors and accelerators is not logged unless asked for.
     """
-    _needs("trackio", "trackio")
+    _needs("trackio")
     import trackio as package  # an optional dependency
 
     run = package.init(project=project, **{"embed": False, "auto_log_gpu": False, "auto_log_cpu": False, **options})
@@ -113,6 +113,6 @@ def trackio(project: str, **options) -> Iterator[Sink]:
         run.finish()
 
 
-def _needs(package: str, extra: str = "loggers") -> None:
+def _needs(package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{package} is not installed, and nothing else needs it: pip install 'wakd_kit[{extra}]'.")
+        raise ImportError(f"{package} is not installed, and nothing else needs it: pip install {package}.")

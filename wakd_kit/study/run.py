@@ -2,7 +2,7 @@
 
 What is done already is not done again: a notebook that was executed with the same parameters, by the same code, on the same
 results before it is kept, and a killed training continues from its last segment. Jobs are run by snakemake where it is
-installed (``pip install 'wakd_kit[workflow]'``), several at once, here or on a cluster; else one after the other.
+installed (``pip install snakemake``), several at once, here or on a cluster; else one after the other.
 """
 
 from __future__ import annotations
