@@ -13,6 +13,7 @@ STAIRS = [
     "checks",
     "files",
     "written",
+    "fingerprints",
     "statistics",
     "data",
     "averaging",

@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-from wakd_kit import plugins
+from wakd_kit import fingerprints, plugins
 from wakd_kit.averaging import Curves, strategies
 from wakd_kit.models.build import build_model, declares
 from wakd_kit.objectives import objectives
 from wakd_kit.runs.identity import of_objectives
-from wakd_kit.study import fingerprints
 from wakd_kit.study.plan import StudyProblem, load_study
 
 PLUGIN = '''

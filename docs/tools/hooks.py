@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from docstrings import markdown  # noqa: E402
 
-HALL = ["checks", "names", "files", "written", "statistics", "plugins", "cli"]
+HALL = ["checks", "names", "files", "written", "fingerprints", "statistics", "plugins", "cli"]
 
 
 def rooms() -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wakd_kit.evaluation.journal import finished, growing, is_finished, table_file
+from wakd_kit.evaluation.journal import computed, finished, growing, is_finished, table_file
 from wakd_kit.files import holder
 from wakd_kit.runs.record import RunProblem
 
@@ -60,6 +60,24 @@ def test_another_identity_starts_anew_and_says_what_differs(tmp_path):
         assert fill(file, identity={"size": 5}, upto=1) == 0
     assert json.loads(file.with_suffix(".json").read_text())["identity"] == {"size": 5}
     assert fill(file, identity={"size": 5}) == 1
+
+
+def test_rows_of_other_code_are_computed_anew_and_those_of_before_that_was_told_stay(tmp_path, monkeypatch):
+    file = tmp_path / "landscape" / "table.csv"
+
+    def table(value):
+        def rows(table):
+            yield from ([{"label": "a", "x": value, "n": 0}] for _ in range(table.done, 2))
+
+        return computed(file, {"size": 2}, COLUMNS, rows, points=2, rows_per_point=1)["x"].tolist()
+
+    assert table(1.0) == table(2.0) == [1.0, 1.0]
+    monkeypatch.setattr("wakd_kit.evaluation.journal.of_function", lambda function: "changed")
+    with pytest.warns(UserWarning, match="was of code '', this call is of 'changed': computed anew"):
+        assert table(2.0) == [2.0, 2.0]
+    beside = file.with_suffix(".json")
+    beside.write_text(json.dumps({"identity": {"size": 2}, "rows": 2}))
+    assert table(3.0) == [2.0, 2.0]
 
 
 def test_two_cannot_fill_one_table(tmp_path):

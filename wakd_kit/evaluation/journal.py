@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ..averaging import Coefficients, NoWindow
 from ..files import Held, locked, sweep, write_text
+from ..fingerprints import of_function
 from ..names import one_line
 from ..runs.identity import digest
 from ..runs.record import RunProblem
@@ -91,6 +92,8 @@ def growing(
         sweep(file.parent, f"{file.stem}.json")
         table = held.enter_context(open(file, "ab+"))
         wanted, known = json.loads(json.dumps(identity)), _about(file)
+        if known is not None and "code" not in known["identity"]:  # an older description does not tell
+            wanted.pop("code", None)
         rows = points * rows_per_point
         if known is None or known["identity"] != wanted or known["rows"] != rows:
             if known is not None:
@@ -116,7 +119,9 @@ def computed(
     **settings,
 ) -> pd.DataFrame:
     """The rows of a table, of which what is missing is computed first: ``rows(table)`` gives those of one point after the
-    other, from ``table.done`` on. What else is said is for ``growing``, and what is raised is said there."""
+    other, from ``table.done`` on. Rows of other code than that of now are computed anew. What else is said is for ``growing``, and
+    what is raised is said there."""
+    identity = {**identity, "code": of_function(rows)}
     with growing(file, identity, columns, points=points, **settings) as table:
         for found in tqdm(rows(table), initial=table.done, total=points, unit=unit, disable=not progress):
             table.append(found)

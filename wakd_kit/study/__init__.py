@@ -6,7 +6,6 @@
     done(job)  <=>  same parameters, same code, same data, same results of the jobs before it, and its files are there
 
 plan.py         what a study may say, checked before anything runs, and the jobs that follow
-fingerprints.py which code a job depends on, by content: a digest per definition
 jobs.py         one job: its reason to run, its lock, what is written when it is done; what a recording was begun with
 run.py          all jobs: snakemake or one by one, what is left, what failed, status
 Snakefile, profiles/  for the engine, here or on a cluster

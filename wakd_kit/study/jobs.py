@@ -31,11 +31,11 @@ from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 
+from .. import fingerprints as sources
 from .. import plugins
 from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
 from ..reporting.warm import Forked
 from . import cluster
-from . import fingerprints as sources
 
 # parameters that no recorded number depends on; strategies only decide which segment edges are kept
 NOT_RECORDED = {"save_to", "window_map_grid", "baseline", "deploy", "strategies", "teacher_cache"}

@@ -34,6 +34,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from .. import fingerprints as sources
 from .. import plugins
 from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
@@ -53,7 +54,6 @@ from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
-from . import fingerprints as sources
 from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, reason, taught_by
 from .places import NOTEBOOKS, StudyProblem, file_of
 from .reading import values_of

@@ -1,4 +1,4 @@
-"""Which code of this package a step of a study depends on, and a digest of each definition: what changed since it was done.
+"""Which code of this package a recording, a table or a step of a study depends on, and a digest of each definition: what changed since.
 
 What a definition depends on is what its text names: other definitions of its module, and what those names import. A digest
 is of the syntax tree without docstrings and imports, so comments, layout, and where a definition stands count for nothing,
@@ -12,25 +12,40 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import plugins
+from . import plugins
 
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
-SCHEME = 3  # of these digests; those of another one cannot be compared
+SCHEME = 4  # of these digests; those of another one cannot be compared
 
 # no number depends on these modules: how files are written, what is checked or said, drawn by hand or sent elsewhere
-NOT_RESULTS = {"names", "checks", "files", "written", "runs/identity", "runs/loggers", "reporting/execute"}
+NOT_RESULTS = {
+    "names",
+    "checks",
+    "files",
+    "fingerprints",
+    "written",
+    "runs/identity",
+    "runs/loggers",
+    "reporting/execute",
+}
 NOT_RESULTS |= {"study", "explorer", "cli"}  # whole rooms
 # what decides a recording: these, and how a notebook's parameters become their settings; the images count by what they are
 RECORDING = (("", "train"), ("", "build_model"), ("", "leave_one_out"))
 RECORDING += tuple(("reporting/parameters", f"Training.{name}") for name in ("data", "student", "training"))
-# and what of it does not: settings count by their values, strategies say which edges are kept, the rest refuses, and speaks
-# to those who wait
-NOT_RECORDED = {"load_domains", "Settings", "rehearse", "strategies", "recording", "environment"}
+RECORDING += tuple(("reporting/parameters", f"Student.{name}") for name in ("split", "begun", "training", "taught_by"))
+RECORDING += (("reporting/parameters", "Distill.taught_by"),)
+RECORDING += (
+    ("models/build", "mixer_any"),
+    ("models/build", "vit_conv_any"),
+)  # which timm knows, and nothing here names
+# and what of it does not: settings count by their values, strategies say which edges are kept and which average teaches, the
+# rest refuses, and speaks to those who wait
+NOT_RECORDED = {"load_domains", "choose", "Settings", "rehearse", "strategies", "recording", "environment"}
 NOT_RECORDED |= {"refuse_other_settings", "check_size", "check_recordable", "_default_folder", "_diverged", "_finished"}
 NOT_RECORDED |= {"_try_in_training", "_refuse_one_image", "Kept", "Series", "_kept", "_under"}
 LIBRARIES = ("torch", "timm", "numpy", "Pillow")
@@ -65,9 +80,28 @@ def of_notebook(file: Path) -> dict[str, str]:
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     book = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
     imported = _imports(book, "")
-    start = {found for node, local in _scoped(book) for found in _named(node, local, imported, ())}
+    nodes = [*_scoped(book)]
+    start = {found for node, local in nodes for found in _named(node, local, imported, ())} | _described(file.stem)
+    asked = _attributes([node for node, _ in nodes])
     said = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    return {**_digests(tuple(sorted(start))), file.name: _short(said)}
+    return {**_digests(tuple(sorted(start)), asked=asked), file.name: _short(said)}
+
+
+def _described(stem: str) -> set[tuple[str, str]]:
+    """Where the parameters of a notebook are described: none of its cells names that class."""
+    found = set()
+    for node in _tree(module := "reporting/parameters").body:
+        for call in getattr(node, "decorator_list", ()):
+            if isinstance(call, ast.Call) and any(isinstance(a, ast.Constant) and a.value == stem for a in call.args):
+                found.add((module, node.name))
+    return found
+
+
+@functools.cache
+def of_function(function: Callable) -> str:
+    """A digest of all code of this package that one of its functions, or a function within one, runs; "" for one of elsewhere."""
+    module, name = _inside(function.__module__), function.__qualname__.partition(".<locals>")[0]
+    return _short(json.dumps(_digests(((module, name),)))) if module is not None else ""
 
 
 @functools.cache
@@ -99,17 +133,22 @@ def of_libraries() -> dict[str, str]:
 
 
 @functools.cache
-def _digests(start: tuple[tuple[str, str], ...], without: frozenset[str] = frozenset()) -> dict[str, str]:
+def _digests(
+    start: tuple[tuple[str, str], ...], without: frozenset[str] = frozenset(), asked: frozenset[str] = frozenset()
+) -> dict[str, str]:
     """Digests of everything that is reached from some definitions, by name alone: where they stand counts for nothing."""
     found: dict[str, list[str]] = {}
-    for module, name in reached(start, without):
+    for module, name in reached(start, without, asked):
         found.setdefault(name, []).append(_definitions(module)[name].text)
     return {name: _short("".join(sorted(texts))) for name, texts in sorted(found.items())}
 
 
-def reached(start: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> set[tuple[str, str]]:
-    """(module, definition) of all that some definitions depend on; a method once its class and an attribute of its name are."""
-    todo, seen, attributes, methods = [], set(), set(), {}
+def reached(
+    start: Iterable[tuple[str, str]], without: Iterable[str] = (), asked: Iterable[str] = ()
+) -> set[tuple[str, str]]:
+    """(module, definition) of all that some definitions depend on; a method once its class and an attribute of its name are, there
+    or among those ``asked`` for."""
+    todo, seen, attributes, methods = [], set(), {*asked}, {}
     for module, name in start:
         if not (found := _defined(module, name)):
             raise LookupError(f"{ROOT} does not define {name} in {module or 'what it exports'}.")
@@ -179,9 +218,19 @@ def _definitions(module: str) -> dict[str, Definition]:
     for name, statements in pieces.items():
         nodes = [inner for statement in statements for inner in _scoped(statement)]
         names = frozenset(n for node, local in nodes for n in _named(node, local, imported, pieces))
+        names |= frozenset(("", other) for other in _kept_by(name, pieces))
         text = "\n".join(map(_dump, statements))
         found[name] = Definition(text, names, _attributes([node for node, _ in nodes]), methods.get(name, ()))
     return found
+
+
+def _kept_by(registry: str, pieces: dict[str, list[ast.stmt]]) -> Iterator[str]:
+    """What a decorator puts into a registry of its own module: whoever looks there may find it."""
+    for name, (first, *_) in pieces.items():
+        for decorator in getattr(first, "decorator_list", ()):
+            asked = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if isinstance(asked, ast.Attribute) and isinstance(asked.value, ast.Name) and asked.value.id == registry:
+                yield name
 
 
 def _ours(base: ast.expr, imported: dict, definitions: dict) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from wakd_kit.study import fingerprints as sources
+from wakd_kit import fingerprints as sources
+from wakd_kit.evaluation.lengths import length_sweep
+from wakd_kit.evaluation.windows import window_map
 from wakd_kit.study.plan import NOTEBOOKS
 
 PACKAGE = Path(sources.PACKAGE)
@@ -59,7 +61,7 @@ def test_a_notebook_depends_on_all_that_it_reaches(notebook, reached):
     assert not {"run_study", "explorer", "locked"} & code.keys()
 
 
-STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "08", "page"})
+STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "07", "08", "page"})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def edited(tmp_path_factory):
             (root / "wakd_kit" / move[1]).parent.mkdir()
             (root / "wakd_kit" / move[0]).rename(root / "wakd_kit" / move[1])
         script = (
-            "import json, sys, pathlib\nfrom wakd_kit.study import fingerprints as s\n"
+            "import json, sys, pathlib\nfrom wakd_kit import fingerprints as s\n"
             f"books = {{b.name[:2]: b for b in pathlib.Path({str(NOTEBOOKS)!r}).glob('0*.ipynb')}}\n"
             f"told = {{b: lambda b=b: s.of_notebook(books[b]) for b in books}}\n"
             f"told |= {{'recording': lambda: s.of_recording({KD!r}), 'page': lambda: s.of_page(compares=True)}}\n"
@@ -95,15 +97,20 @@ def edited(tmp_path_factory):
 EDITS = [  # what decides a number, and who has to notice
     ("data/augment.py", "angle * (math.pi / 180)", "angle * (math.pi / 181)", STEPS),
     ("averaging/valley.py", "end = t - n_tolerance\n", "end = t - n_tolerance - 1\n", {"01", "02", "04"}),
-    ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06", "08", "page"}),
+    ("statistics.py", "0.5 + level / 2", "0.5 + level / 3", {"03", "04", "05", "06", "07", "08", "page"}),
     (
         "runs/store.py",
         "share = self.iterates[position] /",
         "share = 0.5 * self.iterates[position] /",
-        {"recording", "01", "02", "04", "06"},
+        {"recording", "01", "02", "04", "06", "07"},
     ),
     ("runs/store.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording", "01", "02"}),
-    ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording"}),
+    ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording", "01", "02"}),
+    ("reporting/parameters.py", "else split.whole()", "else split", {"recording", "02"}),
+    ("runs/start.py", "student.load_state_dict(model.state_dict())", "pass", {"recording", "02"}),
+    ("evaluation/merging.py", "scale: float = 0.4) -> State", "scale: float = 0.3) -> State", {"07"}),
+    ("models/build.py", '"vit_conv_any", pretrained', '"vit_conv_any", not pretrained', {"recording"}),
+    ("results/collect.py", "A dash: no window was found", "None: no window was found", {"03", "05", "08"}),
     ("reporting/templates/wakd/page.css", "main", "main ", {"page"}),
 ]
 
@@ -122,6 +129,17 @@ def test_an_edit_is_noticed_where_it_counts_and_words_and_places_are_not(edited)
     for file, old, new, wanted in EDITS:
         after = edited((file, old, new))
         assert {step for step in STEPS if after[step] != before[step]} == wanted, f"{file}: {new}"
+
+
+def test_a_function_is_known_by_all_that_it_runs_also_from_within_another():
+    whole, other = (sources.of_function(f) for f in (window_map, length_sweep))
+    assert len({whole, other, ""}) == 3
+
+    def inner():
+        pass
+
+    inner.__module__, inner.__qualname__ = "wakd_kit.evaluation.windows", "window_map.<locals>.inner"
+    assert sources.of_function(inner) == whole and sources.of_function(json.dumps) == ""
 
 
 def test_digests_are_the_same_on_every_python(edited):
