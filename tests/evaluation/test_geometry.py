@@ -65,10 +65,13 @@ def test_means_and_ends_share_one_matrix(run):
         geometry.vector([0, 0, 1], 20)
 
 
-def test_the_matrix_is_computed_once(run, monkeypatch):
-    first = geometry.gram(run)
+def test_the_matrix_is_computed_once_by_one_code(run, monkeypatch):
+    first, compute = geometry.gram(run), geometry._stored_gram
     monkeypatch.setattr(geometry, "_stored_gram", None)
     assert np.array_equal(first, geometry.gram(run))
+    monkeypatch.setattr(geometry, "of_function", lambda function: "changed")
+    monkeypatch.setattr(geometry, "_stored_gram", lambda run: 2 * compute(run))
+    assert np.array_equal(2 * first, geometry.gram(run)) and len([*run.folder.glob("gram_both-*")]) == 1
 
 
 def test_projection_keeps_the_planes_own_points_and_reports_what_is_left(run):

@@ -345,11 +345,12 @@ def quick(student, split, folder, **settings):
 
 @pytest.fixture(scope="module")
 def leaking(domains, tmp_path_factory):
-    """A run that has seen west, as a run, as a folder of images and as an exported file."""
+    """A run that has seen west, as a run, as an exported file and as a folder for timm's hub."""
     other = wk.leave_one_out(domains, "north", seed=0)
     folder = tmp_path_factory.mktemp("leaks")
     run = quick(tiny(other), other, folder / "teacher")
     wk.export(run, wk.averaging.last(run.source_curves), folder / "teacher.safetensors", split=other, scores=False)
+    wk.export(run, wk.averaging.last(run.source_curves), folder / "hub", split=other, scores=False)
     return run
 
 
@@ -367,8 +368,14 @@ def test_a_teacher_that_saw_the_target_is_refused_however_it_is_handed_over(leak
 
 
 def test_a_student_that_starts_from_what_saw_the_target_is_refused(leaking, split, tmp_path):
-    file = leaking.folder.with_suffix(".safetensors")
-    for student in (tiny(split, weights=file), leaking.model()):
+    files = leaking.folder.with_suffix(".safetensors"), leaking.folder.with_name("hub") / "model.safetensors"
+    wrapped_again = as_tap(leaking.model().model)
+    for student in (
+        *(tiny(split, weights=file) for file in files),
+        leaking.model(),
+        tiny(split, inherit=leaking.model(), by="channels"),
+        tiny(split, inherit=wrapped_again, by="channels"),
+    ):
         with pytest.raises(ValueError, match=f"The student, {LEAK}"):
             quick(student, split, tmp_path / "run")
 
@@ -387,7 +394,10 @@ def test_a_file_that_is_not_the_one_of_its_card_is_refused(leaking, tmp_path):
     file = shutil.copy(leaking.folder.with_suffix(".safetensors"), tmp_path)
     card = json.loads(leaking.folder.with_suffix(".safetensors.json").read_text())
     (tmp_path / "teacher.safetensors.json").write_text(json.dumps({**card, "sha256": "0" * 64}))
-    with pytest.raises(ValueError, match="is not the file that its card describes"):
+    with pytest.raises(ValueError, match="is not the file that the card beside it describes"):
+        wk.build_model("resnet10t", 4, weights=file, **TINY)
+    (tmp_path / "teacher.safetensors.json").write_text(json.dumps(card)[:100])
+    with pytest.raises(ValueError, match="is cut off or was edited"):
         wk.build_model("resnet10t", 4, weights=file, **TINY)
 
 

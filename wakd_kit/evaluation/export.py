@@ -14,9 +14,9 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import json_or_nothing, path_of, write_text, write_with
+from ..files import path_of, write_text, write_with
 from ..models.build import build_model
-from ..models.weights import sha256
+from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, sha256
 from ..runs.identity import normalisation, seen_according_to
 from ..runs.record import write_state
 from . import hub
@@ -82,7 +82,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "input": shown,
         "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
     }
-    folder, file = (file, file / hub.WEIGHTS) if not file.suffix else (None, file)
+    folder, file = (file, file / HUB_WEIGHTS) if not file.suffix else (None, file)
     if file.suffix == ".onnx":
         write_with(file, lambda part: _write_onnx(model, size, part, short))
     else:
@@ -118,14 +118,14 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     }
     if folder:
         hub.write_card(folder / hub.CARD, card)
-    card_file = folder / "wakd_kit.json" if folder else file.with_name(file.name + ".json")
+    card_file = folder / HUB_CARD if folder else file.with_name(file.name + ".json")
     write_text(card_file, json.dumps(card, indent=1))
     return card_file
 
 
 def card_of_export(file: Path) -> dict:
     """What the card beside a ``.safetensors`` file that ``export`` wrote says of it. Raises ``ValueError`` for any other file."""
-    card = json_or_nothing(file.with_name(f"{file.name}.json"))
+    card = card_beside(file)
     if file.suffix != ".safetensors" or not card.keys() >= {"model", "classes", "data"}:
         raise ValueError(
             f"{file} cannot teach: a teacher is a run's folder, or a .safetensors file that wakd average --export wrote, with its "

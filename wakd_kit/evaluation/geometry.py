@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ..files import write_with
-from ..runs.identity import of_recording
+from ..fingerprints import of_function
+from ..runs.identity import digest, of_recording
 
 
 def gram(run) -> np.ndarray:
@@ -22,14 +23,16 @@ def gram(run) -> np.ndarray:
     2 segments) float64, in which every point of the run has its place by ``vector``.
 
     Segments that were merged when stored share their entries. Parameters only: running statistics are no directions to move in.
-    Read from the run's folder when it was computed of this recording before, and kept there where it may be; computing reads
+    Read from the run's folder when it was computed of this recording by this code before, and kept there where it may be; computing reads
     every stored segment once.
     """
-    file = run.folder / f"gram_both-{of_recording(run)}.npy"
+    file = run.folder / f"gram_both-{digest(of_recording(run), of_function(gram))}.npy"
     stored = _read(file)
     if stored is None:
         stored = _stored_gram(run)
         if os.access(run.folder, os.W_OK):
+            for older in run.folder.glob("gram_both-*.npy"):
+                older.unlink(missing_ok=True)
             write_with(file, lambda path: _save(path, stored))
     both = np.concatenate([run.stored_in, run.stored_in + len(run.segments)])
     return stored[np.ix_(both, both)]

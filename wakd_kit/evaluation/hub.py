@@ -14,7 +14,7 @@ from ..models.build import SMALL, declares
 from ..models.tap import Tap
 
 KITS = {"input_size", "inside", "deployed"}  # settings that build_model keeps to itself
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CONFIG, CARD = "config.json", "README.md"
 
 
 def write_config(tap: nn.Module, file: Path, card: Mapping) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..names import one_of
-from .tap import Tap, mark
+from .tap import Tap, mark, provenance_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 WAYS = ("blocks", "channels", "both")
@@ -105,7 +105,7 @@ def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
             if indices is not None:
                 tensor = tensor.index_select(dimension, torch.tensor(indices, device=tensor.device))
         started[name].copy_(tensor)
-    origin = vars(larger).get("provenance") or {}
+    origin = provenance_of(larger) or {}
     name = origin.get("run") or larger.spec["name"]
     student.spec["started_from"] = f"{name}, by {by}"
     return mark(student, origin) if origin else student

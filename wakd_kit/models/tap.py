@@ -222,6 +222,11 @@ def mark(model: nn.Module, provenance: Mapping) -> nn.Module:
     return model
 
 
+def provenance_of(model: nn.Module | None) -> dict | None:
+    """Where a model came from, found through taps, compilation and data parallelism; None where nothing is known."""
+    return next((vars(part)["provenance"] for part in layers(model) if vars(part).get("provenance")), None)
+
+
 def layers(model: nn.Module | None) -> Iterator[nn.Module]:
     """A module and what it wraps, from the outside in."""
     while isinstance(model, nn.Module):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import path_of, stamp
+from ..files import path_of, read_json, stamp
 from ..names import did_you_mean
 
 # every name that is not here is timm's own
@@ -34,6 +34,10 @@ SMALL = {
 
 WEIGHTS = Path(__file__).with_name("shipped")
 ENDINGS = (".safetensors", ".pth", ".bin")
+HUB_WEIGHTS, HUB_CARD = (
+    "model.safetensors",
+    "wakd_kit.json",
+)  # of a folder that timm's hub knows a model by, and our card in it
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,8 @@ def _in_package(known: Packaged) -> Found | None:
 
 def card_of(file: Path) -> dict:
     """The card of ``wakd pretrain`` beside a file of weights; empty when there is none."""
-    known = _beside(file)
-    return known if "held_out" in known else {}
+    known = card_beside(file)
+    return known if known.keys() >= {"held_out", "input"} else {}
 
 
 def provenance_of_file(file: Path) -> dict:
@@ -205,10 +209,10 @@ def provenance_of_file(file: Path) -> dict:
 
     Raises ``ValueError`` when the file is not the one that its card describes.
     """
-    card = _beside(file)
+    card = card_beside(file)
     if "sha256" in card and sha256(file) != card["sha256"]:
         raise ValueError(
-            f"{file} is not the file that its card describes ({file.name}.json beside it): export it again, or move one away."
+            f"{file} is not the file that the card beside it describes: export it again, or move one away."
         )
     origin = {"file": file.name, "strategy": card.get("strategy", ""), "note": card.get("picked", "")}
     if "fingerprint" in card.get("data", {}) and "sources" in card["data"]:
@@ -218,9 +222,15 @@ def provenance_of_file(file: Path) -> dict:
     return origin if origin.keys() & {"split", "seen"} else {}
 
 
-def _beside(file: Path) -> dict:
+def card_beside(file: Path) -> dict:
+    """The card that ``export`` or ``wakd pretrain`` wrote of a file, beside it or of the whole folder; empty for none.
+
+    Raises ``ValueError`` for one that was cut off: what its network has seen would be forgotten.
+    """
     card = file.with_name(f"{file.name}.json")
-    known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    if not card.is_file() and file.name == HUB_WEIGHTS:
+        card = file.with_name(HUB_CARD)
+    known = read_json(card) if card.is_file() else {}
     return known if isinstance(known, dict) else {}
 
 

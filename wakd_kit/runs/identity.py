@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..data.domains import other_split as split_difference
 from ..models.build import TAPS
-from ..models.tap import layers
+from ..models.tap import provenance_of
 from ..objectives import objectives
 from ..written import of_library, plain, written
 
@@ -195,11 +195,6 @@ def _same_domain(one: Mapping, other: Mapping) -> bool:
     if images & those:
         return True
     return named and not (one["contents"] and other["contents"] and one["kind"] in FREE_NAMES)
-
-
-def provenance_of(model: nn.Module | None) -> dict | None:
-    """Where a model came from, found through taps, compilation and data parallelism; None where nothing is known."""
-    return next((vars(part)["provenance"] for part in layers(model) if vars(part).get("provenance")), None)
 
 
 def normalisation(tap: nn.Module) -> dict:
