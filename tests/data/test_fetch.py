@@ -569,7 +569,7 @@ def rows(each: int = 2) -> tuple[pd.DataFrame, dict[str, bytes]]:
 @pytest.fixture
 def hub(server, offer, monkeypatch):
     """Office-Home on a hub of our own; ``hub(shards)`` with the bytes of two files."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
