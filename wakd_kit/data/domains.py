@@ -23,7 +23,7 @@ from ..checks import explained
 from ..files import path_of
 from ..names import Registry, UnknownName, did_you_mean, is_whole, one_line
 from .catalog import BENCHMARKS, Benchmark, DataProblem, locate
-from .folders import keep, no_cache, read_images, save
+from .folders import keep, kept_array, no_cache, read_images, save
 
 __all__ = ["DataProblem", "Domains", "Examples", "Split", "domains_from_arrays", "leave_one_out", "load_domains"]
 
@@ -531,12 +531,15 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     shifted = {}
     for severity in SEVERITIES:
         mine, stored = dealt == severity - 1, cache / f"corrupted-{key}-{severity}.npy"
-        if not stored.exists():
+
+        def make(partial: Path, severity=severity, mine=mine) -> None:
             made = [corrupt(images[mine], name, severity, seed=seed) for name in CORRUPTIONS]
-            keep(stored, lambda partial, made=made: save(partial, np.save, np.concatenate(made)))
+            save(partial, np.save, np.concatenate(made))
+
+        pixels = kept_array(stored, (len(CORRUPTIONS) * int(mine.sum()), *images.shape[1:]), make)
         again = [np.tile(values[mine], len(CORRUPTIONS)) for values in (labels, originals)]
         kinds = np.repeat(np.arange(1, len(CORRUPTIONS) + 1), mine.sum())
-        shifted[f"severity{severity}"] = Examples(np.load(stored, mmap_mode="c"), *again, kinds)
+        shifted[f"severity{severity}"] = Examples(pixels, *again, kinds)
     options = {"seed": seed, "share": share, **({} if size is None else {"size": size})}
     names = ("clean", *CORRUPTIONS)
     of = {name: [base.contents[name], *base.of.get(name, ())] for name in base}
