@@ -337,6 +337,14 @@ DATA = {
     "too small": (lambda f: (f"folder:{f}", {"size": 4}), "4", "8 to 1024", "size"),
     "a size that is text": (lambda f: (f"folder:{f}", {"size": "32"}), "'32'", "whole number", "size"),
     "an unknown option": (lambda f: (f"folder:{f}", {"sise": 32}), "'sise'", "Did you mean 'size'"),
+    "a path alone": (lambda f: f, "Unknown benchmark PosixPath", "Known: celeba"),
+    "a seed that is text": (lambda f: ("digits", {"seed": "a"}), "'a'", "whole number >= 0", "seed"),
+    "more than all is set aside": (lambda f: ("corrupted:digits", {"share": 5}), "5", "between 0 and 1", "share"),
+    "less than nothing": (lambda f: ("corrupted:digits", {"share": -1}), "-1", "between 0 and 1", "share"),
+    "a share that is text": (lambda f: ("corrupted:digits", {"share": "x"}), "'x'", "between 0 and 1", "share"),
+    "a seed of corruptions": (lambda f: ("corrupted:digits", {"seed": -1}), "-1", "whole number >= 0", "seed"),
+    "one share of a colour": (lambda f: ("coloured_digits", {"agree": 0.7}), "0.7", "lists shares", "agree"),
+    "noise that is text": (lambda f: ("coloured_digits", {"noise": "x"}), "'x'", "from 0 to 1", "noise"),
     "no PACS": (lambda f: f"pacs:{f}", "domain folder 'p'", "art_painting", "load it as folder:"),
 }
 
@@ -447,6 +455,8 @@ SAVE_TO = {
     "a run": (lambda run, f: run, {}, "already holds a run", "resume=True"),
     "a file": (lambda run, f: run / "settings.json", {}, "settings.json", "another save_to"),
     "below a file": (lambda run, f: run / "settings.json" / "x", {}, "settings.json", "another save_to"),
+    "no name": (lambda run, f: ".", {}, "at .,", "such as runs/mine"),
+    "the root": (lambda run, f: "/", {}, "at /,", "such as runs/mine"),
     "something else": (lambda run, f: f, {}, "holds something else", "another save_to"),
     "another training": (lambda run, f: run, {"resume": True}, "this call has 8", "batch_size=16", "another save_to"),
 }
@@ -615,6 +625,8 @@ def test_what_is_asked_of_a_run(copied, tmp_path, given, words):
         ("notebook 02_distil out.ipynb", "'02_distil'", "Did you mean '02_distill'"),
         ("notebook 02_distill out.ipynb -p window_map_grid=-1", "-1", "at least 0", "window_map_grid"),
         ("pretrain resnet10t_w61.px64 nowhere", "resnet10t_w61.px64", "Did you mean"),
+        ("pretrain resnet10t_w16.px64 nowhere steps=abc", "'abc'", "int", "steps"),
+        ("pretrain resnet10t_w16.px64 nowhere steps=0", "0", ">= 1", "steps"),
         ("pretrain resnet10t_w16.px64 nowhere lr=1", "'lr'", "Did you mean 'learning_rate'"),
         ("data check nowhere", "nowhere", "domain/class/images"),
     ]

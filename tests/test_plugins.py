@@ -1,6 +1,6 @@
 """Files of one's own that declare things: known to kernels and studies, and an edited one never answers with an old run."""
 
-import os
+import subprocess
 import sys
 
 import pytest
@@ -65,7 +65,23 @@ def test_what_a_plugin_declares_is_known_here_and_named_to_other_processes(plugi
     assert "sharp_loss" in objectives and strategies.get("final_two")(Curves([2, 2, 2])).tolist() == [0, 0.5, 0.5]
     assert build_model("tiny_own", 3, seed=0).spec["name"] == "tiny_own"
     assert declares("wakd_plugin_mine", "tiny_own") and not declares("wakd_plugin_mine", "resnet10t_w16")
-    assert os.environ[plugins.NAMED] == str(plugin) and plugins.named() == [str(plugin)]
+    assert plugins.named() == [str(plugin)]
+
+
+def test_a_folder_of_any_name_reaches_the_processes_that_are_started_from_here(plugin):
+    file = plugin.parent / "a:b; c" / "mine.py"
+    file.parent.mkdir()
+    plugin.rename(file)
+    plugins.use(str(file))
+    asks = "from wakd_kit import plugins; plugins.load(); print(plugins.named())"
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
+    assert done.stdout.strip() == str([str(file)]), done.stderr
+
+
+def test_one_that_is_named_by_hand_is_known(plugin, monkeypatch):
+    monkeypatch.setenv(plugins.NAMED, str(plugin))
+    plugins.load()
+    assert "sharp_loss" in objectives and plugins.named() == [str(plugin)]
 
 
 def test_an_edited_plugin_is_imported_again_and_is_another_objective(plugin):

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 
-from .names import Bound, ParameterError, closest, did_you_mean, is_whole
+from .names import Bound, ParameterError, closest, did_you_mean, is_whole, unboxed
 
 
 @functools.cache
@@ -101,7 +101,8 @@ def spelled(hint: object) -> str:
 
 
 def explained(function: Callable) -> Callable:
-    """The same function, whose ``TypeError`` for a call that it does not take is one sentence: what came, did you mean, what fits."""
+    """The same function, which takes numbers of numpy for those of Python, and whose ``TypeError`` for a call that it does not
+    take is one sentence: what came, did you mean, what fits."""
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
@@ -118,7 +119,7 @@ def explained(function: Callable) -> Callable:
                 f"{function.__name__} needs {' and '.join(missing)}; got {', '.join([*names[: len(given)], *settings]) or 'nothing'}."
                 f"{meant} It takes {', '.join(names)}."
             )
-        return function(*given, **settings)
+        return function(*map(unboxed, given), **unboxed(settings))
 
     return call
 

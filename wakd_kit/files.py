@@ -117,7 +117,9 @@ def stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def recording_folder(folder: Path) -> Path:
-    """Where a run is recorded until it is complete."""
+    """Where a run is recorded until it is complete. Raises ``ValueError`` for a folder without a name, "." or "/"."""
+    if not folder.name:
+        raise ValueError(f"No run is at {folder}, and none can be: name a folder for it, such as runs/mine.")
     return folder.with_name(folder.name + ".recording")
 
 

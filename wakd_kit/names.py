@@ -196,5 +196,10 @@ def one_of(setting: str, value: object, known: Iterable) -> None:
 
 
 def unboxed(value: object) -> object:
-    """A number of numpy as one of Python, which JSON can hold; anything else as it is."""
-    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+    """A number of numpy as one of Python, which JSON can hold, also within lists and dictionaries; anything else as it is."""
+    if type(value) in (list, tuple):
+        return type(value)(map(unboxed, value))
+    if type(value) is dict:
+        return {key: unboxed(inside) for key, inside in value.items()}
+    of_numpy = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0  # bools are no Number there
+    return value.item() if of_numpy else value

@@ -1,7 +1,7 @@
 """Files and modules of one's own that declare objectives, strategies, models or benchmarks: whoever needs them imports them.
 
     use("my_losses.py")          here and now, and in every process that this one starts
-    WAKD_PLUGINS                 the environment variable that names them to kernels and jobs
+    WAKD_PLUGINS                 the environment variable that names them to kernels and jobs, a list as JSON
 
 A study names its own, ``plugins: [my_losses.py]``, as does ``wakd train --plugin my_losses.py``. Standard library only.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from importlib.machinery import ModuleSpec
@@ -35,12 +36,17 @@ def use(*plugins: str) -> None:
 
 def announce(*plugins: str) -> None:
     """Let processes that are started from here know these, and import nothing yet."""
-    os.environ[NAMED] = os.pathsep.join(dict.fromkeys([*named(), *plugins]))
+    os.environ[NAMED] = json.dumps(list(dict.fromkeys([*named(), *plugins])))
 
 
 def named() -> list[str]:
-    """What the environment names, in order."""
-    return [plugin for plugin in os.environ.get(NAMED, "").split(os.pathsep) if plugin]
+    """What the environment names, in order; one that is set by hand may be a single name."""
+    text = os.environ.get(NAMED, "")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, list) else [text] if text else []
 
 
 def load() -> None:

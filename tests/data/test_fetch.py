@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 import threading
+import time
 import zipfile
 from collections import namedtuple
 from dataclasses import replace
@@ -353,6 +354,48 @@ def test_celeba_is_sorted_by_its_lists_and_its_attribute_goes_with_every_image(o
     assert load_domains(f"celeba:{folder}", size=16).attributes == ()  # of somebody's own layout nothing is known
 
 
+def test_two_do_not_fetch_to_one_folder_at_once(server, offer, tmp_path):
+    offer("pacs", {"PACS.zip": zipped(images(small("pacs")))})
+    refused = []
+
+    def another(line: str) -> None:
+        if not refused:
+            with pytest.raises(
+                DataProblem, match=r"PACS is being fetched to .*PACS by process \d+ .*: wait for it, or"
+            ) as it:
+                get_data("pacs", tmp_path / "PACS", say=lambda line: None)
+            refused.append(it)
+
+    get_data("pacs", tmp_path / "PACS", say=another)
+    assert refused and len(server.log) == 1
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["PACS", SUMS]
+
+
+def test_who_waited_until_another_had_finished_is_told_that_it_is_there(offer, tmp_path, monkeypatch):
+    offer("pacs", {"PACS.zip": zipped(images(small("pacs")))})
+    space = module._check_space
+
+    def meanwhile(*given) -> None:
+        monkeypatch.setattr(module, "_check_space", space)
+        get_data("pacs", tmp_path / "PACS", say=lambda line: None)
+
+    monkeypatch.setattr(module, "_check_space", meanwhile)
+    with pytest.raises(DataProblem, match="is there already"):
+        get_data("pacs", tmp_path / "PACS", say=lambda line: None)
+    assert len(unpacked(tmp_path / "PACS")) == 16 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_sums_of_several_that_are_fetched_at_once_are_all_kept(tmp_path, monkeypatch):
+    read = module._read_sums
+    monkeypatch.setattr(module, "_read_sums", lambda target: (read(target), time.sleep(0.02))[0])
+    each = [threading.Thread(target=module._write_sums, args=({f"{n}/a": "0"}, tmp_path / str(n))) for n in range(6)]
+    for thread in each:
+        thread.start()
+    for thread in each:
+        thread.join()
+    assert list(read(tmp_path / "0")) == [f"{n}/a" for n in range(6)] and len(list(tmp_path.iterdir())) == 1
+
+
 # ---- what is refused
 
 
@@ -526,7 +569,7 @@ def rows(each: int = 2) -> tuple[pd.DataFrame, dict[str, bytes]]:
 @pytest.fixture
 def hub(server, offer, monkeypatch):
     """Office-Home on a hub of our own; ``hub(shards)`` with the bytes of two files."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def test_a_corrupted_benchmark_is_read_again_and_another_seed_is_another(corrupt
     assert wk.load_domains("corrupted:digits", cache=tmp_path, share=0.1).fingerprint != corrupted.fingerprint
     with pytest.raises(KeyError, match="Unknown benchmark 'digit'"):
         wk.load_domains("corrupted:digit")
+
+
+def test_a_corrupted_array_that_was_cut_off_is_made_again(corrupted, tmp_path):
+    wk.load_domains("corrupted:digits", cache=tmp_path)
+    for bytes_left, file in zip((0, 100, 100_000), sorted(tmp_path.glob("corrupted-*.npy"))):
+        os.truncate(file, bytes_left)
+    assert wk.load_domains("corrupted:digits", cache=tmp_path).fingerprint == corrupted.fingerprint
 
 
 IMAGES = (np.random.default_rng(0).random((6, 32, 32, 3)) * 200 + 20).astype(np.uint8)

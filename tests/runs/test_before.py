@@ -145,3 +145,12 @@ def test_who_has_seen_the_unseen_domain_is_not_scored(run, domains, split):
 
 def test_scores_have_a_name_of_their_own():
     assert wk.scores.parc is parc and {*wk.scores.__all__} == {"diswot", "parc", "table", "view_spread"}
+
+
+def test_a_loaded_run_of_arrays_in_memory_has_the_split_that_is_given(copied, split):
+    copied.deploy(wk.averaging.window(copied.source_curves, begin=0))
+    given = {"images": 16, "groups": 2}
+    first = table({"t": copied}, {"s": small(split)}, split, **given)
+    for again in (copied.folder, wk.load_run(copied.folder)):
+        found = table({"t": again}, {"s": small(split)}, split, **given)
+        pd.testing.assert_frame_equal(first.drop(columns="seconds"), found.drop(columns="seconds"))

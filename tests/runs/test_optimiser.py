@@ -141,6 +141,7 @@ def test_a_moment_within_a_round_is_its_end(split, tmp_path):
         ({"optimiser": {"name": "adam", "pull_back": 0.5, "every": 3}}, "steps is a multiple of 3, such as 9; got 10"),
         ({"optimiser": {"name": "adam", "pull_back": 0.5, "every": 5}}, "segment_length is a multiple of 5, such as 5; got 4"),
         ({"optimiser": {"name": "adam", "pull_back": 0.5, "every": 2}, "edges": [3]}, "edges is a multiple of 2, such as 2; got 3"),
+        ({"optimiser": {"name": "adam", "every": 5}}, "every decides nothing without pull_back; say pull_back as well, or leave out every=5"),
         ({"sampling": "turn"}, "Did you mean 'turns'"),
     ],
 )  # fmt: skip

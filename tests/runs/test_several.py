@@ -230,6 +230,7 @@ def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, 
         ({"of": ["start"], "weigh": "surer"}, KD, "Unknown weigh 'surer'. Did you mean 'surest'?"),
         ({"of": ["start"], "weigh": [1, 1]}, KD, "a number >= 0 for each of the 1 teachers"),
         ({"of": ["start"], "weigh": [0]}, KD, "not all 0"),
+        ({"of": ["start", "start"], "weigh": np.array([1.0, -1.0])}, KD, r"a number >= 0 .* got \[1.0, -1.0\]"),
         (
             {"of": ["start", "start"]},
             ["kd", "rkd"],
@@ -250,6 +251,10 @@ def test_what_cannot_teach_together_is_a_sentence_before_the_first_batch(split, 
     with pytest.raises(ValueError, match=sentence):
         trained(split, tmp_path / "none", spec, listed)
     assert not [*tmp_path.iterdir()]
+
+
+def test_weights_may_be_an_array():
+    assert taught.checked({**TWO, "weigh": np.array([3, 1])}) == {**TWO, "weigh": [3.0, 1.0]}
 
 
 def test_experts_that_leave_a_domain_out_and_one_that_has_seen_too_much_are_named(

@@ -75,7 +75,7 @@ def test_of_a_pool_the_batch_with_the_largest_worth_is_kept(pick):
     assert torch.equal(own, labels) and x.shape == (12, 3, 8, 8) and soft.shape == (6, 3)
     # the same draws, one batch after the other, nothing picked
     generator = torch.Generator().manual_seed(4)
-    everything = shown(second)
+    everything = shown({**second, "pick": None})
     one = everything(images, labels, generator)
     pool_rng = np.random.default_rng(_seed(4))
     pool = [everything._second(x[:6], labels, pool_rng) for _ in range(3)]
@@ -229,6 +229,8 @@ def most_likely(monkeypatch):
         ({"mix": {"name": "mixup", "share": 1.5}}, "share is a number from 0 to 1; got 1.5"),
         ({"mix": "mixup"}, "expected dict or None"),
         ({"mix": {"name": "mixup"}, "batch_size": 1}, "at least 2; got batch_size 1"),
+        ({"second": {"name": "cutmix", "pool": 5}, "objectives": [{"name": "ce", "on": "mixed"}]}, "pool decides nothing without pick"),
+        ({"second": {"name": "cutmix", "temperature": 9.0}, "objectives": [{"name": "ce", "on": "mixed"}]}, "leave out temperature=9.0"),
         ({"second": {"name": "mixup"}}, 'There is second, and no an objective with "on": "mixed"'),
         ({"objectives": ["ce", {"name": "ce", "on": "mixed"}]}, "There is on: mixed, and no second"),
         ({"objectives": [{"name": "ce", "on": "mix"}]}, "on of objective 'ce' is one of 'views', 'mixed'; got 'mix'"),

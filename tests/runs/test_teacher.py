@@ -372,6 +372,20 @@ def test_what_a_run_deploys_is_calibrated_once(split, cache, tmp_path, monkeypat
         taught.deployed(run, split, settings)
 
 
+def test_statistics_are_of_the_average_as_it_is_taken_now(split, cache, tmp_path, monkeypatch):
+    run, settings = trained(split, None, tmp_path / "run", "ce", steps=4, teacher_cache=0), make(Settings, {})
+    run.deploy(wk.averaging.window(run.source_curves, begin=0))
+    taught.deployed(run, split, settings)
+    taken = type(run)._weighted_sum
+
+    def otherwise(self, *given):
+        return {name: 1.5 * t if t.is_floating_point() else t for name, t in taken(self, *given).items()}
+
+    monkeypatch.setattr(type(run), "_weighted_sum", otherwise)
+    found, expected = taught.deployed(run, split, settings), run.model(split=split)
+    assert all(torch.equal(*each) for each in zip(found.state_dict().values(), expected.state_dict().values()))
+
+
 def test_a_teacher_is_calibrated_on_the_device_of_its_training(split, cache, tmp_path, monkeypatch):
     run = trained(split, None, tmp_path / "teacher", "ce", steps=4, teacher_cache=0)
     run.deploy(wk.averaging.window(run.source_curves, begin=0))

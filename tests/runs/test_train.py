@@ -430,6 +430,35 @@ def test_whole_numbers_of_numpy_are_whole_numbers(split, tmp_path):
     assert run.settings["edges"] == [3] and run.settings["declare"] == [{"name": "wakd", "begin": 2}] and run.steps == 4
 
 
+def test_numbers_of_numpy_are_recorded_as_python_s_wherever_they_come_in(split, tmp_path):
+    again = wk.leave_one_out(split.domains, "c", np.int64(0), validation=np.float32(0.25), only=[np.int64(1), 2])
+    assert [type(again.recipe[name]) for name in ("seed", "validation")] == [int, float]
+    small = wk.build_model(
+        "resnet10t", 3, **{**SMALL, "channels": (np.int64(4), 8, 8, 8)}, seed=np.int64(3), drop_rate=np.float32(0.125)
+    )
+    run = quick(
+        again,
+        tmp_path / "run",
+        small,
+        steps=2,
+        seed=np.int64(1),
+        ramps=np.bool_(True),
+        objectives="simkd",
+        teacher=student(1),
+    )
+    assert run.settings["student"]["settings"]["drop_rate"] == 0.125 and run.settings["student"]["seed"] == 3
+    assert run.settings["ramps"] is True and run.settings["seed"] == 1
+    assert wk.load_domains("digits", size=np.int64(32), seed=np.int64(0)).options == {"seed": 0}
+
+
+def test_a_setting_that_no_file_can_hold_is_said_before_anything_is_there(split, tmp_path):
+    with pytest.raises(
+        RunProblem, match=r"as numbers, text, lists and dictionaries, and <class .*ReLU6'> is none of them"
+    ):
+        quick(split, tmp_path / "run", student(act_layer=torch.nn.ReLU6))
+    assert not list(tmp_path.iterdir())
+
+
 def test_three_runs_in_a_second_have_names_of_their_own(split, tmp_path, monkeypatch):
     class Now(datetime.datetime):
         @classmethod

@@ -6,7 +6,7 @@ compares a folder with it, and ``load_domains("pacs")`` finds it in the data fol
     the environment variable WAKD_DATA, or else
     data = "/path" in ~/.config/wakd/config.toml ($XDG_CONFIG_HOME/wakd/config.toml where that is set).
 
-Domain generalisation papers resize every image of these five to 224 x 224 pixels (Gulrajani and Lopez-Paz, "In Search
+Domain generalisation papers resize every image to 224 x 224 pixels (Gulrajani and Lopez-Paz, "In Search
 of Lost Domain Generalization", ICLR 2021, appendix D.1): that is ``load_domains``'s default.
 """
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from ..checks import explained
 from ..files import path_of
-from ..names import Registry, UnknownName, did_you_mean, is_whole, one_line
+from ..names import Bound, Registry, UnknownName, did_you_mean, is_number, is_whole, one_line, whole, within
 from .catalog import BENCHMARKS, Benchmark, DataProblem, locate
-from .folders import keep, no_cache, read_images, save
+from .folders import keep, kept_array, no_cache, read_images, save
 
 __all__ = ["DataProblem", "Domains", "Examples", "Split", "domains_from_arrays", "leave_one_out", "load_domains"]
 
@@ -396,7 +396,7 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     >>> list(domains), domains["ink"].images.shape[1:]
     (['ink', 'photo', 'sketch', 'neon'], (32, 32, 3))
     """
-    name, _, path = spec.partition(":")
+    name, _, path = spec.partition(":") if isinstance(spec, str) else (spec, "", "")
     loader = benchmarks.get(name)
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 1024):
         raise ValueError(f"size is the side of an image in pixels, a whole number from 8 to 1024; got {size!r}.")
@@ -458,6 +458,13 @@ def _whole(name: str, what: str, values: np.ndarray) -> np.ndarray:
 
 
 _PARTS = ("images", "labels", "originals", "attributes")
+_SHARES = Bound(
+    "lists shares, such as [0.9, 0.8, 0.1]",
+    lambda value: isinstance(value, list | tuple | np.ndarray) and all(map(is_number, value)),
+)
+_SET_ASIDE = Bound(
+    "is the part of each class that is set aside, between 0 and 1", lambda value: is_number(value) and 0 < value < 1
+)
 
 
 @benchmarks.register
@@ -467,6 +474,7 @@ def digits(path: str, *, cache: Path, size: int = 32, seed: int = 0) -> Domains:
         raise ValueError(f"digits ships with the kit and takes no path; got {path!r}.")
     if size != 32:
         raise ValueError(f"digits are rendered at 32 px; got size={size}.")
+    whole(0).each(seed=seed)
 
     def render() -> dict[str, tuple[np.ndarray, ...]]:
         from .digits import render_digits  # scikit-learn takes seconds, once
@@ -490,6 +498,9 @@ def coloured_digits(
     """Embedded, correlation shift: digits below 5 or not, in a colour that goes with the label in 90, 80 and 10 % of three domains."""
     if path or size != 32:
         raise ValueError(f"coloured_digits ships with the kit at 32 px and takes no path; got {path!r} at {size} px.")
+    whole(0).each(seed=seed)
+    _SHARES.each(agree=agree)
+    within(0, 1).each(noise=noise)
 
     def render() -> dict[str, tuple[np.ndarray, ...]]:
         from .coloured import render_coloured
@@ -512,6 +523,8 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     """
     from .corrupted import CORRUPTIONS, SEVERITIES, corrupt  # torchvision
 
+    whole(0).each(seed=seed)
+    _SET_ASIDE.each(share=share)
     base, at = load_domains(path, cache=cache, **({} if size is None else {"size": size})), len(SEVERITIES)
     clean, aside = {}, []
     for place, (name, examples) in enumerate(base.items()):
@@ -531,12 +544,15 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     shifted = {}
     for severity in SEVERITIES:
         mine, stored = dealt == severity - 1, cache / f"corrupted-{key}-{severity}.npy"
-        if not stored.exists():
+
+        def make(partial: Path, severity=severity, mine=mine) -> None:
             made = [corrupt(images[mine], name, severity, seed=seed) for name in CORRUPTIONS]
-            keep(stored, lambda partial, made=made: save(partial, np.save, np.concatenate(made)))
+            save(partial, np.save, np.concatenate(made))
+
+        pixels = kept_array(stored, (len(CORRUPTIONS) * int(mine.sum()), *images.shape[1:]), make)
         again = [np.tile(values[mine], len(CORRUPTIONS)) for values in (labels, originals)]
         kinds = np.repeat(np.arange(1, len(CORRUPTIONS) + 1), mine.sum())
-        shifted[f"severity{severity}"] = Examples(np.load(stored, mmap_mode="c"), *again, kinds)
+        shifted[f"severity{severity}"] = Examples(pixels, *again, kinds)
     options = {"seed": seed, "share": share, **({} if size is None else {"size": size})}
     names = ("clean", *CORRUPTIONS)
     of = {name: [base.contents[name], *base.of.get(name, ())] for name in base}

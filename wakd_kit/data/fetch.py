@@ -3,11 +3,13 @@
 What is fetched lies in ``<folder>.download/`` until all of it is there, verified and unpacked; only then does the
 benchmark's folder appear under its name. A download that was cut off continues where it stopped, and files put into
 ``<folder>.download/`` by hand are used like downloaded ones. The SHA-256 sum of everything used is kept in
-``SHA256SUMS`` beside the folder: where nobody publishes a checksum, later downloads must have that of the first.
+``SHA256SUMS`` beside the folder: where nobody publishes a checksum, later downloads must have that of the first. To one
+folder one process fetches at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import importlib.util
@@ -15,12 +17,12 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..files import path_of
+from ..files import Held, NoLocks, locked, path_of, write_text
 from .catalog import Benchmark, DataProblem, Download, Hub, config_file, data_folder, published
 from .unpack import unpack, unpack_parquet
 
@@ -36,7 +38,8 @@ def get_data(name: str, to: str | Path | None = None, *, say: Callable[[str], No
     to  the folder that shall hold the domains; default is the benchmark's name in the data folder
 
     Raises ``UnknownName`` for no such benchmark and ``DataProblem``, with what to do by hand, for everything that keeps
-    it from being complete: no network, a page instead of an archive, a wrong checksum, an archive that points outside.
+    it from being complete: no network, a page instead of an archive, a wrong checksum, an archive that points outside,
+    another process that is fetching it.
     """
     benchmark = published(name)
     target = _target(benchmark, to)
@@ -45,10 +48,32 @@ def get_data(name: str, to: str | Path | None = None, *, say: Callable[[str], No
     hub = None if by_hand else benchmark.hub
     wanted = hub.files if hub else benchmark.files
     _check_space(wanted, downloads)
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataProblem(f"{downloads} cannot be made ({error.strerror}); choose another place with --to.") from None
+    with contextlib.ExitStack() as alone:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            alone.enter_context(_alone(target.with_name(f"{target.name}.lock")))
+            _target(benchmark, to)  # who was at it until now may have finished it
+            downloads.mkdir(exist_ok=True)
+        except Held as other:
+            raise DataProblem(
+                f"{benchmark.title} is being fetched to {target} by {other}: wait for it, or choose another place with --to."
+            ) from None
+        except OSError as error:
+            raise DataProblem(
+                f"{downloads} cannot be made ({error.strerror}); choose another place with --to."
+            ) from None
+        return _get(benchmark, hub, wanted, downloads, target, say)
+
+
+def _get(
+    benchmark: Benchmark,
+    hub: Hub | None,
+    wanted: tuple[Download, ...],
+    downloads: Path,
+    target: Path,
+    say: Callable[[str], None],
+) -> Path:
+    """``get_data``, while nobody else is at it."""
     say(f"{benchmark.title}: {benchmark.paper}\nTerms of use: {benchmark.licence}")
     try:
         if hub:
@@ -78,6 +103,19 @@ def get_data(name: str, to: str | Path | None = None, *, say: Callable[[str], No
     shutil.rmtree(downloads)
     say(f"{images} images in {target}")
     return target
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, **settings) -> Iterator[None]:
+    """Within it a lock is ``files.locked``, whose file is gone afterwards; nothing is where the file system has none."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(NoLocks):
+            held.enter_context(locked(lock, **settings))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                lock.unlink()
 
 
 def by_hand_instead(benchmark: Benchmark, target: Path, reason: str) -> str:
@@ -234,5 +272,7 @@ def _read_sums(target: Path) -> dict[str, str]:
 
 
 def _write_sums(sums: dict[str, str], target: Path) -> None:
-    lines = [f"{digest}  {name}\n" for name, digest in sorted({**_read_sums(target), **sums}.items())]
-    (target.parent / SUMS).write_text("".join(lines))
+    file = target.parent / SUMS
+    with _alone(file.with_name(f"{SUMS}.lock"), wait=lambda who: None):
+        lines = [f"{digest}  {name}\n" for name, digest in sorted({**_read_sums(target), **sums}.items())]
+        write_text(file, "".join(lines))

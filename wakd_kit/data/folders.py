@@ -211,6 +211,7 @@ def _decode_once(name: str, root: Path, listing: list[Path], cache: Path, size: 
     stored, shape = cache / f"{name}-{size}px-{key}-{DECODER}.npy", (len(listing), size, size, 3)
 
     def decode(partial: Path) -> None:
+        _check_space(cache, int(np.prod(shape)), size)
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         outcomes = on_all_cores(_decode, f"decoding {name}", listing, np.asarray(array))
         unreadable = [f"{file}: {problem}" for file, problem in zip(names, outcomes) if problem]
@@ -220,17 +221,22 @@ def _decode_once(name: str, root: Path, listing: list[Path], cache: Path, size: 
             )
         array.flush()
 
-    images = _stored(stored, shape)
-    if images is None:
-        _check_space(cache, int(np.prod(shape)), size)
-        keep(stored, decode)
-        images = _stored(stored, shape)
+    images = kept_array(stored, shape, decode)
     if not hashes.exists():  # after the images, so that nothing is kept of a folder that cannot be read
         keep(hashes, lambda partial: save(partial, np.save, contents))
     return images, np.asarray(contents)
 
 
 DECODER = 2  # one more when ``as_rgb`` gives other pixels for the same file
+
+
+def kept_array(file: Path, shape: tuple[int, ...], write: Callable[[Path], object]) -> np.ndarray:
+    """An array of this shape in the cache, which ``write`` writes where there is none, or one that was cut off."""
+    array = _stored(file, shape)
+    if array is None:
+        keep(file, write)
+        array = _stored(file, shape)
+    return array
 
 
 def _stored(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:

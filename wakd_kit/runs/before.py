@@ -30,7 +30,7 @@ from ..models.tap import in_eval
 from ..names import one_of
 from ..objectives import relations
 from ..statistics import rank_correlation
-from .identity import check_unseen
+from .identity import check_unseen, same_split
 from .prepare import pooled_features
 from .run import Run, load_run
 
@@ -189,8 +189,10 @@ def table(
     batch = to_float(shown[:64]), labels[:64]
     for name, given in teachers.items():
         clock = time.perf_counter()
-        run = load_run(given) if isinstance(given, str | Path) else given
-        teacher = as_tap(run.model() if isinstance(run, Run) else run)
+        made = load_run(given) if isinstance(given, str | Path) else given
+        if isinstance(made, Run):  # of arrays in memory it knows no split, and this may be its own
+            made = made.model(split=split if same_split(made.settings["split"], split.recipe) else None)
+        teacher = as_tap(made)
         check_unseen(teacher, split, who=f"teacher {name}")
         own = {"parc": parc(pooled_features(teacher, shown).cpu(), labels)}
         own["view_spread"] = view_spread(teacher, split, groups=groups, seed=seed)

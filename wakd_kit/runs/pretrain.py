@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..averaging import last
-from ..checks import explained
+from ..checks import explained, fitted
 from ..data.augment import Views
 from ..data.domains import leave_one_out, load_domains
 from ..files import write_text
@@ -25,6 +25,7 @@ from .identity import normalisation, seen_according_to
 from .network import predict
 from .record import write_state
 from .run import Run
+from .settings import FITS
 from .train import train
 from .validate import scores
 
@@ -98,9 +99,10 @@ def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None
     for setting in changes:
         if setting not in TRAINED_WITH:
             raise ValueError(did_you_mean("setting of train", setting, TRAINED_WITH))
+    steps = fitted("steps", changes["steps"], FITS.steps) if "steps" in changes else None
     split = leave_one_out(load_domains(f"images:{images}", size=recipe.size), None, seed, validation=HELD_OUT)
     student = build_model(recipe.model, split.classes, seed=seed)
-    settings = {**recipe.training(len(split.train["images"]), steps=changes.get("steps")), **changes}
+    settings = {**recipe.training(len(split.train["images"]), steps=steps), **changes}
     return train(student, split, **settings, seed=seed, save_to=save_to or Path("runs/pretrain", name), resume=True)
 
 

@@ -311,9 +311,11 @@ def recording(folder: Path, settings: dict, *, resume: bool, device: torch.devic
     it from that loses no step.
 
     Raises ``RunProblem`` when another process is recording there, when the name is taken, when an unfinished recording is
-    there and ``resume`` is not asked for, or when that recording was started with other settings.
+    there and ``resume`` is not asked for, when that recording was started with other settings, or for settings that JSON cannot
+    hold.
     """
     _refuse_taken(folder)
+    text = json.dumps(settings, indent=1, default=_refuse_unwritten)
     partial, known = recording_folder(folder), environment(device or torch.device("cpu"))
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -334,7 +336,7 @@ def recording(folder: Path, settings: dict, *, resume: bool, device: torch.devic
             except RunProblem:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            write_text(settings_file, json.dumps(settings, indent=1))
+            write_text(settings_file, text)
         elif not resume:
             raise RunProblem(
                 f"{folder} was started before and is not finished; pass resume=True to continue it, or another "
@@ -356,6 +358,13 @@ def recording(folder: Path, settings: dict, *, resume: bool, device: torch.devic
     if os.name != "posix":
         _give_name(partial, folder)
     settle(folder)
+
+
+def _refuse_unwritten(value: object) -> None:
+    raise RunProblem(
+        f"A recording keeps its settings as numbers, text, lists and dictionaries, and {value!r} is none of them: say it by one, "
+        "or build the model yourself and give that to as_tap."
+    )
 
 
 def _refuse_taken(folder: Path) -> None:

@@ -50,6 +50,7 @@ def checked(spec: Mapping) -> dict:
     if unknown := [key for key in spec if key not in ("of", "weigh")]:
         raise ValueError(did_you_mean("key of several teachers", unknown[0], ("of", "weigh")))
     of, weigh = spec.get("of"), spec.get("weigh", "uniform")
+    weigh = weigh.tolist() if hasattr(weigh, "tolist") else weigh
     if not isinstance(of, list | tuple) or not of:
         raise ValueError(
             f'Several teachers are {{"of": [runs], "weigh": rule}}, with at least one of them; got of={of!r}.'
