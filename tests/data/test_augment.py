@@ -229,6 +229,7 @@ def test_settings_come_back_as_the_same_views():
         ({"flips": 0.5}, "Did you mean 'flip'"),
         ({"scale": 0.8}, "scale is .low, high. with 0 < low <= high <= 1; got 0.8"),
         ({"scale": [0.8, 1.2]}, "scale is .low, high."),
+        ({"scale": ["a", "b"]}, "scale is .low, high."),
         ({"ratio": [2, 1]}, "ratio is .low, high."),
         ({"hue": 0.7}, "hue is a number from 0 to 0.5; got 0.7"),
         ({"flip": True}, "flip is a number"),

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..names import did_you_mean
+from ..names import did_you_mean, is_number
 from .mixing import Mix, drawn_mix
 
 # rows of RGB -> luma and the two chroma axes of YIQ, in which a hue change is a rotation
@@ -54,13 +54,14 @@ class Views:
     def __post_init__(self):
         for name, most in (("scale", 1.0), ("ratio", math.inf)):
             pair = getattr(self, name)
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+            two = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(is_number, pair))
+            if not two or not 0 < pair[0] <= pair[1] <= most:
                 raise ValueError(f"{name} is (low, high) with 0 < low <= high{' <= 1' * (most == 1)}; got {pair!r}.")
             object.__setattr__(self, name, tuple(pair))
         limits = {"rotation": 180, "hue": 0.5, "flip": 1, "gray": 1, "brightness": 1, "contrast": 1, "saturation": 1}
         for name, most in limits.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+            if not is_number(value) or not 0 <= value <= most:
                 raise ValueError(f"{name} is a number from 0 to {most}; got {value!r}.")
 
     def settings(self) -> dict:
