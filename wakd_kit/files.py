@@ -163,9 +163,11 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str 
 
 def holder(path: Path) -> str | None:
     """Who holds a lock, or None when nobody does."""
-    if not path.exists():
+    try:
+        lock = open(path, "rb", buffering=0)  # who may only read asks as well
+    except FileNotFoundError:
         return None
-    with open(path, "a+b", buffering=0) as lock:
+    with lock:
         # shared where there is such a lock: two that ask at once do not take each other for a holder
         return None if _taken(lock, shared=fcntl is not None) else _said(lock)
 
