@@ -180,6 +180,7 @@ class Settings:
         object.__setattr__(self, "declare", declare)
         object.__setattr__(self, "edges", sorted(self.edges))
         object.__setattr__(self, "freeze", [self.freeze] if isinstance(self.freeze, str) else list(self.freeze))
+        self._refuse_unheard_parts()
         if isinstance(self.optimiser, Mapping):
             stepped = make(Stepping, self.optimiser)
             object.__setattr__(self, "optimiser", stepped.plain)
@@ -195,6 +196,19 @@ class Settings:
             raise ParameterError(f"warmup is less than the {self.steps} steps of the run; got {self.warmup}.")
         if any(not 0 < edge < self.steps for edge in self.edges):
             raise ParameterError(f"edges are steps between 1 and {self.steps - 1}; got {self.edges}.")
+
+    def _refuse_unheard_parts(self) -> None:
+        """Parts of a dictionary that decide nothing without another, which may be said to be none."""
+        for setting, part, needs in (
+            ("optimiser", "every", "pull_back"),
+            ("second", "pool", "pick"),
+            ("second", "temperature", "pick"),
+        ):
+            given = getattr(self, setting)
+            if isinstance(given, Mapping) and part in given and needs not in given:
+                raise ParameterError(
+                    f"{setting}: {part} decides nothing without {needs}; say {needs} as well, or leave out {part}={given[part]!r}."
+                )
 
     def _refuse_unheard_mixes(self) -> None:
         """A second batch and objectives on it go together; a batch of one has nothing to be mixed with."""
