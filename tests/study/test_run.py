@@ -639,6 +639,23 @@ def test_a_landscape_is_drawn_of_the_first_student_with_a_teacher_unless_others_
     assert not drawn(landscape={"students": []})
 
 
+def test_a_page_leads_to_its_domain_whatever_that_is_called(write, tiny_study, tmp_path):
+    images, domains = tmp_path / "images", ("landscape-night", "search-s1-without-sun", "day")
+    for there, called in zip(("north", "east", "south"), domains):
+        shutil.copytree(Path(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2]) / there, images / called)
+    search = {"draws": 1, "rule": "leave_one_source_out", "students": ["KD"], "over": {"learning_rate": "10^U(-3,-1)"}}
+    file = write(benchmark=f"folder:{images}", targets=[*domains], landscape=None, search=search, window_map=None)
+    jobs = [job for job in plan(load_study(file), HERE) if job.run]
+    assert {job.kind for job in jobs} == {"01_train_teacher", "02_distill", "04_landscape"}
+    for job in jobs:
+        (target,) = [name for name in domains if re.search(rf"(^|(landscape|search)-){name}-s(0|100)-", job.name)]
+        title, (_, (name, page), *_) = job.shown["title"], job.shown["nav"].items()
+        assert (name, page) == (target, f"../targets/{target}.html"), job.name
+        held = re.search(rf"{target}-s100-without-(.+)-(KD-d0|teacher)$", job.name)
+        out = f"{target} and {held[1]}" if held else target
+        assert title.removeprefix("Loss around ").startswith(f"{job.run.name}, {out} left out, seed "), job.name
+
+
 def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
     folders, kept = begun, tmp_path / "runs" / "north-s0" / "KD" / "landscape"
     assert {"plane.csv", "flatness.csv"} <= {f.name for f in kept.iterdir()}
