@@ -163,13 +163,11 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str 
 
 def holder(path: Path) -> str | None:
     """Who holds a lock, or None when nobody does."""
-    try:
-        lock = open(path, "rb", buffering=0)  # who may only read asks as well
-    except FileNotFoundError:
-        return None
-    with lock:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as lock:  # who may only read asks as well
         # shared where there is such a lock: two that ask at once do not take each other for a holder
-        return None if _taken(lock, shared=fcntl is not None) else _said(lock)
+        if not _taken(lock, shared=fcntl is not None):
+            return _said(lock)
+    return None
 
 
 def _taken(lock: FileIO, after: float = 0, *, shared: bool = False) -> bool:

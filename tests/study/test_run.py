@@ -215,6 +215,7 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"window_map": {"grid": -1}}, "window_map_grid"),
         ({"landscape": {"margin": -1.0}}, "margin"),
         ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
+        ({"landscape": {"others": ["runs/east-s0/KD"]}}, "runs/east-s0/KD left out east, not north; a line has one unseen domain: take"),
         ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
@@ -676,6 +677,40 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
     executed.clear()  # another student, under the same name
     run_study(write(**settings, students={"KD": {"learning_rate": 0.02}}), **folders)
     assert executed == ["north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+
+
+def test_a_landscape_comes_after_the_runs_that_it_draws_lines_to_and_follows_them(write, executed, begun, tmp_path):
+    small = {"size": 2, "radii": [1.0], "directions": 2, "students": ["KD"]}
+    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": None}
+    file = write(students={"KD": KD, "more": KD}, seeds=[0, 1], **other)
+    jobs = plan(load_study(file), Place(tmp_path / "report", tmp_path / "runs"))
+    assert [job.kind for job in jobs[6:]] == ["04_landscape", "03_compare"]
+    assert jobs[6].after == ("north-s0-KD", "north-s1-more") and not jobs[6].given
+
+    other["landscape"]["others"] = ["runs/north-s0/more"]
+    run_study(write(students={"KD": KD, "more": KD}, **other), **begun)
+    assert executed == ["north-s0-KD", "north-s0-more", "landscape-north-s0-KD", "03_compare"]
+    executed.clear()
+    run_study(write(students={"KD": KD, "more": {**KD, "learning_rate": 0.02}}, **other), **begun)
+    assert executed == ["north-s0-more", "landscape-north-s0-KD", "03_compare"]
+
+    elsewhere = shutil.copytree(tmp_path / "runs" / "north-s0" / "more", tmp_path / "another")
+    other["landscape"]["others"] = ["another"]
+    file = write(students={"KD": KD, "more": {**KD, "learning_rate": 0.02}}, **other)
+    run_study(file, **begun)
+    assert planned(file, **begun)[-1] == "tiny: 0 of 5 notebooks to do"
+    for name in ("choices.json", "segments/index.json"):
+        kept = (elsewhere / name).read_bytes()
+        changed = json.loads(kept)
+        changed.pop("WAKD" if name == "choices.json" else -1)
+        (elsewhere / name).write_text(json.dumps(changed))
+        assert planned(file, **begun)[0] == "landscape-north-s0-KD: others changed"
+        (elsewhere / name).write_bytes(kept)
+    settings = json.loads((elsewhere / "settings.json").read_text())
+    settings["split"]["fingerprint"] = "other"
+    (elsewhere / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(StudyProblem, match="another was trained on other images; take runs of this benchmark"):
+        planned(file, **begun)
 
 
 def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, begun):

@@ -49,12 +49,13 @@ from ..reporting.parameters import STRATEGIES, ParameterError, Training, describ
 from ..results.merged import MERGED, labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
+from ..runs.run import load_run
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
 from . import fingerprints as sources
-from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, reason, taught_by
+from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, looked_at, reason, taught_by
 from .places import NOTEBOOKS, StudyProblem, file_of
 from .reading import values_of
 from .search import Search, draw, search_of, split_seeds
@@ -282,10 +283,8 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     for target, seed in splits:  # a split is one piece of work: it begins when all that is searched for it is found
         if target in waits:
             splits_jobs[target, seed] = [replace(job, open=True) for job in splits_jobs[target, seed]]
-    for other in study.landscape.get("others", []):
-        if other not in filled.own and not (Path(other) / "settings.json").is_file():
-            raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
     jobs = [*(one.job for one in sought), *(job for chain in splits_jobs.values() for job in chain)]
+    jobs = _with_others(study, jobs, domains)
     _refuse_runs_of_its_own(study, jobs)
     jobs += _over_all(study, splits_jobs, sought, fell, place, listed)
     of = {job.name: (target, "", seed) for (target, seed), chain in splits_jobs.items() for job in chain}
@@ -412,6 +411,47 @@ def _content(study: Study, place: str, role: str) -> str:
     labels = chains.everybody(study)
     near = closest(Path(place).name, labels)
     raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
+
+
+def _with_others(study: Study, jobs: Sequence[Job], domains: Domains) -> list[Job]:
+    """The same jobs with what landscapes know of their ``others``: those of this study they come after, so that they stand after
+    all trainings; those of elsewhere are known by what they are."""
+    own = {str(job.run): job for job in jobs if job.records}
+    targets = {place: job.parameters["target"] for place, job in own.items()}
+    known = {}
+    for other in study.landscape.get("others", []):
+        if other not in own:
+            targets[other], known[other] = _target_of(study, other, domains), looked_at(Path(other))
+
+    def one(job: Job) -> Job:
+        others = [] if job.records else job.parameters["others"]
+        for other in others:
+            if targets[other] != (target := targets[str(job.run)]):
+                raise StudyProblem(
+                    f"{study.name}, {job.name}: others: {other} left out {targets[other]}, not {target}; a line has one unseen domain: "
+                    f"take runs that left out {target}, or say landscape: targets: [{targets[other]}]."
+                )
+        after = dict.fromkeys([*job.after, *(own[other].name for other in others if other in own)])
+        elsewhere = [known[other] for other in others if other in known]
+        given = job.given | ({"others": json.dumps(elsewhere)} if elsewhere else {})
+        return replace(job, after=tuple(after), given=given)
+
+    return sorted(map(one, jobs), key=lambda job: bool(job.parameters.get("others")))
+
+
+def _target_of(study: Study, other: str, domains: Domains) -> str:
+    """What a run of elsewhere left out. Raises ``StudyProblem`` where there is none, or one of other images."""
+    try:
+        split = load_run(other).settings["split"]
+    except FileNotFoundError:
+        raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.") from None
+    except ValueError as error:
+        raise StudyProblem(f"{study.name}, landscape: others: {error}") from error
+    if split["fingerprint"] != domains.fingerprint:
+        raise StudyProblem(
+            f"{study.name}, landscape: others: {other} was trained on other images; take runs of this benchmark."
+        )
+    return split["target"]
 
 
 def _refuse_runs_of_its_own(study: Study, jobs: Sequence[Job]) -> None:
