@@ -163,7 +163,8 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str 
 
 def holder(path: Path) -> str | None:
     """Who holds a lock, or None when nobody does."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as lock:  # who may only read asks as well
+    # to read: a colleague asks as well
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as lock:
         # shared where there is such a lock: two that ask at once do not take each other for a holder
         if not _taken(lock, shared=fcntl is not None):
             return _said(lock)
