@@ -165,11 +165,12 @@ def locked(path: Path, *, wait: Callable[[str], None] | None = None, owner: str 
 
 def holder(path: Path) -> str | None:
     """Who holds a lock, or None when nobody does."""
-    if not path.exists():
-        return None
-    with open(path, "a+b", buffering=0) as lock:
+    # to read: a colleague asks as well
+    with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as lock:
         # shared where there is such a lock: two that ask at once do not take each other for a holder
-        return None if _taken(lock, shared=fcntl is not None) else _said(lock)
+        if not _taken(lock, shared=fcntl is not None):
+            return _said(lock)
+    return None
 
 
 def _taken(lock: FileIO, after: float = 0, *, shared: bool = False) -> bool:

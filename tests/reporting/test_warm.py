@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -195,6 +196,14 @@ def test_what_was_forked_ends_with_its_owner_and_with_the_warm_process(here, tmp
         assert left.wait() == -signal.SIGKILL and gone(left.pid)
         with pytest.raises(OSError):
             ask(tmp_path / "late", 0, 0, env)
+
+
+def test_where_temporary_files_lie_too_deep_for_a_socket_there_is_none(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with warm.started() as (env, keeps):
+        assert (env, keeps, [*deep.iterdir()]) == ({}, [], [])
 
 
 def test_the_warm_process_ends_when_nobody_keeps_it_and_its_last_child_has(tmp_path):

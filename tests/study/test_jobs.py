@@ -388,6 +388,29 @@ def test_who_asks_for_the_holder_of_a_lock_turns_nobody_away(place):
             assert files.holder(path).startswith(f"process {os.getpid()} on ")
 
 
+@contextlib.contextmanager
+def who_may_only_read():
+    """What follows is done by a user who owns nothing here; by this one unless it is root, who may write everything."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_who_may_only_read_a_lock_sees_who_holds_it(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the folders above are closed to others
+    process = elsewhere(tmp_path / "lock")
+    tmp_path.chmod(0o755), Path("lock").chmod(0o444)
+    with who_may_only_read():
+        assert files.holder(Path("lock")).startswith(f"process {process.pid} on ")
+    process.kill()
+    process.join()
+    with who_may_only_read():
+        assert files.holder(Path("lock")) is None and files.holder(Path("none")) is None
+
+
 def test_a_job_at_which_another_process_works_is_waited_for(place, teacher, executed, elsewhere):
     process = elsewhere(place.file("locks", "teacher"))
     said = []

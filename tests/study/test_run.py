@@ -215,6 +215,7 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"window_map": {"grid": -1}}, "window_map_grid"),
         ({"landscape": {"margin": -1.0}}, "margin"),
         ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
+        ({"landscape": {"others": ["runs/east-s0/KD"]}}, "runs/east-s0/KD left out east, not north; a line has one unseen domain: take"),
         ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
@@ -639,6 +640,23 @@ def test_a_landscape_is_drawn_of_the_first_student_with_a_teacher_unless_others_
     assert not drawn(landscape={"students": []})
 
 
+def test_a_page_leads_to_its_domain_whatever_that_is_called(write, tiny_study, tmp_path):
+    images, domains = tmp_path / "images", ("landscape-night", "search-s1-without-sun", "day")
+    for there, called in zip(("north", "east", "south"), domains):
+        shutil.copytree(Path(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2]) / there, images / called)
+    search = {"draws": 1, "rule": "leave_one_source_out", "students": ["KD"], "over": {"learning_rate": "10^U(-3,-1)"}}
+    file = write(benchmark=f"folder:{images}", targets=[*domains], landscape=None, search=search, window_map=None)
+    jobs = [job for job in plan(load_study(file), HERE) if job.run]
+    assert {job.kind for job in jobs} == {"01_train_teacher", "02_distill", "04_landscape"}
+    for job in jobs:
+        (target,) = [name for name in domains if re.search(rf"(^|(landscape|search)-){name}-s(0|100)-", job.name)]
+        title, (_, (name, page), *_) = job.shown["title"], job.shown["nav"].items()
+        assert (name, page) == (target, f"../targets/{target}.html"), job.name
+        held = re.search(rf"{target}-s100-without-(.+)-(KD-d0|teacher)$", job.name)
+        out = f"{target} and {held[1]}" if held else target
+        assert title.removeprefix("Loss around ").startswith(f"{job.run.name}, {out} left out, seed "), job.name
+
+
 def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
     folders, kept = begun, tmp_path / "runs" / "north-s0" / "KD" / "landscape"
     assert {"plane.csv", "flatness.csv"} <= {f.name for f in kept.iterdir()}
@@ -659,6 +677,40 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
     executed.clear()  # another student, under the same name
     run_study(write(**settings, students={"KD": {"learning_rate": 0.02}}), **folders)
     assert executed == ["north-s0-KD", "landscape-north-s0-KD", "03_compare"]
+
+
+def test_a_landscape_comes_after_the_runs_that_it_draws_lines_to_and_follows_them(write, executed, begun, tmp_path):
+    small = {"size": 2, "radii": [1.0], "directions": 2, "students": ["KD"]}
+    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": None}
+    file = write(students={"KD": KD, "more": KD}, seeds=[0, 1], **other)
+    jobs = plan(load_study(file), Place(tmp_path / "report", tmp_path / "runs"))
+    assert [job.kind for job in jobs[6:]] == ["04_landscape", "03_compare"]
+    assert jobs[6].after == ("north-s0-KD", "north-s1-more") and not jobs[6].given
+
+    other["landscape"]["others"] = ["runs/north-s0/more"]
+    run_study(write(students={"KD": KD, "more": KD}, **other), **begun)
+    assert executed == ["north-s0-KD", "north-s0-more", "landscape-north-s0-KD", "03_compare"]
+    executed.clear()
+    run_study(write(students={"KD": KD, "more": {**KD, "learning_rate": 0.02}}, **other), **begun)
+    assert executed == ["north-s0-more", "landscape-north-s0-KD", "03_compare"]
+
+    elsewhere = shutil.copytree(tmp_path / "runs" / "north-s0" / "more", tmp_path / "another")
+    other["landscape"]["others"] = ["another"]
+    file = write(students={"KD": KD, "more": {**KD, "learning_rate": 0.02}}, **other)
+    run_study(file, **begun)
+    assert planned(file, **begun)[-1] == "tiny: 0 of 5 notebooks to do"
+    for name in ("choices.json", "segments/index.json"):
+        kept = (elsewhere / name).read_bytes()
+        changed = json.loads(kept)
+        changed.pop("WAKD" if name == "choices.json" else -1)
+        (elsewhere / name).write_text(json.dumps(changed))
+        assert planned(file, **begun)[0] == "landscape-north-s0-KD: others changed"
+        (elsewhere / name).write_bytes(kept)
+    settings = json.loads((elsewhere / "settings.json").read_text())
+    settings["split"]["fingerprint"] = "other"
+    (elsewhere / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(StudyProblem, match="another was trained on other images; take runs of this benchmark"):
+        planned(file, **begun)
 
 
 def test_the_landscape_of_a_student_that_fails_is_not_drawn(write, executed, begun):

@@ -197,6 +197,15 @@ def test_students_alone_are_searched_with_the_study_s_teacher(write):  # noqa: F
     assert {job.parameters["teacher"] for job in jobs[1:3]} == {"/runs/search/north-s100/teacher"}
 
 
+def test_a_student_that_is_called_like_a_draw_is_none(write):  # noqa: F811
+    students = {"net-d64": CE, "KD": {"teacher": "net-d64"}}
+    file = write(students=students, teacher=None, targets=["north"], search={**SEARCH, "students": ["KD"]})
+    jobs = plan(load_study(file), HERE)
+    assert "search-north-s100-net-d64" in names(jobs)
+    told = [(draw["student"], draw["draw"]) for draw in jobs[-1].parameters["searched"]]
+    assert told == [("KD", 0), ("KD", 1)]
+
+
 def test_a_study_is_trained_with_what_won(write, executed, tmp_path, monkeypatch):  # noqa: F811
     """One command from the first draw to the page; changed scores of the unseen domain choose nothing else."""
     over = {"learning_rate": [0.001, 0.03, 1e30]}  # the last one falls apart

@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -139,6 +141,18 @@ def test_a_study_writes_beside_its_file_and_a_shipped_one_in_the_checkout(tmp_pa
     engine.mkdir(parents=True)
     (engine / "study.json").write_text(json.dumps({"file": str(own)}))
     assert places.beside("007", own) == tmp_path / "checkout", "where it was recorded before"
+
+
+def test_studies_that_begin_at_once_are_all_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAKD_CACHE", str(tmp_path / "cache"))
+    files = [tmp_path / f"{name}.yaml" for name in "abcdefgh"]
+    [file.touch() for file in files]
+    read = places.json_or_nothing
+    # who has read what is known is overtaken by the others before it writes
+    monkeypatch.setattr(places, "json_or_nothing", lambda file: [read(file), time.sleep(0.05)][0])
+    at_once = [threading.Thread(target=places.remember, args=(file, tmp_path, tmp_path)) for file in files]
+    [thread.start() for thread in at_once], [thread.join() for thread in at_once]
+    assert all(places.remembered(file) == (tmp_path, tmp_path) for file in files)
 
 
 def test_a_profile_whose_executor_is_not_installed_is_refused_at_once(tmp_path):

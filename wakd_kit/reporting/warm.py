@@ -44,15 +44,23 @@ def started(
     """A warm process: the environment variable that names it, and the descriptors that keep it alive.
 
     before   "module:function" that it calls before it forks, ``at_once`` or when it is asked first
-    Whoever inherits the descriptors keeps it as well. ({}, []) where there is none: processes are not forked on this system.
+    Whoever inherits the descriptors keeps it as well. ({}, []) where there is none: processes are not forked on this system, or
+    no socket fits into the folder of temporary files.
     """
     if not (sys.platform == "linux" and _pidfds()):
         yield {}, []
         return
     home = tempfile.mkdtemp(prefix="wakd-warm-")
-    address, (ends, keeps) = os.path.join(home, "socket"), os.pipe()
-    with socket.socket(socket.AF_UNIX) as listening:
+    address, listening = os.path.join(home, "socket"), socket.socket(socket.AF_UNIX)
+    try:
         listening.bind(address)
+    except OSError:  # too long: about 100 characters fit; or a file system without sockets
+        listening.close()
+        os.rmdir(home)
+        yield {}, []
+        return
+    ends, keeps = os.pipe()
+    with listening:
         listening.listen(64)  # who asks before everything is imported waits
         fds = [listening.fileno(), ends]
         command = [sys.executable, "-m", __name__, address, *map(str, fds), before, "at once" * at_once]

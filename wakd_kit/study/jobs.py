@@ -60,7 +60,7 @@ class Job:
     training   digests of the code that decides what it records; empty if it records nothing
     analysis   digests of the code behind everything else in it, and versions of libraries
     given      what it records from, by content: "images", and where there are such "weights", a "teacher" of another study and a
-               "start", which is known by its name where it is a run of this one
+               "start", which is known by its name where it is a run of this one; of a landscape, the "others" of elsewhere
     rendering  digests of the code that makes a page of it
     page       of the comparison: what its page links to
     shown      of every other: the title of its page, what stands above it, and {name: address} of pages to go to
@@ -617,6 +617,11 @@ def taught_by(run: Path) -> str:
     rare = {name: True for name in ("signed", "recalibrated") if (deployed or {}).get(name)}
     average = {name: deployed.get(name) for name in ("values", "of", "initial")} | rare if deployed else None
     return _digest(run / "settings.json", segments / last, said=json.dumps(average))
+
+
+def looked_at(run: Path) -> str:
+    """What a recording stands for where its averages are looked at: what it teaches, and what was chosen of it."""
+    return _digest(run / "choices.json", said=taught_by(run))
 
 
 def _result(job: Job) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ..files import json_or_nothing, path_of, write_text
+from ..files import NoLocks, json_or_nothing, locked, path_of, write_text
 from ..names import did_you_mean
 
 PACKAGE = Path(__file__).parent.parent
@@ -73,9 +73,11 @@ def another_at(file: Path, engine: Path) -> Path | None:
 
 def remember(file: Path, out: Path, runs: Path) -> None:
     """Keep where a study writes; what cannot be kept is only not found later."""
-    with contextlib.suppress(OSError, ValueError):
-        known = {name: places for name, places in json_or_nothing(_book()).items() if Path(name).is_file()}
+    with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as held:
         _book().parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(NoLocks):  # then two that begin at once may forget one of them
+            held.enter_context(locked(_book().with_suffix(".lock"), wait=lambda who: None))
+        known = {name: places for name, places in json_or_nothing(_book()).items() if Path(name).is_file()}
         write_text(_book(), json.dumps(known | {str(file.resolve()): [str(out), str(runs)]}, indent=1))
 
 

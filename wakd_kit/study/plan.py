@@ -50,11 +50,12 @@ from ..reporting.parameters import STRATEGIES, ParameterError, Training, describ
 from ..results.merged import MERGED, labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
+from ..runs.run import load_run
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
-from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, reason, taught_by
+from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, looked_at, reason, taught_by
 from .places import NOTEBOOKS, StudyProblem, file_of
 from .reading import values_of
 from .search import Search, draw, search_of, split_seeds
@@ -282,34 +283,35 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     for target, seed in splits:  # a split is one piece of work: it begins when all that is searched for it is found
         if target in waits:
             splits_jobs[target, seed] = [replace(job, open=True) for job in splits_jobs[target, seed]]
-    for other in study.landscape.get("others", []):
-        if other not in filled.own and not (Path(other) / "settings.json").is_file():
-            raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.")
-    jobs = [*sought, *(job for chain in splits_jobs.values() for job in chain)]
+    jobs = [*(one.job for one in sought), *(job for chain in splits_jobs.values() for job in chain)]
+    jobs = _with_others(study, jobs, domains)
     _refuse_runs_of_its_own(study, jobs)
     jobs += _over_all(study, splits_jobs, sought, fell, place, listed)
-    jobs = _shown(study, jobs)
+    of = {job.name: (target, "", seed) for (target, seed), chain in splits_jobs.items() for job in chain}
+    of |= {one.job.name: (one.target, one.held, one.job.parameters["seed"]) for one in sought}
+    jobs = _shown(study, jobs, of)
     names = [job.name.casefold() for job in jobs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise StudyProblem(f"{study.name}: two notebooks would be called {twice[0]}; rename a student or a domain.")
     return jobs
 
 
-def _shown(study: Study, jobs: list[Job]) -> list[Job]:
-    """The same jobs with the titles of their pages, and where one goes from each: up, to its domain, before and after."""
+def _shown(study: Study, jobs: list[Job], of: Mapping[str, tuple[str, str, int]]) -> list[Job]:
+    """The same jobs with the titles of their pages, and where one goes from each: up, to its domain, before and after.
+
+    of  of those of one split: the unseen domain, the source that is left out as well or "", and the seed, by the job's name
+    """
     found = []
     for i, job in enumerate(jobs):
         if job.page:
             found.append(job)
             continue
-        run = Path(job.parameters.get("save_to") or job.parameters.get("run") or "")
-        own = r"(?:landscape-|search-)?(.+?)-s(\d+)(?:-without-(.+))?-" + re.escape(run.name)
-        split = re.fullmatch(own, job.name)
         nav, title = {f"← {study.title or study.name}": "../index.html"}, None  # the notebook's own question
-        if split:
-            out = f"{split[1]} and {split[3]}" if split[3] else split[1]
-            title = f"{'Loss around ' * (not job.records)}{run.name}, {out} left out, seed {split[2]}"
-            nav[split[1]] = f"../targets/{split[1]}.html"
+        if job.name in of:
+            target, held, seed = of[job.name]
+            out = f"{target} and {held}" if held else target
+            title = f"{'Loss around ' * (not job.records)}{job.run.name}, {out} left out, seed {seed}"
+            nav[target] = f"../targets/{target}.html"
         for way, other in (("previous", i - 1), ("next", i + 1)):
             if 0 <= other < len(jobs) and not jobs[other].page:
                 nav[f"{way}: {jobs[other].name}"] = f"{jobs[other].name}.html"
@@ -411,6 +413,47 @@ def _content(study: Study, place: str, role: str) -> str:
     raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
 
 
+def _with_others(study: Study, jobs: Sequence[Job], domains: Domains) -> list[Job]:
+    """The same jobs with what landscapes know of their ``others``: those of this study they come after, so that they stand after
+    all trainings; those of elsewhere are known by what they are."""
+    own = {str(job.run): job for job in jobs if job.records}
+    targets = {place: job.parameters["target"] for place, job in own.items()}
+    known = {}
+    for other in study.landscape.get("others", []):
+        if other not in own:
+            targets[other], known[other] = _target_of(study, other, domains), looked_at(Path(other))
+
+    def one(job: Job) -> Job:
+        others = [] if job.records else job.parameters["others"]
+        for other in others:
+            if targets[other] != (target := targets[str(job.run)]):
+                raise StudyProblem(
+                    f"{study.name}, {job.name}: others: {other} left out {targets[other]}, not {target}; a line has one unseen domain: "
+                    f"take runs that left out {target}, or say landscape: targets: [{targets[other]}]."
+                )
+        after = dict.fromkeys([*job.after, *(own[other].name for other in others if other in own)])
+        elsewhere = [known[other] for other in others if other in known]
+        given = job.given | ({"others": json.dumps(elsewhere)} if elsewhere else {})
+        return replace(job, after=tuple(after), given=given)
+
+    return sorted(map(one, jobs), key=lambda job: bool(job.parameters.get("others")))
+
+
+def _target_of(study: Study, other: str, domains: Domains) -> str:
+    """What a run of elsewhere left out. Raises ``StudyProblem`` where there is none, or one of other images."""
+    try:
+        split = load_run(other).settings["split"]
+    except FileNotFoundError:
+        raise StudyProblem(f"{study.name}, landscape: others are folders of runs; there is none at {other}.") from None
+    except ValueError as error:
+        raise StudyProblem(f"{study.name}, landscape: others: {error}") from error
+    if split["fingerprint"] != domains.fingerprint:
+        raise StudyProblem(
+            f"{study.name}, landscape: others: {other} was trained on other images; take runs of this benchmark."
+        )
+    return split["target"]
+
+
 def _refuse_runs_of_its_own(study: Study, jobs: Sequence[Job]) -> None:
     """A run of this study is named by its student: a path is the same for every target, and what lies there may be another's."""
     recorded = {str(job.run): job for job in jobs if job.records}
@@ -426,8 +469,8 @@ def _refuse_runs_of_its_own(study: Study, jobs: Sequence[Job]) -> None:
 def _over_all(
     study: Study,
     by_split: Mapping[tuple[str, int], list[Job]],
-    sought: Sequence[Job],
-    fell: Sequence[Job],
+    sought: Sequence[_Sought],
+    fell: Sequence[_Sought],
     place: Place,
     listed: bool,
 ) -> Iterator[Job]:
@@ -455,39 +498,24 @@ def _over_all(
         named = [job.run.name if job.records else f"landscape of {job.run.name}" for job in chain]
         notebooks.append([target, seed, {n: f"notebooks/{job.name}.html" for n, job in zip(named, chain)}])
     searches: dict[tuple[str, int], dict[str, str]] = {}
-    for job in sought:
-        target, held = _sought(job)
-        split = searches.setdefault((target, job.parameters["seed"]), {})
-        split[job.run.name + f", {held} held out" * bool(held)] = f"notebooks/{job.name}.html"
+    for one in sought:
+        split = searches.setdefault((one.target, one.job.parameters["seed"]), {})
+        split[one.job.run.name + f", {one.held} held out" * bool(one.held)] = f"notebooks/{one.job.name}.html"
     notebooks += [[*split, pages] for split, pages in searches.items()]
     page = {"title": study.title or study.name, "notebooks": notebooks, "listed": listed}
     page["also"] = {job.name: f"notebooks/{job.name}.html" for job in also}
     if search := search_of(study.search):
-        given["searched"] = [_as_drawn(job, search, place) for job in sought if re.search(r"-d\d+$", job.run.name)]
-        given["searched"] += [_as_drawn(job, search, place) | {"fell_apart": True} for job in fell]
+        given["searched"] = [one.as_drawn(search, place) for one in sought if one.number is not None]
+        given["searched"] += [one.as_drawn(search, place) | {"fell_apart": True} for one in fell]
         given["searched_by"] = search.by or study.baseline
     job = job_of(
         study,
         "03_compare",
         "03_compare",
         given | {"mask": study.mask},
-        after=[job.name for job in (*sought, *jobs, *also)],
+        after=[*(one.job.name for one in sought), *(job.name for job in (*jobs, *also))],
     )
     yield replace(job, page=page, open=waits, given={"mask": sha256(Path(study.mask))} if study.mask else {})
-
-
-def _as_drawn(job: Job, search: Search, place: Place) -> dict:
-    """A draw as the comparison reads it."""
-    (target, held), (student, _, number) = _sought(job), job.run.name.rpartition("-d")
-    settings = draw(search, int(number), describe(job.notebook))
-    at = job.run.relative_to(place.runs).as_posix()
-    about = {"target": target, "student": student, "draw": int(number), "settings": settings, "run": at}
-    return about | ({"held": held} if held else {})
-
-
-def _sought(job: Job) -> tuple[str, str]:
-    """For which unseen domain a job of a search is, and which of its sources this one leaves out."""
-    return re.fullmatch(r"(.+?)-s\d+(?:-without-(.+))?", job.run.parent.name).groups(default="")
 
 
 def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence[str]) -> Job:
@@ -562,8 +590,29 @@ def _training(
     return job_of(study, "02_distill", name, given, after=after)
 
 
-def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled) -> tuple[list[Job], list[Job], dict]:
-    """The jobs of a study's search, those that fell apart, and {(target, student): the settings that won, None while that is
+@dataclass(frozen=True)
+class _Sought:
+    """A training of a search: for which unseen domain, which of its sources it leaves out as well or "", and which draw of which
+    student it is, None for one that draws of others come after."""
+
+    job: Job
+    target: str
+    held: str
+    student: str
+    number: int | None
+
+    def as_drawn(self, search: Search, place: Place) -> dict:
+        """A draw as the comparison reads it."""
+        about = {"target": self.target, "student": self.student, "draw": self.number}
+        about["settings"] = draw(search, self.number, describe(self.job.notebook))
+        about["run"] = self.job.run.relative_to(place.runs).as_posix()
+        return about | ({"held": self.held} if self.held else {})
+
+
+def _search(
+    study: Study, targets: Sequence[str], place: Place, filled: _Filled
+) -> tuple[list[_Sought], list[_Sought], dict]:
+    """The trainings of a study's search, those that fell apart, and {(target, student): the settings that won, None while that is
     not known}.
 
     A student learns and starts from those that won on the same split; without a search of them, from the study's own.
@@ -594,7 +643,7 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
             if label not in asked:
                 names[label] = label
                 plain = filled(_drawn(study, place, split, label, names, short) for split in splits)
-                jobs += [replace(job, open=waits) for job in plain]
+                jobs += _of_splits(plain, splits, label, None, waits)
                 continue
             draws = [
                 draw(search, i, describe("01_train_teacher" if label == "teacher" else "02_distill"))
@@ -604,11 +653,11 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
             for i, settings in enumerate(draws):
                 names[label], given = f"{label}-d{i}", settings | short
                 tried = filled(_drawn(study, place, split, label, names, given) for split in splits)
-                tried = [replace(job, open=waits) for job in tried]
-                judged = [job for job in tried if bool(_sought(job)[1]) == out]
+                tried = _of_splits(tried, splits, label, i, waits)
+                judged = [one.job for one in tried if bool(one.held) == out]
                 role = "target" if out else "source"  # of trainings whose unseen domain is a source of this search
-                fell += (lost := [job for job in tried if fell_apart(job, place)])  # which are not tried again
-                jobs += [job for job in tried if job not in lost]
+                fell += (lost := [one for one in tried if fell_apart(one.job, place)])  # which are not tried again
+                jobs += [one for one in tried if one not in lost]
                 score = [_score(job, place, search.by or study.baseline, role) for job in judged]
                 scores.append([-math.inf] if lost else score)
                 apart += bool(lost)
@@ -619,6 +668,16 @@ def _search(study: Study, targets: Sequence[str], place: Place, filled: _Filled)
             names[label] = f"{label}-d{best or 0}"
         found |= {(target, label): found.get((target, other), {}) for label, other in search.like.items()}
     return jobs, fell, found
+
+
+def _of_splits(
+    jobs: Sequence[Job], splits: Sequence[tuple], label: str, number: int | None, waits: bool
+) -> list[_Sought]:
+    """One training on each split of a search; ``waits`` for settings that are searched before."""
+    return [
+        _Sought(replace(job, open=waits), target, held, label, number)
+        for job, (target, _, held, _) in zip(jobs, splits, strict=True)
+    ]
 
 
 def _nothing_won(study: Study, search: Search, label: str, target: str, apart: int) -> str:

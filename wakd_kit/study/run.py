@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import Held, locked, path_of, recording_folder, write_text
+from ..models import device
 from ..reporting import warm
 from ..runs.settings import AS_STORED
 from . import cluster
@@ -87,7 +88,7 @@ def run_study(
     # profile are processes of their own, maybe on other machines
     fresh = engine == "snakemake" and not place.engine.exists()
     warmed = contextlib.nullcontext(({}, [])) if profile else warm.started(at_once=fresh)
-    options = {"cores": cores or _cores(), "gpus": gpus, "profile": profile, "keep_recordings": keep_recordings}
+    options = {"cores": cores or device.cores(), "gpus": gpus, "profile": profile, "keep_recordings": keep_recordings}
     with warmed as (env, keeps):
         jobs = _jobs(study, place)
         return _run(study, place, jobs, _file(which), engine, env, keeps, say=say, **options)
@@ -436,10 +437,6 @@ def _watch(engine: subprocess.Popen, place: Place, say: Callable[[str], None]) -
         for name in sorted(stamped() - known):
             known.add(name)
             say(f"[{len(known)}/{len(list((place.engine / 'jobs').iterdir()))}] {name}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices(gpus: int | None) -> dict[str, str]:
