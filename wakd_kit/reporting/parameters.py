@@ -282,6 +282,12 @@ class Distill(Student):
         if self.teacher_as is not None:
             if self.teacher is None:
                 raise ParameterError("teacher_as is an average of the teacher, and there is none.")
+            of = self.teacher["of"] if isinstance(self.teacher, dict) else [self.teacher]
+            if file := next((one for one in of if path_of(one).is_file()), None):
+                raise ParameterError(
+                    f"teacher_as is an average of a run that teaches, and {file} is a file, of one average; give the run's "
+                    "folder, or leave teacher_as out."
+                )
             _try_strategy("teacher_as", self.teacher_as)
         if self.deploy is not None:
             _try_strategy("deploy", self.deploy)
