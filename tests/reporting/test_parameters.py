@@ -53,7 +53,10 @@ def test_an_average_that_is_not_there_does_not_teach(copied):
         ({"teacher_as": {"name": "lasst"}}, "teacher_as: Unknown strategy 'lasst'. Did you mean 'last'?"),
         ({"teacher_as": "last"}, "teacher_as='last': expected dict or None, got str."),
         *(
-            ({"teacher": teacher, "teacher_as": {"name": "last"}}, f"run that teaches, and {__file__} is a file, of one average;")
+            (
+                {"teacher": teacher, "teacher_as": {"name": "last"}},
+                f"run that teaches, and {__file__} is a file, of one average;",
+            )
             for teacher in (__file__, {"of": ["start", __file__]})
         ),
     ],

@@ -357,7 +357,9 @@ class _Filled:
         others = [
             chains.each_name(p.get(r), lambda one: Path(one).name if one in self.own else one) for r in chains.ROLES
         ]
-        asked = json.dumps([*(p[n] for n in ("weights", "pretrained", "model", "model_settings", "objectives")), *others])
+        asked = json.dumps(
+            [*(p[n] for n in ("weights", "pretrained", "model", "model_settings", "objectives")), *others]
+        )
         if asked not in self._known:
             self._known[asked] = _given(self.study, job, self.own)
             if p.get("start"):
