@@ -55,8 +55,11 @@ def on_cuda(*models: nn.Module):
                     fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
                     trained = isinstance(tensor, nn.Parameter)
                     kind[name] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if trained else fake
-        with Watch() as watch:
-            yield watch
+        try:
+            with Watch() as watch:
+                yield watch
+        finally:
+            module._ranges.cache_clear()  # what was computed here is fake
 
 
 WAITS = {"lfme"}  # an expert's batch are its domain's images: how many the host has to know
