@@ -61,7 +61,7 @@ def test_a_notebook_depends_on_all_that_it_reaches(notebook, reached):
     assert not {"run_study", "explorer", "locked"} & code.keys()
 
 
-STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "07", "08", "page"})
+STEPS = frozenset({"recording", "01", "02", "03", "04", "05", "06", "07", "08", "page", "plane"})
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,9 @@ def edited(tmp_path_factory):
             f"books = {{b.name[:2]: b for b in pathlib.Path({str(NOTEBOOKS)!r}).glob('0*.ipynb')}}\n"
             f"told = {{b: lambda b=b: s.of_notebook(books[b]) for b in books}}\n"
             f"told |= {{'recording': lambda: s.of_recording({KD!r}), 'page': lambda: s.of_page(compares=True)}}\n"
+            "def plane(): pass  # as if it were that one\n"
+            "plane.__module__ = 'wakd_kit.landscape.surface'\n"
+            "told['plane'] = lambda: s.of_function(plane)\n"
             f"print(json.dumps({{step: told[step]() for step in {sorted(STEPS)}}}))"
         )
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -107,6 +110,7 @@ EDITS = [  # what decides a number, and who has to notice
     ("runs/store.py", "in range(len(counts) - 2) if", "in range(len(counts) - 3) if", {"recording", "01", "02"}),
     ("reporting/parameters.py", '"resume": True}', '"resume": False}', {"recording", "01", "02"}),
     ("reporting/parameters.py", "else split.whole()", "else split", {"recording", "02"}),
+    ("runs/run.py", "inside > 1 + 1e-9", "inside > 1 + 1e-8", STEPS),
     ("runs/start.py", "student.load_state_dict(model.state_dict())", "pass", {"recording", "02"}),
     ("evaluation/merging.py", "scale: float = 0.4) -> State", "scale: float = 0.3) -> State", {"07"}),
     ("models/build.py", '"vit_conv_any", pretrained', '"vit_conv_any", not pretrained', {"recording"}),

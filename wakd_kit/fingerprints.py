@@ -45,8 +45,18 @@ RECORDING += (
 )  # which timm knows, and nothing here names
 # and what of it does not: settings count by their values, strategies say which edges are kept and which average teaches, the
 # rest refuses, and speaks to those who wait
-NOT_RECORDED = {"load_domains", "choose", "Settings", "rehearse", "strategies", "recording", "environment"}
-NOT_RECORDED |= {"refuse_other_settings", "check_size", "check_recordable", "_default_folder", "_diverged", "_finished"}
+LOADER = "load_domains"  # of images, which count by what they are
+NOT_RECORDED = {LOADER, "choose", "Settings", "rehearse", "strategies", "recording", "environment"}
+NOT_RECORDED |= {
+    "refuse_other_settings",
+    "refuse_other_network",
+    "card_of_export",
+    "check_size",
+    "check_recordable",
+    "_default_folder",
+    "_diverged",
+    "_finished",
+}
 NOT_RECORDED |= {"_try_in_training", "_refuse_one_image", "Kept", "Series", "_kept", "_under"}
 LIBRARIES = ("torch", "timm", "numpy", "Pillow")
 
@@ -84,7 +94,7 @@ def of_notebook(file: Path) -> dict[str, str]:
     start = {found for node, local in nodes for found in _named(node, local, imported, ())} | _described(file.stem)
     asked = _attributes([node for node, _ in nodes])
     said = json.dumps([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-    return {**_digests(tuple(sorted(start)), asked=asked), file.name: _short(said)}
+    return {**_digests(tuple(sorted(start)), frozenset({LOADER}), asked), file.name: _short(said)}
 
 
 def _described(stem: str) -> set[tuple[str, str]]:
@@ -97,11 +107,12 @@ def _described(stem: str) -> set[tuple[str, str]]:
     return found
 
 
-@functools.cache
 def of_function(function: Callable) -> str:
-    """A digest of all code of this package that one of its functions, or a function within one, runs; "" for one of elsewhere."""
+    """A digest of the code of this package that one of its functions of a run, or a function within one, runs: its own and that
+    of runs, not of what loads images or chooses averages, which count by what they are. "" for a function of elsewhere."""
     module, name = _inside(function.__module__), function.__qualname__.partition(".<locals>")[0]
-    return _short(json.dumps(_digests(((module, name),)))) if module is not None else ""
+    start = ((module, name), ("runs/run", "Run"))
+    return _short(json.dumps(_digests(start, frozenset({LOADER, "choose"})))) if module is not None else ""
 
 
 @functools.cache

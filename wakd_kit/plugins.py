@@ -69,7 +69,7 @@ def files(plugin: str) -> list[Path]:
         found = Path(spec.origin) if spec and spec.origin else None
     if found is None:
         raise FileNotFoundError(
-            f"No plugin at {plugin}. It is a file that ends in .py, or a module that can be imported."
+            f"No plugin at {plugin}. It is a file that ends in .py, or a module that can be imported; several in WAKD_PLUGINS are a JSON list."
         )
     return sorted(found.parent.rglob("*.py")) if found.name == "__init__.py" else [found]
 

@@ -73,7 +73,7 @@ def test_rows_of_other_code_are_computed_anew_and_those_of_before_that_was_told_
 
     assert table(1.0) == table(2.0) == [1.0, 1.0]
     monkeypatch.setattr("wakd_kit.evaluation.journal.of_function", lambda function: "changed")
-    with pytest.warns(UserWarning, match="was of code '', this call is of 'changed': computed anew"):
+    with pytest.warns(UserWarning, match="was computed by another version of the code: computed anew"):
         assert table(2.0) == [2.0, 2.0]
     beside = file.with_suffix(".json")
     beside.write_text(json.dumps({"identity": {"size": 2}, "rows": 2}))

@@ -317,6 +317,8 @@ def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(op
     page.goto("about:blank")
     page.goto(f"{address}#guess&tour=3")
     assert stop.inner_text().startswith("3 of 5. Run. Uncover the unseen domain")
+    page.get_by_role("button", name="Cover the unseen domain").click()
+    assert stop.inner_text().startswith("3 of 5. Run. Uncovered:")
     page.goto("about:blank")
     page.goto(f"{address}#window=5-12")  # no window of this page
     assert "iterates 6 to 12" not in page.locator(".wk-what").inner_text() and wrong == []

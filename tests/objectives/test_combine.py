@@ -318,6 +318,19 @@ def test_what_an_objective_of_ones_own_says_is_heard_also_where_it_wants_another
         combine({"name": "of_three", "share": 2.0})
 
 
+def test_a_fault_in_an_objective_of_ones_own_is_named_beside_what_it_wants(for_one_test):
+    @REGISTRY.declare(kind="features", needs="teacher maps", source="a test")
+    def of_two(student, teacher, labels=None):
+        if len(student.maps) < 2:
+            raise ValueError("of_two needs two stages.")
+        return student.maps[0].mean() * forgotten  # noqa: F821
+
+    with pytest.raises(
+        ValueError, match=r"Of 4 stages: NameError: name 'forgotten' .* Of 1 stages: of_two needs two stages\."
+    ):
+        combine("of_two")
+
+
 @pytest.fixture
 def matched(for_one_test):
     """A registered objective whose projector depends on the models."""

@@ -21,6 +21,8 @@ from ..names import one_line
 from ..runs.identity import digest
 from ..runs.record import RunProblem
 
+KIT = "kit"  # the key of an identity that says which code of the kit computed the rows
+
 
 class Growing:
     """An open table: what it is ``about``, how many points are ``done``, and ``append`` for the rows of the next one."""
@@ -92,8 +94,8 @@ def growing(
         sweep(file.parent, f"{file.stem}.json")
         table = held.enter_context(open(file, "ab+"))
         wanted, known = json.loads(json.dumps(identity)), _about(file)
-        if known is not None and "code" not in known["identity"]:  # an older description does not tell
-            wanted.pop("code", None)
+        if known is not None and KIT not in known["identity"]:  # an older description does not tell
+            wanted.pop(KIT, None)
         rows = points * rows_per_point
         if known is None or known["identity"] != wanted or known["rows"] != rows:
             if known is not None:
@@ -121,7 +123,7 @@ def computed(
     """The rows of a table, of which what is missing is computed first: ``rows(table)`` gives those of one point after the
     other, from ``table.done`` on. Rows of other code than that of now are computed anew. What else is said is for ``growing``, and
     what is raised is said there."""
-    identity = {**identity, "code": of_function(rows)}
+    identity = {**identity, KIT: of_function(rows)}
     with growing(file, identity, columns, points=points, **settings) as table:
         for found in tqdm(rows(table), initial=table.done, total=points, unit=unit, disable=not progress):
             table.append(found)
@@ -160,5 +162,8 @@ def _about(file: Path) -> dict | None:
 
 
 def _difference(file: Path, known: dict, wanted: dict) -> str:
-    key = next(key for key in sorted(known.keys() | wanted.keys()) if known.get(key) != wanted.get(key))
+    differ = [key for key in sorted(known.keys() | wanted.keys()) if known.get(key) != wanted.get(key)]
+    if differ == [KIT]:
+        return f"{file} was computed by another version of the code: computed anew."
+    key = next(key for key in differ if key != KIT)
     return f"{file} was of {key} {known.get(key)!r}, this call is of {wanted.get(key)!r}: computed anew."

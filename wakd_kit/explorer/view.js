@@ -287,7 +287,10 @@ function render({ model, el }) {
     const preset = event.target.closest(".wk-preset");
     if (preset) show(d.presets[preset.dataset.preset]);
     const tool = event.target.closest(".wk-tool")?.dataset.tool;
-    if (tool === "cover") covered = !covered;
+    if (tool === "cover") {
+      covered = !covered;
+      guide(stop); // which says it otherwise then
+    }
     if (tool === "large") large = !large;
     if (tool === "tour") guide(stop ? 0 : 1);
     else if (tool) tools();

@@ -284,7 +284,9 @@ class Explorer(widgets.VBox):
             self._say("")
             raise
         self._draw()
-        self._say(f"{len(self.board.windows)} windows in {time.perf_counter() - start:.0f} s, kept with the run.")
+        self._say(
+            f"{len(self.board.run.window_map)} windows in {time.perf_counter() - start:.0f} s, kept with the run."
+        )
 
     def _average_wanted(self, _) -> None:
         if isinstance(self.choice, NoWindow):

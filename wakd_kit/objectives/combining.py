@@ -370,17 +370,16 @@ def _try_out(spec: dict) -> None:
             return
         except Exception as problem:  # of the user's own function, too
             problems[stages] = problem
-    own = {str(problem): problem for problem in problems.values() if isinstance(problem, ValueError)}
-    if len(own) == 1:
-        raise next(iter(own.values()))
-    if own:  # which of them is about the number of stages is for the reader to see
-        each = " ".join(f"Of {n} stages: {problems[n]}" for n in problems if str(problems[n]) in own)
+    said = {n: f"{'' if isinstance(e, ValueError) else f'{type(e).__name__}: '}{e}" for n, e in problems.items()}
+    if len({*said.values()}) > 1:  # which of them is about the number of stages is for the reader to see
+        each = " ".join(f"Of {n} stages: {sentence}" for n, sentence in said.items())
         raise ValueError(f"Objective {spec['name']!r} refuses models of any number of stages. {each}")
-    first = problems[4]
+    if isinstance(problem := problems[4], ValueError):
+        raise problem
     raise ValueError(
         f"Objective {spec['name']!r} stopped where it was tried on two made-up examples (10 classes, 3 pooled features, 4 maps of "
-        f"3 x 2 x 2), {type(first).__name__}: {first}"
-    ) from first
+        f"3 x 2 x 2), {said[4]}"
+    ) from problem
 
 
 def _largest_weight(spec: dict) -> float:

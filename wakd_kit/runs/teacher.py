@@ -355,10 +355,13 @@ def deployed(run: Run, split: Split | None, settings: Settings, device: torch.de
     coefficients, blank = run.deployed, run.blank_model()
     kept = None
     if run.settings["batchnorm"] == "recalibrate" and batchnorms(blank) and not run.is_raw(coefficients):
-        # the average itself, for the code that takes it is no part of the key
-        averaged = fingerprint(run.average(coefficients, batchnorm="average"))
-        key = {"recording": of_recording(run), "averaged": averaged, **_arithmetic(blank, device_of(device))}
-        kept = _under(settings, f"{run.name}: BatchNorm statistics", lambda: key)
+
+        def key() -> dict:
+            # the average itself, for the code that takes it is no part of the key
+            averaged = fingerprint(run.average(coefficients, batchnorm="average"))
+            return {"recording": of_recording(run), "averaged": averaged, **_arithmetic(blank, device_of(device))}
+
+        kept = _under(settings, f"{run.name}: BatchNorm statistics", key)
     statistics = kept.read("statistics") if kept else None
     policy = {} if statistics is None else {"batchnorm": "average"}
     model = run.model(coefficients, split=split, device=device, **policy)
