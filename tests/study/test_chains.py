@@ -54,6 +54,14 @@ def test_the_study_s_own_teacher_has_a_label_too(write):
     assert job.parameters["teacher"] is None
 
 
+def test_code_of_the_strategy_that_averages_a_teacher_decides_the_recording(write):
+    as_it_is, swad = ({**KD, **given} for given in ({}, {"teacher_as": {"name": "swad"}}))
+    jobs = planned_jobs(write(students={"KD": as_it_is, "S": swad}, window_map=None))
+    of_kd, of_s = (jobs[f"north-s0-{name}"] for name in ("KD", "S"))
+    assert of_s.training.keys() - of_kd.training.keys() >= {"swad"} and of_kd.training.items() <= of_s.training.items()
+    assert "swad" in of_kd.analysis and "swad" not in of_s.analysis
+
+
 def test_labels_of_what_is_extended_are_those_of_the_file_that_has_students(write, tmp_path):
     base = write(students={"TA": KD, "S": {**KD, "teacher": "TA"}}, window_map=None)
     more = base.with_name("more.yaml")

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from .. import fingerprints as sources
 from .. import plugins
-from ..averaging import labels_of
+from ..averaging import labels_of, strategies
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..data.mask import parts_of as in_parts
 from ..evaluation.export import card_of_export
@@ -745,18 +745,19 @@ def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequen
     except ParameterError as error:
         raise StudyProblem(f"{study.name}, {name}: {error}") from error
     listed = json.dumps(complete.objectives) if issubclass(cls, Training) else ""
-    code = _code(file, listed)
+    code = _code(file, listed, (getattr(complete, "teacher_as", None) or {}).get("name", ""))
     code = {**code, "analysis": code["analysis"] | sources.of_plugins(study.plugins)}
     return Job(name, file, plain(complete), tuple(after), plugins=tuple(study.plugins), **code)
 
 
 @functools.cache
-def _code(file: Path, listed: str) -> dict[str, dict[str, str]]:
+def _code(file: Path, listed: str, teacher_as: str) -> dict[str, dict[str, str]]:
     """Digests of the code that a notebook's recording, its tables and its page are made with; ``listed`` are the objectives of
-    a training, as JSON."""
+    a training, as JSON, ``teacher_as`` the strategy that averages its teacher's run, "" where it has none."""
     training = {}
     if listed:
         made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+        made += [strategies.get(teacher_as)] if teacher_as else []
         training = sources.of_recording(tuple((one.__module__, one.__qualname__) for one in made))
     analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
     rendering = sources.of_page(compares=file.stem == "03_compare")
