@@ -644,6 +644,9 @@ def test_recipes_are_compared_by_content_and_what_an_older_one_does_not_tell_is_
     assert other_split(older, there.recipe) is None
     for key, other in (("seed", 1), ("target", "right"), ("fingerprint", "0"), ("validation", 0.5)):
         assert other_split({**older, key: other}, there.recipe) == key
+        assert other_split({**older, key: other}, there.recipe, aside=[key]) is None
+    assert other_split(older, there.whole().recipe) == "whole"
+    assert other_split(older, there.whole().recipe, aside=["whole"]) is None
 
 
 def test_contents_tell_images_apart_and_nothing_else(tmp_path, monkeypatch, renderings):

@@ -183,5 +183,8 @@ def test_runs_of_other_starts_or_splits_are_not_merged(experts, alike, split, tm
     elsewhere = record(wk.leave_one_out(split.domains, "b", 0), tmp_path / "elsewhere", start=0, seed=0, steps=8)
     with pytest.raises(RunProblem, match="differ in their split"):
         wk.Soup([experts[0], elsewhere])
+    whole = record(split.only("b").whole(), tmp_path / "whole", start=0, seed=0, steps=8)
+    with pytest.raises(RunProblem, match=r"whole and a differ in their split \(whole True and False\)"):
+        wk.Soup([experts[0], whole])
     with pytest.raises(RunProblem, match=r"sources"):
         wk.Soup(experts, split=split.only("a"))

@@ -154,6 +154,12 @@ def test_points_that_do_not_fit_are_refused(run, split, domains, other, tmp_path
     again = train_like(wk.leave_one_out(domains, "west", 1), tmp_path / "again", steps=2)
     with pytest.warns(UserWarning, match=r"again was split with seed 1, student with 0: .* source losses .* too low"):
         sweep.locate((again, last(again.source_curves)))
+    whole = train_like(split.whole(), tmp_path / "whole", steps=2)
+    told = "^whole was trained on whole domains, student not: it was trained on some of these .* near {} are too low"
+    with pytest.warns(UserWarning, match=told.format("mark 'w'")):
+        sweep.locate((whole, last(whole.source_curves)), "mark 'w'")
+    with pytest.warns(UserWarning, match=told.format("whole")):
+        Sweep(whole).locate((run, last(run.source_curves)), "mark 's'")
     with pytest.raises(ValueError, match=r"Unknown BatchNorm policy 'averag'. Did you mean 'average'"):
         Sweep(run, batchnorm="averag")
     with pytest.raises(ValueError, match=r"Unknown BatchNorm policy 'averag'. Did you mean 'average'"):

@@ -297,15 +297,15 @@ def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tup
     return found
 
 
-def other_split(recorded: Mapping, given: Mapping) -> str | None:
+def other_split(recorded: Mapping, given: Mapping, *, aside: Collection[str] = ()) -> str | None:
     """The first thing in which two recipes of splits differ, "fingerprint" for the images; None where they are one split.
 
-    Where the images lie is no difference, and what an older recipe does not tell is none either.
+    Where the images lie is no difference, nor is what an older recipe does not tell, or what is left ``aside``.
     """
-    if recorded.get("whole", False) != given.get("whole", False):
-        return "whole"
-    keys = ("target", "seed", "validation", "sources", "classes", "fingerprint")
-    return next((k for k in keys if k in recorded and k in given and recorded[k] != given[k]), None)
+    told = [{"whole": False, **recipe} for recipe in (recorded, given)]
+    keys = ("whole", "target", "seed", "validation", "sources", "classes", "fingerprint")
+    asked = (k for k in keys if k not in aside and all(k in recipe for recipe in told))
+    return next((k for k in asked if told[0][k] != told[1][k]), None)
 
 
 @explained

@@ -38,11 +38,16 @@ class Soup:
     def __init__(self, runs: Sequence[Run], *, coefficients: Sequence | None = None, split: Split | None = None):
         if len(runs) < 2:
             raise RunProblem(f"A soup needs at least two runs; got {len(runs)}.")
-        recipes = [{k: v for k, v in run.settings["split"].items() if k != "sources"} for run in runs]
-        for run, here in zip(runs[1:], recipes[1:]):
-            differs = other_split(here, recipes[0])
+        first = runs[0].settings["split"]
+        for run in runs[1:]:
+            here = run.settings["split"]
+            differs = other_split(here, first, aside=["sources"])
             if differs or not _same_student(run, runs[0]):
-                what = f"split ({differs} {here[differs]!r} and {recipes[0][differs]!r})" if differs else "student"
+                what = (
+                    f"split ({differs} {here.get(differs, False)!r} and {first.get(differs, False)!r})"
+                    if differs
+                    else "student"
+                )
                 raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
         self.runs = list(runs)
         self.split = split or _split_of_all(runs)

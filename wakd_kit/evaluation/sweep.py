@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..averaging import NoWindow
 from ..data.augment import to_float
-from ..data.domains import Split
+from ..data.domains import Split, other_split
 from ..models.build import Tap
 from ..models.device import cores
 from ..models.fold import fold, folded
@@ -73,7 +73,7 @@ class Sweep(Network):
 
         Its statistics are what ``run.average`` gives under the policy (averaged ones where they are recalibrated anyway).
         Raises ``NoWindow`` for a strategy that found none, ``RunProblem`` for another architecture or another target;
-        warns when the other run was trained on some of the images that are source validation here.
+        warns when the other run, or this one and not the other, was trained on images that are source validation here.
         """
         run, coefficients = point if isinstance(point, tuple) else (self.run, point)
         if isinstance(coefficients, NoWindow):
@@ -100,16 +100,16 @@ class Sweep(Network):
 
     def _check_other(self, run, label: str) -> None:
         here, there = self.run.settings["split"], run.settings["split"]
-        for key in ("target", "fingerprint"):
-            if here[key] != there[key]:
-                what = f"target {there['target']}, not {here['target']}" if key == "target" else "other images"
-                raise RunProblem(
-                    f"{label}: {run.name} was trained with {what}; take runs that left out the same domain."
-                )
-        if (here["seed"], here["validation"]) != (there["seed"], there["validation"]):
+        if key := other_split(there, here, aside=("whole", "seed", "validation", "sources")):
+            what = "other images" if key == "fingerprint" else f"{key} {there[key]}, not {here[key]}"
+            raise RunProblem(f"{label}: {run.name} was trained with {what}; take runs that left out the same domain.")
+        if key := other_split(there, here, aside=["sources"]):
+            whole = key == "whole"  # which one of the two is
+            one, other = (self.run, run) if whole and here.get("whole") else (run, self.run)
+            how = "trained on whole domains" if whole else f"split with {key} {there[key]}"
             warnings.warn(
-                f"{run.name} was split with seed {there['seed']}, {self.run.name} with {here['seed']}: it was trained on "
-                f"some of these source validation images, so source losses near {label} are too low.",
+                f"{one.name} was {how}, {other.name} {'not' if whole else f'with {here[key]}'}: it was trained on some of these "
+                f"source validation images, so source losses near {label if one is run else one.name} are too low.",
                 stacklevel=4,
             )
 

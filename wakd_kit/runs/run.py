@@ -119,7 +119,7 @@ class Run:
         others  runs that are merged with this one: the split is then of the sources of all of them
         """
         recorded, given = self.settings["split"], split.recipe
-        key = other_split({k: v for k, v in recorded.items() if k != "sources" or not others}, given)
+        key = other_split(recorded, given, aside=["sources"] if others else [])
         if key:
             wanted, what = (f"{key} {recipe.get(key)!r}" for recipe in (recorded, given))
             wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
