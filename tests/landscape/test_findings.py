@@ -46,9 +46,10 @@ def test_labels_are_read_from_the_run_and_strategies_are_evaluated_into_it(copie
     pd.testing.assert_frame_equal(copied.scores, before)  # nothing was measured again
 
 
-def test_the_average_is_the_first_over_several_segments(choices):
+def test_the_average_is_the_first_over_several_segments(run, choices):
     assert findings.average_of(choices) == "WAKD"
     assert findings.average_of(choices, "EMA") == "EMA"
+    assert findings.average_of({"BEMA": averaging.bema(run.source_curves, every=2)}) == "BEMA", "of last iterates alone"
     for alone in ("SWAD", "last"):
         assert findings.average_of(choices, alone) is None
     assert findings.average_of({"last": choices["last"]}) is None
@@ -185,6 +186,17 @@ def rises(difference, directions=6):
 def test_flatness_is_told_by_paired_intervals_per_role_and_radius(difference, verdict):
     *_, last = findings.flatter(rises(difference), **BOTH)
     assert last == f"So in this run WAKD is {verdict}."
+
+
+def test_a_rise_that_is_no_number_is_no_verdict():
+    table = rises(lambda role, radius: -0.5)
+    far = (
+        (table["radius"] == 2) & (table["strategy"] == "WAKD") & (table["direction"] == 3) & (table["domain"] == "ink")
+    )
+    source, _, last = findings.flatter(table.assign(increase=table["increase"].mask(far)), **BOTH)
+    assert source.endswith(", +nan at 2.")
+    assert "flatter than last at 1 and not to be measured at 1 of 2 radii on source validation" in last
+    assert "flatter than last at 2 of 2 radii on the unseen domain" in last
 
 
 def test_differences_of_flatness_are_said_with_their_intervals():

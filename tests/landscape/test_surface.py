@@ -201,6 +201,25 @@ def test_the_barrier_is_the_rise_above_the_straight_line():
         landscape.barrier(mean[mean["t"] > 0])
 
 
+@pytest.mark.parametrize(
+    "losses, found, words",
+    [
+        ([1, np.nan, 1], (np.inf, 0.5), "a barrier of inf"),
+        ([1, np.inf, 2], (np.inf, 0.5), "a barrier of inf"),
+        ([1, 2, np.nan], (np.nan, 0), "no barrier that can be measured"),
+        ([np.inf, 2, 1], (np.nan, 0), "no barrier that can be measured"),
+    ],
+)
+def test_a_line_that_is_no_number_is_no_line_without_a_barrier(losses, found, words):
+    table = pd.DataFrame({"t": [0, 0.5, 1], "loss": losses}, dtype=float)
+    (one,) = landscape.barrier(table)[["barrier", "t"]].to_numpy()
+    assert one.tolist() == pytest.approx(found, nan_ok=True)
+    both = [table.assign(domain=d, role="source", loss=loss) for d, loss in (("a", losses), ("b", [1.0] * 3))]
+    loss, height, _ = landscape.walled(pd.concat(both), "source")
+    assert np.array_equal(np.isfinite(loss), np.isfinite(losses)), "domain b does not stand in for domain a"
+    assert landscape.said(height) == words
+
+
 def test_a_line_that_makes_no_sense_is_refused(run):
     with pytest.raises(ValueError, match="A line has a size of 2 or more; got 1"):
         landscape.line(run, "initial", last(run.source_curves), size=1)

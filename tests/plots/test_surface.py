@@ -181,11 +181,22 @@ def test_lines_are_means_over_domains_and_a_barrier_reaches_from_the_chord_to_th
     assert titles(figure) == ["Source validation, nats per example", "Unseen domain (oracle), nats per example"]
     shown = lines(source)
     np.testing.assert_allclose(shown["last to WAKD: no barrier"], [[0, 0.25, 0.5, 0.75, 1], [1, 1.05, 1, 1.55, 2]])
-    assert set(lines(target)) == {"last to WAKD: no barrier", "WAKD to step 60: barrier 0.5"}
+    assert set(lines(target)) == {"last to WAKD: no barrier", "WAKD to step 60: a barrier of 0.5"}
     bars = [line.get_xydata().tolist() for line in target.lines if line.get_lw() == 2.5]
     np.testing.assert_allclose(bars, [[[0.5, 2.5], [0.5, 3.0]]])  # at 1 + 1 + 0.5 on the chord
     assert not [line for line in source.lines if line.get_lw() == 2.5]
-    assert alt.endswith("On the unseen domain (oracle), in nats: last to WAKD no barrier, WAKD to step 60 barrier 0.5.")
+    assert alt.endswith(
+        "On the unseen domain (oracle), in nats: last to WAKD no barrier, WAKD to step 60 a barrier of 0.5."
+    )
+
+
+def test_a_line_through_what_diverged_has_a_wall_that_is_not_drawn(sides):
+    table = sides["last to WAKD"]
+    broken = table.assign(loss=table["loss"].mask((table["t"] == 0.5) & (table["domain"] == "ink")))
+    figure, alt = landscape_figures.barriers({"last to WAKD": broken})
+    source = figure.axes[0]
+    assert set(lines(source)) == {"last to WAKD: a barrier of inf"} and "a barrier of inf. On the unseen" in alt
+    assert not [line for line in source.lines if line.get_lw() == 2.5]
 
 
 # ---- flatness

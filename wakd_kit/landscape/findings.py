@@ -17,7 +17,7 @@ from ..evaluation.scores import evaluate
 from ..names import did_you_mean
 from ..runs.run import load_run
 from ..statistics import FEWEST, interval
-from .surface import SPOKEN, lowest, roles_of, walled
+from .surface import SPOKEN, lowest, of_all, roles_of, said, walled
 
 if TYPE_CHECKING:
     from .surface import Plane
@@ -39,13 +39,14 @@ def chosen(run, wanted: Sequence[str | Mapping]) -> dict[str, Coefficients | NoW
 
 
 def average_of(choices: Mapping[str, Coefficients | NoWindow], label: str = "") -> str | None:
-    """The label of the average to look at: the one given, else the first that is over more than one segment.
+    """The label of the average to look at: the one given, else the first of more than one mean of a segment or last iterate.
 
     None where it averages nothing: no window was found, or every strategy takes a single iterate.
     """
     if label and label not in choices:
         raise ValueError(did_you_mean("label", label, choices))
-    averages = [n for n, c in choices.items() if isinstance(c, Coefficients) and np.count_nonzero(c) > 1]
+    found = {n: c.parts.values() for n, c in choices.items() if isinstance(c, Coefficients)}
+    averages = [n for n, parts in found.items() if sum(map(np.count_nonzero, parts)) > 1]
     return next((name for name in averages if label in ("", name)), None)
 
 
@@ -118,7 +119,7 @@ def in_the_valley(plane: Plane, *, baseline: str, average: str | None) -> list[s
     marks, sentences = plane.marks.set_index("label"), []
     for role in roles_of(plane.table):
         best, x, y = lowest(plane, role)
-        own = plane.points[plane.points["role"] == role].groupby("label")["loss"].mean()
+        own = plane.points[plane.points["role"] == role].groupby("label")["loss"].agg(of_all)
         listed = []
         for name in _both(average, baseline):
             mark = marks.loc[name]
@@ -141,8 +142,7 @@ def between(lines: Mapping[str, pd.DataFrame]) -> list[str]:
         parts = []
         for role in roles_of(table):
             loss, height, _ = walled(table, role)
-            wall = f"a barrier of {height:.2g}" if height > 0 else "no barrier"
-            parts.append(f"{loss[0]:.3g} to {loss[1]:.3g} nats {SPOKEN[role]}, {wall}")
+            parts.append(f"{loss[0]:.3g} to {loss[1]:.3g} nats {SPOKEN[role]}, {said(height)}")
         sentences.append(f"From {label}: {'; '.join(parts)}.")
     return sentences
 
@@ -158,12 +158,13 @@ def flatter(table: pd.DataFrame, *, baseline: str, average: str | None) -> list[
         return [f"There is no average here whose flatness could be compared with that of {baseline}."]
     sentences, verdicts = [], []
     for role in roles_of(table):
-        rise = table[table["role"] == role].groupby(["radius", "direction", "strategy"])["increase"].mean().unstack()
+        by = table[table["role"] == role].groupby(["radius", "direction", "strategy"])
+        rise = by["increase"].agg(of_all).unstack()
         paired = (rise[average] - rise[baseline]).unstack("direction")
         intervals = np.array([interval(row) for row in paired.to_numpy()])
         listed = [
             f"{mean:+.3f}{f' [{low:+.3f}, {high:+.3f}]' if np.isfinite(low) else ''} at {radius:.3g}"
-            for (radius, mean), (low, high) in zip(paired.mean(axis=1).items(), intervals)
+            for (radius, mean), (low, high) in zip(paired.mean(axis=1, skipna=False).items(), intervals)
         ]
         sentences.append(
             f"{SPOKEN[role].capitalize()} the rise of the loss around {average} less that around {baseline}, in nats over "
@@ -173,6 +174,7 @@ def flatter(table: pd.DataFrame, *, baseline: str, average: str | None) -> list[
             return [*sentences, f"Fewer than {FEWEST} directions do not tell whether {average} is flatter."]
         flatter, sharper = (intervals[:, 1] < 0).sum(), (intervals[:, 0] > 0).sum()
         told = [f"{word} than {baseline} at {n}" for word, n in (("flatter", flatter), ("sharper", sharper)) if n]
+        told += [f"not to be measured at {n}" for n in [(~np.isfinite(paired)).any(axis=1).sum()] if n]
         told = " and ".join(told) or f"not to be told from {baseline} at any"
         verdicts.append(f"{told} of {len(paired)} radii {SPOKEN[role]}")
     return [*sentences, f"So in this run {average} is {'; '.join(verdicts)}."]

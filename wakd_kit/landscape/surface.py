@@ -64,7 +64,7 @@ class Plane:
         part = self.table[self.table["role"] == role]
         if part.empty:
             raise ValueError(f"This plane has the roles {', '.join(sorted(set(self.table['role'])))}; got {role!r}.")
-        field = part.pivot_table(index="y", columns="x", values=value, aggfunc="mean", dropna=False)
+        field = part.pivot_table(index="y", columns="x", values=value, aggfunc=of_all, dropna=False)
         return field.columns.to_numpy(), field.index.to_numpy(), field.to_numpy()
 
 
@@ -204,17 +204,19 @@ def barrier(table: pd.DataFrame) -> pd.DataFrame:
            (average over domains first for the barrier of the mean loss: it is not the mean of the barriers)
 
     Returns one row per line: ``domain, role, barrier, t``, the largest over 0 <= t <= 1 of
-    loss(t) - ((1 - t) loss(0) + t loss(1)), never below zero, and where it is. Entezari et al. 2022, arXiv 2110.06296,
-    section 2; Frankle et al. 2020, arXiv 1912.05671, section 2, compare with the mean of both ends instead.
+    loss(t) - ((1 - t) loss(0) + t loss(1)), never below zero, and where it is: infinity where a loss between is no finite
+    number, NaN where one at an end is none. Entezari et al. 2022, arXiv 2110.06296, section 2; Frankle et al. 2020, arXiv
+    1912.05671, section 2, compare with the mean of both ends instead.
     """
     keys = [key for key in ("domain", "role") if key in table]
     rows = []
     for key, part in table.groupby(keys, sort=False) if keys else [((), table)]:
-        loss = part.set_index("t")["loss"].loc[0:1]
+        loss = part.set_index("t")["loss"].loc[0:1].replace(np.inf, np.nan)
         if 0 not in loss.index or 1 not in loss.index:
             raise ValueError(f"A barrier needs the losses at t = 0 and t = 1; got t from {loss.index.min()} on.")
         t = loss.index.to_numpy()
         rise = loss.to_numpy() - ((1 - t) * loss[0] + t * loss[1])
+        rise[np.isnan(rise)] = np.inf if loss.loc[[0, 1]].notna().all() else np.nan
         rows.append({**dict(zip(keys, key)), "barrier": float(rise.max()), "t": float(t[rise.argmax()])})
     return pd.DataFrame(rows)
 
@@ -267,6 +269,11 @@ def _weights(corners: np.ndarray, x: float, y: float) -> tuple[float, float, flo
     return 1 - second - third, second, third
 
 
+def of_all(values: pd.Series) -> float:
+    """The mean, NaN where one is: what diverged on one domain is not judged by the others."""
+    return values.mean(skipna=False)
+
+
 def roles_of(table: pd.DataFrame) -> list[str]:
     """The roles a table has, "source" before "target"."""
     return [role for role in HEADINGS if (table["role"] == role).any()]
@@ -282,6 +289,13 @@ def lowest(plane: Plane, role: str, value: str = "loss") -> tuple[float, float, 
 
 def walled(line: pd.DataFrame, role: str) -> tuple[pd.Series, float, float]:
     """The loss along a line by t, mean over the role's domains, its barrier in nats, and the t of it."""
-    loss = line[line["role"] == role].groupby("t")["loss"].mean()
+    loss = line[line["role"] == role].groupby("t")["loss"].agg(of_all)
     found = barrier(loss.reset_index()).iloc[0]
     return loss, found["barrier"], found["t"]
+
+
+def said(barrier: float) -> str:
+    """A barrier in words, for sentences and legends."""
+    if np.isnan(barrier):
+        return "no barrier that can be measured"
+    return f"a barrier of {barrier:.2g}" if barrier > 0 else "no barrier"

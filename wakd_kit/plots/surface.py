@@ -19,7 +19,7 @@ from scipy.optimize import isotonic_regression
 
 from ..averaging import Coefficients, Curves
 from ..averaging.extent import bars
-from ..landscape.surface import HEADINGS, SPOKEN, lowest, roles_of, walled
+from ..landscape.surface import HEADINGS, SPOKEN, lowest, of_all, roles_of, said, walled
 from ..statistics import FEWEST, interval
 from .style import Look, empty, finer, ink, line, looks, loss_levels, marker, round_ticks, rows, styled
 
@@ -155,7 +155,7 @@ def _words(plane: Plane, value: str, roles: Sequence[str]) -> str:
     alt = f"{value.capitalize()} on {size} points of the plane through {', '.join(plane.corners['label'])}."
     for role in roles:
         best, *_ = lowest(plane, role, value)
-        own = plane.points[plane.points["role"] == role].groupby("label", sort=False)[value].mean()
+        own = plane.points[plane.points["role"] == role].groupby("label", sort=False)[value].agg(of_all)
         extreme = "lowest" if value == "loss" else "highest"
         listed = ", ".join(f"{label} {number(amount)}" for label, amount in own.items())
         alt += f" The {extreme} {SPOKEN[role]} is {number(best)}; {listed}."
@@ -179,13 +179,12 @@ def barriers(lines: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
         found = []
         for i, (label, table) in enumerate(lines.items()):
             loss, height, top = walled(table, role)
-            wall = f"barrier {height:.2g}" if height > 0 else "no barrier"
-            axis.plot(loss, line(i), color=ink(i), label=f"{label}: {wall}")
+            axis.plot(loss, line(i), color=ink(i), label=f"{label}: {said(height)}")
             axis.plot([0, 1], loss.loc[[0, 1]], ":", color=ink(i), lw=0.7)
-            if height > 0:
+            if 0 < height < np.inf:
                 axis.plot([top, top], [loss[top] - height, loss[top]], "-", color=ink(i), lw=2.5, alpha=0.3)
                 axis.plot(top, loss[top], marker(i), color=ink(i), ms=5)
-            found.append(f"{label} {wall}")
+            found.append(f"{label} {said(height)}")
         axis.set(title=f"{HEADINGS[role]}, nats per example", xlabel="part of the way")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
         alt += f" {SPOKEN[role].capitalize()}, in nats: {', '.join(found)}."
@@ -211,9 +210,9 @@ def flatness(table: pd.DataFrame) -> tuple[Figure, str]:
         found = []
         for strategy, look in looks(strategies).items():
             part = table[(table["role"] == role) & (table["strategy"] == strategy)]
-            samples = part.groupby(["radius", over])["increase"].mean().unstack()
-            mean, (low, high) = samples.mean(axis=1), np.transpose([interval(row) for row in samples.to_numpy()])
-            mean = pd.concat([pd.Series({0.0: 0.0}), mean])  # where it starts
+            samples = part.groupby(["radius", over])["increase"].agg(of_all).unstack()
+            low, high = np.transpose([interval(row) for row in samples.to_numpy()])
+            mean = pd.concat([pd.Series({0.0: 0.0}), samples.mean(axis=1, skipna=False)])  # where it starts
             axis.fill_between(mean.index, [0, *low], [0, *high], color=look.colour, alpha=0.14, lw=0)
             axis.plot(mean, look.line, color=look.colour, marker=look.marker, ms=4, label=strategy)
             brackets = f" [{low[-1]:.3g}, {high[-1]:.3g}]" if np.isfinite(low[-1]) else ""
