@@ -49,7 +49,7 @@ def test_labels_are_read_from_the_run_and_strategies_are_evaluated_into_it(copie
 def test_the_average_is_the_first_over_several_segments(run, choices):
     assert findings.average_of(choices) == "WAKD"
     assert findings.average_of(choices, "EMA") == "EMA"
-    assert findings.average_of({"BEMA": averaging.bema(run.source_curves, every=2)}) == "BEMA", "of last iterates alone"
+    assert findings.average_of({"BEMA": averaging.bema(run.source_curves, every=4)}) == "BEMA", "of last iterates alone"
     for alone in ("SWAD", "last"):
         assert findings.average_of(choices, alone) is None
     assert findings.average_of({"last": choices["last"]}) is None
