@@ -1,6 +1,7 @@
 """The torch side of learned coefficients: halves that do not leak, and a gradient that is one."""
 
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -43,6 +44,22 @@ def test_halves_are_disjoint_by_original_and_stratified():
     first, second = halves(examples, seed=1)
     assert not set(first.originals) & set(second.originals) and len(first) + len(second) == 60
     assert all(abs((first.labels == k).sum() - 10) <= 2 for k in range(3))
+
+
+def test_a_fit_without_images_to_stop_on_is_no_window(tmp_path):
+    """One validation image of each of two classes: by its own coin every second domain has both in one half."""
+    rng = np.random.default_rng(0)
+    make = lambda: (rng.integers(0, 255, (4, 8, 8, 3)).astype(np.uint8), np.arange(4) % 2)  # noqa: E731
+    split = wk.leave_one_out(wk.domains_from_arrays({name: make() for name in "abcdef"}, ("x", "y")), "f", 0)
+    sizes = {tuple(map(len, halves(e, seed=zlib.crc32(d.encode())))) for d, e in split.val.items()}
+    assert (1, 1) in sizes and len(sizes) > 1, "or this test shows nothing"
+    few = wk.train(
+        wk.build_model("resnet10t", 2, **SMALL, seed=0), split, steps=2, segment_length=1, batch_size=5, batchnorm="frozen",
+        declare=[], save_to=tmp_path / "few", progress=False, device="cpu",
+    )  # fmt: skip
+    choices = wk.choose(few, ["last", "learned"])
+    assert isinstance(choices["last"], wk.averaging.Coefficients) and isinstance(choices["learned"], NoWindow)
+    assert "the 2 validation images of " in str(choices["learned"]) and "Hold out more" in str(choices["learned"])
 
 
 def test_the_gradient_matches_finite_differences_on_the_simplex(run):
@@ -204,11 +221,11 @@ def test_a_fit_goes_over_source_validation_in_batches(run, tmp_path, monkeypatch
     loss_and_gradient, held_out_loss = source_fit(large)
     uniform = wk.averaging.uniform(large.source_curves)
     loss, gradient = loss_and_gradient(uniform)
-    assert max(sizes) <= 128 and sum(sizes) == sum(len(halves(e, seed=0)[0]) for e in split.val.values())
+    parts = [halves(examples, seed=zlib.crc32(d.encode()))[0] for d, examples in split.val.items()]
+    assert max(sizes) <= 128 and sum(sizes) == sum(map(len, parts))
     network = large.model(uniform)
     losses = []
-    for examples in split.val.values():
-        part, _ = halves(examples, seed=0)
+    for part in parts:
         logits = wk.evaluation.predict(network, part.images)
         losses.append(torch.nn.functional.cross_entropy(logits, torch.as_tensor(part.labels)).item())
     assert loss == pytest.approx(np.mean(losses), rel=1e-5) and np.isfinite(gradient).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -125,20 +126,7 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
             row |= zip(("begin", "end"), extent(curves, choice))
             row |= {"iterates": int(curves.iterates[means].sum() + np.sum(ends & ~means))}
         rows.append(row)
-    columns = (
-        "strategy",
-        "begin",
-        "end",
-        "iterates",
-        "of",
-        "initial",
-        "magnitude",
-        "displaced",
-        "chosen_by",
-        "evaluations",
-        "picked",
-        "reason",
-    )
+    columns = "strategy begin end iterates of initial magnitude displaced chosen_by evaluations picked reason".split()
     table = pd.DataFrame(rows, columns=[*columns, "coefficients"])
     return table.astype({"begin": "Int64", "end": "Int64", "iterates": "Int64"})
 
@@ -159,11 +147,19 @@ def source_fit(run, split: Split | None = None) -> tuple[Callable, Callable]:
     The loss is the cross-entropy of the average, mean over source domains, nats. Its derivative for segment k is the inner
     product of the loss's gradient with segment k's mean. BatchNorm statistics are held fixed in that derivative: the
     true loss decides whether a step is taken, so this bends the direction a little and never the result's claim.
+
+    Raises ``NoWindow`` where a domain has too few validation images for two halves.
     """
     network = Network(run, split, roles=())
     trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
-    parts = [halves(examples, seed=0) for examples in network.split.val.values()]
-    fitting, held_out = ([pair[side] for pair in parts] for side in (0, 1))
+    parts = {d: halves(e, seed=zlib.crc32(d.encode())) for d, e in network.split.val.items()}
+    for domain, pair in parts.items():
+        if not all(map(len, pair)):
+            raise NoWindow(
+                f"learned fits on one half of source validation and stops on the other: the {sum(map(len, pair))} validation "
+                f"images of {domain} make no two halves. Hold out more (leave_one_out(validation=...)), or use wakd(begin=...)."
+            )
+    fitting, held_out = zip(*parts.values())
 
     def terms(coefficients, data: Sequence[Examples], *, batch_size: int = 128) -> Iterator[Tensor]:
         """What each batch adds to the loss of an average: domains weigh the same, and images in a domain."""
