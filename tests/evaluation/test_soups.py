@@ -122,6 +122,34 @@ def test_soups_refuse_what_cannot_be_averaged(split, alike, tmp_path):
         wk.Soup(alike).average([1.0])
 
 
+def test_a_member_that_diverged_costs_its_own_rows_and_no_others(alike):
+    soup = wk.Soup(alike)
+    soup.states = [*soup.states[:2], {n: t * np.nan if t.is_floating_point() else t for n, t in soup.states[2].items()}]
+    choices = {"two": [0.5, 0.5, 0.0], "all": [0.4, 0.4, 0.2], "probs": "probs", "mean": "mean", "score": "score"}
+    table = soup.evaluate({**choices, "none": NoWindow("found none")}).set_index("strategy")
+    assert table.loc["two", "accuracy"].notna().all() and table.drop("two")["accuracy"].isna().all()
+    for label in ("probs", "mean", "score"):
+        assert set(table.loc[label, "note"]) == {"s3 diverged: it holds or predicts what is no number. Leave it out."}
+    assert set(table.loc["none", "note"]) == {"found none"}
+
+
+WRONG = [
+    ("tis", "Did you mean 'ties'"),
+    ({"name": "ties", "densiti": 0.2}, "Did you mean 'density'"),
+    ({"name": "ties", "density": 5}, "density is the share of entries that stay"),
+    ([0.5, 0.5], "as many coefficients"),
+    ([np.nan, 0.5, 0.5], "as many coefficients"),
+]
+
+
+@pytest.mark.parametrize("wrong, words", WRONG)
+def test_what_cannot_be_scored_is_refused_before_the_first_is(alike, wrong, words, monkeypatch):
+    soup = wk.Soup(alike)
+    monkeypatch.setattr(soup, "_logits", None)  # nothing is scored
+    with pytest.raises((KeyError, ValueError), match=words):
+        soup.evaluate({"fine": [0.5, 0.5, 0.0], "wrong": wrong})
+
+
 @pytest.fixture(scope="module")
 def experts(split, tmp_path_factory):
     """One for each source of the split, from one start."""
@@ -152,7 +180,9 @@ def test_experts_of_single_sources_are_merged_and_judged_on_all_of_them(experts,
     )
     for name, tensor in soup.merge("ties").items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-4, atol=1e-5)
-    assert soup.merge("ties") is soup.merge({"name": "ties"})
+    again = soup.merge("ties")
+    soup.merge({"name": "ties"})["model.fc.weight"].zero_()
+    assert torch.equal(soup.merge("ties")["model.fc.weight"], again["model.fc.weight"]), "what is handed out is a copy"
 
 
 def test_experts_of_all_images_of_their_sources_meet_in_a_split_of_all_images(split, tmp_path):

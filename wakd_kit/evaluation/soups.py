@@ -43,11 +43,8 @@ class Soup:
             here = run.settings["split"]
             differs = other_split(here, first, aside=["sources"])
             if differs or not _same_student(run, runs[0]):
-                what = (
-                    f"split ({differs} {here.get(differs, False)!r} and {first.get(differs, False)!r})"
-                    if differs
-                    else "student"
-                )
+                both = f"{differs} {here.get(differs, False)!r} and {first.get(differs, False)!r}"
+                what = f"split ({both})" if differs else "student"
                 raise RunProblem(f"{run.name} and {runs[0].name} differ in their {what}; a soup needs the same.")
         self.runs = list(runs)
         self.split = split or _split_of_all(runs)
@@ -67,12 +64,7 @@ class Soup:
 
     def average(self, coefficients) -> State:
         """The weighted mean of the members' parameters and float buffers; statistics are recalibrated on evaluation."""
-        values = np.asarray(coefficients, dtype=np.float64)
-        if values.shape != (len(self.states),) or values.min() < 0 or abs(values.sum() - 1) > 1e-6:
-            raise ValueError(
-                f"A soup of {len(self.states)} runs needs as many coefficients, summing to 1; got {values}."
-            )
-        total: State = {}
+        values, total = self._checked(coefficients), {}
         for value, state in zip(values, self.states):
             if value == 0:  # a member that was left out may have diverged
                 continue
@@ -80,6 +72,14 @@ class Soup:
                 if tensor.is_floating_point():
                     total[name] = total.get(name, 0) + value * tensor.double()
         return {n: total[n].float() if n in total else t for n, t in self.states[0].items()}
+
+    def _checked(self, coefficients) -> np.ndarray:
+        values = np.asarray(coefficients, dtype=np.float64)
+        if values.shape != (len(self.states),) or not values.min() >= 0 or not abs(values.sum() - 1) <= 1e-6:
+            raise ValueError(
+                f"A soup of {len(self.states)} runs needs as many coefficients, summing to 1; got {values}."
+            )
+        return values
 
     def score(self, coefficients) -> float:
         """Source-validation accuracy of the soup with these coefficients; memoised."""
@@ -109,7 +109,7 @@ class Soup:
             state = self.average(np.full(len(self.states), 1 / len(self.states))) | merge(start, states, rule)
             settled = self._source.load(state).state_dict()
             self._merged[key] = {name: tensor.cpu().clone() for name, tensor in settled.items()}
-        return self._merged[key]
+        return {name: tensor.clone() for name, tensor in self._merged[key].items()}
 
     def _check_start(self) -> None:
         first, names = self.runs[0], [name for name, _ in self._source.model.named_parameters()]
@@ -125,24 +125,45 @@ class Soup:
 
     def evaluate(self, choices: Mapping[str, object]) -> pd.DataFrame:
         """Like ``scores.evaluate``, for coefficients over runs; in their place ``"probs"`` or ``"logits"`` scores the ensemble of all
-        members' predictions, and a rule of ``merging``, by name or with settings, what it makes of them."""
-        network = self._network(("source", "target"))
-        rows = []
+        members' predictions, and a rule of ``merging``, by name or with settings, what it makes of them.
+
+        Whatever cannot be scored is refused before the first choice is; one of a member that diverged is a row of NaN with a note.
+        """
+        for choice in choices.values():
+            if _is_rule(choice):
+                merge({"": torch.zeros(2, 2)}, [{"": torch.eye(2)}] * 2, choice)  # its settings too
+                self._check_start()
+            elif not isinstance(choice, str | NoWindow):
+                self._checked(choice)
+        network, rows = self._network(("source", "target")), []
         for label, choice in choices.items():
-            none, logits = isinstance(choice, NoWindow), None
-            if isinstance(choice, str | Mapping) and choice not in ("probs", "logits"):
-                network.load(self.merge(choice), raw=True)
-                logits = network.outputs()
-            elif isinstance(choice, str):
-                members = [self._logits(network, member) for member in np.eye(len(self.states))]
-                stacked = {d: np.stack([m[d].numpy() for m in members]) for d in network.roles}
-                probs = {d: ensemble(z, combine=choice) for d, z in stacked.items()}
-                logits = {d: torch.from_numpy(np.log(p + 1e-300)) for d, p in probs.items()}
-            elif not none:
-                logits = self._logits(network, choice)
-            note = str(choice) if none else getattr(choice, "note", "")
+            try:
+                logits, note = self._predicted(network, choice), getattr(choice, "note", "")
+            except NoWindow as none:
+                logits, note = None, str(none)
             rows += judged(network.parts, logits, network.split.domains, strategy=label, note=note)
         return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _predicted(self, network: Network, choice: object) -> dict[str, torch.Tensor]:
+        """Logits by domain of what was chosen; ``NoWindow`` where there is nothing of it, or a member diverged."""
+        if isinstance(choice, NoWindow):
+            raise choice
+        if _is_rule(choice):
+            self._check_finite(self.states)
+            network.load(self.merge(choice), raw=True)
+            return network.outputs()
+        if not isinstance(choice, str):
+            return self._logits(network, choice)
+        members = [self._logits(network, member) for member in np.eye(len(self.states))]
+        self._check_finite(members)
+        stacked = {d: np.stack([m[d].numpy() for m in members]) for d in network.roles}
+        probs = {d: ensemble(z, combine=choice) for d, z in stacked.items()}
+        return {d: torch.from_numpy(np.log(p + 1e-300)) for d, p in probs.items()}
+
+    def _check_finite(self, members: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        for run, member in zip(self.runs, members):
+            if not all(torch.isfinite(tensor).all() for tensor in member.values()):
+                raise NoWindow(f"{run.name} diverged: it holds or predicts what is no number. Leave it out.")
 
     def _network(self, roles: tuple[str, ...]) -> Network:
         return Network(self.runs[0], self.split, roles=roles, others=self.runs[1:])
@@ -158,6 +179,11 @@ class Soup:
             logits = self._logits(self._source, coefficients)
             self._known[key] = source_mean(logits, self._source.labels, metric)
         return self._known[key]
+
+
+def _is_rule(choice: object) -> bool:
+    """Whether it names a rule of ``merging``."""
+    return isinstance(choice, str | Mapping) and choice not in ("probs", "logits")
 
 
 def _split_of_all(runs: Sequence[Run]) -> Split:
