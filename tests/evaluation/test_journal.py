@@ -62,6 +62,18 @@ def test_another_identity_starts_anew_and_says_what_differs(tmp_path):
     assert fill(file, identity={"size": 5}) == 1
 
 
+def test_images_that_were_moved_are_no_other_identity(tmp_path, split):
+    file = tmp_path / "landscape" / "table.csv"
+
+    def of(**changes):
+        return {"size": 4, "split": {**split.recipe, **changes}}
+
+    fill(file, upto=3, identity=of(benchmark="folder:/here"))
+    assert fill(file, identity=of(benchmark="folder:/there")) == 3
+    with pytest.warns(UserWarning, match="was of split .*: computed anew"):
+        assert fill(file, identity=of(fingerprint="0")) == 0
+
+
 def test_rows_of_other_code_are_computed_anew_and_those_of_before_that_was_told_stay(tmp_path, monkeypatch):
     file = tmp_path / "landscape" / "table.csv"
 

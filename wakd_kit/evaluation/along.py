@@ -14,7 +14,7 @@ from ..data.domains import Split
 from ..names import whole_number
 from ..runs.settings import as_declared
 from .journal import Growing, computed, of_averages, table_file
-from .sweep import Point, Sweep
+from .sweep import Sweep
 
 _COLUMNS = {"step": int, "strategy": str, "domain": str, "role": str, "loss": float, "accuracy": float}
 ITERATE = "last"  # the line that the others are beside
@@ -56,7 +56,7 @@ def averages_along(
 
     def missing(table: Growing) -> Iterator[list[dict]]:
         left = points[table.done :]
-        found = sweep.scores(Point(sweep.locate(c), raw=run.is_raw(c)) for *_, c in left if not isinstance(c, NoWindow))
+        found = sweep.scores_of(c for *_, c in left if not isinstance(c, NoWindow))
         for step, label, choice in left:
             scored = {} if isinstance(choice, NoWindow) else next(found)
             about = {"step": step, "strategy": label}

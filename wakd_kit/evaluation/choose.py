@@ -126,8 +126,10 @@ def choices_table(run, choices: Mapping[str, Coefficients | NoWindow]) -> pd.Dat
             row |= zip(("begin", "end"), extent(curves, choice))
             row |= {"iterates": int(curves.iterates[means].sum() + np.sum(ends & ~means))}
         rows.append(row)
-    columns = "strategy begin end iterates of initial magnitude displaced chosen_by evaluations picked reason".split()
-    table = pd.DataFrame(rows, columns=[*columns, "coefficients"])
+    names = (
+        "strategy begin end iterates of initial magnitude displaced chosen_by evaluations picked reason coefficients"
+    )
+    table = pd.DataFrame(rows, columns=names.split())
     return table.astype({"begin": "Int64", "end": "Int64", "iterates": "Int64"})
 
 

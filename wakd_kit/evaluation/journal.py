@@ -18,7 +18,7 @@ from ..averaging import Coefficients, NoWindow
 from ..files import Held, locked, sweep, write_text
 from ..fingerprints import of_function
 from ..names import one_line
-from ..runs.identity import digest
+from ..runs.identity import digest, same_split
 from ..runs.record import RunProblem
 
 KIT = "kit"  # the key of an identity that says which code of the kit computed the rows
@@ -73,7 +73,7 @@ def growing(
     rows_per_point: int,
     about: Callable[[], dict] = dict,
 ) -> Iterator[Growing]:
-    """The table in ``file``: continued if it is of the same ``identity``, else it starts anew, with a warning.
+    """The table in ``file``: continued if it is of the same ``identity``, splits by content, else it starts anew, with a warning.
 
     columns  {name: type}, as ``finished`` will read them
     points   how many it will have, with so many rows each
@@ -94,8 +94,12 @@ def growing(
         sweep(file.parent, f"{file.stem}.json")
         table = held.enter_context(open(file, "ab+"))
         wanted, known = json.loads(json.dumps(identity)), _about(file)
-        if known is not None and KIT not in known["identity"]:  # an older description does not tell
-            wanted.pop(KIT, None)
+        if known is not None:
+            kept = known["identity"]
+            if KIT not in kept:  # an older description does not tell
+                wanted.pop(KIT, None)
+            if "split" in kept.keys() & wanted.keys() and same_split(kept["split"], wanted["split"]):
+                wanted["split"] = kept["split"]  # wherever its images lie now
         rows = points * rows_per_point
         if known is None or known["identity"] != wanted or known["rows"] != rows:
             if known is not None:

@@ -11,7 +11,7 @@ from ..checks import explained
 from ..data.domains import Split
 from ..names import real_number, whole_number
 from .journal import Growing, computed, of_averages, table_file
-from .sweep import Point, Sweep
+from .sweep import Sweep
 
 _COLUMNS = {"family": str, "length": float, "setting": float, "domain": str, "role": str, "loss": float}
 _COLUMNS["accuracy"] = float
@@ -49,8 +49,7 @@ def length_sweep(
 
     def missing(table: Growing):
         left = averages[table.done :]
-        points = (Point(sweep.locate(c), raw=run.is_raw(c)) for *_, c in left)
-        for (family, length, setting, _), found in zip(left, sweep.scores(points)):
+        for (family, length, setting, _), found in zip(left, sweep.scores_of(c for *_, c in left)):
             about = {"family": family, "length": length, "setting": setting}
             yield [{**about, "domain": d, "role": role, **found[d]} for d, role in sweep.roles.items()]
 

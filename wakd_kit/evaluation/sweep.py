@@ -1,6 +1,6 @@
 """Scores of many parameter sets of one network on fixed images: what window maps and loss landscapes spend their time on.
 
-A parameter set is one flat vector: all trained parameters, then BatchNorm's running statistics. Vectors are written into
+A parameter set is one flat vector: all parameters, frozen ones too, then BatchNorm's running statistics. Vectors are written into
 a model in place, BatchNorm is folded into the convolutions before it, and several are evaluated side by side.
 """
 
@@ -141,6 +141,10 @@ class Sweep(Network):
     def scores(self, points: Iterable[Point]) -> Iterator[dict[str, dict[str, float]]]:
         """{domain: {"loss": nats per example, "accuracy": fraction}} of each point, in order."""
         return self._map(lambda logits: {d: _scores(z, self.labels[d]) for d, z in logits.items()}, points)
+
+    def scores_of(self, choices: Iterable) -> Iterator[dict[str, dict[str, float]]]:
+        """``scores`` of averages of the run, as ``evaluate`` has them: a raw one keeps its statistics."""
+        return self.scores(Point(self.locate(c), raw=self.run.is_raw(c)) for c in choices)
 
     @functools.cached_property
     def _idle(self) -> queue.SimpleQueue[_Worker]:
