@@ -15,7 +15,9 @@ import torch
 from wakd_kit.averaging import Curves, choose, strategies
 from wakd_kit.lessons import recordings as runs
 from wakd_kit.lessons.exercises import judged, known
+from wakd_kit.lessons.recordings import recorded
 from wakd_kit.models.tap import Output
+from wakd_kit.names import UnknownName
 from wakd_kit.objectives import combine, objectives
 from wakd_kit.reporting.formulas import MATH, formula_svg, with_formulas
 from wakd_kit.reporting.render import render
@@ -379,6 +381,8 @@ def assigned(code: str) -> object:
 def test_an_unknown_exercise_is_named():
     with pytest.raises(KeyError, match="Unknown exercise"):
         judged("00.9", 1)
+    with pytest.raises(UnknownName, match=r"^Unknown run 'KDD'\. Did you mean 'KD'"):
+        recorded("KDD")
 
 
 # ---- formulas

@@ -58,7 +58,7 @@ def curvature(
 
     Returns ``strategy, domain, role, kind, rank, value, standard_error, n``: per choice and domain ``top`` rows of kind
     "eigenvalue", ranks from 1, and one of kind "trace" with rank 0 and the standard error over probes; n is the number
-    of images. Parameters are all trained ones, in float32: products with the Hessian are right to about 1e-6 of its
+    of images. Parameters are all, frozen ones too, in float32: products with the Hessian are right to about 1e-6 of its
     largest eigenvalue.
 
     Raises ``RunProblem`` for a network that cannot be differentiated twice, or that does not fit in memory.

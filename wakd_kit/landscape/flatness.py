@@ -37,7 +37,7 @@ def flatness(
     choices            {label: point}, see ``landscape`` for what is a point; one without a window has no rows
     radii              distances from the point, in the unit of ``Plane``: try the distance from the last iterate to an
                        average, halved and doubled
-    directions         how many, drawn evenly over the sphere of all parameters (BatchNorm's scales and shifts too). The
+    directions         how many, drawn evenly over the sphere of all parameters (BatchNorm's scales and shifts and frozen ones too). The
                        same for every choice and radius, so that choices can be compared direction by direction
     filter_normalised  scale each filter of a direction to the norm of the point's own filter, and leave biases and
                        BatchNorm alone: the radius is then a fraction of the filters' norms, and rescaled networks that

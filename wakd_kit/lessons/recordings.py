@@ -25,7 +25,7 @@ from ..evaluation.choose import choose
 from ..evaluation.scores import evaluate
 from ..evaluation.windows import window_map
 from ..models.build import build_model
-from ..names import did_you_mean
+from ..names import UnknownName, did_you_mean
 from ..runs.identity import digest
 from ..runs.run import Run
 from ..runs.train import train
@@ -50,9 +50,9 @@ def split_of_lessons():
 
 @functools.cache
 def recorded(name: str) -> Run:
-    """One of the lessons' runs, evaluated; trained if it is not there yet. Raises ``KeyError`` for none of them."""
+    """One of the lessons' runs, evaluated; trained if it is not there yet. Raises ``UnknownName`` for none of them."""
     if name not in RUNS:
-        raise KeyError(did_you_mean("run", name, RUNS))
+        raise UnknownName(did_you_mean("run", name, RUNS))
     model, teacher, settings = RUNS[name]
     taught = recorded(teacher) if teacher else None
     place = folder() / name
