@@ -155,6 +155,9 @@ def quick(split, student, tmp_path):
         ({"edges": [0.5]}, "0.5", "int", "edges[0]"),
         ({"teacher": 3}, "3", "a Run", "teacher"),
         ({"teacher": "nowhere"}, "nowhere", "settings.json", "the folder that train saved to"),
+        ({"teacher": "x" * 300}, "xxx", "at most 255 bytes"),
+        ({"save_to": "x" * 300}, "xxx", "at most 255 bytes"),
+        ({"save_to": "x" * 250}, "xxx", "at most 255 bytes"),  # .recording is added
         ({"model": "resnet18"}, "'resnet18'", "a module"),
         ({"data": "digits"}, "'digits'", "leave_one_out"),
         ({"device": "gpu"}, "gpu", "cuda"),
@@ -400,6 +403,8 @@ def test_splits_with_fewer_sources(split, tmp_path):
 
 FOLDERS = {
     "nothing there": (lambda run, f: f / "nowhere", "nowhere", "settings.json", "that train saved to"),
+    "a name that is too long": (lambda run, f: f / ("x" * 300), str(Path("/")), "at most 255 bytes"),
+    "a path that is too long": (lambda run, f: f / ("x/" * 3000), str(Path("/")), "all of it 4,095"),
     "a folder of something else": (lambda run, f: f, "No run at", "settings.json", "that train saved to"),
     "another format": (lambda run, f: changed(run, format=99), "99", "format 1"),
     "no settings": (lambda run, f: emptied(run, "settings.json"), "No run at", "settings.json", "that train saved to"),
@@ -621,6 +626,11 @@ def test_what_is_asked_of_a_run(copied, tmp_path, given, words):
         ("report nowhere.yaml", "nowhere.yaml", "wakd list studies"),
         ("average nowhere --strategy wakd --export f.safetensors", "No run at nowhere", "settings.json"),
         ("landscape nowhere", "No run at nowhere", "settings.json"),
+        (f"notebook {'x' * 300} out.ipynb", "xxx", "at most 255 bytes"),
+        (f"data check {'x' * 300}", "xxx", "at most 255 bytes"),
+        (f"report {'x' * 300}", "xxx", "at most 255 bytes"),
+        (f"train --plugin {'x' * 300}.py", "xxx", "No plugin at", "ends in .py"),
+        (f"report quickstart --profile {'x' * 300}", "xxx", "at most 255 bytes"),
         ("doctor nowhere", "No run at nowhere", "settings.json"),
         ("notebook 02_distil out.ipynb", "'02_distil'", "Did you mean '02_distill'"),
         ("notebook 02_distill out.ipynb -p window_map_grid=-1", "-1", "at least 0", "window_map_grid"),
@@ -638,6 +648,12 @@ def test_commands(images, tmp_path, monkeypatch, capsys, given, words):
     said = capsys.readouterr()
     check(said.err.strip() or said.out.strip().splitlines()[-1], words)
     assert not list(Path().iterdir())
+
+
+def test_a_path_that_the_command_line_reads_is_a_sentence_too(capsys):
+    with pytest.raises(SystemExit):
+        main(["landscape", "x" * 300])
+    assert re.search("argument run: 'x+...' is too long for a path: .* at most 255 bytes", capsys.readouterr().err)
 
 
 def test_there_are_200_of_them():

@@ -105,6 +105,14 @@ def argument(*names: str, **settings) -> tuple:
     return names, settings
 
 
+def _path(given: str) -> Path:
+    """``path_of``, for argparse: it would say no more than "invalid" of a ``ValueError``."""
+    try:
+        return path_of(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
@@ -130,8 +138,8 @@ BESIDE = (
 )
 OF_A_STUDY = (
     argument("study", help="a study's name under reports/, or a YAML file"),
-    argument("--out", type=path_of, help=f"report folder, default reports/<name> {BESIDE}"),
-    argument("--runs", type=path_of, help=f"where recordings go, default runs/<name> {BESIDE}"),
+    argument("--out", type=_path, help=f"report folder, default reports/<name> {BESIDE}"),
+    argument("--runs", type=_path, help=f"where recordings go, default runs/<name> {BESIDE}"),
 )
 PLUGIN = argument(
     "--plugin",
@@ -140,7 +148,7 @@ PLUGIN = argument(
     metavar="FILE.py",
     help="a file or module of yours that declares objectives, strategies, models or benchmarks; may come twice",
 )
-RUN = argument("run", type=path_of, help="a run's folder")
+RUN = argument("run", type=_path, help="a run's folder")
 SETTINGS = argument("settings", nargs="*", metavar="NAME=VALUE")
 
 
@@ -204,7 +212,7 @@ def _status(given: argparse.Namespace) -> None:
     "compare",
     argument("first", help="a study's name or YAML file, or a folder of recordings"),
     argument("second", help="another one of the same images: its differences to the first are shown"),
-    argument("--out", type=path_of, metavar="FOLDER", help="the page's folder, default compared/<first>-<second>"),
+    argument("--out", type=_path, metavar="FOLDER", help="the page's folder, default compared/<first>-<second>"),
 )
 def _compare(given: argparse.Namespace) -> None:
     """two studies of one design side by side, paired by target and seed"""
@@ -268,7 +276,7 @@ def _what_it_takes(student, p: Student) -> str:
     argument("images", help="class/images: a folder, a tar or a zip"),
     argument("settings", nargs="*", metavar="NAME=VALUE", help="other settings of train, such as steps=20"),
     PLUGIN,
-    argument("--to", type=path_of, metavar="FOLDER", help="write weights in half precision and their card there"),
+    argument("--to", type=_path, metavar="FOLDER", help="write weights in half precision and their card there"),
     argument("--data", default="not stated", metavar="TEXT", help="what the images are, for the card"),
     argument("--licence", default="not stated", metavar="TEXT", help="their terms, for the card"),
 )
@@ -286,7 +294,7 @@ def _pretrain(given: argparse.Namespace) -> None:
 @command(
     "notebook",
     argument("notebook", help="a notebook's file, or its name under notebooks/ such as 02_distill"),
-    argument("out", type=path_of, help="the executed copy; its page is written beside it"),
+    argument("out", type=_path, help="the executed copy; its page is written beside it"),
     argument(
         "-p",
         "--parameter",
@@ -303,7 +311,7 @@ def _notebook(given: argparse.Namespace) -> None:
     from .reporting import render as report
     from .study.places import INSTALLED, NOTEBOOKS, home
 
-    shipped = NOTEBOOKS / f"{given.notebook}.ipynb"
+    shipped = NOTEBOOKS / path_of(f"{given.notebook}.ipynb")
     source = shipped if shipped.is_file() else path_of(given.notebook)
     if not source.is_file() and "." not in source.name:
         raise UnknownName(did_you_mean("notebook", given.notebook, (file.stem for file in NOTEBOOKS.glob("*.ipynb"))))
@@ -374,7 +382,7 @@ def _settings(words: list[str], cls: type = object) -> dict[str, object]:
     ),
     argument(
         "--export",
-        type=path_of,
+        type=_path,
         required=True,
         metavar="FILE",
         help="a .safetensors or .onnx file, or a folder for timm and its hub",
@@ -400,7 +408,7 @@ def _average(given: argparse.Namespace) -> None:
     "landscape",
     RUN,
     SETTINGS,
-    argument("-o", "--out", type=path_of, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"),
+    argument("-o", "--out", type=_path, help="the executed notebook, default RUN/landscape/04_landscape.ipynb"),
     PLUGIN,
     about=_defaults(Landscape, without=("run",)),
 )
@@ -433,7 +441,7 @@ def _landscape(given: argparse.Namespace) -> None:
     argument(
         "-o",
         "--out",
-        type=path_of,
+        type=_path,
         help="the page, default explorer.html in the run's folder; of several, their folder",
     ),
     argument(
@@ -572,7 +580,7 @@ def _list(given: argparse.Namespace) -> None:
 
 @command(
     "doctor",
-    argument("run", type=path_of, nargs="?", help="a run's folder; without one, the cache"),
+    argument("run", type=_path, nargs="?", help="a run's folder; without one, the cache"),
     argument("--drop-teachers", action="store_true", help="delete what teachers gave from the cache"),
 )
 def _doctor(given: argparse.Namespace) -> None:
@@ -633,7 +641,7 @@ def _bytes(path: Path) -> int:
 
 @command(
     "log",
-    argument("runs", type=path_of, help="a run's folder, or one that holds runs, finished or not"),
+    argument("runs", type=_path, help="a run's folder, or one that holds runs, finished or not"),
     argument("--tensorboard", default="", metavar="FOLDER", help="where its event files go"),
     argument("--wandb", default="", metavar="PROJECT", help="needs an account, or WANDB_MODE=offline"),
     argument("--trackio", default="", metavar="PROJECT", help="in a database on this machine"),
@@ -654,7 +662,7 @@ def _log(given: argparse.Namespace) -> None:
     argument(
         "name", help=f"one of {', '.join(BENCHMARKS)}, or lessons: the small runs that lessons look at, trained here"
     ),
-    argument("--to", type=path_of, help="the folder for its domains, default its name in the data folder"),
+    argument("--to", type=_path, help="the folder for its domains, default its name in the data folder"),
 )
 def _get_data(given: argparse.Namespace) -> None:
     """fetch, verify, unpack and check a published benchmark"""
@@ -672,7 +680,7 @@ def _get_data(given: argparse.Namespace) -> None:
     "data check",
     argument("path", help="a folder of domain/class/images, or a benchmark's name"),
     argument("--benchmark", help="compare with this one, or with none: folder; default is to recognise it"),
-    argument("--sheet", type=path_of, metavar="FILE", help="a contact sheet as PNG"),
+    argument("--sheet", type=_path, metavar="FILE", help="a contact sheet as PNG"),
 )
 def _check_data(given: argparse.Namespace) -> None:
     """count, read and compare every image; exit status 1 if not usable"""

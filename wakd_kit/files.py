@@ -33,11 +33,17 @@ NAMES = (
 
 
 def path_of(given: str | os.PathLike) -> Path:
-    """A path as a user gives it; ``~`` is his home folder."""
+    """A path as a user gives it; ``~`` is his home folder. Raises ``ValueError`` for what no file system takes."""
     try:
-        return Path(given).expanduser()
+        path = Path(given).expanduser()
     except RuntimeError:  # no HOME, and no such user
         raise ValueError(f"There is no home folder here for {str(given)!r}; write the whole path.") from None
+    sizes = [len(part.encode(errors="replace")) for part in path.parts]
+    if max(sizes, default=0) > 255 or sum(sizes) + len(sizes) > 4096:
+        raise ValueError(
+            f"{str(given)[:60] + '...'!r} is too long for a path: a name in it has at most 255 bytes, all of it 4,095."
+        )
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,7 +126,7 @@ def recording_folder(folder: Path) -> Path:
     """Where a run is recorded until it is complete. Raises ``ValueError`` for a folder without a name, "." or "/"."""
     if not folder.name:
         raise ValueError(f"No run is at {folder}, and none can be: name a folder for it, such as runs/mine.")
-    return folder.with_name(folder.name + ".recording")
+    return path_of(folder.with_name(folder.name + ".recording"))
 
 
 class Stopped(RuntimeError):

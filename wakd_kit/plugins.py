@@ -63,7 +63,7 @@ def module_of(plugin: str) -> str:
 def files(plugin: str) -> list[Path]:
     """Its source: a file, or every file of a package. Raises ``FileNotFoundError`` where there is none."""
     if plugin.endswith(".py"):
-        found = Path(plugin) if Path(plugin).is_file() else None
+        found = Path(plugin) if os.path.isfile(plugin) else None
     else:
         spec = _spec(plugin) if plugin.isidentifier() or "." in plugin else None
         found = Path(spec.origin) if spec and spec.origin else None

@@ -109,8 +109,12 @@ def test_one_average_under_another_name_is_not_evaluated_again(run, monkeypatch)
 def test_choose_loads_no_images_for_strategies_that_read_curves(run):
     alone = wk.load_run(run.folder)  # trained on arrays in memory: it could not load them again
     assert np.array_equal(wk.choose(alone, ["wakd"])["wakd"], wk.averaging.wakd(run.source_curves))
-    with pytest.raises(ValueError, match="trained on arrays in memory"):
+    with pytest.raises(
+        ValueError, match=r"trained on arrays in memory.*: take it as load_run\('.*', split=\.\.\.\) with the"
+    ):
         wk.choose(alone, [{"name": "sma", "start": 0.2}])
+    again = wk.load_run(run.folder, split=run.split)
+    assert list(wk.choose(again, [{"name": "sma", "start": 0.2}])) == ["sma"]
 
 
 def test_the_table_of_choices_says_window_count_reason_and_cost(run):

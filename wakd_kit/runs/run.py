@@ -107,7 +107,10 @@ class Run:
         if self._split is None:
             recipe = self.settings["split"]
             if recipe["benchmark"] is None:
-                raise RunProblem(f"{self.name} was trained on arrays in memory; pass split=... here.")
+                raise RunProblem(
+                    f"{self.name} was trained on arrays in memory, which are gone with them: take it as "
+                    f"load_run({str(self.folder)!r}, split=...) with the split it was trained on."
+                )
             split = split_of(recipe)
             self.check_split(split)
             self._split = split

@@ -22,8 +22,8 @@ REFUSED = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.$", 
 
 def folder_of(profile: str) -> Path:
     """The folder of a profile: one that is shipped, by its name, or the user's own."""
-    shipped = PROFILES / profile
-    return shipped if shipped.is_dir() else path_of(profile)
+    own = path_of(profile)
+    return PROFILES / own if (PROFILES / own).is_dir() else own
 
 
 def executor_of(profile: str) -> str:
