@@ -180,9 +180,8 @@ def test_experts_of_single_sources_are_merged_and_judged_on_all_of_them(experts,
     )
     for name, tensor in soup.merge("ties").items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-4, atol=1e-5)
-    again = soup.merge("ties")
     soup.merge({"name": "ties"})["model.fc.weight"].zero_()
-    assert torch.equal(soup.merge("ties")["model.fc.weight"], again["model.fc.weight"]), "what is handed out is a copy"
+    assert soup.merge("ties")["model.fc.weight"].any(), "what is handed out is a copy"
 
 
 def test_experts_of_all_images_of_their_sources_meet_in_a_split_of_all_images(split, tmp_path):

@@ -61,9 +61,7 @@ def ensemble(logits: Any, *, combine: str = "probs") -> np.ndarray:
             f"An ensemble needs finite logits of shape (runs, examples, classes) from one run or more; "
             f"got shape {logits.shape}{', not all finite' if logits.ndim == 3 and len(logits) else ''}."
         )
-    from scipy.special import softmax  # nothing else here waits for scipy
-
-    return softmax(logits, axis=-1).mean(axis=0) if combine == "probs" else softmax(logits.sum(axis=0), axis=-1)
+    return _softmax(logits).mean(axis=0) if combine == "probs" else _softmax(logits.sum(axis=0))
 
 
 def check_barrier(losses: Sequence[float], midpoints: Any, *, allowed: float = 0.1) -> float:
@@ -99,3 +97,8 @@ def check_barrier(losses: Sequence[float], midpoints: Any, *, allowed: float = 0
 def _of_all(val_accuracy: Sequence[float], strategy: str) -> Coefficients:
     curves = as_curves(val_accuracy=val_accuracy)
     return over_ends(curves, range(len(curves)), strategy, f"all {len(curves)} runs")
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exps = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exps / exps.sum(axis=-1, keepdims=True)
