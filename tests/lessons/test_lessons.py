@@ -4,6 +4,7 @@ import ast
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from wakd_kit import fingerprints
 from wakd_kit.averaging import Curves, choose, strategies
 from wakd_kit.lessons import recordings as runs
 from wakd_kit.lessons.exercises import judged, known
@@ -115,6 +117,34 @@ def short():
         runs.recorded.cache_clear()
         yield
         runs.recorded.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("runs/settings.py", "] = 0.0", "] = 0.1"),  # defaults
+        ("runs/optimiser.py", "loss.backward()", "(2 * loss).backward()"),
+        ("evaluation/windows.py", "accuracy", "accuracies"),
+        ("objectives/logits.py", "return temperature**2 * divergence", "return divergence"),
+    ],
+)
+def test_runs_of_other_code_or_defaults_are_recorded_beside_them(file, old, new, tmp_path, monkeypatch):
+    before = runs.folder()
+    place = (
+        shutil.copytree(fingerprints.PACKAGE, tmp_path / "wakd_kit", ignore=shutil.ignore_patterns("shipped")) / file
+    )
+    text = place.read_text(encoding="utf-8")
+    assert old in text
+    place.write_text(text.replace(old, new), encoding="utf-8")
+    cached = [function for function in vars(fingerprints).values() if hasattr(function, "cache_clear")]
+    with monkeypatch.context() as edited:
+        edited.setattr(fingerprints, "PACKAGE", tmp_path / "wakd_kit")
+        for function in cached:
+            function.cache_clear()
+        after = runs.folder()
+    for function in cached:
+        function.cache_clear()
+    assert after != before == runs.folder()
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
