@@ -230,13 +230,14 @@ class Cosine(nn.Module):
     source="SimKD, Chen et al. 2022, arXiv 2203.14001",
     tail=with_reused_head,
 )
-def simkd(student, teacher, labels: Tensor | None = None) -> Tensor:
+def simkd(student, teacher, labels: Tensor | None = None, *, factor: int = 2) -> Tensor:
     """Mean squared difference of the student's last map, projected, and the teacher's. Meant to be the only objective.
 
     The student that is deployed is its body, this projector (narrower by ``factor`` in between) and the teacher's
     classifier: ``train`` puts them on, so they are recorded and averaged with it. The teacher has to classify the plain
     mean of its last map. Of two sizes the larger is averaged: the student's before the projector.
     """
+    counted(factor=factor)
     (projected,) = student.parts
     ours, theirs = same_size(widened(projected), last_maps(teacher, teacher)[1])
     return F.mse_loss(ours, theirs)
