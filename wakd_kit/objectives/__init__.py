@@ -56,7 +56,7 @@ from .logits import (
     uld,
     wsld,
     wttm,
-)  # fmt: skip
+)
 from .partners import CCFP, LFME, PESFKD, BiKD, Mutual
 from .relations import CC, cc_paper, nst, pkt, prototypes, rkd, sinkd, sp
 from .shift import VL2V, dho, write_embeddings, xded

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..names import counted, did_you_mean, not_negative, positive
-from .base import (
-    class_means, gram, hard, last_maps, logit_pair, map_pairs, objectives, pooled_pair, raw_logits, same_size,
-)  # fmt: skip
+from .base import class_means, gram, hard, last_maps, logit_pair, map_pairs, objectives, pooled_pair, same_size
 
 
 def distances(features: Tensor) -> Tensor:
@@ -185,8 +183,8 @@ def prototypes(student, teacher, labels: Tensor) -> Tensor:
     its weight is 0.1 beside kd at 10. Another paper is called Proto-KD, of prototypes that are not distributed, so this is not:
     it was ``proto_kd`` here once, which is still understood.
     """
-    features, labels = pooled_pair(student, teacher), hard(labels)
-    classes = raw_logits(student).shape[1]
+    features = pooled_pair(student, teacher)
+    labels, classes = hard(labels), student.logits.shape[1]
     (cosines_s, present), (cosines_t, _) = (prototype_cosines(f, labels, classes) for f in features)
     return ((cosines_s - cosines_t).square() * present).sum() / (len(labels) * present.sum())
 
