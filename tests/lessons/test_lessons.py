@@ -4,6 +4,7 @@ import ast
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from wakd_kit import fingerprints
 from wakd_kit.averaging import Curves, choose, strategies
 from wakd_kit.lessons import recordings as runs
 from wakd_kit.lessons.exercises import judged, known
@@ -119,6 +121,34 @@ def short():
         runs.recorded.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("runs/settings.py", "] = 0.0", "] = 0.1"),  # defaults
+        ("runs/optimiser.py", "loss.backward()", "(2 * loss).backward()"),
+        ("evaluation/windows.py", "accuracy", "accuracies"),
+        ("objectives/logits.py", "return temperature**2 * divergence", "return divergence"),
+    ],
+)
+def test_runs_of_other_code_or_defaults_are_recorded_beside_them(file, old, new, tmp_path, monkeypatch):
+    before = runs.folder()
+    place = (
+        shutil.copytree(fingerprints.PACKAGE, tmp_path / "wakd_kit", ignore=shutil.ignore_patterns("shipped")) / file
+    )
+    text = place.read_text(encoding="utf-8")
+    assert old in text
+    place.write_text(text.replace(old, new), encoding="utf-8")
+    cached = [function for function in vars(fingerprints).values() if hasattr(function, "cache_clear")]
+    with monkeypatch.context() as edited:
+        edited.setattr(fingerprints, "PACKAGE", tmp_path / "wakd_kit")
+        for function in cached:
+            function.cache_clear()
+        after = runs.folder()
+    for function in cached:
+        function.cache_clear()
+    assert after != before == runs.folder()
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_a_lesson_runs_and_is_a_page(path, short, tmp_path):
     with matplotlib.rc_context(), pytest.warns(UserWarning, match="names no description"):
@@ -163,7 +193,7 @@ WRONG = {
         (GENERATIONS.format("k - 1", "(1 - alpha) + alpha * b"), "other way round"),
         ("answer = lambda d, p, alpha, k: d / (d + p)", "apply the recursion"),
     ],
-    "07.2": [("answer = 0.025", "do not multiply"), ("answer = 0.1", "too small")],
+    "07.2": [("answer = 0.025", "do not multiply"), ("answer = 0.1", "too small"), ("answer = 'none'", "one number")],
     "07.3": [
         ("answer = lambda g, h, y: ((y - g) @ (h - g)) / ((g - h) @ (g - h))", "share of h"),
         ("answer = lambda g, h, y: ((y - h) @ (g - h)) / np.linalg.norm(g - h)", "not by its length"),
@@ -174,6 +204,7 @@ WRONG = {
         ("answer = 8 / 200 * (1 / (1 + np.arange(60))).sum()", "sum from j = s"),
         ("answer = 8 / 200 * (1 / (1 + np.arange(60)) ** 0.5)[8:].sum()", "squared"),
         ("answer = 1.0", "too large"),
+        ("answer = 'all'", "one number"),
     ],
     "08.2": [("answer = 'teacher'", "beyond the student's 8"), ("answer = 'both'", "choose one of")],
     "08.3": [
@@ -187,6 +218,7 @@ WRONG = {
         ("answer = (0, 300)", "knew less"),
         ("answer = (150, 240)", "leaves out"),
         ("answer = (300, 180)", "give two steps"),
+        ("answer = (0.6, 1.0)", "whole numbers"),
     ],
     "04.2": [
         (WALK, "walk from the lowest"),
@@ -200,12 +232,14 @@ WRONG = {
         ("answer = 0.0367", "fraction"),
         ("answer = 3.9", "too large"),  # than the nearer of two right ones
         ("answer = 4.2", "too small"),
+        ("answer = 'much'", "one number"),
     ],
     "05.1": [
         ("answer = 0", "falls from 2.0"),
         ("answer = 0.2", "from the dip"),
         ("answer = 0.9", "lower end"),
         ("answer = 2", "too large"),
+        ("answer = 'high'", "one number"),
     ],
     "05.2": [
         ("answer = lambda b, s: -b * s**2 / 2", "positive number"),
@@ -245,6 +279,7 @@ WRONG = {
         ("answer = 40", "would tell"),
         ("answer = 15", "trained anew"),
         ("answer = 44", "old teacher"),
+        ("answer = [60]", "one number"),
     ],
     "02.2": [
         ("answer = 0.01635", "fraction"),
@@ -255,6 +290,7 @@ WRONG = {
         ("answer = 0", "before the mean"),
         ("answer = 0.037", "fraction"),
         ("answer = 64", "above 60"),
+        ("answer = np.int64(64)", "above 60"),
         ("answer = 100 * (np.random.default_rng(0).binomial(898, 0.6, (2000, 55)).max() / 898 - 0.6)", "all 2000"),
         ("answer = 2.0", "too small"),
     ],
@@ -285,7 +321,11 @@ WRONG = {
         ("answer = 3", "give the function itself"),
         ("answer = lambda path, n: path.means", "AttributeError"),
     ],
-    "00.2": [("answer = 10", "neighbours are alike"), ("answer = 400", "too large"), ("answer = '30'", "one number")],
+    "00.2": [
+        ("answer = np.int64(10)", "neighbours are alike"),
+        ("answer = 400", "too large"),
+        ("answer = '30'", "one number"),
+    ],
     "00.3": [("answer = 0", "not convex"), ("answer = 1.0", "too large")],
     "01.1": [
         ("answer = lambda z, t: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)", "T = 1"),
@@ -342,6 +382,16 @@ def test_a_wrong_answer_is_told_what_is_wrong(name, wrong, said, short):
 def test_the_solution_is_right_and_no_answer_is_open(name, short):
     assert judged(name, assigned(known().get(name).solution)) == "right."
     assert judged(name, ...).startswith("open.")
+
+
+@pytest.mark.parametrize("name", sorted({*known()} - {"08.2"}))  # whose answer is a word
+def test_nan_is_never_right(name, short):
+    def spoiled(right):
+        return np.nan * (right if isinstance(right, torch.Tensor) else np.asarray(right, dtype=float))
+
+    right = assigned(known().get(name).solution)
+    found = judged(name, (lambda *given: spoiled(right(*given))) if callable(right) else spoiled(right))
+    assert found.startswith("not yet: ") and "too small" not in found and "stopped" not in found
 
 
 @pytest.mark.parametrize(

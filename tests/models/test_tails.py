@@ -141,7 +141,7 @@ def test_deployed_parts_need_a_timm_student_and_are_one(run):
         combine("simkd").extended(linear, run.model())
     with pytest.raises(ValueError, match="simkd and dho each deploy a part of their own; list one"):
         combine(["simkd", "dho"]).extended(student(), run.model())
-    with pytest.raises(ValueError, match=r"factor of simkd is a whole number >= 1; got 0\.5"):
+    with pytest.raises(ValueError, match=r"factor is a whole number >= 1; got 0\.5"):
         combine({"name": "simkd", "factor": 0.5}).extended(student(), run.model())
     assert combine("kd").extended(linear, run.model()) is linear
 

@@ -1,6 +1,7 @@
 """What a vision-language teacher gave, kept in a file: the loss by hand, both stages of a training, and files that do not fit."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 
 import wakd_kit as wk
 from wakd_kit.data.batches import learnt_from
+from wakd_kit.models.weights import sha256
 from wakd_kit.objectives import combine, write_embeddings
+from wakd_kit.objectives.combining import refuse_settings
 from wakd_kit.objectives.shift import VL2V
 from wakd_kit.runs import record as recording
 from wakd_kit.runs.store import RunProblem
@@ -82,7 +85,7 @@ def test_the_deployed_classifier_is_the_names_embeddings(split, file):
     z, text = output.parts[0].detach(), drawn(split)[1]
     by_hand = 7.0 * torch.nn.functional.normalize(z, dim=1) @ torch.nn.functional.normalize(text, dim=1).T
     torch.testing.assert_close(output.logits, by_hand)
-    assert model.spec["settings"]["deployed"]["of"].startswith("clip.safetensors ")
+    assert model.spec["settings"]["deployed"]["of"] == sha256(Path(file))[:16]
     rebuilt = wk.build_model("resnet10t", split.classes, **SMALL, deployed=model.spec["settings"]["deployed"])
     rebuilt.load_state_dict(model.state_dict())
     assert torch.equal(
@@ -125,6 +128,27 @@ def test_other_embeddings_are_another_student(split, tmp_path, file):
         trained(split, tmp_path / "run", file, resume=True)
 
 
+def test_a_file_is_known_by_what_is_in_it_and_not_by_its_name(split, tmp_path, file):
+    first = trained(split, tmp_path / "first", file, freeze="backbone")
+    renamed = str(Path(file).rename(tmp_path / "renamed.safetensors"))
+    equal_runs(first, trained(split, tmp_path / "first", renamed, freeze="backbone", resume=True))
+    trained(split, tmp_path / "second", renamed, first.model(), freeze="head")
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"share": 2.0}, "share of vl2v is from 0 to 1; got 2.0"),
+        ({"schedule": {"of": "share", "first": 3.0}}, "share of vl2v is from 0 to 1; got 3.0"),
+        ({"embeddings": 5}, "'5' holds none"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_where_they_are_listed(file, settings, said):
+    refuse_settings([{"name": "vl2v", "embeddings": file}])
+    with pytest.raises(ValueError, match=said):
+        refuse_settings([{"name": "vl2v", "embeddings": file, **settings}])
+
+
 def test_only_source_images_are_needed(split, file):
     assert {name for name in load_file(file) if name != "text"} == {f"image/{domain}" for domain in split.sources}
 
@@ -135,7 +159,7 @@ def test_only_source_images_are_needed(split, file):
         (lambda i, t, c: (i, t, c[::-1]), "has embeddings of the names"),
         (lambda i, t, c: ({d: v for d, v in i.items() if d != min(i)}, t, c), "has none of the images of"),
         (lambda i, t, c: ({d: v[:3] for d, v in i.items()}, t, c), "has 3 of the images of"),
-        (lambda i, t, c: (i, t[:-1], c[:-1]), "has embeddings of 3 names, and the student tells 4 classes apart"),
+        (lambda i, t, c: (i, t[:-1], c[:-1]), "There are embeddings of 3 names, and the student tells 4 classes apart"),
     ],
 )
 def test_a_file_of_something_else_is_refused_before_anything_is_recorded(split, tmp_path, change, said):
@@ -160,7 +184,7 @@ def test_a_second_stage_of_other_embeddings_or_of_another_part_is_refused(split,
     first = trained(split, tmp_path / "first", file, freeze="backbone")
     images, text = drawn(split, seed=2)
     write_embeddings(tmp_path / "other.safetensors", images, text, classes=split.classes)
-    with pytest.raises(ValueError, match=r"vl2v adds a part to the student, which has another already: .*clip"):
+    with pytest.raises(ValueError, match=r"vl2v adds a part to the student, which has another already: .*text_head"):
         trained(split, tmp_path / "second", str(tmp_path / "other.safetensors"), first.model())
     with pytest.raises(ValueError, match="dho adds a part to the student, which has another already"):
         wk.train(

@@ -166,6 +166,22 @@ def test_contrast_in_the_batch_equals_its_formula():
     assert wcord(student, teacher, LABELS)[1]["wcord_in_batch"].item() == pytest.approx(expected, abs=1e-10)
 
 
+def test_likelihoods_are_of_what_was_drawn_of_the_memory_and_not_of_all_of_it():
+    student, teacher = pair("crd_memory")
+    part = built({"name": "crd_memory", "negatives": 3}, student, teacher).parts["0"]
+    part.learn_examples(LABELS.repeat(5))
+    shapes = []
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            shapes.extend([tuple(args[0].shape)] if function is torch.Tensor.exp else [])
+            return function(*args, **(kwargs or {}))
+
+    with Watched():
+        part(student, teacher, LABELS, index=INDEX)
+    assert shapes == [(8, 4), (8, 4)]
+
+
 def test_contrast_has_nothing_to_tell_apart_in_a_batch_of_one_class():
     student, teacher = pair("crd")
     assert built("crd", student, teacher)(student, teacher, torch.zeros(8, dtype=torch.long))[0] == 0
@@ -444,6 +460,15 @@ def test_a_list_for_the_stages_is_judged_by_the_student_that_has_them():
     combined.prepare(student._replace(maps=student.maps[1:]), torch.zeros(2, 3), steps=1)
     with pytest.raises(ValueError, match="epsilon of ofa is one number, or 5: one a stage and the last; got 4"):
         combine({"name": "ofa", "epsilon": [1, 1, 1, 2]}).prepare(student, torch.zeros(2, 3), steps=1)
+
+
+@pytest.mark.parametrize("name", [n for n in FEATURES if not isinstance(REGISTRY.get(n), type)])
+def test_bare_logits_in_place_of_features_are_a_sentence(name):
+    if not {"pooled", "maps"} & REGISTRY.about(name).needs:
+        pytest.skip("reads neither")
+    logits = torch.randn(8, 5)
+    with pytest.raises(ValueError, match="Pass what a Tap gives"):
+        REGISTRY.get(name)(logits, logits, LABELS)
 
 
 @pytest.mark.parametrize("name", FEATURES)

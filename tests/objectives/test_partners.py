@@ -232,6 +232,11 @@ class Own(torch.nn.Module):
         (student, {"name": "mutual", "rate": -1}, "rate is a number >= 0; got -1"),
         (student, {"name": "bi_kd", "rate": 0}, "rate is a positive number; got 0"),
         (student, "pesf_kd", "learn from a teacher"),
+        (
+            student,
+            {"name": "ccfp", "model": "resnet18_w16"},
+            r"the student has \[.*\] of them, resnet18_w16 \[16, 32, 64, 128\]. Leave out model",
+        ),
         (student, {"name": "ccfp", "model": "vit_d64"}, "Stages of vit_d64 are no sequences of layers"),
     ],
 )

@@ -1,13 +1,17 @@
 """What parameters of a notebook stand for, where that is more than their values."""
 
+import re
+from dataclasses import fields
+
 import pytest
 import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
 from wakd_kit.names import ParameterError
-from wakd_kit.reporting.parameters import describe, make
+from wakd_kit.reporting.parameters import describe, descriptions, make
 from wakd_kit.runs.identity import check_unseen, provenance_of
+from wakd_kit.runs.settings import NAMES
 
 Distill = describe("02_distill")
 
@@ -65,3 +69,25 @@ def test_what_cannot_teach_is_a_sentence(given, sentence):
     with pytest.raises(ParameterError) as problem:
         make(Distill, given)
     assert sentence in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "objective, sentence",
+    [
+        ({"name": "dho", "temperature": -1.0}, "temperature is a positive number; got -1.0."),
+        ({"name": "dho", "share": 3.0}, "share of dho is from 0 to 1; got 3.0."),
+        ({"name": "dho", "schedule": {"of": "share", "first": 3.0}}, "share of dho is from 0 to 1; got 3.0."),
+        ({"name": "simkd", "factor": 0}, "factor is a whole number >= 1; got 0."),
+    ],
+)
+def test_settings_of_what_is_deployed_are_refused_before_a_teacher_is_trained(objective, sentence):
+    make(Distill, {"objectives": [{"name": objective["name"]}]})
+    with pytest.raises(ParameterError) as problem:
+        make(Distill, {"objectives": [objective]})
+    assert sentence in str(problem.value)
+
+
+def test_every_parameter_is_explained_where_it_is_described_or_where_it_is_shared():
+    classes = {base for stem in descriptions for base in describe(stem).__mro__[:-1]}
+    explained = {name for cls in classes for name in re.findall(r"^    (\w+)  ", cls.__doc__, re.M)} | {*NAMES}
+    assert {f.name for cls in classes for f in fields(cls)} <= explained

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exercises import exercise, fraction, function, number, values
+from ..names import is_number
+from .exercises import exercise, fraction, function, known_mistake, number, values
 
 # ---- 00: why averages help
 
@@ -28,7 +29,7 @@ def mean_of_last(answer):
 @exercise("00.2", "rate, b = 0.5, 1.0\nanswer = 10 * (2 - rate * b) / (rate * b)")
 def iterates_for_a_tenth(answer):
     """How many correlated iterates make a tenth of the variance."""
-    if isinstance(answer, int | float) and round(answer) == 10:
+    if is_number(answer) and round(answer) == 10:
         return "ten would do if iterates were independent, but neighbours are alike: set the two variances in the ratio 1 to 10 and solve for n."
     return number(
         answer, 30, within=0.02, hint="set the variance of one to ten times that of the average and solve for n"
@@ -46,7 +47,7 @@ def iterates_for_a_tenth(answer):
 )
 def ring(answer):
     """The loss in the middle of half a ring: mean height 2 / pi."""
-    if isinstance(answer, int | float) and answer == 0:
+    if is_number(answer) and answer == 0:
         return "every iterate has loss 0, and still their average has not: it lies inside the ring, because a ring is not convex."
     return number(
         answer,
@@ -144,8 +145,8 @@ def picked(answer):
 
     told = tables()["CE"]
     given = np.asarray(answer, dtype=float)
-    if given.shape != (2,) or not 0 <= given[0] < given[1] <= told["curves"].steps:
-        return f"give two steps, (begin, end), with 0 <= begin < end <= {told['curves'].steps}; got {answer!r}."
+    if given.shape != (2,) or not 0 <= given[0] < given[1] <= told["curves"].steps or (given % 1).any():
+        return f"give two steps, (begin, end), whole numbers with 0 <= begin < end <= {told['curves'].steps}; got {answer!r}."
     windows = told["windows"]
     window = nearest(windows, *given)
     own, best = windows[window][0], max(source for source, _ in windows.values())
@@ -204,9 +205,9 @@ def regret(answer):
     costs = np.unique(
         100 * (target.max() - target[source == source.max()])
     )  # windows that tie: each is an honest choice
-    if np.ndim(answer) == 0 and not isinstance(answer, str):
-        costs = sorted(costs, key=lambda cost: abs(cost - float(answer)))
-    if np.ndim(answer) == 0 and np.isclose(float(answer), 100 * (source.max() - target.max()), atol=0.05):
+    if is_number(answer):
+        costs = sorted(costs, key=lambda cost: abs(cost - answer))
+    if is_number(answer) and np.isclose(answer, 100 * (source.max() - target.max()), atol=0.05):
         return "that is how much lower the best accuracy is on the unseen domain; asked for is what another choice would give there."
     hint = "best target accuracy of all windows, minus that of the window with the best source accuracy"
     wrong = [fraction(answer, cost) or number(answer, cost, within=0.02, hint=hint) for cost in costs]
@@ -224,10 +225,7 @@ def barrier_of_a_line(answer):
         0.2: "that is from the dip at t = 0.25 up to t = 0.5; a barrier is measured from the straight line between both ends.",
         0.9: "that is from the lower end; at t = 0.5 the straight line between the ends is at 1.5.",
     }
-    close = next(
-        (text for value, text in said.items() if np.ndim(answer) == 0 and np.isclose(float(answer), value)), None
-    )
-    return close or number(
+    return known_mistake(answer, said) or number(
         answer, 0.4, hint="subtract (1 - t) 2.0 + t 1.0 from the loss at each t, and take the largest"
     )
 

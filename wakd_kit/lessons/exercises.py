@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..names import Registry
+from ..names import Registry, is_number
 
 LESSONS = ("averages", "teachers", "judging")  # modules beside this one that hold exercises
 
@@ -83,7 +83,7 @@ def number(answer: object, right: float, *, hint: str, within: float = 0.01) -> 
     given = float(answer)
     if abs(given - right) <= within * max(abs(right), 1e-12):
         return None
-    return f"{given:.4g} is too {'large' if given > right else 'small'}; {hint}."
+    return f"{_off(given, right)}; {hint}."
 
 
 def values(answer: object, right: object, *, within: float = 1e-6, what: str = "values") -> str | None:
@@ -91,12 +91,22 @@ def values(answer: object, right: object, *, within: float = 1e-6, what: str = "
     given, right = np.asarray(answer, dtype=float), np.asarray(right, dtype=float)
     if given.shape != right.shape:
         return f"{what} of shape {right.shape} were asked for; got {given.shape}."
-    off = np.abs(given - right) > within * np.maximum(np.abs(right).max(), 1e-12)
-    if not off.any():
+    near = np.abs(given - right) <= within * np.maximum(np.abs(right).max(), 1e-12)
+    if near.all():
         return None
-    place = tuple(int(i) for i in np.argwhere(off)[0])
+    place = tuple(int(i) for i in np.argwhere(~near)[0])
     at = f" at {place[0] if len(place) == 1 else place}" if place else ""
-    return f"{what}{at}: {given[place]:.4g} is too {'large' if given[place] > right[place] else 'small'}."
+    return f"{what}{at}: {_off(given[place], right[place])}."
+
+
+def _off(given: float, right: float) -> str:
+    side = "no number" if np.isnan(given) else "too large" if given > right else "too small"
+    return f"{given:.4g} is {side}"
+
+
+def known_mistake(answer: object, said: dict[float, str]) -> str | None:
+    """What is said of a number that a known mistake gives; nothing of any other answer."""
+    return next((text for value, text in said.items() if is_number(answer) and np.isclose(answer, value)), None)
 
 
 def fraction(answer: object, right: float) -> str | None:

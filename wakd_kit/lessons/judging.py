@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..names import is_number
 from ..statistics import holm, interval
-from .exercises import exercise, fraction, function, number, values
+from .exercises import exercise, fraction, function, known_mistake, number, values
 
 # ---- 02: an unseen domain
 
@@ -19,7 +20,7 @@ def trainings(answer):
         60 / 4: "each domain is left out once, and every time everything is trained anew.",
         44: "a teacher for each target is not enough: another seed is another split, whose validation images an old teacher was trained on.",
     }
-    return said.get(answer) or number(answer, 60, hint="count targets, seeds and networks")
+    return known_mistake(answer, said) or number(answer, 60, hint="count targets, seeds and networks")
 
 
 @exercise("02.2", "import math\nanswer = 100 * math.sqrt(0.6 * 0.4 / 898)")
@@ -28,7 +29,7 @@ def standard_error(answer):
     right = 100 * np.sqrt(0.24 / 898)
     if wrong := fraction(answer, right):
         return wrong
-    if isinstance(answer, int | float) and abs(answer - right**2 / 100) < 1e-3:
+    if is_number(answer) and abs(answer - right**2 / 100) < 1e-3:
         return "that is the variance; take its root."
     return number(answer, right, within=0.01, hint="it is 100 times the root of A (1 - A) / n")
 
@@ -47,11 +48,11 @@ def best_of_many(answer):
     right = 100 * (draws.max(axis=1).mean() - 0.6)
     if wrong := fraction(answer, right):
         return wrong
-    if isinstance(answer, int | float) and abs(answer) < 0.2:
+    if is_number(answer) and abs(answer) < 0.2:
         return "on average over all 55 that is right, but the best of them is reported: take the maximum of each row before the mean."
-    if isinstance(answer, int | float) and abs(answer - 100 * (draws.max() - 0.6)) < 0.1:
+    if is_number(answer) and abs(answer - 100 * (draws.max() - 0.6)) < 0.1:
         return "that is the best of all 2000 studies together; each has its own best of 55, of which the mean is asked for."
-    if isinstance(answer, int | float) and 50 < answer < 70:
+    if is_number(answer) and 50 < answer < 70:
         return "that is the accuracy itself; asked for is by how much it is too high, in points above 60."
     return number(
         answer, right, within=0.05, hint="maximum over the 55 networks, mean over the 2000 studies, minus 60 %"
@@ -90,9 +91,8 @@ def own_interval(answer):
 @exercise("09.2", "answer = 20 * 4**2")
 def four_times_narrower(answer):
     """Sixteen times the pairs for a quarter of the width."""
-    if answer == 80:
-        return "width falls with the root of n: four times the pairs give half the width."
-    return number(
+    said = {80: "width falls with the root of n: four times the pairs give half the width."}
+    return known_mistake(answer, said) or number(
         answer,
         320,
         within=0.06,

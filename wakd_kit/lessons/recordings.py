@@ -24,8 +24,10 @@ from ..data.domains import cache_folder, leave_one_out, load_domains
 from ..evaluation.choose import choose
 from ..evaluation.scores import evaluate
 from ..evaluation.windows import window_map
+from ..fingerprints import of_function
 from ..models.build import build_model
 from ..names import UnknownName, did_you_mean
+from ..objectives import ce, kd
 from ..runs.identity import digest
 from ..runs.run import Run
 from ..runs.train import train
@@ -82,8 +84,11 @@ def windows(name: str = "CE") -> Run:
 
 
 def folder() -> Path:
-    """Where they lie: ``$WAKD_CACHE/lessons/<digest of the recipe>``, so that another recipe is recorded beside them."""
-    return cache_folder() / "lessons" / digest(json.dumps([TARGET, RECIPE, RUNS, STRATEGIES]))[:8]
+    """Where they lie: ``$WAKD_CACHE/lessons/<digest of recipe, images and code>``, so that others are recorded beside them."""
+    code = [of_function(of) for of in (windows, ce, kd)]  # with the defaults of settings
+    return (
+        cache_folder() / "lessons" / digest(json.dumps([RECIPE, RUNS, STRATEGIES, split_of_lessons().recipe, code]))[:8]
+    )
 
 
 def make_all() -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .exercises import exercise, function, number, values
+from ..names import is_number
+from .exercises import exercise, function, known_mistake, number, values
 
 # ---- 01: beyond the label
 
@@ -47,11 +48,15 @@ def softmax(answer):
 @exercise("01.2", "answer = 4**2")
 def forgotten_factor(answer):
     """Which factor of the rate makes up for T squared at T = 4."""
-    if answer == 4:
-        return "T enters twice: dividing logits by T makes one factor, and the difference of the two softer distributions another."
-    if answer in (1 / 4, 1 / 16):
-        return "the gradient without the factor is smaller, so the rate has to be larger."
-    return number(answer, 16, hint="compare the gradients with and without the factor of the formula")
+    smaller = "the gradient without the factor is smaller, so the rate has to be larger."
+    said = {
+        4: "T enters twice: dividing logits by T makes one factor, and the difference of the two softer distributions another.",
+        1 / 4: smaller,
+        1 / 16: smaller,
+    }
+    return known_mistake(answer, said) or number(
+        answer, 16, hint="compare the gradients with and without the factor of the formula"
+    )
 
 
 @exercise(
@@ -142,9 +147,8 @@ def generations(answer):
 @exercise("07.2", "answer = 0.1 / 0.25")
 def limit(answer):
     """lambda / alpha."""
-    if np.ndim(answer) == 0 and np.isclose(float(answer), 0.025):
-        return "distillation shrinks more, so the penalty is larger: divide by alpha, do not multiply."
-    return number(answer, 0.4, hint="the limit is ridge regression with lambda / alpha")
+    said = {0.025: "distillation shrinks more, so the penalty is larger: divide by alpha, do not multiply."}
+    return known_mistake(answer, said) or number(answer, 0.4, hint="the limit is ridge regression with lambda / alpha")
 
 
 @exercise("07.3", "def answer(g, h, y):\n    return ((y - h) @ (g - h)) / ((g - h) @ (g - h))")
@@ -176,13 +180,12 @@ def beyond_grasp(answer):
     """s / N times the squares from s to m."""
     squares = 1 / (1 + np.arange(60))
     right = 8 / 200 * squares[8:].sum()
-    if np.ndim(answer) == 0:
-        given = float(answer)
-        if np.isclose(given, squares[8:].sum(), rtol=0.01):
+    if is_number(answer):
+        if np.isclose(answer, squares[8:].sum(), rtol=0.01):
             return "that is the whole tail, which the student cannot have in any case; asked for is what arrives as noise, s / N of it."
-        if np.isclose(given, 8 / 200 * squares.sum(), rtol=0.01):
+        if np.isclose(answer, 8 / 200 * squares.sum(), rtol=0.01):
             return "the first 8 terms are within the student's grasp: sum from j = s on."
-        if np.isclose(given, 8 / 200 * np.sqrt(squares)[8:].sum(), rtol=0.01):
+        if np.isclose(answer, 8 / 200 * np.sqrt(squares)[8:].sum(), rtol=0.01):
             return "the coefficients are squared in the sum."
     return number(answer, right, within=0.01, hint="8 / 200 times the sum of 1 / (1 + j) for j from 8 to 59")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..data.augment import to_float
 from ..data.batches import uploaded
 from ..data.domains import Examples
+from ..names import counted
 from .tap import Output, Tap, in_eval, shapes_of
 
 PROBE_SIZE = 224  # channel counts do not depend on it, and sizes of maps only where a model has one size
@@ -111,7 +112,7 @@ class TextHead(nn.Module):
     def __init__(self, *, features: int, classes: int, width: int, scale: float, of: str):
         super().__init__()
         self.projector = nn.Linear(features, width)
-        self.scale, self.of = scale, of  # which file the embeddings are from is a part of what the student is
+        self.scale, self.of = scale, of  # which embeddings these are is a part of what the student is
         self.register_buffer("text", torch.zeros(classes, width))
 
     def forward(self, output: Output) -> Output:
@@ -134,8 +135,7 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
 
     Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise ValueError(f"factor of simkd is a whole number >= 1; got {factor!r}.")
+    counted(factor=factor)
     classifier = teacher.model.get_classifier() if isinstance(teacher, Tap) else None
     if not isinstance(classifier, nn.Linear) or not _averages_its_map(teacher):
         raise ValueError(
@@ -172,14 +172,14 @@ def with_two_heads(student: Tap, teacher: nn.Module) -> Deployed:
 
 
 def with_text_head(student: Tap, text: Tensor, *, scale: float, of: str) -> Deployed:
-    """VL2V's student: embeddings (classes, width) of the classes' names stand for a classifier; ``of`` says where they are from.
+    """VL2V's student: embeddings (classes, width) of the classes' names stand for a classifier; ``of`` says by content which they are.
 
     Raises ``ValueError`` where there are not as many as classes.
     """
     shapes = shapes_of(student, PROBE_SIZE)
     classes, width = shapes.logits.shape[1], text.shape[1]
     if len(text) != classes:
-        raise ValueError(f"{of} has embeddings of {len(text)} names, and the student tells {classes} classes apart.")
+        raise ValueError(f"There are embeddings of {len(text)} names, and the student tells {classes} classes apart.")
     settings = {"features": shapes.pooled.shape[1], "classes": classes, "width": width, "scale": scale, "of": of}
     deployed = Deployed(student, {"tail": "text_head", **settings})
     deployed.tail.text.copy_(text)

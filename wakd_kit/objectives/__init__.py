@@ -63,29 +63,11 @@ from .shift import VL2V, dho, write_embeddings, xded
 
 declare = objectives.declare
 
-__all__ = ["Combined", "Objective", "Pair", "Schedule", "combine", "declare", "get", "objectives"]
-__all__ += [
-    "CTKD",
-    "TAID",
-    "abkd",
-    "bckd",
-    "ce",
-    "dkd",
-    "gated_kd",
-    "kd",
-    "ls_dkd",
-    "ls_kd",
-    "margin_mse",
-    "mse",
-    "nkd",
-    "rs_kd",
-    "ttm",
-]
-__all__ += ["dist", "mlkd", "mlkd_repo", "uld", "wsld", "wttm"]
-__all__ += ["cwtm", "dkpp", "label_mse", "std_ce"]
-__all__ += ["MIRO", "VID", "Cosine", "FitNet", "FitNetRaw", "KDpp", "ReviewKD", "VkD", "at", "simkd"]
-__all__ += ["CC", "CRD", "CRDMemory", "WCoRDInBatch", "cc_paper", "nst", "pkt", "prototypes", "rkd", "sinkd", "sp"]
-__all__ += ["OFA", "GroupDRO", "adaptive_target", "coral", "dho", "irm", "moments", "vrex", "xded"]
-__all__ += ["A2D", "qkv_relations"]
-__all__ += ["VL2V", "write_embeddings"]
-__all__ += ["CCFP", "LFME", "PESFKD", "BiKD", "Mutual"]
+__all__ = [
+    "A2D", "CC", "CCFP", "CRD", "CTKD", "LFME", "MIRO", "OFA", "PESFKD", "TAID", "VID", "VL2V", "BiKD", "CRDMemory", "Combined",
+    "Cosine", "FitNet", "FitNetRaw", "GroupDRO", "KDpp", "Mutual", "Objective", "Pair", "ReviewKD", "Schedule", "VkD",
+    "WCoRDInBatch", "abkd", "adaptive_target", "at", "bckd", "cc_paper", "ce", "combine", "coral", "cwtm", "declare", "dho", "dist",
+    "dkd", "dkpp", "gated_kd", "get", "irm", "kd", "label_mse", "ls_dkd", "ls_kd", "margin_mse", "mlkd", "mlkd_repo", "moments",
+    "mse", "nkd", "nst", "objectives", "pkt", "prototypes", "qkv_relations", "rkd", "rs_kd", "simkd", "sinkd", "sp", "std_ce", "ttm",
+    "uld", "vrex", "write_embeddings", "wsld", "wttm", "xded",
+]  # fmt: skip

@@ -60,7 +60,7 @@ class Combined(nn.Module):
         self._build(None)
 
     def needs(self, what: str) -> bool:
-        """Whether any term needs "teacher", "labels", "centres", "domains", "images", "index" or "progress"."""
+        """Whether any term needs "teacher", "labels", "centres", "domains", "between", "images", "index" or "progress"."""
         return any(what in objectives.about(spec["name"]).needs for spec in self.specs)
 
     def reads(self, what: str, who: str) -> bool:
@@ -380,6 +380,28 @@ def _try_out(spec: dict) -> None:
         f"Objective {spec['name']!r} stopped where it was tried on two made-up examples (10 classes, 3 pooled features, 4 maps of "
         f"3 x 2 x 2), {said[4]}"
     ) from problem
+
+
+def refuse_settings(specs: str | dict | Sequence[str | dict]) -> None:
+    """What ``combine`` refuses, and settings of those that read a deployed part, which ``combine`` cannot try: that is built behind
+    the student. Raises ``ValueError`` where one says the same of two heads' logits, of a map and of a feature.
+    """
+    z, maps = torch.zeros(2, 10), torch.zeros(2, 3, 2, 2)
+    for spec in [spec for spec in combine(specs).specs if objectives.about(spec["name"]).tail]:
+        schedule = Schedule(**spec["schedule"]) if "schedule" in spec else None
+        for one in [spec] if schedule is None else [spec, {**spec, schedule.of: schedule.first}]:
+            said = []
+            for parts in ((z, z), (maps,), (z[:, :1],)):
+                tiny = Output(z, torch.zeros(2, 3), (maps,), parts)
+                try:
+                    Combined([{key: one[key] for key in one if key not in ("schedule", "on")}]).prepare(
+                        tiny, tiny, steps=1
+                    )
+                    break
+                except Exception as problem:  # of the user's own function, too
+                    said.append(problem)
+            if len(said) == 3 and isinstance(said[0], ValueError) and len({*map(str, said)}) == 1:
+                raise said[0]
 
 
 def _largest_weight(spec: dict) -> float:

@@ -179,7 +179,7 @@ class CRDMemory(nn.Module):
         embeddings = F.normalize(self.ours(f_s), dim=1), F.normalize(self.theirs(f_t), dim=1)
         memories = self.memory_theirs.clone(), self.memory_ours.clone()  # they move before the backward pass
         likelihoods = [
-            (e @ m.T / self.temperature).exp().gather(1, drawn) for e, m in zip(embeddings, memories, strict=True)
+            (e @ m.T / self.temperature).gather(1, drawn).exp() for e, m in zip(embeddings, memories, strict=True)
         ]
         if self.training:
             self._follow(likelihoods, embeddings, index)

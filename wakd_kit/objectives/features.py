@@ -47,30 +47,26 @@ class FitNet(nn.Module):
     layer is the second stage; OFA-KD compares with all four, ``stages=[0, 1, 2, 3]``.
     """
 
+    name, target = "fitnet", staticmethod(channels_normalised)
+
     def __init__(self, pair, *, stages: tuple[int, ...] = (1,)):
         super().__init__()
-        self.projected = Projected(pair, stages, "fitnet")
+        self.projected = Projected(pair, stages, self.name)
 
     def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
         """Summed over stages, mean over everything else."""
-        return sum(F.mse_loss(s, channels_normalised(t)) for s, t in self.projected(student, teacher))
+        return sum(F.mse_loss(s, self.target(t)) for s, t in self.projected(student, teacher))
 
 
 @objectives.declare(name="fitnet_raw", kind="features", needs="teacher maps", source=SOURCE, weight=100.0)
-class FitNetRaw(nn.Module):
+class FitNetRaw(FitNet):
     """``fitnet`` with the teacher's map as it is, as published; the weight is RepDistiller's.
 
     The projector is linear. RepDistiller adds BatchNorm and ReLU, which cannot reach the negative values that maps of
     anything but a ReLU network have.
     """
 
-    def __init__(self, pair, *, stages: tuple[int, ...] = (1,)):
-        super().__init__()
-        self.projected = Projected(pair, stages, "fitnet_raw")
-
-    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
-        """Summed over stages, mean over everything else."""
-        return sum(F.mse_loss(s, t) for s, t in self.projected(student, teacher))
+    name, target = "fitnet_raw", staticmethod(lambda theirs: theirs)
 
 
 def attention(features: Tensor, power: float) -> Tensor:
@@ -133,12 +129,12 @@ class VID(nn.Module):
     run, and dropped at deployment.
     """
 
+    mean = staticmethod(three_convolutions)
+
     def __init__(self, pair, *, variance: float = 5.0):
         super().__init__()
         channels = [(s.shape[1], t.shape[1]) for s, t in map_pairs(pair.student, pair.teacher)]
-        self.stages = nn.ModuleList(
-            VariationalStage(three_convolutions(ours, theirs), theirs, variance) for ours, theirs in channels
-        )
+        self.stages = nn.ModuleList(VariationalStage(self.mean(*each), each[1], variance) for each in channels)
 
     def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
         """Summed over stages, in nats per value."""
@@ -153,28 +149,24 @@ class VID(nn.Module):
     source="MIRO, Cha et al. 2022, arXiv 2203.10789, equation 5",
     weight=0.1,
 )
-class MIRO(nn.Module):
+class MIRO(VID):
     """``vid`` with nothing in between: maps stay near those of the network that the student began as, its teacher.
 
     Keeps what pretraining knew of domains that nobody shows. Published beside ``ce``, the weight from 0.001 to 1 by benchmark, and
     with SWAD after it; there the variances learn at ten times the student's rate.
     """
 
+    mean = nn.Identity
+
     def __init__(self, pair, *, variance: float = 0.1):
-        super().__init__()
-        pairs = map_pairs(pair.student, pair.teacher)
-        for stage, (ours, theirs) in enumerate(pairs):
+        super().__init__(pair, variance=variance)
+        for stage, (ours, theirs) in enumerate(map_pairs(pair.student, pair.teacher)):
             if ours.shape[1:] != theirs.shape[1:]:
                 raise ValueError(
                     f"miro compares a student with the network that it began as; at stage {stage} maps are "
                     f"{'x'.join(map(str, ours.shape[1:]))} of the student and {'x'.join(map(str, theirs.shape[1:]))} of the teacher. "
                     "Give it a teacher of the student's architecture, or take vid."
                 )
-        self.stages = nn.ModuleList(VariationalStage(nn.Identity(), t.shape[1], variance) for _, t in pairs)
-
-    def forward(self, student, teacher, labels: Tensor | None = None) -> Tensor:
-        """Summed over stages, in nats per value."""
-        return sum(stage(s, t) for stage, (s, t) in zip(self.stages, map_pairs(student, teacher)))
 
 
 @objectives.declare(
@@ -230,13 +222,14 @@ class Cosine(nn.Module):
     source="SimKD, Chen et al. 2022, arXiv 2203.14001",
     tail=with_reused_head,
 )
-def simkd(student, teacher, labels: Tensor | None = None) -> Tensor:
+def simkd(student, teacher, labels: Tensor | None = None, *, factor: int = 2) -> Tensor:
     """Mean squared difference of the student's last map, projected, and the teacher's. Meant to be the only objective.
 
     The student that is deployed is its body, this projector (narrower by ``factor`` in between) and the teacher's
     classifier: ``train`` puts them on, so they are recorded and averaged with it. The teacher has to classify the plain
     mean of its last map. Of two sizes the larger is averaged: the student's before the projector.
     """
+    counted(factor=factor)
     (projected,) = student.parts
     ours, theirs = same_size(widened(projected), last_maps(teacher, teacher)[1])
     return F.mse_loss(ours, theirs)

@@ -24,8 +24,7 @@ def adaptive_target(
     labels = hard(labels)
     p_t = F.softmax(z_t / temperature, dim=1)
     is_label = F.one_hot(labels, p_t.shape[1]).to(p_t.dtype)
-    target = (p_t + is_label) ** epsilon - is_label
-    return -(target * F.log_softmax(z_s / temperature, dim=1)).sum(1).mean()
+    return F.cross_entropy(z_s / temperature, (p_t + is_label) ** epsilon - is_label)
 
 
 def separable(channels: int, out: int) -> nn.Sequential:

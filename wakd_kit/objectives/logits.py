@@ -166,9 +166,9 @@ def nkd(student, teacher, labels: Tensor, *, temperature: float = 1.0, gamma: fl
     z_s, z_t = logit_pair(student, teacher)
     labels = hard(labels)
     target = -target_of(z_t.softmax(1), labels) * target_of(F.log_softmax(z_s, dim=1), labels)
-    o_t = F.softmax(others_of(z_t, labels) / temperature, dim=1)
-    log_o_s = F.log_softmax(others_of(z_s, labels) / temperature, dim=1)
-    return (target - gamma * temperature**2 * (o_t * log_o_s).sum(1)).mean()
+    others_s, others_t = (others_of(z, labels) / temperature for z in (z_s, z_t))
+    others = F.cross_entropy(others_s, others_t.softmax(1), reduction="none")
+    return (target + gamma * temperature**2 * others).mean()
 
 
 @objectives.declare(
@@ -186,7 +186,7 @@ def wsld(student, teacher, labels: Tensor, *, temperature: float = 4.0) -> Tenso
     labels = hard(labels)
     loss_s, loss_t = (F.cross_entropy(z.detach(), labels, reduction="none") for z in (z_s, z_t))
     share = 1 - torch.exp(-loss_s / (loss_t + 1e-7))  # the published guard against a teacher that is certain
-    soft = -(F.softmax(z_t / temperature, dim=1) * F.log_softmax(z_s / temperature, dim=1)).sum(1)
+    soft = F.cross_entropy(z_s / temperature, F.softmax(z_t / temperature, dim=1), reduction="none")
     return temperature**2 * (share * soft).mean()
 
 
@@ -355,7 +355,7 @@ class TAID(nn.Module):
         """The cross-entropy at the present t, which then moves on."""
         z_s, z_t = logit_pair(student, teacher)
         target = F.softmax((1 - self.t) * z_s.detach() + self.t * z_t, dim=1)
-        loss = -(target * F.log_softmax(z_s, dim=1)).sum(1).mean()
+        loss = F.cross_entropy(z_s, target)
         if self.training:
             self._advance(loss.detach(), progress)
         return loss

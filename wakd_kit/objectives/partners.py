@@ -184,6 +184,12 @@ class CCFP(nn.Module):
         self.rate, self.partner, self.moved = rate, partner_of(pair, model), nn.ModuleList()
         if not isinstance(self.partner, Stand):
             self.moved.extend(after_stages(self.partner, range(len(self.partner.stages)), "perturbed", Perturbed))
+            ours, theirs = [m.shape[1] for m in pair.student.maps], [len(moved.gamma) for moved in self.moved]
+            if ours != theirs:
+                raise ValueError(
+                    f"ccfp compares Gram matrices of channels, stage by stage; the student has {ours} of them, {model} {theirs}. Leave "
+                    "out model, or take one of the same widths."
+                )
 
     def forward(
         self, student, teacher, labels: Tensor, *, images: Tensor, meaning: float = 1.0, apart: float = 1.0

@@ -183,10 +183,9 @@ def prototypes(student, teacher, labels: Tensor) -> Tensor:
     its weight is 0.1 beside kd at 10. Another paper is called Proto-KD, of prototypes that are not distributed, so this is not:
     it was ``proto_kd`` here once, which is still understood.
     """
+    features = pooled_pair(student, teacher)
     labels, classes = hard(labels), student.logits.shape[1]
-    (cosines_s, present), (cosines_t, _) = (
-        prototype_cosines(f, labels, classes) for f in pooled_pair(student, teacher)
-    )
+    (cosines_s, present), (cosines_t, _) = (prototype_cosines(f, labels, classes) for f in features)
     return ((cosines_s - cosines_t).square() * present).sum() / (len(labels) * present.sum())
 
 

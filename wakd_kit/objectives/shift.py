@@ -95,13 +95,14 @@ def write_embeddings(
     save_file(tensors, file, {"classes": json.dumps([*classes]), "scale": repr(float(scale))})
 
 
-def _embeddings(file: str | os.PathLike) -> tuple[dict[str, Tensor], list[str], float]:
-    """Tensors, classes and scale of what ``write_embeddings`` wrote. Raises ``ValueError`` for anything else."""
+def _embeddings(file: str | os.PathLike) -> tuple[dict[str, Tensor], Tensor, list[str], float]:
+    """Those of images by domain, of names, the names and the scale that ``write_embeddings`` wrote. Raises ``ValueError`` for
+    anything else."""
     try:
         with safe_open(file, "pt") as opened:
             about, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in [*opened.keys()]}
-        return tensors, json.loads(about["classes"]), float(about["scale"])
-    except (OSError, SafetensorError, KeyError) as error:
+        return tensors, tensors.pop("text"), json.loads(about["classes"]), float(about["scale"])
+    except (OSError, TypeError, SafetensorError, KeyError) as error:
         raise ValueError(
             f"vl2v learns from the embeddings of a vision-language teacher, and {str(file)!r} holds none ({type(error).__name__}). "
             "Write them with wakd_kit.objectives.write_embeddings; none can be made up."
@@ -109,10 +110,8 @@ def _embeddings(file: str | os.PathLike) -> tuple[dict[str, Tensor], list[str], 
 
 
 def _with_text_head(student: Tap, teacher: nn.Module | None, *, embeddings: str = "") -> Deployed:
-    tensors, _, scale = _embeddings(embeddings)
-    return with_text_head(
-        student, tensors["text"], scale=scale, of=f"{Path(embeddings).name} {sha256(Path(embeddings))[:16]}"
-    )
+    _, text, _, scale = _embeddings(embeddings)
+    return with_text_head(student, text, scale=scale, of=sha256(Path(embeddings))[:16])
 
 
 @objectives.declare(
@@ -134,10 +133,10 @@ class VL2V(nn.Module):
     def __init__(self, *, embeddings: str = ""):
         super().__init__()
         self.file = embeddings
-        self.tensors, self.classes, _ = _embeddings(embeddings)
+        self.tensors, text, self.classes, _ = _embeddings(embeddings)
         self.content = sha256(Path(embeddings))[:16]
-        self.register_buffer("image", next(t for n, t in self.tensors.items() if n != "text")[:2], persistent=False)
-        self.register_buffer("text", self.tensors["text"], persistent=False)
+        self.register_buffer("image", text, persistent=False)  # until those of images are learned
+        self.register_buffer("text", text, persistent=False)
 
     def learn_examples(self, labels: Tensor, rows: Mapping[str, np.ndarray] | None, classes: Sequence[str]) -> None:
         """Keep the embeddings of the source training images; raises ``ValueError`` where the file is of others."""

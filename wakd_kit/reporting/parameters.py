@@ -48,9 +48,11 @@ def plain(instance) -> dict[str, object]:
 
 @functools.cache  # a plan of a thousand jobs lists the same few
 def _try_objectives(listed: str) -> None:
-    from ..objectives import combine  # torch; whoever only reads or writes parameters does not wait for it
+    from ..objectives.combining import (
+        refuse_settings,
+    )  # torch; whoever only reads or writes parameters does not wait for it
 
-    combine(json.loads(listed))
+    refuse_settings(json.loads(listed))
 
 
 @functools.cache
@@ -320,6 +322,7 @@ class Compare:
     strategies  labels, in this order; all that were evaluated by default
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
+    published   {student: {label: accuracy in % that a paper reports}}, to stand beside ours
     searched    draws of a search, {"target", "student", "draw", "settings", "run"}, the run by path below ``runs``
     searched_by  the label that chose among them
     mask        a table of images and their parts, by which accuracies are told apart; see ``data.mask``

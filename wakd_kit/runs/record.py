@@ -433,7 +433,11 @@ GAINED = {
 def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
     """Raises ``RunProblem`` naming the first setting in which a recorded run differs from what is asked for."""
     # settings that objectives have gained since then had their defaults, and some were called otherwise
-    recorded = {**GAINED, **recorded, "objectives": combine(recorded["objectives"]).specs}
+    files = {
+        spec["name"]: spec["embeddings"] for spec in asked["objectives"] if "embeddings" in spec
+    }  # by content, in "code"
+    specs = [s | {"embeddings": files[s["name"]]} if s["name"] in files else s for s in recorded["objectives"]]
+    recorded = {**GAINED, **recorded, "objectives": combine(specs).specs}
     found = difference(json.loads(json.dumps(recorded)), json.loads(json.dumps(asked)))
     if found:
         raise RunProblem(
