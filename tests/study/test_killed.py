@@ -148,6 +148,24 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     kernels_made_it(folder / "report")
 
 
+def test_a_study_that_is_asked_to_end_ends_with_all_that_it_began(study):
+    """``kill`` reaches ``wakd report`` alone, which may have been started in the background, where Ctrl-C is ignored."""
+    file, folder = study("ended", **SHORT)
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    engine = start(file, folder)
+    signal.signal(signal.SIGINT, ignored)
+    for _ in range(300):
+        if processes(folder)["kernel"]:
+            break
+        time.sleep(0.2)
+    assert processes(folder)["kernel"], (folder / "log").read_text()
+    engine.terminate()
+    assert engine.wait(timeout=60) == 130 and "what is recorded is kept" in (folder / "log").read_text()
+    quiet(folder)
+    table, sentence = status(file, out=folder / "report", runs=folder / "runs")
+    assert set(table["state"]) <= {"done", "waiting"} and "Nobody runs it." in sentence
+
+
 def kernels_made_it(out: Path) -> None:
     """What a study ends in when kernels execute its notebooks, jobs render them and snakemake starts the jobs."""
     for page in (out / "index.html", *out.glob("notebooks/*.html")):

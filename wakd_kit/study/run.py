@@ -12,14 +12,16 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import Held, locked, path_of, recording_folder, write_text
+from ..files import Held, holder, locked, path_of, recording_folder, write_text
 from ..models import device
 from ..reporting import warm
 from ..runs.settings import AS_STORED
@@ -407,11 +409,14 @@ def _snakemake(
         subprocess.Popen(command, pass_fds=keeps, env={**os.environ, **env}, stderr=log) as engine,
     ):
         try:
-            _watch(engine, place, say) if say else engine.wait()
-        except (
-            KeyboardInterrupt
-        ):  # Ctrl-C reaches it too: it ends its jobs, on a cluster as well, and that takes a while
-            engine.wait()
+            if say:
+                _watch(engine, place, say)
+            else:
+                with _killed_as_by_ctrl_c():
+                    engine.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C reaches it too: it ends its jobs, on a cluster as well, and that takes a while
+            engine.wait() if say else _end(engine, place)
             raise
     if not engine.returncode:
         return ""
@@ -422,6 +427,30 @@ def _snakemake(
         f": the cluster took no job: {why}" if (why := cluster.refused(text)) else f", and said: {' '.join(lines[-2:])}"
     )
     return f"{why} (all of it: {said})"
+
+
+@contextlib.contextmanager
+def _killed_as_by_ctrl_c():
+    """SIGTERM, which ``kill`` sends, and systemd, and a cluster whose time is up, is a KeyboardInterrupt to the main thread."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(engine: subprocess.Popen, place: Place) -> None:
+    """Have an engine of this machine begin no more jobs, and kill those that work: they go on from what they recorded."""
+    engine.terminate()
+    while engine.poll() is None:
+        for lock in (place.engine / "locks").iterdir():
+            if process := told.process_of(holder(lock) or ""):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            engine.wait(timeout=1)
 
 
 def _watch(engine: subprocess.Popen, place: Place, say: Callable[[str], None]) -> None:

@@ -186,13 +186,16 @@ def changed_since(which: str | os.PathLike, place: Place) -> str:
 
 def who(owner: str) -> str:
     """Who holds a study's lock: an engine outlives its ``wakd report`` that was killed, and holds it in that one's name."""
-    process, machine = (
-        re.match(r"process (\d+) on ([^ ,]+)", owner).groups() if owner.startswith("process") else ("", "")
-    )
-    if os.name == "posix" and machine == socket.gethostname():
+    if os.name == "posix" and (process := process_of(owner)):
         with contextlib.suppress(PermissionError):  # somebody else's, and there
             try:
-                os.kill(int(process), 0)
+                os.kill(process, 0)
             except ProcessLookupError:
                 return f"the engine that was left behind when {owner} was killed"
     return owner
+
+
+def process_of(owner: str) -> int | None:
+    """The process of this machine that holds a lock, by what the lock says of itself; None of another machine's."""
+    found = re.match(r"process (\d+) on ([^ ,]+)", owner)
+    return int(found[1]) if found and found[2] == socket.gethostname() else None
