@@ -27,13 +27,14 @@ STUDY = {"name": "many", "benchmark": "digits", "targets": "all", "teacher": {},
 STUDY |= {"landscape": {"students": []}}
 
 
-def clock(what: str, command: list[str], per: int = 1, **options) -> float:
+def clock(what: str, command: list[str], per: int = 1) -> None:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     took = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"{what}: {done.stderr}")
     each = f", {1e3 * took / per:.0f} ms a job" if per > 1 else ""
     print(f"  {what:60} {took:6.1f} s{each}   load {os.getloadavg()[0]:.1f}", flush=True)
-    return took
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
         book = folder / "import.py"
         book.write_text(
             "import sys, time; sys.modules.setdefault('rfc3987_syntax', None); start = time.perf_counter()\n"
-            "from wakd_kit import notebook, report\n"
+            "from wakd_kit.reporting import execute, render\n"
             "import nbformat, papermill\n"
             "print(time.perf_counter() - start)\n"
             f"nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import wakd_kit as wk; wk.train')]), {str(folder / 'one.ipynb')!r})\n"

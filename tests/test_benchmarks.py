@@ -1,0 +1,89 @@
+"""What no test runs whole, benchmarks and scripts of reports and of the documentation: the names that they use are there."""
+
+import ast
+import contextlib
+import operator
+import pkgutil
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import wakd_kit as wk
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [file for folder in ("benchmarks", "reports", "docs/tools") for file in sorted((ROOT / folder).glob("*.py"))]
+
+
+def strings(code: ast.AST) -> Iterator[str]:
+    """All strings, with (0) for what is formatted into one."""
+    for node in ast.walk(code):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "(0)" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def there(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def unknown(code: ast.AST) -> Iterator[str]:
+    """What code uses of the package that is not there: imports, attributes of what it imports, both in strings of code, and python -m."""
+    imported = {}
+    for node in ast.walk(code):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    imported = {name: target for name, target in imported.items() if target.split(".")[0] == "wakd_kit"}
+    yield from (target for target in imported.values() if not there(target))
+    for node in ast.walk(code):
+        name, _, rest = ast.unparse(node).partition(".") if isinstance(node, ast.Attribute) else ("", "", "")
+        if name in imported and re.fullmatch(r"[\w.]+", rest) and there(imported[name]):
+            try:
+                operator.attrgetter(rest)(pkgutil.resolve_name(imported[name]))
+            except AttributeError:
+                yield f"{name}.{rest}"
+    for text in strings(code):
+        if re.fullmatch(r"wakd_kit(\.\w+)+(:\w+)?", text):
+            yield from [text] * (not there(text))
+        elif "wakd_kit" in text:
+            with contextlib.suppress(SyntaxError):
+                yield from unknown(ast.parse(text))
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
+def test_every_name_of_the_package_that_a_script_uses_is_there(file):
+    assert list(unknown(ast.parse(file.read_text(encoding="utf-8")))) == []
+
+
+def test_names_that_are_gone_are_seen():
+    code = """
+import wakd_kit as wk
+from wakd_kit import evaluation, report
+from wakd_kit.runs import train as training
+wk.train, wk.averaging.wakd(curves).sum(), wk.run.curves_from, evaluation.sweep, training.nothing.at_all
+["-m", "wakd_kit.jobs"], "wakd_kit.study.jobs:main", f"import os\\nfrom wakd_kit import notebook\\nopen({file!r})"
+"""
+    gone = ["wakd_kit.report", "wk.run.curves_from", "training.nothing.at_all", "wakd_kit.jobs", "wakd_kit.notebook"]
+    assert sorted({*unknown(ast.parse(code))}) == sorted([*gone, "wk.run", "training.nothing"])
+
+
+def test_the_cost_of_every_objective_that_two_resnets_allow_can_be_measured():
+    of = runpy.run_path(str(ROOT / "benchmarks" / "objectives.py"))
+    student, teacher, side = of["CASES"]["resnet10t_w16 at 32 px"]
+    teacher, refused = wk.build_model(teacher, of["CLASSES"], seed=1).eval(), set()
+    for name in of["objectives"]:
+        try:
+            of["stepper"]({"name": name}, student, teacher, torch.rand(4, 3, side, side), torch.arange(4))()
+        except ValueError:
+            refused.add(name)
+    assert refused == {"qkv_relations", "a2d", "vl2v"}  # attention, and a file
