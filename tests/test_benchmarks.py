@@ -2,13 +2,16 @@
 
 import ast
 import contextlib
+import json
 import operator
 import pkgutil
 import re
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -75,6 +78,30 @@ wk.train, wk.averaging.wakd(curves).sum(), wk.run.curves_from, evaluation.sweep,
 """
     gone = ["wakd_kit.report", "wk.run.curves_from", "training.nothing.at_all", "wakd_kit.jobs", "wakd_kit.notebook"]
     assert sorted({*unknown(ast.parse(code))}) == sorted([*gone, "wk.run", "training.nothing"])
+
+
+def test_kept_scores_are_of_the_recording_that_is_there(bare, tmp_path, monkeypatch):
+    scored = runpy.run_path(str(ROOT / "benchmarks" / "own_average.py"))["scored"]
+    place, asked = shutil.copytree(bare, tmp_path / "runs" / "study" / "west-s0" / "CE"), []
+
+    def score(run, choices):
+        asked.append(list(choices))
+        rows = [
+            {"strategy": s, "role": r, "accuracy": 0.5, "nll": 1.0, "n": 9}
+            for s in choices
+            for r in ("source", "target")
+        ]
+        return pd.DataFrame(rows)
+
+    monkeypatch.setitem(scored.__globals__, "score_choices", score)
+    monkeypatch.setitem(scored.__globals__, "pool", lambda curves: {"from 60 %": None})
+    for _ in range(2):
+        assert scored(place, tmp_path / "kept", ["from 60 %"]).target.tolist() == [0.5]
+    assert asked == [["from 60 %"]]
+    settings = json.loads((place / "settings.json").read_text())
+    (place / "settings.json").write_text(json.dumps({**settings, "seed": settings["seed"] + 1}))
+    scored(place, tmp_path / "kept", ["from 60 %"])
+    assert len(asked) == 2
 
 
 def test_the_cost_of_every_objective_that_two_resnets_allow_can_be_measured():
