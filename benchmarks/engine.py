@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from wakd_kit.fingerprints import SCHEME
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.plan import load_study, plan
@@ -69,8 +70,9 @@ def main() -> None:
             for made in (few.executed(job), few.rendered(job), job.run / "settings.json"):
                 made.parent.mkdir(parents=True, exist_ok=True)
                 made.write_text("{}")
-            record = {what: getattr(job, what) for what in ("parameters", "training", "analysis", "page")}
+            record = {"scheme": SCHEME, **job_files._what(job, few), "files": job_files._files(job, few)}
             few.file("done", job.name).write_text(json.dumps({**record, "before": {}, "result": "same"}))
+            assert job_files.reason(job, few) is None
         engine[engine.index("--directory") + 1] = str(few.engine)
         one = [sys.executable, "-m", "wakd_kit.study.jobs", str(few.file("jobs", done[0].name))]
         clock("one of them by itself", one)

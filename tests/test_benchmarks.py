@@ -4,10 +4,12 @@ import ast
 import contextlib
 import json
 import operator
+import os
 import pkgutil
 import re
 import runpy
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +116,35 @@ def test_the_cost_of_every_objective_that_two_resnets_allow_can_be_measured():
         except ValueError:
             refused.add(name)
     assert refused == {"qkv_relations", "a2d", "vl2v"}  # attention, and a file
+
+
+# with what each of the others starts and soon ends, on a small recording where it records one
+LEAST = {"profiles": "--seeds 1", "predict": "--models resnet10t_w16 --sizes 32 --turns 1"}
+LEAST |= {"landscape": "--size 2 --repeat 1", "window_map": ""}
+LONG = {
+    "engine": "--jobs 16 --noop 1",
+    "precision": "--seconds 0.01",
+    "quickstart": "--forked",
+    "recipe": "--target ink --roles CE --rates 0.003 --lengths 40 --segment 4 --out {out}",
+    "recording": "--rounds 1",
+    "storage": "--steps 24 --segment-length 1 --most 20",
+    "strategies": "",
+    "streaming": "--images 64 --steps 3",
+    "teacher_cache": "--students 1 --steps 5",
+    "training": "--segments 1 --device cpu",
+}
+SKIP = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
+
+
+@pytest.mark.parametrize("name", [*LEAST, *(pytest.param(name, marks=SKIP) for name in LONG)])
+def test_a_benchmark_runs_to_its_end(name, copied, tmp_path, monkeypatch):
+    main = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))["main"]
+    monkeypatch.setattr(sys, "argv", [name, *(LEAST | LONG)[name].format(out=tmp_path).split()])
+    if name in ("landscape", "window_map"):
+        monkeypatch.setitem(main.__globals__, "record", lambda *_: copied)
+    main()
+
+
+def test_every_benchmark_is_run_by_a_test():
+    elsewhere = {"null_tables", "objectives", "own_average", "explorer"}  # the last takes a browser, and is run by hand
+    assert {file.stem for file in (ROOT / "benchmarks").glob("*.py")} == {*LEAST, *LONG, *elsewhere}
