@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from wakd_kit.fingerprints import SCHEME
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.plan import load_study, plan
@@ -27,13 +28,14 @@ STUDY = {"name": "many", "benchmark": "digits", "targets": "all", "teacher": {},
 STUDY |= {"landscape": {"students": []}}
 
 
-def clock(what: str, command: list[str], per: int = 1, **options) -> float:
+def clock(what: str, command: list[str], per: int = 1) -> None:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     took = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"{what}: {done.stderr}")
     each = f", {1e3 * took / per:.0f} ms a job" if per > 1 else ""
     print(f"  {what:60} {took:6.1f} s{each}   load {os.getloadavg()[0]:.1f}", flush=True)
-    return took
 
 
 def main() -> None:
@@ -68,8 +70,9 @@ def main() -> None:
             for made in (few.executed(job), few.rendered(job), job.run / "settings.json"):
                 made.parent.mkdir(parents=True, exist_ok=True)
                 made.write_text("{}")
-            record = {what: getattr(job, what) for what in ("parameters", "training", "analysis", "page")}
+            record = {"scheme": SCHEME, **job_files._what(job, few), "files": job_files._files(job, few)}
             few.file("done", job.name).write_text(json.dumps({**record, "before": {}, "result": "same"}))
+            assert job_files.reason(job, few) is None
         engine[engine.index("--directory") + 1] = str(few.engine)
         one = [sys.executable, "-m", "wakd_kit.study.jobs", str(few.file("jobs", done[0].name))]
         clock("one of them by itself", one)
@@ -79,7 +82,7 @@ def main() -> None:
         book = folder / "import.py"
         book.write_text(
             "import sys, time; sys.modules.setdefault('rfc3987_syntax', None); start = time.perf_counter()\n"
-            "from wakd_kit import notebook, report\n"
+            "from wakd_kit.reporting import execute, render\n"
             "import nbformat, papermill\n"
             "print(time.perf_counter() - start)\n"
             f"nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('import wakd_kit as wk; wk.train')]), {str(folder / 'one.ipynb')!r})\n"

@@ -1,6 +1,6 @@
 """Is there an average that beats WAKD and EMA on unseen domains? Candidates over recordings that exist; choose on some studies, confirm on others.
 
-A pool of averages is scored once per run and kept in --out; a candidate picks one of them, or is one, from source curves and source validation alone. The rule, written before any number was seen: the candidate with the largest mean gain
+A pool of averages is scored once per recording and kept in --out; a candidate picks one of them, or is one, from source curves and source validation alone. The rule, written before any number was seen: the candidate with the largest mean gain
 over WAKD on the studies that choose is compared once, and it alone, with WAKD and with EMA on the studies that confirm; it is better if the paired 95 % t interval of
 both differences lies above zero.
 
@@ -21,6 +21,7 @@ import pandas as pd
 import wakd_kit as wk
 from wakd_kit.averaging import Coefficients
 from wakd_kit.evaluation.scores import score_choices
+from wakd_kit.runs.identity import of_recording
 from wakd_kit.statistics import interval
 
 BEGINS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -72,10 +73,10 @@ def pool(curves) -> dict[str, Coefficients]:
 
 def scored(place: Path, kept: Path, wanted: list[str]) -> pd.DataFrame:
     """Source accuracy and nll (mean over domains), their count, and accuracy on the unseen domain of averages of one run."""
-    file = kept / f"{place.parts[-3]}-{place.parts[-2]}-{place.name}.csv"
+    run = wk.load_run(place)
+    file = kept / f"{place.parts[-3]}-{place.parts[-2]}-{place.name}-{of_recording(run)}.csv"
     known = pd.read_csv(file, index_col="strategy") if file.is_file() else pd.DataFrame()
     if missing := [name for name in wanted if name not in known.index]:
-        run = wk.load_run(place)
         averages = pool(run.source_curves)
         table = score_choices(run, {name: averages[name] for name in missing})
         source = table[table.role == "source"].groupby("strategy", sort=False)

@@ -19,6 +19,7 @@ import torch
 import wakd_kit as wk
 from wakd_kit.objectives import combine
 from wakd_kit.runs.record import Checkpoint
+from wakd_kit.runs.run import curves_from
 from wakd_kit.runs.settings import Settings, edges_to_keep
 
 
@@ -78,7 +79,7 @@ def main() -> None:
                 closed = recorder.close(step)
                 segments.append(*closed)
                 if len(segments) > given.most:
-                    curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
+                    curves = curves_from(pd.DataFrame(rows), ["a"])
                     segments.shrink(given.most, edges_to_keep(curves, settings(given)))
                 checkpoint.save(rows, segments, checkpoint.take(closed.end))
                 most_held = max(most_held, held_mb())
@@ -95,7 +96,7 @@ def main() -> None:
         )
         print("what the allocator keeps included (MALLOC_MMAP_THRESHOLD_=131072 returns it at once)")
         print(f"adding {1e3 * adding / given.steps:.2f} ms an iterate, storing {storing / len(rows):.2f} s a segment")
-        curves = wk.run.curves_from(pd.DataFrame(rows), ["a"])
+        curves = curves_from(pd.DataFrame(rows), ["a"])
         for name in ("wakd", "swad"):
             coefficients = getattr(wk.averaging, name)(curves)
             used = np.flatnonzero(coefficients)

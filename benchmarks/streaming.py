@@ -38,7 +38,7 @@ def seconds(action) -> float:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--images", type=int, default=4000)
-    options.add_argument("--steps", type=int, default=40)
+    options.add_argument("--steps", type=int, default=40, help="the first two are left out")
     given = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -22,10 +22,7 @@ from wakd_kit.reporting.execute import NotebookFailed
 def execute(source, out, parameters=None, *, cwd=None, env=None, checked=False, least: Mapping = {}) -> Path:
     """Stands in for ``wakd_kit.reporting.execute.execute``. ``least`` has parameters that are smaller than those given."""
     source, out = Path(source), Path(out).absolute()
-    if checked:
-        given = notebook.plain(notebook.make(notebook.describe(source), parameters))
-    else:
-        given = notebook.complete(source, parameters or {})
+    given = dict(parameters or {}) if checked else notebook.complete(source, parameters or {})
     given |= {name: value for name, value in least.items() if name in given}
     book, namespace, clock = nbformat.read(source, as_version=4), {}, time.time()
     failed = out.with_suffix(".failed.ipynb")

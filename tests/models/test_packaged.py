@@ -79,17 +79,16 @@ def test_tensors_that_are_not_the_model_s_in_order_are_refused(package, publishe
         build_model("resnet10t", 5, pretrained=True)
 
 
-def test_another_file_than_the_published_one_is_refused_with_what_to_do(package, published):
-    package(published, sha256="0" * 64)
-    with pytest.raises(
-        ValueError, match=r"w\.pth in other-model is not the published file.*pip install other-model --force"
-    ):
-        build_model("resnet10t", 5, pretrained=True)
-
-
-def test_other_normalisation_than_the_published_is_refused(package, published):
-    package(published, mean=(0.5, 0.5, 0.5))
-    with pytest.raises(ValueError, match=r"resnet10t was pretrained on images normalised with mean \[0.5 0.5 0.5\]"):
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"sha256": "0" * 64}, r"w\.pth in other-model is not the published file.*pip install other-model --force"),
+        ({"mean": (0.5, 0.5, 0.5)}, r"resnet10t was pretrained on images normalised with mean \[0.5 0.5 0.5\]"),
+    ],
+)
+def test_what_is_not_the_published_file_or_its_normalisation_is_refused(package, published, other, sentence):
+    package(published, **other)
+    with pytest.raises(ValueError, match=sentence):
         build_model("resnet10t", 5, pretrained=True)
 
 

@@ -142,7 +142,8 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     if second.wait():
         quiet(folder)
         finish(file, folder)
-    assert "is being run" not in (folder / "log").read_text() or what == "report"
+    if what != "report":
+        assert "is being run" not in (folder / "log").read_text()
     table, sentence = status(file, **places)
     assert set(table["state"]) == {"done"} and "Nothing is left. Nobody runs it." in sentence
     kernels_made_it(folder / "report")
