@@ -48,9 +48,8 @@ def plain(instance) -> dict[str, object]:
 
 @functools.cache  # a plan of a thousand jobs lists the same few
 def _try_objectives(listed: str) -> None:
-    from ..objectives.combining import (
-        refuse_settings,
-    )  # torch; whoever only reads or writes parameters does not wait for it
+    # torch; whoever only reads or writes parameters does not wait for it
+    from ..objectives.combining import refuse_settings
 
     refuse_settings(json.loads(listed))
 
