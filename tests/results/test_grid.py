@@ -97,8 +97,12 @@ def test_objectives_that_no_two_students_share_are_called_as_the_students_are():
     assert shared["plain"]["objective"] == "CE" and shared["warm"]["objective"] == shared["hot"]["objective"] != "warm"
 
 
+def unseen(explained):
+    return explained[explained["on"] == "unseen domains"]
+
+
 def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
-    found = when.explained(cells()).set_index("measure")
+    found = unseen(when.explained(cells())).set_index("measure")
     assert found.loc["dip", "correlation"] == pytest.approx(1) and found.loc["dip", "cells"] == 4
     assert found.loc["bounce", "correlation"] == pytest.approx(0.4)  # ranks of gain 2 4 1 3, of bounce 3 2 1 4
     assert np.isnan(found.loc["spread", "correlation"])  # all alike
@@ -108,7 +112,7 @@ def test_a_gain_that_follows_a_measure_is_found_and_one_that_does_not_is_not():
 
 def test_cells_of_every_start_are_explained_apart_as_well():
     both = pd.concat([cells(), cells(start="pretrained", gain=-cells()["gain"])])
-    found = when.explained(both, draws=50).set_index(["start", "measure"])["correlation"]
+    found = unseen(when.explained(both, draws=50)).set_index(["start", "measure"])["correlation"]
     assert found["scratch", "dip"] == pytest.approx(1) and found["pretrained", "dip"] == pytest.approx(-1)
     assert found["all", "dip"] == pytest.approx(0)
 
@@ -116,7 +120,9 @@ def test_cells_of_every_start_are_explained_apart_as_well():
 def test_correlations_are_printed_with_a_column_per_measure_and_without_starts_that_have_none():
     two = cells(start="pretrained").head(2)
     found = when.printed_explained(when.explained(pd.concat([cells(), two], ignore_index=True), draws=200))
-    assert list(found["start"]) == ["all", "scratch"] and list(found["cells"]) == [6, 4]
+    assert list(found["start"]) == ["all"] * 2 + ["scratch"] * 2 and list(found["cells"]) == [6, 6, 4, 4]
+    assert list(found["on"]) == ["unseen domains", "source validation"] * 2
+    found = found.iloc[::2].reset_index()
     assert found.loc[1, "dip"] == "+1.00" and found.loc[1, "bounce"] == "+0.40" and set(found["spread"]) == {"–"}
     many = pd.concat([cells()] * 3, ignore_index=True)
     assert re.fullmatch(
@@ -131,7 +137,7 @@ def test_the_interval_of_a_correlation_narrows_with_cells():
         dip = rng.uniform(0, 1, n)
         many = pd.concat([cells()] * (n // 4 + 1), ignore_index=True).head(n)
         found = (
-            when.explained(many.assign(dip=dip, gain=dip + rng.normal(0, 0.3, n)), draws=400)
+            unseen(when.explained(many.assign(dip=dip, gain=dip + rng.normal(0, 0.3, n)), draws=400))
             .set_index("measure")
             .loc["dip"]
         )
@@ -200,8 +206,10 @@ def test_sentences_come_from_the_numbers():
     assert (
         said[1].startswith("Of 5 measures, over 4 cells")
         and "dip of the source loss" in said[1]
-        and "+1.00)" in said[1]
+        and "+1.00, +1.00 with that on source validation)" in said[1]
     )
+    there = table.assign(source_gain=-table["source_gain"])
+    assert "+1.00, -1.00 with that on" in when.findings(there, when.explained(there), baseline="last")[1]
     none = pd.concat([table, cells(average="SWAD", n=0, gain=np.nan, low=np.nan, high=np.nan)], ignore_index=True)
     assert when.findings(none, when.explained(none), baseline="last")[1] == "SWAD has no score beside last in any cell."
 

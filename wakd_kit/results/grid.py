@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ SAID = {
     "drift": "distance from first to last iterate, over that from the average",
 }
 MEASURES = tuple(SAID)
+GAINS = {"unseen domains": "gain", "source validation": "source_gain"}  # what measures may explain, by where it is
 
 
 def factors(run: Run) -> dict[str, object]:
@@ -108,40 +109,42 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
 
 
 def explained(table: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Rank correlation over cells of the gain on unseen domains with each measure, with a 95 % bootstrap interval over cells.
+    """Rank correlation over cells of the gain with each measure, with a 95 % bootstrap interval over cells.
 
     table  as ``cells`` returns
-    ``average, start, measure, correlation, low, high, cells``: over all cells, and over those of each start where there are
-    several; no interval below ``FEWEST`` cells, whose bootstrap collapses. Cells share teachers, images and starts: an
-    interval that treats them as independent is on the narrow side.
+    ``average, start, on, measure, correlation, low, high, cells``: over all cells, and over those of each start where there are
+    several, of the gain on unseen domains and on source validation, where measures were taken; no interval below ``FEWEST``
+    cells, whose bootstrap collapses. Cells share teachers, images and starts: an interval that treats them as independent is
+    on the narrow side.
     """
     rng, rows = np.random.default_rng(seed), []
     several = table["start"].unique() if table["start"].nunique() > 1 else ()
     for average, all_cells in table.groupby("average", sort=False):
-        for start in (ALL, *several):
+        for start, (on, gain) in product((ALL, *several), GAINS.items()):
             part = all_cells if start == ALL else all_cells[all_cells["start"] == start]
             for measure in MEASURES:
-                pairs = part[[measure, "gain"]].dropna().to_numpy()
+                pairs = part[[measure, gain]].dropna().to_numpy()
                 n = len(pairs)
                 drawn = rank_correlation(*pairs[rng.integers(0, n, (draws, n))].T) if n >= FEWEST else np.array([])
                 drawn = drawn[np.isfinite(drawn)]  # a draw of one cell alone has no order
                 low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
-                row = {"average": average, "start": start, "measure": measure}
+                row = {"average": average, "start": start, "on": on, "measure": measure}
                 rows.append(row | {"correlation": rank_correlation(*pairs.T), "low": low, "high": high, "cells": n})
     return pd.DataFrame(rows)
 
 
 def printed_explained(table: pd.DataFrame) -> pd.DataFrame:
-    """``explained`` as it is printed: a row per average and start, a column per measure; starts of two cells are left out."""
+    """``explained`` as it is printed: a row per average, start and gain, a column per measure; starts of two cells are left out."""
     shown = table[table["correlation"].notna()]
     text = [
         f"{r.correlation:+.2f}" + (f" [{r.low:+.2f}, {r.high:+.2f}]" if np.isfinite(r.low) else "")
         for r in shown.itertuples()
     ]
-    wide = shown.assign(text=text).pivot(index=["average", "start"], columns="measure", values="text")
-    rows = list(dict.fromkeys(zip(shown["average"], shown["start"])))
-    wide = wide.reindex(index=pd.MultiIndex.from_tuples(rows, names=["average", "start"]), columns=list(MEASURES))
-    cells_of = shown.groupby(["average", "start"])["cells"].max()
+    keys = ["average", "start", "on"]
+    wide = shown.assign(text=text).pivot(index=keys, columns="measure", values="text")
+    rows = pd.MultiIndex.from_frame(shown[keys].drop_duplicates())
+    wide = wide.reindex(index=rows, columns=list(MEASURES))
+    cells_of = shown.groupby(keys)["cells"].max()
     wide.insert(0, "cells", cells_of.reindex(wide.index))
     return wide.fillna("–").reset_index().rename_axis(columns=None)
 
@@ -212,12 +215,15 @@ def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) 
         sentences.append(f"{counted(known, average, baseline, 'cells')} Most: {_cell(best)}; least: {_cell(worst)}.")
     first = correlations[correlations["average"] == correlations["average"].iloc[0]].dropna(subset=["correlation"])
     first = first[first["start"] == ALL]
-    if len(first):
-        r = first.loc[first["correlation"].abs().idxmax()]
+    unseen, source = (first[first["on"] == on] for on in GAINS)
+    if len(unseen):
+        r = unseen.loc[unseen["correlation"].abs().idxmax()]
         between = f" [{r['low']:+.2f}, {r['high']:+.2f}], bootstrap over cells" if np.isfinite(r["low"]) else ""
+        same = source.set_index("measure")["correlation"].get(r["measure"])
+        beside = "" if same is None else f", {same:+.2f} with that on source validation"
         sentences.append(
-            f"Of {len(first)} measures, over {r['cells']} cells, the gain of {r['average']} goes most with this one: "
-            f"{SAID[r['measure']]} (rank correlation {r['correlation']:+.2f}{between}). Neither the choice of the strongest "
+            f"Of {len(unseen)} measures, over {r['cells']} cells, the gain of {r['average']} on unseen domains goes most with this one: "
+            f"{SAID[r['measure']]} (rank correlation {r['correlation']:+.2f}{between}{beside}). Neither the choice of the strongest "
             "nor that cells share teachers and images is in these numbers."
         )
     return sentences
