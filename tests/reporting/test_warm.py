@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -125,12 +126,16 @@ def write_and_wait(arguments):
     return int(status)
 
 
-def ask(file: Path, seconds: float, status: int, env: dict, **settings) -> Forked:
+WAITS = "tests.reporting.test_warm:write_and_wait"
+
+
+def importable(env: dict) -> dict:
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": path, **env}
-    return Forked(
-        "tests.reporting.test_warm:write_and_wait", [str(file), str(seconds), str(status)], env=env, **settings
-    )
+    return {**os.environ, "PYTHONPATH": path, **env}
+
+
+def ask(file: Path, seconds: float, status: int, env: dict, **settings) -> Forked:
+    return Forked(WAITS, [str(file), str(seconds), str(status)], env=importable(env), **settings)
 
 
 def seen(file: Path) -> str:
@@ -196,6 +201,20 @@ def test_what_was_forked_ends_with_its_owner_and_with_the_warm_process(here, tmp
         assert left.wait() == -signal.SIGKILL and gone(left.pid)
         with pytest.raises(OSError):
             ask(tmp_path / "late", 0, 0, env)
+
+
+def test_who_asks_and_is_gone_before_the_answer_costs_nobody_else_anything(tmp_path):
+    with warm.started(before="time:time") as (env, _):
+        with socket.socket(socket.AF_UNIX) as line:  # before the warm process has come as far as to look
+            line.connect(env[ADDRESS])
+            asked = {"target": WAITS, "arguments": [str(tmp_path / "first"), "60", "0"]}
+            asked |= {"cwd": str(tmp_path), "env": importable(env)}
+            said = json.dumps(asked).encode()
+            socket.send_fds(line, [len(said).to_bytes(8, "big")], (0, 1, 2))
+            line.sendall(said)
+        assert [ask(tmp_path / str(status), 0, status, env).wait() for status in (3, 4)] == [3, 4]
+    first = tmp_path / "first"
+    assert not first.exists() or gone(int(first.read_text().split()[0]))
 
 
 def test_where_temporary_files_lie_too_deep_for_a_socket_there_is_none(tmp_path, monkeypatch):

@@ -197,16 +197,21 @@ def serve(address: str, listening: socket.socket, owner: int, prepare: Callable[
             finally:
                 for stream in streams:
                     os.close(stream)
-            lines[pid] = line
-            waiting.register(line, selectors.EVENT_READ, lambda: end(pid))
-            watch = os.pidfd_open(pid)
+            lines[pid], watch = line, os.pidfd_open(pid)
             waiting.register(watch, selectors.EVENT_READ, lambda: ended(pid, watch))
-            line.sendall(pid.to_bytes(8, "big", signed=True))
+            try:
+                line.sendall(pid.to_bytes(8, "big", signed=True))
+                waiting.register(line, selectors.EVENT_READ, lambda: end(pid))
+            except OSError:  # who asked is gone already; the line is closed once it has ended
+                kill(pid)
             return
         line.close()
 
     def end(pid: int) -> None:  # its owner is gone
         waiting.unregister(lines[pid])
+        kill(pid)
+
+    def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):  # it has begun no session yet
             os.killpg(pid, signal.SIGKILL)
