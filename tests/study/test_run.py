@@ -727,6 +727,8 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
 
     def execute(source, out, *_, **__):
         begun.append(out.stem)
+        out.parent.mkdir(parents=True)
+        out.with_name(f"{out.stem}.failed.ipynb").write_text("{}")  # an interrupted notebook is kept
         os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C while a kernel works
 
     monkeypatch.setattr(notebook, "execute", execute)
@@ -734,6 +736,8 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
     with pytest.raises(KeyboardInterrupt):
         run_study(write(), out=tmp_path / "report", runs=tmp_path / "runs", say=lines.append)
     assert begun == ["north-s0-teacher"] and killed and not any("FAILED" in line for line in lines)
+    table, _ = study.status(write(), out=tmp_path / "report", runs=tmp_path / "runs")
+    assert set(table["state"]) == {"waiting"}
 
 
 def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, begun, tmp_path):

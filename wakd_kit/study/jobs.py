@@ -352,6 +352,9 @@ def perform(
             )
             show_missing(job, place)
             raise
+        except BaseException:  # interrupted, which is no failure: it goes on from what it recorded
+            place.failed(job).unlink(missing_ok=True)
+            raise
         stamp(job, place)
     return True
 
