@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 import tempfile
 import uuid
@@ -35,7 +34,7 @@ from .. import plugins
 from ..files import Stopped
 from ..names import did_you_mean
 from .parameters import ParameterError, describe, descriptions, make, plain
-from .warm import Forked
+from .warm import KILL, Forked
 
 
 def _new_to_papermill(record: logging.LogRecord) -> bool:
@@ -123,7 +122,7 @@ def kill_running() -> None:
     """Kill the kernels of all notebooks that this process is executing: each then fails at once, and is kept as such."""
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, KILL)
 
 
 def recorded_parameters(out: str | os.PathLike) -> dict[str, object] | None:

@@ -35,6 +35,7 @@ from pathlib import Path
 
 ADDRESS = "WAKD_WARM"  # the environment variable that names the socket
 HERE = {"TQDM_DISABLE": "1"}  # tqdm reads it when it is imported
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which on Windows ends a process as hard
 
 
 @contextlib.contextmanager

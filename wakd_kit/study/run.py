@@ -448,7 +448,7 @@ def _end(engine: subprocess.Popen, place: Place) -> None:
         for lock in (place.engine / "locks").iterdir():
             if process := told.process_of(holder(lock) or ""):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+                    os.kill(process, warm.KILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             engine.wait(timeout=1)
 
