@@ -14,9 +14,9 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, together, write_text, write_with
+from ..files import path_of, read_json, together, write_text, write_with
 from ..models.build import build_model
-from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, sha256
+from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, from_file, provenance_of_file, sha256
 from ..runs.identity import normalisation, seen_according_to
 from ..runs.record import write_state
 from . import hub
@@ -101,7 +101,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "seen": seen_according_to(run.settings),
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
-        "environment": json.loads(environment.read_text()) if environment.exists() else None,
+        "environment": read_json(environment) if environment.exists() else None,
     }
     hubs = not file.suffix
     card_name = HUB_CARD if hubs else f"{file.name}.json"
@@ -121,14 +121,16 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     return (file if hubs else file.parent) / card_name
 
 
-def card_of_export(file: Path) -> dict:
+def card_of_export(file: str | os.PathLike) -> dict:
     """What the card beside a ``.safetensors`` file that ``export`` wrote says of it. Raises ``ValueError`` for any other file."""
+    file = path_of(file)
     card = card_beside(file)
     if file.suffix != ".safetensors" or not card.keys() >= {"model", "classes", "data"}:
         raise ValueError(
             f"{file} cannot teach: a teacher is a run's folder, or a .safetensors file that wakd average --export wrote, with its "
             f"card {file.name}.json beside it."
         )
+    provenance_of_file(from_file(file).file)  # it is there, and the one that its card describes
     return card
 
 
