@@ -10,7 +10,8 @@ from wakd_kit.averaging import Curves, strategies
 from wakd_kit.models.build import build_model, declares
 from wakd_kit.objectives import objectives
 from wakd_kit.runs.identity import of_objectives
-from wakd_kit.study.plan import StudyProblem, load_study
+from wakd_kit.study.jobs import Place
+from wakd_kit.study.plan import StudyProblem, load_study, plan
 
 PLUGIN = '''
 import timm
@@ -66,6 +67,31 @@ def test_what_a_plugin_declares_is_known_here_and_named_to_other_processes(plugi
     assert build_model("tiny_own", 3, seed=0).spec["name"] == "tiny_own"
     assert declares("wakd_plugin_mine", "tiny_own") and not declares("wakd_plugin_mine", "resnet10t_w16")
     assert plugins.named() == [str(plugin)]
+
+
+def test_a_module_that_is_not_timms_is_a_sentence_in_python_and_in_a_study(plugin):
+    plugin.write_text("""
+from timm.models import register_model
+from torch import nn
+
+class TinyNet(nn.Module):
+    pass
+
+@register_model
+def tiny_net(pretrained=False, **settings):
+    return TinyNet()
+""")
+    plugins.use(str(plugin))
+    sentence = "build_model asks a TinyNet for 'feature_info', which it does not have.* in an Adapter"
+    with pytest.raises(ValueError, match=sentence):
+        build_model("tiny_net", 3)
+    study = plugin.with_name("own.yaml")
+    study.write_text(
+        "benchmark: digits\nseeds: [0]\nplugins: [mine.py]\ncommon: {model: tiny_net}\n"
+        "students: {A: {objectives: [ce]}}\nstrategies: [last]\n"
+    )
+    with pytest.raises(StudyProblem, match=sentence):
+        plan(load_study(study), Place(plugin.parent / "report", plugin.parent / "runs"))
 
 
 def test_a_folder_of_any_name_reaches_the_processes_that_are_started_from_here(plugin):

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import numbers
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -102,7 +103,8 @@ def spelled(hint: object) -> str:
 
 def explained(function: Callable) -> Callable:
     """The same function, which takes numbers of numpy for those of Python, and whose ``TypeError`` for a call that it does not
-    take is one sentence: what came, did you mean, what fits."""
+    take is one sentence: what came, did you mean, what fits. ``ValueError`` where something that was handed over, or a class of
+    one's own, lacks what this package asks it for."""
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
@@ -119,9 +121,29 @@ def explained(function: Callable) -> Callable:
                 f"{function.__name__} needs {' and '.join(missing)}; got {', '.join([*names[: len(given)], *settings]) or 'nothing'}."
                 f"{meant} It takes {', '.join(names)}."
             )
-        return function(*map(unboxed, given), **unboxed(settings))
+        try:
+            return function(*map(unboxed, given), **unboxed(settings))
+        except AttributeError as error:
+            came = _lacking(error, {**dict(zip(names, given)), **settings})
+            if not came:
+                raise
+            raise ValueError(
+                f"{function.__name__} asks {came} for {error.name!r}, which it does not have. Give what help({function.__name__}) "
+                "says; a module that is not timm's goes in an Adapter (docs/own-models.md)."
+            ) from error
 
     return call
+
+
+def _lacking(error: AttributeError, given: Mapping[str, object]) -> str:
+    """What lacks an attribute that this package asked for: an argument, or an instance of a class of elsewhere; "" for a mistake."""
+    package, asked = __name__.partition(".")[0], error.obj
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name != "__getattr__"]
+    if frames[-1].f_globals["__name__"].partition(".")[0] != package:
+        return ""
+    argument = next((f"{name}={value!r:.80}" for name, value in given.items() if value is asked), "")
+    ours = type(asked).__module__.partition(".")[0] in ("builtins", package)
+    return argument or ("" if ours else f"a {type(asked).__name__}")
 
 
 def parse(cls: type, name: str, text: str) -> object:

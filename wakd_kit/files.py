@@ -62,6 +62,23 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+@contextlib.contextmanager
+def together(place: Path, *, folder: bool) -> Iterator[Path]:
+    """A folder to write in: all that is in it then comes beside the file ``place``, or into that ``folder``, or nothing does."""
+    into = place if folder else place.parent
+    partial = (into if into.exists() else into.parent) / f"{place.name}.{secrets.token_hex(4)}.part"
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if not into.exists():
+            os.replace(partial, into)
+        else:
+            for file in partial.iterdir():
+                os.replace(file, into / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def sweep(folder: Path, of: str = "*", *, idle: float = 0) -> None:
     """Delete what writers that were killed left in a folder, of files and folders with names like this: only while nobody writes
     them, or those that nobody has written to for so many seconds."""

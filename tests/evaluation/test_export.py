@@ -1,6 +1,8 @@
 """An exported average: timm and build_model load it, ONNX computes the same, and the card says what it is."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from PIL import Image
 from safetensors import safe_open
 
 import wakd_kit as wk
+from wakd_kit import plugins
 from wakd_kit.data.augment import to_float
+from wakd_kit.evaluation.export import card_of_export
 from wakd_kit.evaluation.scores import predict
 from wakd_kit.runs.record import read_state
 
@@ -67,6 +71,35 @@ def test_every_average_can_be_made_again_from_its_card(run, tmp_path):
         notes = {name: card[name] for name in ("of", "initial", "ends", "signed", "recalibrated") if name in card}
         again, expected = run.average(wk.averaging.Coefficients(card["coefficients"], **notes)), run.average(choice)
         assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_file_that_its_card_does_not_describe_cannot_teach(run, coefficients, tmp_path):
+    file = tmp_path / "s.safetensors"
+    card = json.loads(wk.export(run, coefficients, file, scores=False).read_text())
+    assert card_of_export(str(file)) == card
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(
+        ValueError, match=r"s\.safetensors is not the file that the card beside it describes: export it again"
+    ):
+        card_of_export(file)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"No weights file at .*s\.safetensors"):
+        card_of_export(file)
+
+
+@pytest.mark.parametrize("name", ["s.safetensors", "folder"])
+def test_a_damaged_file_of_the_run_is_named_and_the_export_of_before_stays(name, exported, split, tmp_path):
+    run, last = exported("cnn")
+    copy = wk.load_run(shutil.copytree(run.folder, tmp_path / "run"))
+    wk.export(copy, last, tmp_path / "out" / name, split=split, scores=False)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    environment = copy.folder / "environment.json"
+    environment.write_text(environment.read_text()[:100])
+    first = wk.averaging.window(copy.source_curves, end=1)
+    for place in (name, f"new_{name}"):
+        with pytest.raises(ValueError, match=r"environment\.json is cut off or was edited"):
+            wk.export(copy, first, tmp_path / "out" / place, split=split, scores=False)
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
 
 
 def test_onnx_computes_the_same_logits_for_any_number_of_images(run, split, coefficients, tmp_path):
@@ -169,6 +202,61 @@ def test_timm_loads_the_folder_and_prepares_images_as_the_student_saw_them(famil
     assert [*model.pretrained_cfg["input_size"]] == [3, *[16 if same else 32] * 2]
     torch.testing.assert_close(logits, expected, rtol=1e-4 if same else 0.02, atol=1e-5 if same else 0.02)
     wk.export(run, last, tmp_path / "student", split=split, scores=False)  # in place of the one before
+
+
+OWN = """
+import timm
+from timm.models import ResNet, build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock
+from torch import nn
+
+def narrow(pretrained, **settings):
+    sizes = {"block": BasicBlock, "layers": (1, 1, 0, 0), "channels": (8, 8, 8, 8)}
+    return build_model_with_cfg(ResNet, "resnet18", pretrained, **sizes, **settings)
+
+@register_model
+def resnet_of_elu(pretrained=False, **settings):
+    return narrow(pretrained, act_layer=nn.ELU, **settings)
+
+@register_model
+def resnet_of_now(pretrained=False, **settings):
+    return narrow(pretrained, act_layer=ACTIVATION, **settings)
+
+@register_model
+def resnet_without_weights(pretrained=False, **settings):
+    return timm.create_model("resnet10t", channels=(8, 8, 8, 8), **settings)
+
+ACTIVATION = nn.ReLU
+"""
+
+
+def test_a_model_of_ones_own_is_the_same_network_in_its_folder_or_is_refused(split, tmp_path, monkeypatch):
+    monkeypatch.setenv(plugins.NAMED, "")
+    (tmp_path / "own_nets.py").write_text(OWN)
+    plugins.use(str(tmp_path / "own_nets.py"))
+
+    def export(name):
+        student = wk.build_model(name, split.classes, seed=0)
+        recipe = {"steps": 2, "segment_length": 1, "batch_size": 8, "device": "cpu", "progress": False}
+        run = wk.train(student, split, **recipe, save_to=tmp_path / name)
+        last = wk.averaging.last(run.source_curves)
+        monkeypatch.setattr(sys.modules["wakd_plugin_own_nets"], "ACTIVATION", torch.nn.ELU)
+        return wk.export(run, last, tmp_path / "out" / name, split=split, scores=False).parent, run.model(last).eval()
+
+    folder, trained = export("resnet_of_elu")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    images = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(again(trained.normalised(images)), trained(images).logits)
+    assert 'plugins.use("own_nets.py")  # declares it to timm' in (folder / "README.md").read_text()
+    monkeypatch.undo()
+    for name in ("resnet_of_now", "resnet_without_weights"):
+        monkeypatch.setattr(sys.modules["wakd_plugin_own_nets"], "ACTIVATION", torch.nn.ReLU)
+        with pytest.raises(ValueError, match=rf"folder of {name} \(its logits are others\): export it as \.onnx"):
+            export(name)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["resnet_of_elu"], (
+        "nothing is left of what is refused"
+    )
 
 
 def test_the_hub_reads_the_model_card_and_its_scores(exported, split, tmp_path):

@@ -92,6 +92,10 @@ def test_a_run_hands_its_average_on_and_what_it_has_seen(run, domains, tmp_path)
 def test_a_model_starts_from_one_place():
     with pytest.raises(ValueError, match="inherit and weights both say where the model starts"):
         wk.build_model("resnet10t", 4, **SMALL, inherit=resnet(), weights="w.safetensors")
+    with pytest.raises(
+        ValueError, match=r"build_model asks inherit='runs/wide' for 'model', which it does not have\. Give what"
+    ):
+        wk.build_model("resnet10t", 4, **SMALL, inherit="runs/wide")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, write_text, write_with
+from ..files import path_of, read_json, together, write_text, write_with
 from ..models.build import build_model
-from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, sha256
+from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, from_file, provenance_of_file, sha256
 from ..runs.identity import normalisation, seen_according_to
 from ..runs.record import write_state
 from . import hub
@@ -42,7 +42,8 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     strategy are in the file's own metadata, too, as JSON under "wakd_kit".
 
     Raises ``ValueError`` for another ending, ``NoWindow`` when that is what was given and ``ImportError`` without
-    ``onnxscript``, each before anything is computed.
+    ``onnxscript``, each before anything is computed; ``ValueError`` as well where timm would make another network of the folder.
+    File and card come together, or neither does.
     """
     if isinstance(coefficients, NoWindow):
         raise coefficients
@@ -67,7 +68,6 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         )
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
-    file.parent.mkdir(parents=True, exist_ok=True)
     normalised = normalisation(model)
     shown = {"size": size, "range": [0, 1]}
     if file.suffix == ".onnx":
@@ -82,18 +82,6 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "input": shown,
         "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
     }
-    folder, file = (file, file / HUB_WEIGHTS) if not file.suffix else (None, file)
-    if file.suffix == ".onnx":
-        write_with(file, lambda part: _write_onnx(model, size, part, short))
-    else:
-        if folder:
-            folder.mkdir(exist_ok=True)
-            hub.write_config(model, folder / hub.CONFIG, {**short, "model": run.settings["student"]})
-        write_state(file, getattr(model, "model", model).state_dict())
-        state = load_file(file)
-        write_with(file, lambda part: save_file(state, part, metadata={"format": "pt", "wakd_kit": json.dumps(short)}))
-        if folder:
-            hub.load_again(folder)
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
     environment = run.folder / "environment.json"
     notes = {"note": "", "chosen_by": "", "of": "mean", "initial": 0.0} | getattr(coefficients, "plain", {})
@@ -113,24 +101,36 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "seen": seen_according_to(run.settings),
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
-        "sha256": sha256(file),
-        "environment": json.loads(environment.read_text()) if environment.exists() else None,
+        "environment": read_json(environment) if environment.exists() else None,
     }
-    if folder:
-        hub.write_card(folder / hub.CARD, card)
-    card_file = folder / HUB_CARD if folder else file.with_name(file.name + ".json")
-    write_text(card_file, json.dumps(card, indent=1))
-    return card_file
+    hubs = not file.suffix
+    card_name = HUB_CARD if hubs else f"{file.name}.json"
+    with together(file, folder=hubs) as aside:
+        weights = aside / (HUB_WEIGHTS if hubs else file.name)
+        if file.suffix == ".onnx":
+            _write_onnx(model, size, weights, short)
+        else:
+            write_state(weights, getattr(model, "model", model).state_dict())
+            state, said = load_file(weights), {"format": "pt", "wakd_kit": json.dumps(short)}
+            write_with(weights, lambda part: save_file(state, part, metadata=said))
+        if hubs:
+            hub.write_config(model, aside / hub.CONFIG, card)
+            hub.load_again(aside, model, size)
+            hub.write_card(aside / hub.CARD, card)
+        write_text(aside / card_name, json.dumps({**card, "sha256": sha256(weights)}, indent=1))
+    return (file if hubs else file.parent) / card_name
 
 
-def card_of_export(file: Path) -> dict:
+def card_of_export(file: str | os.PathLike) -> dict:
     """What the card beside a ``.safetensors`` file that ``export`` wrote says of it. Raises ``ValueError`` for any other file."""
+    file = path_of(file)
     card = card_beside(file)
     if file.suffix != ".safetensors" or not card.keys() >= {"model", "classes", "data"}:
         raise ValueError(
             f"{file} cannot teach: a teacher is a run's folder, or a .safetensors file that wakd average --export wrote, with its "
             f"card {file.name}.json beside it."
         )
+    provenance_of_file(from_file(file).file)  # it is there, and the one that its card describes
     return card
 
 
