@@ -199,6 +199,16 @@ def test_onnxruntime_computes_the_logits_of_each_family(family, exported, split,
     np.testing.assert_allclose(logits, predict(run.model(last), images).numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_an_environment_that_was_cut_off_is_said_and_an_older_export_left_as_it_is(copied, tmp_path):
+    last, uniform = (getattr(wk.averaging, name)(copied.source_curves) for name in ("last", "uniform"))
+    card = wk.export(copied, last, tmp_path / "s.safetensors", scores=False)
+    before = [file.read_bytes() for file in (card, card.with_suffix(""))]
+    (copied.folder / "environment.json").write_text('{"python": ')
+    with pytest.raises(ValueError, match=r"environment.json is cut off or was edited"):
+        wk.export(copied, uniform, tmp_path / "s.safetensors", scores=False)
+    assert [file.read_bytes() for file in (card, card.with_suffix(""))] == before
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(run, coefficients, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="is there and no exported folder"):

@@ -14,7 +14,7 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, write_text, write_with
+from ..files import path_of, read_json, write_text, write_with
 from ..models.build import build_model
 from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, sha256
 from ..runs.identity import normalisation, seen_according_to
@@ -65,6 +65,8 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
             f"This student deploys a part that is not timm's ({parts}), so timm could not load its weights: export it "
             "as .onnx, or use run.model(coefficients)."
         )
+    environment = run.folder / "environment.json"
+    made = read_json(environment) if environment.exists() else None
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,6 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         if folder:
             hub.load_again(folder)
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
-    environment = run.folder / "environment.json"
     notes = {"note": "", "chosen_by": "", "of": "mean", "initial": 0.0} | getattr(coefficients, "plain", {})
     card = {
         "model": run.settings["student"],
@@ -114,7 +115,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
         "sha256": sha256(file),
-        "environment": json.loads(environment.read_text()) if environment.exists() else None,
+        "environment": made,
     }
     if folder:
         hub.write_card(folder / hub.CARD, card)
