@@ -46,6 +46,15 @@ def path_of(given: str | os.PathLike) -> Path:
     return path
 
 
+def made(folder: Path, instead: str) -> Path:
+    """The folder, made where there is none. Raises ``ValueError`` with what to give ``instead`` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another {instead}.") from error
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file that is either the old or the new one, never half of it."""
     write_with(path, lambda partial: partial.write_text(text, encoding="utf-8"))

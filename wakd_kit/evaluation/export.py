@@ -14,7 +14,7 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, read_json, write_text, write_with
+from ..files import made, path_of, read_json, write_text, write_with
 from ..models.build import build_model
 from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, sha256
 from ..runs.identity import normalisation, seen_according_to
@@ -66,10 +66,10 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
             "as .onnx, or use run.model(coefficients)."
         )
     environment = run.folder / "environment.json"
-    made = read_json(environment) if environment.exists() else None
+    origin = read_json(environment) if environment.exists() else None
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
-    file.parent.mkdir(parents=True, exist_ok=True)
+    made(file.parent, "place for the export")
     normalised = normalisation(model)
     shown = {"size": size, "range": [0, 1]}
     if file.suffix == ".onnx":
@@ -115,7 +115,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
         "sha256": sha256(file),
-        "environment": made,
+        "environment": origin,
     }
     if folder:
         hub.write_card(folder / hub.CARD, card)

@@ -479,4 +479,13 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
     ends = {run.settings["steps"], *run.segments.edges.tolist()}
     if not folder.name.endswith(".recording") and ends - {*run.table["step"]}:
         raise RunProblem(f"{folder / 'curves.csv'} {UNREADABLE}")
+    if template is not None:
+        recorded, given = run.segments.shapes(), {n: tuple(t.shape) for n, t in run.blank_model().state_dict().items()}
+        for name in sorted(recorded.keys() | given.keys()):
+            if recorded.get(name) != given.get(name):
+                has, lacks = (of.get(name, "none") for of in (given, recorded))
+                raise RunProblem(
+                    f"The template is no student of {folder}: of {name!r} its shape is {has}, the run's {lacks}. Build it the same way "
+                    "as the one that was trained."
+                )
     return run
