@@ -81,9 +81,7 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     choices = {str(label): choice for label, choice in choices.items()}  # as files have them
     if batchnorm is not None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
         return _measured(network, choices)[0]
-    with measuring(
-        run.folder
-    ):  # where nothing can be kept, or added to what is, that is said before anything is computed
+    with measuring(run.folder):  # where nothing can be kept or added is said before anything is computed
         _ = run.scores, kept(run)
     table, found = _measured(network, choices)
     with measuring(run.folder):
