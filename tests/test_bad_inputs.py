@@ -420,6 +420,11 @@ FOLDERS = {
     "an unfinished one": (lambda run, f: run.rename(f"{run}.recording") and run, "not finished", "resume=True"),
     "a cut choice": (lambda run, f: cut(run, "choices.json", make="{}"), "choices.json", "from a copy"),
     "a cut table": (lambda run, f: cut(run, "scores.csv", make='"a,b\n1'), "scores.csv", "from a copy"),
+    "a table cut in a row": (lambda run, f: cut(run, "scores.csv", make="a,b\n1,23\n4,56\n"), "scores.csv", "a copy"),
+    "curves cut in a row": (lambda run, f: cut(run, "curves.csv"), "curves.csv", "from a copy"),
+    "curves cut after a row": (lambda run, f: cut(run, "curves.csv", rows=4), "curves.csv", "from a copy"),
+    "curves without rows": (lambda run, f: cut(run, "curves.csv", rows=0), "curves.csv", "from a copy"),
+    "empty curves": (lambda run, f: cut(run, "curves.csv", make=""), "curves.csv", "from a copy"),
 }
 
 
@@ -434,12 +439,13 @@ def emptied(run, name):
     return run
 
 
-def cut(run, name, make=None):
+def cut(run, name, make=None, rows=None):
     file = run / name
     if make is not None:
         file.write_text(make)
     data = file.read_bytes()
-    file.write_bytes(data[: len(data) // 2])
+    kept = data[: len(data) // 2] if rows is None else b"".join(data.splitlines(keepends=True)[: rows + 1])
+    file.write_bytes(kept)
     return run
 
 

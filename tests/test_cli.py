@@ -128,6 +128,25 @@ def test_help_and_data_do_not_wait_for_torch_or_papermill():
         ("landscape nowhere", "wakd landscape: No run at nowhere: it has no settings.json."),
         ("landscape RUN sise=3", "wakd landscape: Unknown parameter 'sise'. Did you mean 'size'?"),
         ("landscape RUN size=1", "wakd landscape: size is at least 2; got 1."),
+        ("explore nowhere/x", "wakd explore: No run at nowhere/x: it has no settings.json."),
+        (
+            "explore quickstrat",
+            "wakd explore: No run at quickstrat, and no study: Unknown study 'quickstrat'. Did you mean 'quickstart'?",
+        ),
+        ("report quickstart --cores 0", "wakd report: cores is 1 or more; got 0."),
+        ("report quickstart --cores -3 --dry-run", "wakd report: cores is 1 or more; got -3."),
+        ("report quickstart --gpus -1 --dry-run", "wakd report: gpus is 0 or more; got -1."),
+        ("report quickstart --profile nope --dry-run", "wakd report: No profile at nope: "),
+        ("report quickstart --out /dev/null --dry-run", "wakd report: /dev/null is no folder; give another --out."),
+        ("report quickstart --runs /dev/null/x", "wakd report: /dev/null is no folder; give another --runs."),
+        (
+            "average RUN --strategy last --export /dev/null/x.safetensors",
+            "wakd average: /dev/null cannot be made (File exists); give another place for the export.",
+        ),
+        (
+            "notebook 01_train_teacher /dev/null/x/o.ipynb",
+            "wakd notebook: /dev/null/x cannot be made (Not a directory); give another place for the executed notebook.",
+        ),
         ("compare RUN RUN", "wakd compare: "),
         ("doctor nowhere", "wakd doctor: No run at nowhere: it has no settings.json."),
         ("train sted=3", "wakd train: Unknown parameter 'sted'. Did you mean 'seed'? Known: batch_size, "),
@@ -244,6 +263,21 @@ def test_doctor_says_what_a_run_holds_and_takes(student, capsys):
     assert total == pytest.approx(sum(f.stat().st_size for f in student.rglob("*") if f.is_file()) / 1e6, abs=0.01)
     each = sum(f.stat().st_size for f in (student / "segments").iterdir()) / 4 / 1e6
     assert f"A stored segment takes {each:.2f} MB" in text and "most_stored=N" in text
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-9])])
+def test_doctor_names_a_segment_that_is_gone_or_was_cut_off(copied, capsys, damage):
+    file = sorted((copied.folder / "segments").glob("0*"))[-1]
+    damage(file)
+    assert main(["doctor", str(copied.folder)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"wakd doctor: {file} is ") and "from a copy" in said.err and not said.out
+
+
+def test_explore_says_of_an_interrupted_run_how_it_goes_on(copied, capsys):
+    copied.folder.rename(f"{copied.folder}.recording")
+    assert main(["explore", str(copied.folder)]) == 2
+    assert "is not finished. Call train(" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

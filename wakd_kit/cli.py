@@ -35,7 +35,7 @@ from pathlib import Path
 from . import plugins
 from .data.catalog import BENCHMARKS
 from .docstrings import sentence_of
-from .files import Held, Stopped, path_of
+from .files import Held, Stopped, path_of, recording_folder
 from .names import UnknownName, did_you_mean, own_version
 from .reporting.parameters import Landscape, Student, make, parse
 from .runs.settings import NAMES
@@ -172,11 +172,11 @@ def _report(given: argparse.Namespace) -> None:
     """run a study and write its page"""
     from .study import run as study
 
-    options = {"out": given.out, "runs": given.runs, "keep_recordings": given.keep_recordings}
+    settings = ("out", "runs", "keep_recordings", "cores", "gpus", "profile")
+    options = {name: getattr(given, name) for name in settings}
     if given.dry_run:
         print("\n".join(study.planned(given.study, **options)))
         return
-    options |= {name: getattr(given, name) for name in ("cores", "gpus", "profile")}
     study.run_study(given.study, **options, say=lambda line: print(line, flush=True))
 
 
@@ -453,6 +453,8 @@ def _landscape(given: argparse.Namespace) -> None:
 def _explore(given: argparse.Namespace) -> None:
     """write the explorer's page of a run, or of every run of a study that has a window map"""
     from .explorer.pages import write_page, write_pages
+    from .runs.run import load_run
+    from .study.places import SUFFIXES, StudyProblem, file_of
     from .study.status import place_of
 
     runs, out = path_of(given.which), given.out
@@ -461,6 +463,12 @@ def _explore(given: argparse.Namespace) -> None:
         pages = [write_page(runs, out or runs / "explorer.html", hidden=given.hidden)]
     else:
         if not runs.is_dir():
+            if runs.suffix not in SUFFIXES and (len(runs.parts) > 1 or recording_folder(runs).is_dir()):
+                load_run(runs)  # which says why it cannot be
+            try:
+                file_of(given.which)
+            except StudyProblem as error:
+                raise StudyProblem(f"No run at {runs}, and no study: {error}") from None
             place = place_of(given.which)
             runs, out = place.runs, out or place.out / "explorer"
         pages = list(write_pages(runs, out or runs / "explorer", hidden=given.hidden).values())
@@ -615,6 +623,7 @@ def examine(folder: Path) -> list[str]:
     from .runs.run import load_run
 
     run = load_run(folder)
+    run.segments.check()
     sizes = {p.name: _bytes(p) for p in sorted(run.folder.iterdir())}
     lines = [repr(run), f"{len(run.table)} recorded segments, {len(run.segments)} stored ({run.segments.storage})"]
     lines += [f"  {name:18}{size / 1e6:10.2f} MB" for name, size in sizes.items()]

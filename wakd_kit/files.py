@@ -46,6 +46,15 @@ def path_of(given: str | os.PathLike) -> Path:
     return path
 
 
+def made(folder: Path, instead: str) -> Path:
+    """The folder, made where there is none. Raises ``ValueError`` with what to give ``instead`` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror}); give another {instead}.") from error
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file that is either the old or the new one, never half of it."""
     write_with(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -112,21 +121,28 @@ def json_or_nothing(file: Path) -> dict:
 UNREADABLE = "is cut off or was edited and cannot be read; put it back from a copy, or move it away."
 
 
-def read_table(file: str | os.PathLike, text: Collection[str] = NAMES):
+def read_table(file: str | os.PathLike, text: Collection[str] = NAMES, *, float_precision: str | None = "round_trip"):
     """A csv as a DataFrame: names in the columns ``text`` come back as they were (NA, 0, 007, null), numbers to the last bit.
 
-    An empty name stays "", a missing number is NaN.
+    An empty name stays "", a missing number is NaN. Raises ``ValueError`` for one that was cut off.
     """
     import pandas as pd  # a job that is done does not wait for it
 
+    if not Path(file).read_bytes().endswith(b"\n"):  # the last row may be a part of one that looks whole
+        raise ValueError(f"{file} {UNREADABLE}")
     try:
         columns = pd.read_csv(file, nrows=0).columns
         named = {name: str for name in columns if name in text}
         missing = {name: ["", "nan", "NaN"] for name in columns if name not in text}
         return pd.read_csv(
-            file, dtype=named, keep_default_na=False, na_values=missing, float_precision="round_trip", encoding="utf-8"
+            file,
+            dtype=named,
+            keep_default_na=False,
+            na_values=missing,
+            float_precision=float_precision,
+            encoding="utf-8",
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} {UNREADABLE}") from error
 
 

@@ -340,6 +340,7 @@ def test_a_class_that_is_empty_or_only_in_one_domain_is_a_problem(tmp_path):
     root = lay_out(tmp_path / "data", ("a", "b"), ("x", "y"))
     (root / "a" / "z").mkdir()
     assert sorted(check_data(root).problems) == ["a/z holds no images", "domain 'b' has no class folder 'z'"]
+    assert "add them, or move the folders of that class" in str(check_data(root))
     assert check_data(root).counts.loc["z"].tolist() == [0, 0]
 
 

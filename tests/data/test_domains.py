@@ -215,6 +215,7 @@ def test_every_missing_class_folder_is_named_at_once(tmp_path):
         load_domains(f"folder:{root}", size=16)
     assert "2 problem(s)" in str(problem.value)
     assert "domain 'b' has no class folder 'y'" in str(problem.value)
+    assert "add them, or move the folders of that class" in str(problem.value)
     assert "c/x holds no images" in str(problem.value)
 
 

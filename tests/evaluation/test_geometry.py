@@ -90,13 +90,13 @@ def test_projection_keeps_the_planes_own_points_and_reports_what_is_left(run):
 
 def test_a_matrix_and_a_window_map_of_a_part_are_not_those_of_the_whole(run, tmp_path):
     """As when an unfinished recording is looked at, and goes on."""
-    folder = shutil.copytree(run.folder, tmp_path / "part", ignore=shutil.ignore_patterns("gram*"))
+    folder = shutil.copytree(run.folder, tmp_path / "part.recording", ignore=shutil.ignore_patterns("gram*"))
     index, curves = folder / "segments" / "index.json", folder / "curves.csv"
     whole = index.read_text(), curves.read_text()
     entries = json.loads(whole[0])[:6]
     index.write_text(json.dumps(entries))
     rows = [line for line in whole[1].splitlines()[1:] if int(line.split(",")[0]) <= entries[-1]["last"]]
-    curves.write_text("\n".join([whole[1].splitlines()[0], *rows]))
+    curves.write_text("\n".join([whole[1].splitlines()[0], *rows, ""]))
     part = wk.load_run(folder, split=run.split)
     assert len(geometry.gram(part)) == 2 * len(rows) and len(wk.window_map(part, grid=2)) == len(part.window_map) == 3
     index.write_text(whole[0])

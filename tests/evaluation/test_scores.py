@@ -274,6 +274,17 @@ def test_a_folder_that_may_not_be_written_is_said_before_anything_is_predicted(c
     refused_before_anything_is_predicted(monkeypatch, "cannot be written", copied, choices)
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "choices.json", "predictions.npz"])
+def test_what_was_cut_off_is_said_before_anything_is_predicted_and_not_overwritten(copied, monkeypatch, name):
+    choices = {"uniform": averaging.uniform(copied.source_curves)}
+    wk.evaluate(copied, choices)
+    file = copied.folder / name
+    file.write_bytes(file.read_bytes()[:-20])
+    before = {file.name: file.read_bytes() for file in copied.folder.glob("*.*") if file.name != "measured.lock"}
+    refused_before_anything_is_predicted(monkeypatch, name, copied, choices)
+    assert all((copied.folder / name).read_bytes() == was for name, was in before.items())
+
+
 def test_evaluations_side_by_side_keep_every_row(copied):
     curves = copied.source_curves
     labels = [f"from {begin}" for begin in (0, 4, 8, 12, 16, 20)]

@@ -220,6 +220,8 @@ def test_an_own_module_comes_back_as_the_sentence_says(own, split, tmp_path):
     again = wk.load_run(own.folder, split=split, template=Own()).model(last)
     expected = own.model(last)
     assert isinstance(again.model, Own)
+    with pytest.raises(RunProblem, match=r"template is no student of .*Build it the same way"):
+        wk.load_run(own.folder, split=split, template=tiny(split))
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), expected.parameters(), strict=True))
     wk.export(own, last, tmp_path / "own.safetensors", split=split, scores=False)
     Own().load_state_dict(read_state(tmp_path / "own.safetensors"))

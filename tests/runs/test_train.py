@@ -257,6 +257,9 @@ def test_resume_refuses_other_settings_and_changes_nothing(split, tmp_path):
         quick(split, tmp_path / "run")
     assert quick(split, tmp_path / "run", resume=True).steps == 10
     assert {f: f.read_bytes() for f in run.folder.rglob("*") if f.is_file()} == before
+    (run.folder / "segments" / run.segments.index[0]["file"]).unlink()
+    with pytest.raises(RunProblem, match="is missing; put it back from a copy, or move its run away"):
+        quick(split, tmp_path / "run", resume=True)
 
 
 def test_a_finished_run_answers_for_strategies_nobody_declared(split, tmp_path):

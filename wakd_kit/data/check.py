@@ -18,6 +18,7 @@ from PIL import Image
 from ..files import path_of
 from .catalog import BENCHMARKS, IMAGE_SUFFIXES, Benchmark, locate, published
 from .folders import (
+    EVEN,
     Files,
     as_rgb,
     classes_of,
@@ -119,8 +120,9 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
     counts = pd.DataFrame({d: [len(by_class.get(c, [])) for c in classes] for d, by_class in listed.items()}, classes)
     unreadable = files[files["problem"].notna()]
     problems = layout_problems(listed, expected)
+    uneven = [EVEN] if problems and not expected else []
     problems += [f"{file}: {problem}" for file, problem in zip(unreadable["file"], unreadable["problem"])]
-    notes = [*_duplicates(files), *_kinds(files), *_stray(root, listed), *_uneven(counts, expected)]
+    notes = [*uneven, *_duplicates(files), *_kinds(files), *_stray(root, listed), *_uneven(counts, expected)]
     if expected and expected.note and any("published benchmark has" in problem for problem in problems):
         notes.append(expected.note)
     return DataReport(root, expected, files, counts, problems, notes, time.perf_counter() - begun)

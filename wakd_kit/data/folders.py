@@ -98,6 +98,9 @@ def classes_of(files: Files, benchmark: Benchmark | None) -> tuple[str, ...]:
     return benchmark.classes if benchmark else tuple(sorted(set().union(*files.values())))
 
 
+EVEN = "Every domain holds images of every class: add them, or move the folders of that class, or of that domain, elsewhere."
+
+
 def layout_problems(files: Files, benchmark: Benchmark | None = None) -> list[str]:
     """What keeps a folder from being used: missing, empty or unknown domains and classes, counts that do not fit."""
     classes = classes_of(files, benchmark)
@@ -144,7 +147,7 @@ def read_images(
     files = list_classes(root, domain, f"{name}:{path}") if domain else list_images(root, f"{name}:{path}")
     problems = layout_problems(files, benchmark)
     if problems:
-        advice = f"If it is meant to be so, load it as folder:{root}, which asks for no counts." if benchmark else ""
+        advice = f"If it is meant to be so, load it as folder:{root}, which asks for no counts." if benchmark else EVEN
         raise DataProblem(report(f"{name}:{root} is not complete", problems, advice))
     left_out = [printable(f.relative_to(root)) for f in unlisted_images(files)]
     if left_out:

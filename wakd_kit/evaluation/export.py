@@ -14,7 +14,7 @@ from torch import nn
 from ..averaging import NoWindow
 from ..checks import explained
 from ..data.domains import Split
-from ..files import path_of, read_json, together, write_text, write_with
+from ..files import made, path_of, read_json, together, write_text, write_with
 from ..models.build import build_model
 from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, from_file, provenance_of_file, sha256
 from ..runs.identity import normalisation, seen_according_to
@@ -66,8 +66,11 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
             f"This student deploys a part that is not timm's ({parts}), so timm could not load its weights: export it "
             "as .onnx, or use run.model(coefficients)."
         )
+    environment = run.folder / "environment.json"
+    origin = read_json(environment) if environment.exists() else None
     split = split or run.split
     model, size = run.model(coefficients, split=split), split.domains.size
+    made(file.parent, "place for the export")
     normalised = normalisation(model)
     shown = {"size": size, "range": [0, 1]}
     if file.suffix == ".onnx":
@@ -83,7 +86,6 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "strategy": getattr(coefficients, "strategy", "") or "given coefficients",
     }
     table = score_choices(run, {"average": coefficients}, split).drop(columns=["strategy", "note"]) if scores else None
-    environment = run.folder / "environment.json"
     notes = {"note": "", "chosen_by": "", "of": "mean", "initial": 0.0} | getattr(coefficients, "plain", {})
     card = {
         "model": run.settings["student"],
@@ -101,7 +103,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
         "seen": seen_according_to(run.settings),
         "objectives": run.settings["objectives"],
         "scores": None if table is None else table.to_dict("records"),
-        "environment": read_json(environment) if environment.exists() else None,
+        "environment": origin,
     }
     hubs = not file.suffix
     card_name = HUB_CARD if hubs else f"{file.name}.json"

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..averaging import Coefficients, NoWindow
-from ..files import Held, locked, sweep, write_text
+from ..files import Held, locked, read_json, sweep, write_text
 from ..fingerprints import of_function
 from ..names import one_line
 from ..runs.identity import digest, same_split
@@ -162,7 +162,7 @@ def _lines(file: Path) -> int:
 
 def _about(file: Path) -> dict | None:
     beside = file.with_suffix(".json")
-    return json.loads(beside.read_text()) if beside.exists() else None
+    return read_json(beside) if beside.exists() else None
 
 
 def _difference(file: Path, known: dict, wanted: dict) -> str:

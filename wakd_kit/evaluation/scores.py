@@ -18,7 +18,7 @@ from ..runs.identity import check_unseen
 from ..runs.network import Network, predict, scored_domains
 from ..runs.record import measuring
 from ..runs.validate import METRICS, scores
-from .predictions import Predicted, keep, predicted
+from .predictions import Predicted, keep, kept, predicted
 
 
 @explained
@@ -81,8 +81,8 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
     choices = {str(label): choice for label, choice in choices.items()}  # as files have them
     if batchnorm is not None:  # even the run's own policy, given here, recalibrates raw iterates that it leaves alone
         return _measured(network, choices)[0]
-    with measuring(run.folder):  # a folder that nothing can be kept in is refused before anything is computed
-        pass
+    with measuring(run.folder):  # where nothing can be kept or added is said before anything is computed
+        _ = run.scores, kept(run)
     table, found = _measured(network, choices)
     with measuring(run.folder):
         both = pd.concat([run.scores, table], ignore_index=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from ..averaging import Coefficients, NoWindow
-from ..files import path_of, write_text
+from ..files import made, path_of, write_text
 from ..names import own_version
 from ..reporting.render import table_html
 from ..results import differences as comparison
@@ -48,7 +48,7 @@ def write_page(folder: str | Path, file: str | Path, *, hidden: bool = False) ->
     Raises ``RunProblem`` for a run without a window map.
     """
     file = path_of(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    made(file.parent, "place for the page")
     return page(load_run(folder), file, hidden=hidden)
 
 

@@ -12,7 +12,6 @@ the given points those weights are clipped at zero and divided by their sum, for
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from ..averaging import NoWindow
 from ..data.domains import Split
 from ..evaluation.journal import Growing, computed, finished, is_finished, table_file
 from ..evaluation.sweep import Point, Sweep
+from ..files import read_json
 from .curvature import curvature
 from .flatness import flatness
 
@@ -164,7 +164,7 @@ def names(run) -> list[str]:
     return [
         file.stem
         for file in files
-        if json.loads(file.read_text())["identity"]["kind"] == "plane" and is_finished(file.with_suffix(".csv"))
+        if read_json(file)["identity"]["kind"] == "plane" and is_finished(file.with_suffix(".csv"))
     ]
 
 

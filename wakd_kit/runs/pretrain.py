@@ -16,7 +16,7 @@ from ..averaging import last
 from ..checks import explained, fitted
 from ..data.augment import Views
 from ..data.domains import leave_one_out, load_domains
-from ..files import write_text
+from ..files import made, read_json, write_text
 from ..models.build import build_model
 from ..models.device import device
 from ..models.weights import sha256
@@ -113,14 +113,14 @@ def write_weights(run: Run, name: str, folder: str | Path, *, data: str, licence
     The accuracy on the card is that of the file, read back: half precision included, on the images held out.
     """
     recipe, folder = recipe_of(name), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder, "folder for the weights")
     file = folder / f"{name}.safetensors"
     state = run.model(last(run.source_curves)).model.state_dict()
     write_state(file, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
     held_out = next(iter(run.split.val.values()))
     logits = predict(build_model(recipe.model, run.split.classes, weights=file).to(device()), held_out.images)
     measured = {**scores(logits, held_out.labels), "n": len(held_out)}
-    environment = json.loads((run.folder / "environment.json").read_text())
+    environment = read_json(run.folder / "environment.json")
     tap = build_model(recipe.model, 2)
     about = (
         f"{recipe.model} at {recipe.size} px: {100 * measured['accuracy']:.1f} % of {len(held_out)} held-out images of {len(run.split.classes)} "

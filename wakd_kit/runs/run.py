@@ -34,7 +34,7 @@ from ..averaging.profiles import leaning
 from ..checks import explained
 from ..data.augment import calibration_views, views_from
 from ..data.domains import Split, other_split, split_of
-from ..files import path_of, read_json, read_table, recording_folder, stamp, write_text
+from ..files import UNREADABLE, path_of, read_json, read_table, recording_folder, stamp, write_text
 from ..models.build import as_tap, batchnorms, build_model
 from ..models.tap import mark
 from .identity import of_recording, seen_according_to
@@ -56,7 +56,8 @@ class Run:
         self.folder = folder
         self.settings = read_json(folder / "settings.json")
         # in this order: a recording that goes on stores a segment first, and then its row
-        self.table = pd.read_csv(folder / "curves.csv")
+        # numbers as earlier versions read them, whose digests of recordings are of these
+        self.table = read_table(folder / "curves.csv", float_precision=None)
         self.segments = Segments(folder / "segments", self.settings["storage"])
         self._template = None if template is None else structure_of(as_tap(template))
         if split is not None:
@@ -450,7 +451,8 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
 
     split     the split it was trained on, if it is in memory already
     template  the student's module, for students that are no timm model
-    Raises ``FileNotFoundError`` for no run there, ``RunProblem`` for an unfinished run or one of another format.
+    Raises ``FileNotFoundError`` for no run there, ``RunProblem`` for an unfinished run or one of another format, ``ValueError`` for
+    one of which a file was cut off.
     """
     folder = path_of(path)
     if not (folder / "settings.json").is_file():
@@ -474,4 +476,16 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
         raise RunProblem(
             f"{folder} has lost its segments: put the folder segments/ back from a copy, or train it again."
         )
+    ends = {run.settings["steps"], *run.segments.edges.tolist()}
+    if not folder.name.endswith(".recording") and ends - {*run.table["step"]}:
+        raise RunProblem(f"{folder / 'curves.csv'} {UNREADABLE}")
+    if template is not None:
+        recorded, given = run.segments.shapes(), {n: tuple(t.shape) for n, t in run.blank_model().state_dict().items()}
+        for name in sorted(recorded.keys() | given.keys()):
+            if recorded.get(name) != given.get(name):
+                has, lacks = (of.get(name, "none") for of in (given, recorded))
+                raise RunProblem(
+                    f"The template is no student of {folder}: of {name!r} its shape is {has}, the run's {lacks}. Build it the same way "
+                    "as the one that was trained."
+                )
     return run

@@ -95,6 +95,17 @@ class Segments:
             found = {name: file.get_tensor(f"{of}.{name}") for name in wanted}
             return {name: t.float() if of == "ramp" else self._decode(name, t) for name, t in found.items()}
 
+    def check(self) -> None:
+        """Raises ``RunProblem`` for a file that is missing or was cut off; only what stands at their beginnings is read."""
+        _opened(self.folder / "initial.safetensors")
+        for position in range(len(self)):
+            self._open(position)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every parameter and buffer its shape."""
+        with _opened(self.folder / "initial.safetensors") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
     @property
     def ramps(self) -> bool:
         """Whether every stored segment has its ramp."""
@@ -282,7 +293,9 @@ def _opened(file: Path):
     try:
         return safe_open(file, "pt")
     except FileNotFoundError:
-        raise RunProblem(f"{file} is missing; put it back from a copy, or train this run again.") from None
+        raise RunProblem(
+            f"{file} is missing; put it back from a copy, or move its run away and train it again."
+        ) from None
     except SafetensorError as error:
         raise RunProblem(f"{file} {UNREADABLE}") from error
 

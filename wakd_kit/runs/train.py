@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import functools
 import itertools
-import json
 import math
 import os
 import time
@@ -407,7 +406,9 @@ def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, re
             f"{folder} already holds a run; load_run({str(folder)!r}) reads it, resume=True accepts it, "
             "another save_to keeps both."
         )
+    recorded = load_run(folder, split=split).settings
+    stored = {name: recorded[name] for name in AS_STORED if name in recorded}
+    refuse_other_settings(folder, recorded, {**settings, **stored})
     run = load_run(folder, split=split, template=student)
-    stored = {name: run.settings[name] for name in AS_STORED if name in run.settings}
-    refuse_other_settings(folder, json.loads(json.dumps(run.settings)), {**settings, **stored})
+    run.segments.check()
     return run

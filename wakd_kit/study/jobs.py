@@ -33,7 +33,7 @@ from pathlib import Path
 
 from .. import fingerprints as sources
 from .. import plugins
-from ..files import Held, holder, json_or_nothing, locked, recording_folder, write_text
+from ..files import Held, holder, json_or_nothing, locked, made, read_json, recording_folder, write_text
 from ..reporting.warm import Forked
 from . import cluster
 
@@ -141,9 +141,9 @@ class Place:
 
     def prepare(self) -> None:
         """Make the folders."""
+        made(self.out, "--out")
         for kind in KINDS:
-            (self.engine / kind).mkdir(parents=True, exist_ok=True)
-        self.out.mkdir(parents=True, exist_ok=True)
+            made(self.engine / kind, "--runs")
 
     def relative(self, value: object) -> object:
         """A parameter without where this study happens to lie: paths in it are relative to its folders."""
@@ -616,7 +616,7 @@ def taught_by(run: Path) -> str:
     segments, deployed = run / "segments", json_or_nothing(run / "deployed.json")
     if not (segments / "index.json").is_file():
         return ""
-    last = json.loads((segments / "index.json").read_text(encoding="utf-8"))[-1]["file"]
+    last = read_json(segments / "index.json")[-1]["file"]
     rare = {name: True for name in ("signed", "recalibrated") if (deployed or {}).get(name)}
     average = {name: deployed.get(name) for name in ("values", "of", "initial")} | rare if deployed else None
     return _digest(run / "settings.json", segments / last, said=json.dumps(average))

@@ -78,13 +78,10 @@ def run_study(
     of what is there and says what is missing, and then ``StudyProblem`` is raised; so it is when another process runs the
     same study.
     """
-    if gpus is not None and gpus < 0:
-        raise ValueError(f"gpus is 0 or more; got {gpus}.")
+    _refuse(cores, gpus, profile)
     engine = engine or ("snakemake" if profile or importlib.util.find_spec("snakemake") else "sequential")
     if engine not in ("snakemake", "sequential"):
         raise ValueError(f"engine is 'snakemake' or 'sequential'; got {engine!r}.")
-    if profile:
-        cluster.executor_of(profile)  # or says what it needs
     study, place = _placed(which, out, runs)
     # where nothing was ever done there is something to do, and everything is imported while the study is planned; jobs of a
     # profile are processes of their own, maybe on other machines
@@ -154,6 +151,15 @@ def _run(
     return place.out / "index.html"
 
 
+def _refuse(cores: int | None, gpus: int | None, profile: str | None) -> None:
+    """Raises ``ValueError`` for what no study can be run with."""
+    for name, given, least in (("cores", cores, 1), ("gpus", gpus, 0)):
+        if given is not None and given < least:
+            raise ValueError(f"{name} is {least} or more; got {given}.")
+    if profile:
+        cluster.executor_of(profile)  # or says what it needs
+
+
 def _say_how_searched(study: Study, place: Place) -> None:
     """For the captions of whatever is made of these recordings."""
     file, search = place.runs / "search" / "rule.json", search_of(study.search)
@@ -196,8 +202,12 @@ def planned(
     out: str | os.PathLike | None = None,
     runs: str | os.PathLike | None = None,
     keep_recordings: bool = False,
+    cores: int | None = None,
+    gpus: int | None = None,
+    profile: str | None = None,
 ) -> list[str]:
-    """What ``run_study`` would do, a line per notebook with the reason; nothing is written."""
+    """What ``run_study`` would do, a line per notebook with the reason; nothing is written, and what it refuses is refused."""
+    _refuse(cores, gpus, profile)
     study, place, jobs = _planned(which, out, runs)
     waiting = pending(jobs, place)
     lines = [f"{name}: {why}" for name, why in waiting.items()]
@@ -243,6 +253,10 @@ def _placed(which: str | os.PathLike | Study, out, runs) -> tuple[Study, Place]:
     own = {"reports": out, "runs": runs}
     usual = beside(study.name, file)
     own = [path_of(given or usual / kind / study.name).resolve() for kind, given in own.items()]
+    for folder, name in zip(own, ("out", "runs")):
+        there = next(above for above in (folder, *folder.parents) if os.path.exists(above))
+        if not there.is_dir():
+            raise StudyProblem(f"{there} is no folder; give another --{name}.")
     place = Place(*own, file and file.parent)
     if file and runs is None:
         _refuse_another(study, file, place)
