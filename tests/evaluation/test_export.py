@@ -287,7 +287,6 @@ def test_onnxruntime_computes_the_logits_of_each_family(family, exported, split,
     np.testing.assert_allclose(logits, predict(run.model(last), images).numpy(), rtol=1e-4, atol=1e-4)
 
 
-
 def test_a_folder_that_holds_something_else_is_left_alone(run, coefficients, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="is there and no exported folder"):
