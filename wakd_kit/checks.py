@@ -139,7 +139,7 @@ def _lacking(error: AttributeError, given: Mapping[str, object]) -> str:
     """What lacks an attribute that this package asked for: an argument, or an instance of a class of elsewhere; "" for a mistake."""
     package, asked = __name__.partition(".")[0], error.obj
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name != "__getattr__"]
-    if frames[-1].f_globals["__name__"].partition(".")[0] != package:
+    if frames[-1].f_globals.get("__name__", "").partition(".")[0] != package:
         return ""
     argument = next((f"{name}={value!r:.80}" for name, value in given.items() if value is asked), "")
     ours = type(asked).__module__.partition(".")[0] in ("builtins", package)

@@ -452,7 +452,7 @@ def _killed_as_by_ctrl_c():
         yield
     finally:
         if main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _end(engine: subprocess.Popen, place: Place) -> None:
@@ -461,7 +461,7 @@ def _end(engine: subprocess.Popen, place: Place) -> None:
     while engine.poll() is None:
         for lock in (place.engine / "locks").iterdir():
             if process := told.process_of(holder(lock) or ""):
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or is a colleague's
                     os.kill(process, warm.KILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             engine.wait(timeout=1)
