@@ -147,6 +147,15 @@ def test_help_and_data_do_not_wait_for_torch_or_papermill():
             "notebook 01_train_teacher /dev/null/x/o.ipynb",
             "wakd notebook: /dev/null/x cannot be made (Not a directory); give another place for the executed notebook.",
         ),
+        (
+            "explore RUN -o /dev/null/x.html",
+            "wakd explore: /dev/null cannot be made (File exists); give another place for the page.",
+        ),
+        (
+            "data check . --sheet /dev/null/x.png",
+            "wakd data: /dev/null cannot be made (File exists); give another place for the contact sheet.",
+        ),
+        ("data check . --sheet .", "wakd data: . is a folder; name a file in it for the contact sheet."),
         ("compare RUN RUN", "wakd compare: "),
         ("doctor nowhere", "wakd doctor: No run at nowhere: it has no settings.json."),
         ("train sted=3", "wakd train: Unknown parameter 'sted'. Did you mean 'seed'? Known: batch_size, "),

@@ -35,7 +35,7 @@ from pathlib import Path
 from . import plugins
 from .data.catalog import BENCHMARKS
 from .docstrings import sentence_of
-from .files import Held, Stopped, path_of, recording_folder
+from .files import Held, Stopped, made, path_of, recording_folder, room_for
 from .names import UnknownName, did_you_mean, own_version
 from .reporting.parameters import Landscape, Student, make, parse
 from .runs.settings import NAMES
@@ -226,7 +226,7 @@ def _compare(given: argparse.Namespace) -> None:
     studies = {}
     for name, runs, asked in both:
         studies[name if name not in studies else f"{name}, {runs.parent.name}"] = collect(runs, **asked)
-    page, said = compare(studies, given.out or Path("compared") / "-".join(studies))
+    page, said = compare(studies, made(given.out or Path("compared") / "-".join(studies), "--out"))
     print("\n".join([*said, str(page)]))
 
 
@@ -696,6 +696,8 @@ def _check_data(given: argparse.Namespace) -> None:
     from .data.check import check_data
     from .plots.one_run import write_sheet
 
+    if given.sheet:
+        room_for(given.sheet, "contact sheet")
     found = check_data(given.path, given.benchmark)
     print(found)
     if given.sheet:

@@ -55,6 +55,14 @@ def made(folder: Path, instead: str) -> Path:
     return folder
 
 
+def room_for(file: Path, what: str) -> Path:
+    """The path of a file that may be written, its folder made. Raises ``ValueError`` where it cannot be, and for a folder."""
+    made(file.parent, f"place for the {what}")
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; name a file in it for the {what}.")
+    return file
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file that is either the old or the new one, never half of it."""
     write_with(path, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from ..averaging import Coefficients, NoWindow
-from ..files import made, path_of, write_text
+from ..files import path_of, room_for, write_text
 from ..names import own_version
 from ..reporting.render import table_html
 from ..results import differences as comparison
@@ -47,8 +47,6 @@ def write_page(folder: str | Path, file: str | Path, *, hidden: bool = False) ->
 
     Raises ``RunProblem`` for a run without a window map.
     """
-    file = path_of(file)
-    made(file.parent, "place for the page")
     return page(load_run(folder), file, hidden=hidden)
 
 
@@ -81,6 +79,7 @@ def page(
 
     Raises ``RunProblem`` when the run has no window map: every answer is looked up in it.
     """
+    file = path and room_for(path_of(path), "page")
     board = Board(run)
     if board.exact is None:
         raise RunProblem(f"{run.name} has no window map, which a page answers from; call window_map(run) first.")
@@ -92,13 +91,13 @@ def page(
     fragment = Template(FRAGMENT).substitute(
         style=STYLE, view=VIEW, data=told, table=table_html(table, caption="Accuracy in %, evaluated exactly")
     )
-    if path is None:
+    if file is None:
         return fragment
     title = f"{_named(run)}: which part of training should be averaged?"
     version = own_version()
     whole = Template(SHELL).substitute(title=escape(title), explorer=fragment, version=version)
-    write_text(path_of(path), whole)
-    return path_of(path)
+    write_text(file, whole)
+    return file
 
 
 def _named(run: Run) -> str:

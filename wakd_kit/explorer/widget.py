@@ -27,7 +27,7 @@ from ..averaging.choosing import EVALUATIONS
 from ..averaging.extent import extent
 from ..averaging.spans import step_of
 from ..evaluation.export import export
-from ..files import path_of
+from ..files import made, path_of
 from ..plots import one_run as figures
 from ..plots import surface as landscape_figures
 from ..results.collect import run_folders
@@ -326,8 +326,8 @@ def _first_line(function: Callable) -> str:
 def controls(strategy: str, curves: Curves, given: Mapping = MappingProxyType({})) -> dict[str, widgets.Widget]:
     """A control for each setting of a strategy that has one, at what is given or fits the run; the others keep their defaults."""
     begun = {n: given.get(n, default) for n, default in averaging.settings_of(strategy, curves.steps).items()}
-    made = {n: _control(n, value, curves) for n, value in begun.items()}
-    return {name: control.add_class(f"wk-set-{name}") for name, control in made.items() if control is not None}
+    controls = {n: _control(n, value, curves) for n, value in begun.items()}
+    return {name: control.add_class(f"wk-set-{name}") for name, control in controls.items() if control is not None}
 
 
 def _control(name: str, default: object, curves: Curves) -> widgets.Widget | None:
@@ -373,7 +373,7 @@ def save_figures(board: Board, choices: Mapping[str, Coefficients | NoWindow], s
         drawn["map"] = figures.window_map(board.run.window_map, board.curves, choices)
     if board.plane is not None:
         drawn["plane"] = landscape_figures.plane(board.plane)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    made(stem.parent, "place for the figures")
     written = [stem.with_name(f"{stem.name}_{name}{suffix}") for name in drawn for suffix in (".png", ".pdf")]
     for file in written:
         drawn[file.stem.removeprefix(f"{stem.name}_")][0].savefig(file, dpi=144, bbox_inches="tight")

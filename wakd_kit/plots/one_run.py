@@ -21,6 +21,7 @@ from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
+from ..files import room_for
 from .style import LOSSES, empty, error_of_best, ink, line, looks, row_height, rows, styled, widest
 
 if TYPE_CHECKING:
@@ -324,6 +325,5 @@ def write_sheet(report: DataReport, file: Path, *, seed: int = 0, side: int = 96
         arrays[domain] = images, np.arange(len(images))
     figure, _ = contact_sheet(domains_from_arrays(arrays, tuple(report.counts.index)), columns=len(report.counts))
     alt = f"One image per class of {len(arrays)} domains ({', '.join(arrays)}), grey where there is none."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, format="png", dpi=150, metadata={"Description": alt})
+    figure.savefig(room_for(file, "contact sheet"), format="png", dpi=150, metadata={"Description": alt})
     return alt

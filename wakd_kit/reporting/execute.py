@@ -31,7 +31,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from .. import plugins
-from ..files import Stopped, made
+from ..files import Stopped, room_for
 from ..names import did_you_mean
 from .parameters import ParameterError, describe, descriptions, make, plain
 from .warm import KILL, Forked
@@ -84,7 +84,7 @@ def execute(
     given = dict(parameters or {}) if checked else complete(notebook, parameters or {})
     cls = described_by(notebook)
     _described.set({f.name for f in fields(cls)} if cls else set())
-    made(out.parent, "place for the executed notebook")
+    room_for(out, "executed notebook")
     for old in (out, part, failed, out.with_suffix(".html")):
         old.unlink(missing_ok=True)
     kernel: list[int] = []

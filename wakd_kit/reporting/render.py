@@ -26,7 +26,7 @@ import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
-from ..files import write_text
+from ..files import made, room_for, write_text
 from ..names import own_version
 from .formulas import with_formulas
 
@@ -62,7 +62,7 @@ def figure_html(
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "wakd", "pdf.fonttype": 42}):
         if save_to is not None:
             for file in _files(Path(save_to), kind):
-                file.parent.mkdir(parents=True, exist_ok=True)
+                made(file.parent, "place for the figure")
                 figure.savefig(file, bbox_inches="tight")
         source, width = _svg(figure) if kind == "lines" else _png(figure)
     plt.close(figure)
@@ -273,8 +273,7 @@ def _write(book: nbformat.NotebookNode, page: Path, about: dict, nav: Mapping, l
     addresses = {name: quote(to) for name, to in nav.items()}
     about = {**about, "nav": addresses, "links": links_html(links) if any(links.values()) else ""}
     body, _ = _exporter().from_notebook_node(book, resources={"wakd": about})
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(page, _with_contents(body))
+    write_text(room_for(page, "page"), _with_contents(body))
     return page
 
 

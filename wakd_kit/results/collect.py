@@ -17,7 +17,7 @@ import pandas as pd
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import extent
 from ..data.domains import Domains
-from ..files import json_or_nothing, path_of
+from ..files import json_or_nothing, made, path_of
 from ..names import did_you_mean
 from ..runs.record import GAINED, RunProblem
 from ..runs.run import Run, load_run
@@ -324,8 +324,7 @@ class Recorded:
 
 def save_tables(folder: str | Path, **tables: pd.DataFrame) -> None:
     """Write every table that has rows as ``<name>.csv`` into a folder, without the single pairs; an older one is gone."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made(Path(folder), "folder for the tables")
     for name, table in tables.items():
         (folder / f"{name}.csv").unlink(missing_ok=True)
         if len(table):

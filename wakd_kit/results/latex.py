@@ -10,6 +10,8 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from ..files import made
+
 # a minus and a dash of another alphabet are what pdfLaTeX stumbles over
 SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -103,8 +105,7 @@ def save(
     study  stands in the labels, ``tab:<study>-<name>``, so that two studies go into one paper
     A table called summary is written a second time, ``compact.tex``.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made(Path(folder), "folder for the tables")
     for name, table in tables.items():
         file = folder / f"{name}.tex"
         file.unlink(missing_ok=True)
