@@ -6,11 +6,12 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -30,6 +31,12 @@ NAMES = (
     "student",
     "target",
 )  # columns that hold what somebody called something
+
+
+def columns_of(domains: Sequence[str]) -> dict[str, str]:
+    """The column of each domain in a table that has others: its name, or "domain mean" for one that is called ``mean``."""
+    own = r"(domain )*(student|strategy|picked|mean|sd|se|n|missing|source|Avg|worst domain|part|images|rule|draws)"
+    return {domain: f"domain {domain}" if re.fullmatch(own, domain) else domain for domain in domains}
 
 
 def path_of(given: str | os.PathLike) -> Path:

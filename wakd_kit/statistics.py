@@ -140,7 +140,7 @@ def rank_methods(scores: np.ndarray, *, level: float = 0.95) -> Ranks:
     """
     from scipy.stats import rankdata  # half a second, and most who import this never rank
 
-    scores = np.asarray(scores, dtype=float)
+    scores = np.round(np.asarray(scores, dtype=float), 9)  # differences of equal images are ties, which floats break
     if scores.ndim != 2 or min(scores.shape) < 2 or not np.isfinite(scores).all():
         raise ValueError(
             f"Ranks need a finite score of at least two methods on at least two blocks; got {scores.shape}."

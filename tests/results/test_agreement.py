@@ -206,6 +206,9 @@ def test_printed_is_a_column_per_target_in_per_cent_and_source_apart():
         ("neon", 0, "ink", "source", 1.0),
     ]
     long = pd.DataFrame(rows, columns=["target", "seed", "domain", "role", "agreement"])
+    alone = long[long["role"] == "target"].assign(student="of other sources", strategy="last")
+    both = agreement.printed(pd.concat([long.assign(student="KD", strategy="last"), alone]), "agreement")
+    assert both.set_index("student")["source"].isna().tolist() == [False, True]
     (row,) = agreement.printed(long.assign(student="KD", strategy="last"), "agreement").to_dict("records")
     assert row == pytest.approx(
         {

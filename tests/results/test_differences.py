@@ -13,6 +13,7 @@ from scipy.stats import ttest_1samp
 import wakd_kit as wk
 from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
+from wakd_kit.files import columns_of
 from wakd_kit.results import differences as comparison
 from wakd_kit.runs.record import RunProblem
 from wakd_kit.statistics import rank_methods
@@ -104,6 +105,10 @@ def test_published_numbers_stand_beside_ours_where_every_domain_was_left_out(sco
     assert (row["student"], row["strategy"], row["published"]) == ("kd", "wakd", 86.6)
     assert row["ours"] == pytest.approx(67.5) and row["sd"] == pytest.approx(np.sqrt(0.5)) and row["n"] == 4
     assert not len(comparison.beside(study, {}))
+    study.runs.insert(
+        0, SimpleNamespace(settings={"split": {"target": "ink", "sources": []}})
+    )  # trained on a part of them
+    assert len(comparison.beside(study, {"kd": {"wakd": 86.6}})) == 1
     split["sources"].append("pencil")  # which was never left out: not the mean that is published
     assert not len(comparison.beside(study, {"kd": {"wakd": 86.6}}))
 
@@ -198,7 +203,7 @@ def test_a_domain_never_replaces_a_column(name):
     assert table.columns.is_unique and len(table.columns) == len(usual.columns) + (name != "mean")
     row = table.iloc[0]
     assert (row["student"], row["strategy"]) == ("kd", "last") and row["photo"] == pytest.approx(30)
-    assert row[comparison.columns_of([name])[name]] == row["domain mean"] == pytest.approx(80)
+    assert row[columns_of([name])[name]] == row["domain mean"] == pytest.approx(80)
     assert row["mean"] == pytest.approx(np.mean([80] * (1 + (name != "mean")) + [30]))
 
 
@@ -335,8 +340,13 @@ def test_the_headline_is_the_difference_that_was_asked_for(scores):
         assert comparison.headline(other, asked, "last").startswith(said)
     both = pd.concat([table, table.assign(label=table["label"].str.replace(r"\bkd\b", "ce", regex=True))])
     for asked_of, first in (({"kd": "wakd", "ce": "wakd"}, "kd"), ({"ce": "wakd", "kd": "wakd"}, "ce")):
-        sentences = comparison.headline(both, asked_of, "last").split("Yes: ")[1:]
+        sentences = comparison.headline(both, asked_of, "last").split("It seems so: ")[1:]
         assert len(sentences) == 2 and sentences[0].startswith(f"averaged by wakd, {first} is 2.5"), sentences
+        p = table["p"].iloc[0]
+        assert 0.05 < 2 * p < 0.1 and sentences[0].endswith(f"seed, p {2 * p:.3f} with Holm's correction for 2. ")
+        assert comparison.headline(both.assign(p=0.02), asked_of, "last").count("Yes: ") == 2
+        worse = both.assign(mean=-2.5, low=-4.6, high=-0.4)
+        assert comparison.headline(worse, asked_of, "last").startswith("It seems to hurt: ")
     few = pd.DataFrame([{**row, "n": 2}])
     assert comparison.headline(few, asked, "last").startswith("Nothing can be said: averaged by wakd, kd has 2 pairs")
     assert comparison.headline(table, {}, "last") == comparison.headline(table, {"ce": "wakd"}, "last") == ""

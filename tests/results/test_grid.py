@@ -61,7 +61,7 @@ def recorded(name: str, **settings) -> SimpleNamespace:
         "warmup": 0,
         "batchnorm": "recalibrate",
         "seed": 0,
-        "split": {"target": "ink"},
+        "split": {"target": "ink", "seed": 0},
     }
     return SimpleNamespace(name=name, settings={**values, **settings})
 
@@ -89,12 +89,37 @@ def test_objectives_that_no_two_students_share_are_called_as_the_students_are():
         recorded("plain", objectives=[{"name": "ce", "weight": 1.0}]),
         recorded("warm", objectives=[{"name": "kd", "weight": 1.0}]),
     ]
-    told = when._by_student(SimpleNamespace(runs=runs), when.factors)
-    assert [told[name]["objective"] for name in ("plain", "warm")] == ["plain", "warm"]
-    shared = when._by_student(
-        SimpleNamespace(runs=[*runs, recorded("hot", objectives=[{"name": "kd", "weight": 1.0}])]), when.factors
-    )
-    assert shared["plain"]["objective"] == "CE" and shared["warm"]["objective"] == shared["hot"]["objective"] != "warm"
+    told = when._by_split(SimpleNamespace(runs=runs), when.factors)
+    assert [told[name]["ink", 0]["objective"] for name in ("plain", "warm")] == ["plain", "warm"]
+    runs.append(recorded("hot", objectives=[{"name": "kd", "weight": 1.0}]))
+    shared = when._by_split(SimpleNamespace(runs=runs), when.factors)
+    plain, warm, hot = (shared[name]["ink", 0]["objective"] for name in ("plain", "warm", "hot"))
+    assert plain == "CE" and warm == hot != "warm"
+
+
+def test_what_differs_on_one_split_alone_is_seen():
+    """As after a search, whose winners are other rates for each target."""
+
+    def study(rates):
+        runs, rows = [], []
+        for student, objectives in (("CE", None), ("KD", KD)):
+            for target, rate in zip(("ink", "neon", "photo"), rates[student]):
+                own = {"objectives": objectives} if objectives else {}
+                runs.append(recorded(student, learning_rate=rate, split={"target": target, "seed": 0}, **own))
+                for strategy, accuracy in (("last", 0.5), ("WAKD", 0.6)):
+                    row = {"student": student, "target": target, "seed": 0, "strategy": strategy, "accuracy": accuracy}
+                    rows += [row | {"role": role, "domain": role} for role in ("source", "target")]
+        return SimpleNamespace(runs=runs, students=["CE", "KD"], scores=pd.DataFrame(rows))
+
+    def compared(**rates):
+        return when.contrasts(study(rates), baseline="last", averages=["WAKD"])
+
+    assert compared(CE=(1e-3, 1e-3, 1e-2), KD=(1e-3, 1e-2, 1e-2)).empty, "they differ in a rate, too"
+    same = compared(CE=(1e-3, 1e-2, 1e-3), KD=(1e-3, 1e-2, 1e-3))
+    assert same["factor"].tolist() == ["objective"] and same["n"].tolist() == [3]
+    found = when._by_split(study({"CE": (1e-3, 1e-2, 1e-3), "KD": (1e-3, 1e-3, 1e-3)}), when.factors)
+    rates = {name: when._in_common(runs.values())["learning rate"] for name, runs in found.items()}
+    assert rates == {"CE": "0.001 or 0.01", "KD": 0.001}
 
 
 def unseen(explained):

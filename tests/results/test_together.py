@@ -69,6 +69,18 @@ def test_what_was_scored_on_no_common_split_is_left_out_and_named(twice):
     assert how_paired(studies, table) == f"Paired over 1 targets and seeds that both have; {left}"
 
 
+def test_two_pairs_of_one_name_are_two(twice):
+    """Students KD and "KD late", strategies WAKD and "late WAKD"."""
+    studies, _ = twice
+    rows = studies["old"].scores
+    for study in studies.values():
+        own = rows[(rows["student"] == "KD") & (rows["strategy"] == "last")]
+        study.__dict__["scores"] = pd.concat(
+            [own.assign(student="KD late", strategy="WAKD"), own.assign(strategy="late WAKD"), own]
+        )
+    assert sorted(compared(studies)["label"]) == ["KD last", "KD late WAKD", "KD late WAKD"]
+
+
 def test_studies_of_other_images_or_students_are_not_compared(twice):
     studies, copy = twice
     for folder in copy.glob("*/KD"):

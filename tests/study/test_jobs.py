@@ -19,6 +19,7 @@ from wakd_kit import files
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import render as report
 from wakd_kit.study import jobs
+from wakd_kit.study import run as study_run
 from wakd_kit.study.jobs import Job, Place
 from wakd_kit.study.run import WORKFLOW
 
@@ -231,6 +232,50 @@ def test_a_comparison_goes_on_with_what_is_there(place):
     assert part.parameters["only"] == ["a-s0/CE"] and part.after == ("a-s0-CE",)
     assert part.page["notebooks"] == [["a", 0, {"CE": "notebooks/a-s0-CE.html"}]]
     assert part.missing == {"a-s0-KD": "Diverged"} and jobs.present(whole, {}) == whole
+    draws = [
+        {"target": t, "student": "KD", "draw": i, "run": f"search/{t}-s100/KD-d{i}"} for t in ("a", "b") for i in (0, 1)
+    ]
+    after = (*whole.after, "search-a-s100-KD-d1")
+    searched = replace(whole, after=after, parameters={**parameters, "searched": draws})
+    part = jobs.present(searched, {"search-a-s100-KD-d1": "no space left"})
+    assert part.parameters["searched"] == draws[2:], "a search without one of its draws has no winner"
+
+
+def test_what_waits_for_a_draw_that_failed_keeps_no_page_back(place, executed, monkeypatch):
+    draw, student, other = (
+        Job(name, Path("/notebooks/02_distill.ipynb"), {"save_to": str(place.runs / where)}, open=waits)
+        for name, where, waits in (
+            ("search-a-s100-KD-d0", "search/a-s100/KD-d0", False),
+            ("a-s0-KD", "a-s0/KD", True),
+            ("b-s0-KD", "b-s0/KD", False),
+        )
+    )
+    page = {"title": "T", "also": {}, "listed": False, "notebooks": []}
+    parameters = {"runs": str(place.runs), "only": ["a-s0/KD", "b-s0/KD"]}
+    after = (draw.name, student.name, other.name)
+    compared = Job("03_compare", Path("/notebooks/03_compare.ipynb"), parameters, after, page=page)
+    whole, asked = [draw, student, other, compared], []
+    left = {name: "new" for name in (draw.name, student.name, compared.name)}
+    monkeypatch.setattr(study_run, "pending", lambda jobs, place: dict(left))
+    monkeypatch.setattr(study_run, "show_missing", lambda *_: None)
+    monkeypatch.setattr(study_run, "attempt", lambda job, *_, **__: asked.append(job) or True)
+    assert study_run._with_what_is_there(whole, place, {}, print) == [*left] and not asked, "a draw is not there yet"
+    place.file("failed", draw.name).write_text(json.dumps({"said": "no space left on device"}))
+    assert study_run._with_what_is_there(whole, place, {}, print) == [draw.name, student.name]
+    assert [job.parameters["only"] for job in asked] == [["b-s0/KD"]]
+
+
+def test_a_table_that_a_notebook_over_all_runs_wrote_is_missed(place, executed):
+    job = Job("05_objectives", Path("/notebooks/05_objectives.ipynb"), {"runs": str(place.runs), "only": []})
+    place.out.mkdir(parents=True, exist_ok=True)
+    for file in (place.executed(job), place.rendered(job), place.out / "before_after.csv"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    then = {"scheme": jobs.sources.SCHEME, **jobs._what(job, place), "before": {}, "files": {}}
+    place.file("done", job.name).write_text(json.dumps({**then, "wrote": ["before_after.csv"]}))
+    assert jobs.reason(job, place) is None
+    (place.out / "before_after.csv").unlink()
+    assert jobs.reason(job, place) == "its before_after.csv is gone"
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,15 @@ def test_an_answer_is_the_verdict_on_pairs_that_were_named(tmp_path):
         )
         with pytest.raises(StudyProblem, match="also: 07_named_pairs: pairs"):
             load_study(file)
+    merge = (
+        "merge: {students: [CE, KD], rules: [mean, {name: ties, label: TIES}], averages: [WAKD]}, against: [KD, last]"
+    )
+    text = f"extends: quickstart\nanswer: [ANSWER]\nalso: {{07_named_pairs: {{{merge}}}}}\n"
+    file.write_text(text.replace("ANSWER", "merged TIES of WAKD - KD last"))
+    assert load_study(file).answer == ["merged TIES of WAKD - KD last"]
+    file.write_text(text.replace("ANSWER", "merged ties of WAKD - KD last"))
+    with pytest.raises(StudyProblem, match="Unknown pair 'merged ties of WAKD - KD last'"):
+        load_study(file)
 
 
 @pytest.mark.parametrize("name, unknown", [("annealed_digits", "student 'KDD'"), ("space_and_time", "source 4")])

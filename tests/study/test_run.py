@@ -23,7 +23,7 @@ from wakd_kit.plots import one_run, surface
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import pages
 from wakd_kit.reporting import render as report
-from wakd_kit.study import places
+from wakd_kit.study import places, reading
 from wakd_kit.study import plan as planning
 from wakd_kit.study import run as study
 from wakd_kit.study.jobs import Place
@@ -115,6 +115,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"answer": {"KDD": "WAKD"}}, "answer: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({"answer": {"KD": "WAKDD"}}, "answer: Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
         ({"answer": {"KD": "last"}}, "answer: Unknown label 'last'."),
+        ({"reference": {"KD": ["KD"]}}, "Unknown reference \"['KD']\"."),
+        ({"landscape": {"students": [["KD"]]}}, "landscape: Unknown student \"['KD']\"."),
         ({"answer": {"KD": ["WAKD"]}}, "answer: Unknown label ['WAKD']"),
         ({"reference": "KDD"}, "Unknown reference 'KDD'. Did you mean 'KD'?"),
         ({"reference": {"KD": "CEE"}}, "Unknown reference 'CEE'. Known: KD."),
@@ -248,6 +250,21 @@ def test_names_in_a_study_file_are_text(tiny_study, tmp_path, monkeypatch):
     assert read.seeds == [0] and read.strategies[1] == {"name": "wakd", "label": "0.9", "begin": 0.5}
     names = [job.name for job in plan(read, HERE)]
     assert {"0-s0-teacher", "null-s0-007", "landscape-015-s0-007"} <= set(names)
+
+
+def test_who_teaches_is_a_name_and_null_is_nobody(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(
+        "extends: quickstart\nteacher: {steps: 60}\nstudents:\n  1: &plain {teacher: null, learning_rate: 0.5, teacher_as: {name: sma, start: 0.1}}\n"
+        "  007: {teacher: 1}\n  2: {teacher: {of: [1, 007, teacher], weigh: uniform}, start: {of: 1, by: channels}}\n"
+        "  3: {<<: *plain, learning_rate: 0.1}\nreference: 007\nanswer: {007: WAKD}\n"
+    )
+    told = reading.values_of(tmp_path / "tiny.yaml")
+    students = told["students"]
+    assert students["1"] == {"teacher": None, "learning_rate": 0.5, "teacher_as": {"name": "sma", "start": 0.1}}
+    assert students["007"] == {"teacher": "1"} and told["answer"] == {"007": "WAKD"} and told["teacher"]["steps"] == 60
+    assert students["2"]["teacher"] == {"of": ["1", "007", "teacher"], "weigh": "uniform"}
+    assert students["2"]["start"] == {"of": "1", "by": "channels"}
+    assert students["3"] == students["1"] | {"learning_rate": 0.1}, "what stands there goes before what is merged"
 
 
 def test_a_setting_that_yaml_takes_for_yes_is_the_setting(tiny_study, tmp_path):

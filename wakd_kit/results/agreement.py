@@ -180,7 +180,7 @@ def printed(long: pd.DataFrame, measure: str) -> pd.DataFrame:
     wide = summary(long, measure).drop(columns=["se", "missing"])
     source = long[long["role"] == "source"].groupby(["student", "strategy"])[measure].mean()
     if len(source):
-        wide["source"] = [100 * source[row.student, row.strategy] for row in wide.itertuples()]
+        wide["source"] = [100 * source.get((row.student, row.strategy), np.nan) for row in wide.itertuples()]
     return wide
 
 

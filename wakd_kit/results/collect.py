@@ -380,7 +380,8 @@ def run_folders(folder: str | Path) -> list[Path]:
         elif "settings.json" in files:
             found.append(Path(here))
             below.clear()
-        below[:] = sorted(name for name in below if not re.search(r"\.recording$|\.before-|-s\d+-without-", name))
+        aside = r"\.recording$|\.before-" + (r"|-s\d+-without-" if Path(here).name == "search" else "")
+        below[:] = sorted(name for name in below if not re.search(aside, name))
         seen.add(real)
     return found
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from ..files import columns_of
 from ..statistics import DASH as DASH
 from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
 from .collect import DEPLOYED, Recorded
 from .collect import collect as collect
-
-
-def columns_of(domains: Sequence[str]) -> dict[str, str]:
-    """The column of each domain in a table that has others: its name, or "domain mean" for one that is called ``mean``."""
-    own = r"(domain )*(student|strategy|picked|mean|sd|se|n|missing|source)"
-    return {domain: f"domain {domain}" if re.fullmatch(own, domain) else domain for domain in domains}
 
 
 def grid(scores: pd.DataFrame, role: str = "target") -> float:
@@ -87,7 +81,8 @@ def beside(study: Recorded, published: Mapping[str, Mapping[str, float]]) -> pd.
 
     ``ours`` is the mean over targets, ``sd`` its spread over seeds, ``n`` runs, as in ``summary``.
     """
-    split = study.runs[0].settings["split"]
+    splits = [run.settings["split"] for run in study.runs]
+    every = {domain for split in splits for domain in (split["target"], *split["sources"])}
     ours = summary(study.scores).set_index(["student", "strategy"])
     rows = [
         {
@@ -100,7 +95,7 @@ def beside(study: Recorded, published: Mapping[str, Mapping[str, float]]) -> pd.
         }
         for student, numbers in published.items()
         for strategy, number in numbers.items()
-        if (student, strategy) in ours.index and {*study.targets} == {split["target"], *split["sources"]}
+        if (student, strategy) in ours.index and {*study.targets} == every
         for own in [ours.loc[(student, strategy)].to_dict()]
     ]
     return pd.DataFrame(rows, columns=["student", "strategy", "published", "ours", "sd", "n"])
@@ -258,24 +253,34 @@ _PAIRS = {1: "One pair", 2: "Two pairs"}
 def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> str:
     """The answer to a title that asks whether averaging helps: rows of ``paired`` in words, with their means and intervals.
 
-    asked  {student: strategy}: the differences to ``baseline`` that answer, which a study names before there is a result
+    asked  {student: strategy}: the differences to ``baseline`` that answer, which a study names before there is a result; the words
+           are by Holm's correction for them
     Empty where nothing was asked, or no such difference is in the table.
     """
     labels = [label_of((student, strategy), (student, baseline)) for student, strategy in asked.items()]
     rows = [row for label in labels for _, row in table[table["label"] == label].iterrows()]
     named = {label: f"averaged by {strategy}, {student}" for label, (student, strategy) in zip(labels, asked.items())}
-    return " ".join(_answer(row, named[row["label"]], baseline) for row in rows)
+    held = holm([row["p"] for row in rows])
+    return " ".join(
+        _answer(
+            row, named[row["label"]], baseline, f"p {p:.3f} with Holm's correction for {len(rows)}" * bool(p >= 0.05)
+        )
+        for row, p in zip(rows, held)
+    )
 
 
-def _answer(row: pd.Series, who: str, baseline: str) -> str:
+def _answer(row: pd.Series, who: str, baseline: str, falls: str) -> str:
     if row["n"] < FEWEST or np.isnan(row["low"]):
         return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
     told = not row["low"] <= 0 <= row["high"]
     said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
+    said, falls = (
+        ("It seems so" if row["mean"] > 0 else "It seems to hurt", f", {falls}") if told and falls else (said, "")
+    )
     way = "better" if row["mean"] > 0 else "worse"
     return (
         f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
-        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed."
+        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed{falls}."
     )
 
 

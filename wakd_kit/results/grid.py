@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, product
 
 import numpy as np
@@ -48,12 +48,22 @@ def _recipe(run: Run) -> dict[str, object]:
     return {"objective": " + ".join(map(_objective, told.pop("objectives"))), **told}
 
 
-def _by_student(study: Recorded, told: Callable[[Run], dict]) -> dict[str, dict]:
-    """``told`` of each student; where no two of them have one objective, it is called as the student is."""
-    found = {run.name: told(run) for run in reversed(study.runs)}
-    if len({recipe["objective"] for recipe in found.values()}) == len(found):
-        return {name: recipe | {"objective": name} for name, recipe in found.items()}
+def _by_split(study: Recorded, told: Callable[[Run], dict]) -> dict[str, dict[tuple, dict]]:
+    """``{student: {(target, seed): told}}``; where no two students have one objective, it is called as the student is."""
+    found: dict[str, dict[tuple, dict]] = {}
+    for run in study.runs:
+        found.setdefault(run.name, {})[tuple(place_of(run).values())] = told(run)
+    objectives = {(name, recipe["objective"]) for name, runs in found.items() for recipe in runs.values()}
+    if len({objective for _, objective in objectives}) == len(objectives) == len(found):
+        return {name: {at: one | {"objective": name} for at, one in runs.items()} for name, runs in found.items()}
     return found
+
+
+def _in_common(recipes: Iterable[dict]) -> dict[str, object]:
+    """What recipes have; "0.001 or 0.01" of what they differ in, as where a search found another rate for each target."""
+    first, *others = recipes
+    differ = {name for other in others for name in _differ(first, other)}
+    return first | {n: " or ".join(dict.fromkeys(_text(one.get(n)) for one in (first, *others))) for n in differ}
 
 
 def _objective(spec: dict) -> str:
@@ -94,7 +104,7 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
     for all rows; ``dip``, ... as
     ``measured``, means over targets and seeds.
     """
-    of_student = _by_student(study, factors)
+    of_student = {name: _in_common(runs.values()) for name, runs in _by_split(study, factors).items()}
     means = measures.groupby("student")[list(MEASURES)].mean()
     tables = []
     for average in averages:
@@ -150,26 +160,31 @@ def printed_explained(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(study: Recorded, *, baseline: str, averages: Sequence[str]) -> pd.DataFrame:
-    """Students whose settings differ in one thing alone: what changing it does to the gain on unseen domains.
+    """Students whose settings differ in one thing alone on every split: what changing it does to the gain on unseen domains.
 
     ``average, factor, from, to, students``; ``gain_from, gain_to``: means over the ``n`` targets and seeds of both;
     ``difference``: of the gains, paired by target and seed, with its 95 % t interval ``low, high`` over pairs; points.
     ``p`` of its t test, ``p_holm`` corrected for all rows.
     """
-    recipes = _by_student(study, _recipe)
+    recipes = _by_split(study, _recipe)
     step, rows = grid(study.scores), []
     for average in averages:
         table = gains(study.scores, baseline=baseline, average=average)
         for one, other in combinations(study.students, 2):
-            differ = _differ(recipes[one], recipes[other])
-            if len(differ) != 1:
+            shared = [at for at in recipes[one] if at in recipes[other]]
+            differ = [_differ(recipes[one][at], recipes[other][at]) for at in shared]
+            if not differ or len(differ[0]) != 1 or any(names != differ[0] for names in differ):
                 continue
-            factor = differ[0]
-            if not _before(recipes[one].get(factor), recipes[other].get(factor)):
+            factor, at = differ[0][0], shared[0]
+            if not _before(recipes[one][at].get(factor), recipes[other][at].get(factor)):
                 one, other = other, one
             both = table[[one, other]].dropna()
             row = {"average": average, "factor": factor, "students": f"{one}, {other}"}
-            row |= {"from": _text(recipes[one].get(factor)), "to": _text(recipes[other].get(factor))}
+            row |= {
+                side: _in_common(recipes[name][at] for at in shared).get(factor)
+                for side, name in (("from", one), ("to", other))
+            }
+            row |= {side: _text(row[side]) for side in ("from", "to")}
             row |= {"gain_from": both[one].mean(), "gain_to": both[other].mean()}
             rows.append(row | estimate(both[other] - both[one], step=step, of="difference"))
     table = pd.DataFrame(rows, columns=_CONTRAST)

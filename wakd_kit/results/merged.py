@@ -76,10 +76,14 @@ def merged(
 
 def _labelled(rules: Sequence[str | Mapping]) -> tuple[list[str], list[dict]]:
     given = [{"name": rule} if isinstance(rule, str) else dict(rule) for rule in rules]
-    labels = [rule.pop("label", rule.get("name")) for rule in given]
+    labels = _labels(rules)
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ValueError(f"Two rules of merging are called {twice[0]!r}; give one of them a 'label'.")
-    return labels, [merging.named(rule) for rule in given]
+    return labels, [merging.named({k: v for k, v in rule.items() if k != "label"}) for rule in given]
+
+
+def _labels(rules: Sequence[str | Mapping]) -> list[str]:
+    return [rule if isinstance(rule, str) else rule.get("label", rule.get("name")) for rule in rules]
 
 
 def _of_one_split(study: Recorded, members: Sequence[Run], chosen: Sequence, rules: Sequence[Mapping]) -> pd.DataFrame:
@@ -164,6 +168,10 @@ def answer(gains: pd.DataFrame, asked: Mapping | Sequence[str], baseline: str, t
     return " ".join(verdict(found.loc[label]) for label in asked if label in found.index)
 
 
-def labels_of_pairs(pairs: Sequence) -> list[str]:
-    """What ``contrasts`` calls pairs that are named."""
-    return [label_of(tuple(first), tuple(second)) for first, second in pairs]
+def labels_of_pairs(pairs: Sequence, merge: Mapping[str, Sequence], against: Sequence[str]) -> list[str]:
+    """What ``contrasts`` calls the pairs that are named, and what comes of merging."""
+    named = [(tuple(first), tuple(second)) for first, second in pairs]
+    if merge and against:
+        rules, averages = _labels(merge["rules"]), merge["averages"]
+        named += [((MERGED, f"{rule} of {average}"), tuple(against)) for average in averages for rule in rules]
+    return [label_of(*sides) for sides in named]

@@ -10,8 +10,9 @@ import pandas as pd
 
 from ..data.domains import Domains
 from ..data.mask import parts_of
+from ..files import columns_of
 from .agreement import Found, printed
-from .differences import columns_of, on_unseen, summary
+from .differences import on_unseen, summary
 
 
 def domainbed(scores: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def groups(scores: pd.DataFrame) -> pd.DataFrame:
     source = scores[scores["role"] == "source"].groupby(["student", "strategy", "target", "seed"])["worst_group"].min()
     if len(source):
         worst = 100 * source.groupby(["student", "strategy"]).mean()
-        wide["source"] = [worst[row.student, row.strategy] for row in wide.itertuples()]
+        wide["source"] = [worst.get((row.student, row.strategy), np.nan) for row in wide.itertuples()]
     return wide
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import read_table
+from ..files import columns_of, read_table
 
 
 def source_accuracy(run: Path, label: str, role: str = "source") -> float | None:
@@ -93,7 +93,7 @@ def by_rule(runs: Path, draws: Sequence[Mapping], label: str) -> pd.DataFrame:
                 both = [number for number in unseen if number in judged]
                 best = winner([judged[number] for number in both]) if both else None
                 found = np.nan if best is None else 100 * np.mean(unseen[both[best]])
-                row[target] = found if np.isfinite(found) else np.nan  # it found no window there
+                row[columns_of([target])[target]] = found if np.isfinite(found) else np.nan  # it found no window there
             if not np.isnan(mean := np.mean([*row.values()][3:])):
                 rows.append(row | {"mean": mean})
     return pd.DataFrame(rows)

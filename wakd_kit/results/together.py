@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..runs.record import RunProblem
-from .collect import Recorded, recipe, refuse_other_data, short
+from .collect import Recorded, place_of, recipe, refuse_other_data, short
 from .differences import on_unseen, paired, summary, verdict
 
 
@@ -51,11 +51,11 @@ def compared(studies: Mapping[str, Recorded]) -> pd.DataFrame:
     scores = scores[[split in shared for split in zip(scores["target"], scores["seed"])]]
     there = {*zip(scores["student"], scores["strategy"])}
     pairs = {
-        f"{student} {strategy}": ((f"{b}/{student}", strategy), (f"{a}/{student}", strategy))
+        (student, strategy): ((f"{b}/{student}", strategy), (f"{a}/{student}", strategy))
         for student, strategy in both(studies)
     }
-    pairs = {label: sides for label, sides in pairs.items() if there.issuperset(sides)}
-    return paired(scores, [*pairs.values()]).assign(label=[*pairs], student="")
+    pairs = {own: sides for own, sides in pairs.items() if there.issuperset(sides)}
+    return paired(scores, [*pairs.values()]).assign(label=[" ".join(own) for own in pairs], student="")
 
 
 def side_by_side(studies: Mapping[str, Recorded]) -> pd.DataFrame:
@@ -74,10 +74,19 @@ def unlike(studies: Mapping[str, Recorded]) -> list[str]:
     """A sentence on each student that the two studies trained otherwise: settings that differ, and how."""
     sentences, (a, b) = [], studies.values()
     for student in [name for name in a.students if name in b.students]:
-        first, second = (next(recipe(run) for run in study.runs if run.name == student) for study in (a, b))
-        differ = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        first, second = (
+            {tuple(place_of(run).values()): recipe(run) for run in study.runs if run.name == student}
+            for study in (a, b)
+        )
+        pairs = [(first[at], second[at]) for at in first if at in second]
+        pairs = pairs or [(next(iter(first.values())), next(iter(second.values())))]
+        differ = dict.fromkeys(key for x, y in pairs for key in {**x, **y} if x.get(key) != y.get(key))
         if differ:
-            listed = "; ".join(f"{key} {short(first.get(key))} and {short(second.get(key))}" for key in differ)
+            had = {
+                key: [" or ".join(dict.fromkeys(short(one.get(key)) for one in side)) for side in zip(*pairs)]
+                for key in differ
+            }
+            listed = "; ".join(f"{key} {' and '.join(sides)}" for key, sides in had.items())
             sentences.append(f"{student} was trained otherwise: {listed}.")
     return sentences
 

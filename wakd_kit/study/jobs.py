@@ -212,6 +212,9 @@ def reason(job: Job, place: Place) -> str | None:
         return "its notebook is gone"
     if job.records and not (job.run / "settings.json").is_file():
         return "its recording is gone"
+    wrote = then.get("wrote", ()) if job.over_all and not job.page else ()
+    if lost := next((name for name in wrote if not (place.out / name).is_file()), ""):
+        return f"its {lost} is gone"
     files = _files(job, place)
     for name, digest in then["files"].items():
         if files.get(name) != digest:
@@ -274,7 +277,10 @@ def present(job: Job, missing: Mapping[str, str]) -> Job:
         page["also"] = {n: to for n, to in page["also"].items() if to not in pages}
     own = {**job.parameters, "only": only}
     if "searched" in own:
-        own["searched"] = [draw for draw in own["searched"] if "-".join(Path(draw["run"]).parts) not in gone]
+        lost = ["-".join(Path(draw["run"]).parts) in gone for draw in own["searched"]]
+        # a search of which a draw is not there has no winner
+        without = {(d["target"], d["student"]) for d, one in zip(own["searched"], lost) if one}
+        own["searched"] = [d for d in own["searched"] if (d["target"], d["student"]) not in without]
     if isinstance(own.get("answer"), list) and PAIRS in gone:
         own["answer"] = []
     if page and "reference" in own:

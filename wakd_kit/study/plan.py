@@ -47,7 +47,7 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, describe, make, plain
-from ..results.merged import MERGED, labels_of_pairs
+from ..results.merged import labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.run import load_run
@@ -179,8 +179,8 @@ class Study:
             ("published: ", "label", [label for numbers in self.published.values() for label in numbers], labels),
         ):
             for name in names:
-                if name not in known:
-                    return where + did_you_mean(what, name, known)
+                if not isinstance(name, str) or name not in known:
+                    return where + did_you_mean(what, str(name), known)
         return None
 
     def _answers(self, labels: Sequence[str]) -> Iterator[tuple]:
@@ -189,8 +189,8 @@ class Study:
             yield "answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]
             yield "answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]
         else:
-            pairs = labels_of_pairs(make(describe(PAIRS), self.also.get(PAIRS) or {}).pairs)
-            yield "answer: ", "pair", [label for label in self.answer if not label.startswith(f"{MERGED} ")], pairs
+            named = make(describe(PAIRS), self.also.get(PAIRS) or {})
+            yield "answer: ", "pair", self.answer, labels_of_pairs(named.pairs, named.merge, named.against)
 
     def _of_search(self, labels: Sequence[str]) -> str | None:
         try:

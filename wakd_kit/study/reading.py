@@ -98,8 +98,11 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:bool":
                 key.tag = "tag:yaml.org,2002:str"
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name, (key, _) in zip(names, node.value):
+        own = [
+            key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
+        ]  # <<: what stands here goes before it
+        names = [self.construct_object(key, deep=True) for key in own]
+        for name, key in zip(names, own):
             if names.count(name) > 1:
                 raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
@@ -116,6 +119,11 @@ NAMES = (
     "about",
     "by",
     "like",
+    "answer",
+    "average",
+    "averages",
+    "pairs",
+    "against",
 )  # settings whose values are names
 
 
@@ -142,7 +150,20 @@ def _name(node: yaml.Node, named: bool = False) -> None:
             for student, own in value.value:
                 _name(student, True)
                 _name(own)
+                _name_roles(own)
                 for label, _ in own.value if key.value == "published" and isinstance(own, yaml.MappingNode) else ():
                     _name(label, True)
         else:
             _name(value, named or key.value in (*NAMES, "students"))
+            if key.value == "common":
+                _name_roles(value)
+
+
+def _name_roles(student: yaml.Node) -> None:
+    """A student's teacher and what it starts from are names, too; null is nobody, and settings beside ``of`` stay what they are."""
+    for key, value in student.value if isinstance(student, yaml.MappingNode) else ():
+        if key.value in (*chains.ROLES, "of"):
+            for one in value.value if isinstance(value, yaml.SequenceNode) else (value,):
+                _name_roles(one)
+                if isinstance(one, yaml.ScalarNode) and one.tag != "tag:yaml.org,2002:null":
+                    one.tag = "tag:yaml.org,2002:str"

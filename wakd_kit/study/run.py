@@ -381,6 +381,8 @@ def _with_what_is_there(
         if job.name in left and not job.over_all:
             said = said_of(job, place) or lost(job, place)
             waits = next((f"waits for {name}, which is not there" for name in job.after if name in gone), "")
+            if job.open and gone:  # draws come first
+                waits = waits or "waits for a search of which draws are not there"
             if not (said or waits):
                 return list(left)
             gone[job.name] = said or waits
