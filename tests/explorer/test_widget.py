@@ -414,6 +414,21 @@ def test_every_setting_with_a_control_starts_at_a_value_that_fits(run):
             assert isinstance(control, ipywidgets.ValueWidget) and f"wk-set-{setting}" in control._dom_classes
 
 
+def test_a_slider_stands_at_what_is_used_whatever_fits_the_run(run):
+    for strategy, given in (("lawa", {"k": 25}), ("swad", {"tolerance_ratio": 3.0})):
+        ((setting, value),) = given.items()
+        assert explorer.controls(strategy, run.source_curves, given)[setting].value == value
+
+
+def test_a_declared_strategy_that_is_not_registered_here_is_left_out(mapped):
+    file = mapped.folder / "settings.json"
+    settings = json.loads(file.read_text())
+    settings["declare"] += [{"name": "a_plugin_s", "label": "mine"}]
+    file.write_text(json.dumps(settings))
+    board = Board(wk.load_run(mapped.folder))
+    assert "mine" not in board.declared and board.presets()
+
+
 @pytest.fixture
 def named(mapped):
     """A run that declared strategies under labels of its own, and was evaluated with them."""

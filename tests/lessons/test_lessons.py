@@ -217,6 +217,7 @@ WRONG = {
         ("answer = (0, 60)", "ends while accuracy still rises"),
         ("answer = (0, 300)", "knew less"),
         ("answer = (150, 240)", "leaves out"),
+        ("answer = (299, 300)", "cannot tell"),
         ("answer = (300, 180)", "give two steps"),
         ("answer = (0.6, 1.0)", "whole numbers"),
     ],
@@ -260,6 +261,10 @@ WRONG = {
         (
             "edges = lambda n: zip(np.arange(n) / n, np.arange(1, n + 1) / n)\n"
             "answer = lambda c, k, n: sum(abs((k - c)[(lo <= c) & (c < hi)].sum()) for lo, hi in edges(n)) / len(c)",
+            "exactly 1 in the last bin",
+        ),
+        (
+            "answer = lambda c, k, n: sum(abs((k - c)[np.digitize(c, np.linspace(0, 1, n + 1)) == b].sum()) for b in range(n + 2)) / len(c)",
             "exactly 1 in the last bin",
         ),
     ],
@@ -401,6 +406,10 @@ def test_nan_is_never_right(name, short):
         ("04.3", "answer = 4.34"),
         ("04.2", VALLEY),
         ("06.3", "answer = [0.5, False]"),
+        ("09.2", "answer = 284"),  # with t in place of the root alone
+        ("09.2", "answer = 320"),
+        ("02.2", "answer = 1.6"),
+        ("04.1", "answer = (190, 300)"),
     ],
 )
 def test_another_way_to_be_right_is_right(name, right):

@@ -179,7 +179,8 @@ def table():
         ("wakd", "neon", "source", 0.6),
         ("wakd", "art_painting", "target", 0.55),
     ]
-    return pd.DataFrame(rows, columns=["strategy", "domain", "role", "accuracy"])
+    found = pd.DataFrame(rows, columns=["strategy", "domain", "role", "accuracy"])
+    return found.assign(note=np.where(found["accuracy"].isna(), "swad found no window: too short", "some iterates"))
 
 
 def test_markers_stand_at_accuracies_with_the_unseen_domain_on_top(table):
@@ -196,7 +197,9 @@ def test_markers_stand_at_accuracies_with_the_unseen_domain_on_top(table):
 
 def test_a_strategy_without_a_window_is_named_and_not_drawn(table):
     figure, alt = figures.accuracy_by_domain(table)
-    assert np.isnan(lines(figure.axes[0])["swad (no window)"][0]).all() and "swad found no window" in alt
+    assert np.isnan(lines(figure.axes[0])["swad (found no window)"][0]).all() and "swad found no window" in alt
+    table["note"] = table["note"].str.replace("no window", "something")
+    assert "swad diverged" in figures.accuracy_by_domain(table)[1]
 
 
 # ---- window map

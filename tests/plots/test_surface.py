@@ -299,6 +299,16 @@ def test_bars_lie_over_what_is_averaged_at_the_accuracy_it_reaches(recorded):
     assert "on source validation: last 90.0 %, wakd 94.0 %, ema 94.5 %." in alt and "swad found no window." in alt
 
 
+def test_an_average_that_diverged_has_no_bar_and_is_named(recorded):
+    curves, choices, scores = recorded
+    scores["accuracy"] = scores["accuracy"].mask(scores["strategy"] == "last")
+    figure, alt = landscape_figures.along_training(curves, choices, scores)
+    assert {text.get_text() for text in figure.axes[1].texts} == {"wakd 74.0", "ema 74.5"}
+    assert "on source validation: last has no accuracy, wakd 94.0 %" in alt
+    source, _ = landscape_figures.along_training(curves, choices, scores[scores["role"] == "source"])[0].axes
+    assert {text.get_text() for text in source.texts} == {"wakd 94.0", "ema 94.5"}
+
+
 def test_the_unseen_domain_has_a_curve_only_where_a_window_map_measured_one(recorded):
     source, target = landscape_figures.along_training(*recorded)[0].axes
     curve = next(line for line in source.lines if len(line.get_xdata()) == 10)

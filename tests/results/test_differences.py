@@ -459,6 +459,11 @@ def test_answers_compare_with_the_baseline_and_name_the_noise():
     assert "One run on 100 images" in noise and "about 5.0 points" in noise  # sqrt(.5 * .5 / 100)
 
 
+def test_what_diverged_is_not_called_without_a_window():
+    gone = ONE.assign(accuracy=ONE["accuracy"].mask(ONE["strategy"] == "ema"))
+    assert "ema has no accuracy: decay 0.9 diverged." in comparison.answers(gone, baseline="last")
+
+
 def test_a_baseline_without_a_window_is_a_sentence():
     swad, none, last, ema, noise = comparison.answers(ONE.iloc[[2, 3, 0, 1, 4, 5]], baseline="swad")
     assert swad == "swad found no window: too short" and none == "So nothing is compared with swad."

@@ -6,6 +6,7 @@ Nothing here draws and nothing writes into the run but ``look_exactly``, which k
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -69,7 +70,7 @@ class Board:
         self._take(window_map(self.run, grid=grid, progress=progress), exact=True)
 
     def _take(self, table: pd.DataFrame, *, exact: bool) -> None:
-        table = table.rename(columns=lambda name: name.replace("_proxy", ""))
+        table = table.rename(columns=lambda name: re.sub(r"^(val_accuracy|oracle_target_accuracy)_proxy", r"\1", name))
         names = {"oracle_target_accuracy": self.target, "val_accuracy": MEAN}
         names |= {f"val_accuracy/{domain}": domain for domain in self.sources}
         table = table.rename(columns=names).reindex(columns=["begin", "end", *self.rows])
@@ -179,8 +180,10 @@ class Board:
 
     @property
     def declared(self) -> dict[str, dict]:
-        """{label: strategy with its settings} that this run declared when it was recorded: its own names for averages."""
-        specs = [as_declared(self.run.settings, spec) for spec in self.run.settings.get("declare", [])]
+        """{label: strategy with its settings} that this run declared when it was recorded: its own names for averages. A strategy
+        that is not registered here, a plugin's, is left out."""
+        known = [spec for spec in self.run.settings.get("declare", []) if spec["name"] in averaging.strategies]
+        specs = [as_declared(self.run.settings, spec) for spec in known]
         return dict(zip(averaging.labels_of(specs), specs, strict=True))
 
     def presets(self) -> dict[str, Coefficients | NoWindow]:

@@ -96,7 +96,7 @@ def _accuracies(board: Board) -> dict:
         for i, (domain, values) in enumerate(by_domain.items())
     ]
     lines.append({**_line(board, "mean", 100 * board.curves.val_accuracy, INK, ""), "wide": True})
-    low = min(v for line in lines for _, v in line["points"])
+    low = min((v for line in lines for _, v in line["points"]), default=0.0)
     ticks = [t for t in MaxNLocator(4).tick_values(low, 100) if low <= t <= 100]
     return {
         "title": "Source validation accuracy",

@@ -202,7 +202,7 @@ function render({ model, el }) {
   function beside(place) {
     if (!d.plane.placed) return "This plane goes through points of other runs or settings: where an average lies on it cannot be told from here.";
     if (!place) return "";
-    const [off, width] = [place[2], d.plane.x[1] - d.plane.x[0]].map((v) => Number(v.toPrecision(2)).toLocaleString("en"));
+    const [off, width] = [place[2], d.plane.x[1] - d.plane.x[0]].map((v) => v.toLocaleString("en", { maximumSignificantDigits: 2 }));
     const lies = place[2] < 0.01 * (d.plane.x[1] - d.plane.x[0]) ? "lies on the plane" : `lies ${off} beside it, so the colour under its point is not its own loss`;
     return `The plane is a flat cut through parameter space, ${width} wide; the line on it is the path of training. This average ${lies}${drawn(place) ? "" : ", outside of what is drawn"}.`;
   }
@@ -396,7 +396,7 @@ function plot({ kind, x, y, xticks, yticks, marks, inside = "", shape }) {
 }
 
 const path = (points, x, y) => points.map(([a, b], i) => `${i ? "L" : "M"}${(1000 * x(a)).toFixed(1)} ${(1000 * y(b)).toFixed(1)}`).join("");
-const labelled = (values) => values.map((v) => [v, v.toLocaleString("en")]);
+const labelled = (values) => values.map((v) => [v, v.toLocaleString("en", { maximumSignificantDigits: 6 })]);
 
 function curve(d, { title, unit, limits, ticks, logarithmic, lines, along }) {
   const sofar = along && Object.keys(d.windows).length > 0;

@@ -345,9 +345,9 @@ def _control(name: str, default: object, curves: Curves) -> widgets.Widget | Non
         # what was declared and not recorded is a choice as well, and says so
         return widgets.Dropdown(options=[*dict.fromkeys([*recorded, default])], value=default, **style)
     if name in COUNTS:
-        return widgets.IntSlider(min(default, len(curves)), 1, max(COUNTS[name], default), **style)
+        return widgets.IntSlider(default, 1, max(COUNTS[name], default), **style)
     if name in SHARES:
-        return widgets.FloatSlider(default, min=0, max=SHARES[name], step=0.05, **style)
+        return widgets.FloatSlider(default, min=0, max=max(SHARES[name], default), step=0.05, **style)
     return widgets.Checkbox(default, **style) if isinstance(default, bool) else None
 
 

@@ -148,7 +148,9 @@ def picked(answer):
     if given.shape != (2,) or not 0 <= given[0] < given[1] <= told["curves"].steps or (given % 1).any():
         return f"give two steps, (begin, end), whole numbers with 0 <= begin < end <= {told['curves'].steps}; got {answer!r}."
     windows = told["windows"]
-    window = nearest(windows, *given)
+    window, cell = nearest(windows, *given), min(end - begin for begin, end in windows)
+    if np.abs(given - window).max() > cell / 2 or given[1] - given[0] < cell / 2:
+        return f"the table knows windows of whole {cell} steps, such as {window}; what one of {int(given[1] - given[0])} steps is worth it cannot tell."
     own, best = windows[window][0], max(source for source, _ in windows.values())
     error = np.sqrt(best * (1 - best) / told["images"][0])
     if own >= best - 2 * error:

@@ -78,7 +78,8 @@ def training_curves(curves: Curves, choices: Mapping[str, object] | None = None)
     accuracy.legend()
     if choices:
         _strip(figure.add_subplot(grid[1, :]), curves, choices)
-    alt = f"Training over {curves.steps} steps: source validation accuracy ends at {curves.val_accuracy[-1]:.1%}."
+    end = curves.val_accuracy[-1]
+    alt = f"Training over {curves.steps} steps: source validation accuracy {f'ends at {end:.1%}' if np.isfinite(end) else 'is lost'}."
     for name, choice in choices.items():
         alt += f" {name} found no window." if isinstance(choice, NoWindow) else f" {name} picks {choice.note}."
     return figure, alt
@@ -117,7 +118,7 @@ def _strip(axis, curves: Curves, choices: Mapping[str, object]) -> None:
 def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> tuple[Figure, str]:
     """Accuracy of each strategy (marker) on each domain (row) of one run; what is unseen stands apart on top.
 
-    table   as ``evaluate`` returns. A strategy without a window is named in the legend, and has no marker.
+    table   as ``evaluate`` returns. A strategy without a window, or whose average diverged, is named in the legend, and has no marker.
     chance  accuracy of guessing, a fraction, drawn as a line
     """
     rows_unseen = table[table["role"] == "target"]
@@ -135,7 +136,7 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
             look.marker,
             color=look.colour,
             ms=5,
-            label=name if np.isfinite(unseen[name]) else f"{name} (no window)",
+            label=name if np.isfinite(unseen[name]) else f"{name} ({_lack(table, name)})",
         )
     if chance is not None:
         axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
@@ -143,9 +144,15 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
     rows(axis, [d.replace("_", " ") + " (unseen)" * (d in apart) for d in domains])
     axis.set_xlabel("accuracy, %")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} found no window" for n, v in unseen.items()]
+    values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} {_lack(table, n)}" for n, v in unseen.items()]
     where = f"domain {apart[0]}" if len(apart) == 1 else f"domains {', '.join(apart)} (mean)"
     return figure, f"Accuracy on the unseen {where}: {', '.join(values)}."
+
+
+def _lack(table: pd.DataFrame, strategy: str) -> str:
+    """Why a strategy has no accuracy."""
+    notes = table.loc[table["strategy"] == strategy, "note"].astype(str)
+    return "found no window" if notes.str.contains("no window").any() else "diverged"
 
 
 @styled

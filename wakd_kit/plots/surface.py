@@ -287,20 +287,23 @@ def along_training(
             cells[["begin", "end"]].mean(axis=1),
             100 * cells["oracle_target_accuracy"],
         )
+    reached = reached.reindex(index=list(axes), columns=list(drawn))
     for role, axis in axes.items():
-        accuracy, shown = reached.loc[role, list(drawn)], []
+        accuracy, shown = reached.loc[role].dropna(), []  # averages that diverged have none
         if role in steps:
             axis.plot(steps[role], values[role], ".-", color="#777777", lw=1, ms=4, zorder=1)
             shown = np.asarray(values[role])[np.asarray(steps[role]) > curves.steps / 4]
-        for name, look in drawn.items():
-            _bar(axis, curves, choices[name], accuracy[name], look)
-        low, high = min([*accuracy, *shown]), max([*accuracy, *shown])
+        for name, height in accuracy.items():
+            _bar(axis, curves, choices[name], height, drawn[name])
+        heights = [height for height in (*accuracy, *shown) if np.isfinite(height)] or [0.0]
+        low, high = min(heights), max(heights)
         axis.set(ylim=(low - 0.15 * (high - low + 1), high + 0.15 * (high - low + 1)), xlim=(0, curves.steps))
         axis.set(title=f"{HEADINGS[role]}, accuracy in %", xlabel="step")
         _beside(axis, {f"{name} {value:.1f}": (value, drawn[name]) for name, value in accuracy.items()})
     alt = f"Accuracy over {curves.steps} steps."
     for role in axes:
-        alt += f" Averages {SPOKEN[role]}: {', '.join(f'{n} {reached.loc[role, n]:.1f} %' for n in drawn)}."
+        reads = (f"{n} {v:.1f} %" if np.isfinite(v) else f"{n} has no accuracy" for n, v in reached.loc[role].items())
+        alt += f" Averages {SPOKEN[role]}: {', '.join(reads)}."
     return figure, alt + "".join(f" {name} found no window." for name in choices if name not in drawn)
 
 

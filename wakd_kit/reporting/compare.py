@@ -6,6 +6,7 @@ compared/<first>-<second>/index.html, differences.csv, side_by_side.csv, figures
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 from ..plots import many_runs as study_figures
@@ -41,7 +42,8 @@ def compare(studies: Mapping[str, Recorded], out: Path) -> tuple[Path, list[str]
             report.table_html(comparison.rounded(table), caption=f"{b} less {a}, {PAIRED}"),
         ]
     parts += [
-        recipe_html(made(study)).replace("How this was made", f"How {name} was made") for name, study in studies.items()
+        recipe_html(made(study)).replace("How this was made", f"How {escape(name)} was made")
+        for name, study in studies.items()
     ]
     save_tables(out, differences=table, side_by_side=sides)
     files = {"tables as csv": {file.stem: file.name for file in sorted(out.glob("*.csv"))}}

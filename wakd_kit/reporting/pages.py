@@ -207,7 +207,7 @@ def target_page(
             comparison.by_seed(part.scores),
             caption=f"Accuracy in % on {target}, the domain left out; mean and sd over {seeds}. ECE: expected calibration "
             f"error there in % (15 bins), mean over seeds. Guessing scores {study.chance:.1f} %. Source: accuracy on source validation, mean over its domains and "
-            "seeds. A dash: no window was found.",
+            "seeds. A dash: no window was found, or the average diverged.",
         ),
     ]
     if len(gains):

@@ -146,7 +146,7 @@ class Recorded:
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         captions = {
             "summary": "Accuracy in % on the domain left out: mean over seeds per target; mean, sd and se (standard error) "
-            f"are of the average over targets, over {seeds}; n runs. Guessing scores {self.chance:.1f} %. A dash: no window was found in at least one run.",
+            f"are of the average over targets, over {seeds}; n runs. Guessing scores {self.chance:.1f} %. A dash: in at least one run no window was found, or the average diverged.",
             "gains": f"Differences in accuracy on the domain left out, {PAIRED}",
             "published": "Accuracy in %: a number that the paper published, which is not ours, beside what was measured "
             "here; mean over targets and seeds, sd over seeds, n runs.",

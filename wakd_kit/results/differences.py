@@ -426,7 +426,8 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):
-            sentences.append(f"{name} found no window: {row['note'].split('found no window: ')[-1]}")
+            none, said = "no window" in str(row["note"]), str(row["note"]).split("found no window: ")[-1]
+            sentences.append(f"{name} found no window: {said}" if none else f"{name} has no accuracy: {said} diverged.")
             sentences += [f"So nothing is compared with {baseline}."] * (name == baseline)
         elif name != baseline:
             gain = 100 * (row["accuracy"] - base["accuracy"])

@@ -180,7 +180,7 @@ class Study:
         ):
             for name in names:
                 if not isinstance(name, str) or name not in known:
-                    return where + did_you_mean(what, str(name), known)
+                    return where + did_you_mean(what, name, known)
         return None
 
     def _answers(self, labels: Sequence[str]) -> Iterator[tuple]:
