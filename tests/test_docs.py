@@ -139,6 +139,10 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
         *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
+    "forms_pacs": [
+        *((s, "WAKD", s, "last") for s in ("KD", "KD T=1", "KD of last", "KD to CE", "teacher")),
+        *((s, "WAKD", "KD", "WAKD") for s in ("KD T=1", "KD of last", "KD to CE")),
+    ],
     "pacs_imagenet": [
         *((s, average, s, "last") for s in ("CE", "KD") for average in ("best validation", "WAKD", "SWAD", "SMA")),
         ("KD", "WAKD", "CE", "WAKD"),
