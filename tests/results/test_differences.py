@@ -15,6 +15,7 @@ from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
 from wakd_kit.files import columns_of
 from wakd_kit.results import differences as comparison
+from wakd_kit.results.collect import run_folders
 from wakd_kit.runs.record import RunProblem
 from wakd_kit.statistics import rank_methods
 
@@ -710,3 +711,11 @@ def test_a_run_of_another_format_is_not_collected_in_silence(study):
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     with pytest.raises(RunProblem, match="format 99"):
         comparison.collect(study.runs[0].folder.parent)
+
+
+def test_only_a_search_has_folders_of_sources_left_out(tmp_path):
+    for place in ("ink-s0/KD-s2-without-aug", "search/ink-s100/KD-d0", "search/ink-s100-without-neon/KD-d0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "settings.json").write_text("{}")
+    found = [place.relative_to(tmp_path).as_posix() for place in run_folders(tmp_path)]
+    assert found == ["ink-s0/KD-s2-without-aug", "search/ink-s100/KD-d0"]

@@ -30,6 +30,8 @@ def test_domainbed_prints_the_mean_and_its_standard_error_over_trials(scores):
     row = protocol.domainbed(scores).iloc[0]
     assert row["ink"] == f"75.0 ± {np.std([80, 70, 75]) / np.sqrt(3):.1f}"
     assert row["Avg"] == f"67.5 ± {np.std([65, 65, 72.5]) / np.sqrt(3):.1f}"
+    called = protocol.domainbed(scores.replace("ink", "Avg")).iloc[0]  # a domain of that name
+    assert called[["domain Avg", "Avg"]].tolist() == row[["ink", "Avg"]].tolist()
     assert r"75.0 $\pm$ 2.4" in booktabs(protocol.domainbed(scores), caption="c", label="l")
     scores.loc[0, "accuracy"] = np.nan  # no window there: no mean over the rest
     assert protocol.domainbed(scores).iloc[0][["ink", "Avg"]].tolist() == ["–", "–"]
