@@ -114,7 +114,7 @@ EDITS = [  # what decides a number, and who has to notice
     ("runs/start.py", "student.load_state_dict(model.state_dict())", "pass", {"recording", "02"}),
     ("evaluation/merging.py", "scale: float = 0.4) -> State", "scale: float = 0.3) -> State", {"07"}),
     ("models/build.py", '"vit_conv_any", pretrained', '"vit_conv_any", not pretrained', {"recording"}),
-    ("results/collect.py", "A dash: no window was found", "None: no window was found", {"03", "05", "08"}),
+    ("results/collect.py", "A dash: in at least one run", "None: in at least one run", {"03", "05", "08"}),
     ("reporting/templates/wakd/page.css", "main", "main ", {"page"}),
 ]
 
