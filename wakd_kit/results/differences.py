@@ -274,13 +274,13 @@ def _answer(row: pd.Series, who: str, baseline: str, falls: str) -> str:
         return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
     told = not row["low"] <= 0 <= row["high"]
     said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
-    said, falls = (
-        ("It seems so" if row["mean"] > 0 else "It seems to hurt", f", {falls}") if told and falls else (said, "")
-    )
+    if told and falls:
+        said = "It seems so" if row["mean"] > 0 else "It seems to hurt"
     way = "better" if row["mean"] > 0 else "worse"
     return (
         f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
-        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed{falls}."
+        f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed"
+        f"{f', {falls}' if told and falls else ''}."
     )
 
 

@@ -98,9 +98,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:bool":
                 key.tag = "tag:yaml.org,2002:str"
-        own = [
-            key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
-        ]  # <<: what stands here goes before it
+        # <<: what stands here goes before what it merges
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         names = [self.construct_object(key, deep=True) for key in own]
         for name, key in zip(names, own):
             if names.count(name) > 1:
