@@ -155,6 +155,17 @@ def test_evaluate_scores_every_average_on_every_domain(run, split):
     assert table["nll"].is_unique, "each row is of its own parameters and images"
 
 
+def test_a_domain_on_which_an_average_is_no_number_says_that_it_diverged(split):
+    parts, logits = network.scored_domains(split), {}
+    for domain, role, examples in parts:
+        logits[domain] = torch.full((len(examples), len(split.classes)), math.nan if role == "target" else 1.0)
+    rows = evaluation.judged(parts, logits, split.domains, strategy="last", note="iterate 20")
+    assert {(row["role"], row["note"]) for row in rows} == {
+        ("source", "iterate 20"),
+        ("target", "iterate 20: diverged"),
+    }
+
+
 def test_no_window_is_a_row_without_numbers_and_with_the_reason(run):
     reason = NoWindow("validation loss fell to the last segment")
     table = wk.evaluate(run, {"last": averaging.last(run.source_curves), "swad": reason})

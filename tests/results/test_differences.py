@@ -13,6 +13,7 @@ from scipy.stats import ttest_1samp
 import wakd_kit as wk
 from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
+from wakd_kit.evaluation.scores import noted
 from wakd_kit.files import columns_of
 from wakd_kit.results import differences as comparison
 from wakd_kit.results.collect import run_folders
@@ -462,7 +463,14 @@ def test_answers_compare_with_the_baseline_and_name_the_noise():
 
 def test_what_diverged_is_not_called_without_a_window():
     gone = ONE.assign(accuracy=ONE["accuracy"].mask(ONE["strategy"] == "ema"))
-    assert "ema has no accuracy: decay 0.9 diverged." in comparison.answers(gone, baseline="last")
+    gone["note"] = gone["note"].replace("decay 0.9", noted("decay 0.9", np.nan))
+    assert "ema has no accuracy: decay 0.9: diverged." in comparison.answers(gone, baseline="last")
+
+
+def test_a_curve_that_was_not_recorded_is_no_window_and_did_not_diverge():
+    why = "This run has no 'val_kd_loss' curve; it has ['val_loss']."
+    swad, *_ = comparison.answers(ONE.replace({"note": {"swad found no window: too short": why}}), baseline="last")
+    assert swad == f"swad found no window: {why}"
 
 
 def test_a_baseline_without_a_window_is_a_sentence():

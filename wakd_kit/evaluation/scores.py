@@ -20,6 +20,8 @@ from ..runs.record import measuring
 from ..runs.validate import METRICS, scores
 from .predictions import Predicted, keep, kept, predicted
 
+DIVERGED = "diverged"
+
 
 @explained
 def evaluate_model(model: nn.Module, split: Split) -> pd.DataFrame:
@@ -38,13 +40,22 @@ def judged(
 ) -> list[dict]:
     """A row per domain of a network's ``parts``: ``about``, then as ``evaluate_model``, of {domain: (n, classes)} logits; NaN
     without any."""
-    none = dict.fromkeys((*METRICS, "worst_group"), np.nan) | {"group": ""}
-    return [
-        {**about, "domain": d, "role": r}
-        | ({**scores(logits[d], e.labels), **worst_group(logits[d], e, domains)} if logits else none)
-        | {"n": len(e)}
-        for d, r, e in parts
-    ]
+    none, rows = dict.fromkeys((*METRICS, "worst_group"), np.nan) | {"group": ""}, []
+    for d, role, e in parts:
+        row = {**scores(logits[d], e.labels), **worst_group(logits[d], e, domains)} if logits else none
+        note = {"note": noted(about["note"], row["accuracy"])} if logits and "note" in about else {}
+        rows.append({**about, **note, "domain": d, "role": role, **row, "n": len(e)})
+    return rows
+
+
+def noted(note: str, accuracy: float) -> str:
+    """The note of an average, which says that it diverged where its accuracy is no number; ``diverged`` reads it."""
+    return note if np.isfinite(accuracy) else f"{note}: {DIVERGED}" if note else DIVERGED
+
+
+def diverged(note: object) -> bool:
+    """Whether the note of a row without an accuracy is of an average that diverged, and not of a strategy without a window."""
+    return str(note).endswith(DIVERGED)
 
 
 def worst_group(logits: Tensor, examples: Examples, domains: Domains) -> dict[str, float | str]:

@@ -17,7 +17,7 @@ from ..averaging import Coefficients, NoWindow, average_of
 from ..averaging.extent import plain_window
 from ..evaluation import geometry
 from ..evaluation.choose import Chooser
-from ..evaluation.scores import score_choices
+from ..evaluation.scores import noted, score_choices
 from ..evaluation.windows import window_map, window_map_proxy
 from ..landscape import surface as landscape
 from ..runs.run import Run
@@ -126,7 +126,8 @@ class Board:
             note, accuracy = (choice.note, self.measure(choice)) if found else (str(choice), {})
             for domain in (*self.sources, self.target):
                 row = {"strategy": label, "domain": domain, "role": "target" if domain == self.target else "source"}
-                rows.append(row | {"accuracy": accuracy.get(domain, np.nan), "note": note})
+                value = accuracy.get(domain, np.nan)
+                rows.append(row | {"accuracy": value, "note": noted(note, value) if domain in accuracy else note})
         return pd.DataFrame(rows)
 
     def _recorded(self) -> None:

@@ -21,6 +21,7 @@ from ..averaging import Coefficients, Curves, NoWindow
 from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
+from ..evaluation.scores import diverged
 from ..files import room_for
 from .style import LOSSES, empty, error_of_best, ink, line, looks, row_height, rows, styled, widest
 
@@ -151,8 +152,8 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
 
 def _lack(table: pd.DataFrame, strategy: str) -> str:
     """Why a strategy has no accuracy."""
-    notes = table.loc[table["strategy"] == strategy, "note"].astype(str)
-    return "found no window" if notes.str.contains("no window").any() else "diverged"
+    notes = table.loc[(table["strategy"] == strategy) & table["accuracy"].isna(), "note"]
+    return "diverged" if diverged(notes.iloc[0]) else "found no window"
 
 
 @styled

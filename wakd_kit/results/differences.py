@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..evaluation.scores import diverged
 from ..files import columns_of
 from ..statistics import DASH as DASH
 from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
@@ -420,14 +421,15 @@ def answer(table: pd.DataFrame, label: str) -> str:
 
 def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     """One sentence per strategy of one run: its accuracy on the unseen domain against the baseline's, with its noise."""
-    unseen = table[table["role"] == "target"].groupby("strategy", sort=False)[["domain", "accuracy", "n", "note"]]
+    rows = table[table["role"] == "target"]
+    lacks = rows[rows["accuracy"].isna()].groupby("strategy")["note"].first()
     mean = {"accuracy": lambda values: values.mean(skipna=False)}  # of several that were left out at once
-    unseen = unseen.agg({"domain": " and ".join, "n": "sum", "note": "first", **mean})
+    unseen = rows.groupby("strategy", sort=False).agg({"domain": " and ".join, "n": "sum", **mean})
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):
-            none, said = "no window" in str(row["note"]), str(row["note"]).split("found no window: ")[-1]
-            sentences.append(f"{name} found no window: {said}" if none else f"{name} has no accuracy: {said} diverged.")
+            why = lacks[name].split("found no window: ")[-1]
+            sentences.append(f"{name} has no accuracy: {why}." if diverged(why) else f"{name} found no window: {why}")
             sentences += [f"So nothing is compared with {baseline}."] * (name == baseline)
         elif name != baseline:
             gain = 100 * (row["accuracy"] - base["accuracy"])
