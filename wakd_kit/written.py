@@ -8,14 +8,17 @@ import enum
 import functools
 import inspect
 import json
+import re
 import sys
 import textwrap
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 
 PYTHON_S = {"__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__"}
 PYTHON_S |= {"__abstractmethods__"}
+SHOWN = (bytes, complex, range, slice, re.Pattern, PurePath)  # Python's own, whose repr is what they hold
 
 
 def written(thing: Callable | type) -> str:
@@ -65,6 +68,8 @@ def plain(value, opened: set[int] | None = None):
         if _opens(value.__self__):
             return [plain(value.__func__, opened), plain(value.__self__, opened)]
         value = value.__func__
+    if isinstance(value, SHOWN) or _name(value) in ("torch.dtype", "torch.device"):
+        return repr(value)
     if isinstance(value, (types.FunctionType, type)):
         return _name(value) if of_library(value) else [_name(value), _written(value, opened)]
     if not _opens(value) or id(value) in opened:

@@ -7,7 +7,9 @@ import functools
 import json
 import shutil
 import types
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,34 @@ def net(activation: nn.Module, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return as_tap(nn.Sequential(nn.Flatten(), nn.Linear(768, 8), activation, nn.Linear(8, 4)))
+
+
+@pytest.mark.parametrize("again", [{"seed": 1}, {"validation": 0.4}, "whole"])
+def test_images_to_validate_on_that_were_trained_on_are_counted(again, tmp_path):
+    domains = wk.load_domains("digits")
+
+    def split(**changes):
+        return wk.leave_one_out(domains, "photo", **{"seed": 0, "validation": 0.2, **changes})
+
+    def train(student, split, name, **settings):
+        given = {"steps": 1, "segment_length": 1, "batch_size": 8, "save_to": tmp_path / name, "progress": False}
+        return wk.train(student, split, **given, **settings)
+
+    network = functools.partial(wk.build_model, "resnet10t", 10, **TINY)
+    old = train(network(), split().whole() if again == "whole" else split(), "old")
+    new = split() if again == "whole" else split(**again)
+    seen = [np.isin(part.rows, old.split.train[name].rows).sum() for name, part in new.val.items()]
+    said = f"was trained on {sum(seen)} of the {sum(map(len, new.val.values()))} source validation images"
+    assert sum(seen)
+    with pytest.warns(UserWarning, match=f"teacher {said}.* optimistic"):
+        train(network(), new, "taught", teacher=old, objectives="kd")
+    with pytest.warns(UserWarning, match=f"student {said}.* chosen by"):
+        train(old.model(), new, "on")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(
+            old.model(), wk.leave_one_out(domains, "photo", validation=0.1) if again != "whole" else new.whole(), "kept"
+        )
 
 
 def through_json(identity):
@@ -210,6 +240,15 @@ def test_an_edited_objective_is_another_one_and_a_comment_is_no_edit(declared):
     assert declared(typed(CELL.format(1, "  # of squares"))["my_loss"]) == first
     assert declared(typed(CELL.format(2, ""))["my_loss"]) != first  # in what it calls
     assert of_objectives(combine(["ce", "kd"])) == {}
+
+
+@pytest.mark.parametrize(
+    "held", ["Path('a.pt'), Path('b.pt')", "torch.float32, torch.float64", "range(2), range(3)", "b'a', b'b'"]
+)
+def test_what_an_objective_reads_counts_by_what_it_holds(declared, held):
+    cell = "import torch\nfrom pathlib import Path\nHELD = ({})[{}]\ndef my_loss(s, t, labels):\n    return s.logits.mean() * len(str(HELD))\n"
+    first, again, other = (declared(typed(cell.format(held, n))["my_loss"]) for n in (0, 0, 1))
+    assert first == again != other
 
 
 def test_a_class_typed_into_a_notebook_has_a_source(declared):

@@ -286,6 +286,15 @@ def test_a_study_knows_its_weights_before_anything_runs(weights, tiny_study, tmp
         wk.build_model("resnet10t_w16.small", 5)
 
 
+def test_a_batch_of_another_size_is_as_many_epochs(classes, monkeypatch):
+    asked = []
+    monkeypatch.setattr("wakd_kit.runs.pretrain.train", lambda *_, **settings: asked.append(settings))
+    for size in (8, 4):
+        pretrain(NAME, classes, batch_size=size)
+    long, twice = asked
+    assert twice["steps"] == 2 * long["steps"] and twice["warmup"] > long["warmup"]
+
+
 def test_one_command_pretrains_and_writes(classes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["pretrain", NAME, str(classes), "steps=2", "segment_length=1", "batch_size=8", "warmup=1"]

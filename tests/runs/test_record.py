@@ -20,6 +20,7 @@ from torch import nn
 
 import wakd_kit as wk
 from wakd_kit import files
+from wakd_kit.models.tap import provenance_of
 from wakd_kit.runs import record as recording
 from wakd_kit.runs.record import MEASURED, RunProblem, Segments, estimate_bytes, measuring
 
@@ -143,6 +144,29 @@ def test_a_recording_that_an_older_version_left_complete_gets_its_name(split, tm
     quick(split, tmp_path / "run").folder.rename(tmp_path / "run.recording")  # its checkpoint was deleted already
     steps.clear()
     assert quick(split, tmp_path / "run", resume=True).steps == 8 and steps == []
+
+
+def test_a_finished_run_leaves_its_last_iterate_in_the_student_and_what_it_has_seen(split, tmp_path):
+    first, again = Small(), Small()
+    quick(split, tmp_path / "run", first)
+    assert provenance_of(again) is None and not torch.equal(*(next(m.parameters()) for m in (first, again)))
+    quick(split, tmp_path / "run", again, resume=True)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in first.state_dict().items())
+    assert provenance_of(again) == provenance_of(first)
+
+
+def test_a_recording_is_no_place_to_save_to(split, tmp_path, steps):
+    with pytest.raises(ValueError, match=r"until it is complete; save_to is '.*/run'"):
+        quick(split, tmp_path / "run.recording", resume=True)
+    assert steps == []
+
+
+def test_a_folder_of_ones_own_keeps_what_is_in_it(split, tmp_path):
+    for name in ("environment.json", "checkpoint.pt", "lock"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(RunProblem, match="holds something else"):
+        quick(split, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"environment.json", "checkpoint.pt", "lock"}
 
 
 def test_what_takes_a_runs_name_meanwhile_costs_no_step(split, tmp_path, steps):

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ..data.augment import to_float
 from ..data.batches import learnt_from
-from ..data.domains import Split
+from ..data.domains import Split, split_of
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
-from .identity import check_unseen, provenance_of
+from .identity import check_unseen, provenance_of, sources_seen
 from .settings import Settings
 from .store import check_recordable
 
@@ -119,20 +119,25 @@ def _try_both(
     for who, model in (("teacher", teacher), ("student", student)):
         check_unseen(model, split, who=who)
     for one in getattr(teacher, "members", [teacher]):
-        _check_origin((provenance_of(one) or {}).get("split"), split)
+        origin = (provenance_of(one) or {}).get("split")
+        if origin and origin["classes"] != list(split.classes):
+            raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
+        _warn_of_validation(one, split, "teacher", "curves of the distillation loss there are optimistic")
+    _warn_of_validation(student, split, "student", "averages are chosen by images that it has learned")
 
 
-def _check_origin(origin: dict | None, split: Split) -> None:
-    """A teacher's classes are those of the split, and it should be of the same seed."""
-    if origin is None:
+def _warn_of_validation(model, split: Split, who: str, so: str) -> None:
+    """Warns where a model was trained on images that this split validates on: those of its own split are counted."""
+    shared = sources_seen(model, split) if split.held_out else None
+    if not shared:
         return
-    if origin["classes"] != list(split.classes):
-        raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
-    alike = origin["fingerprint"] == split.domains.fingerprint or origin["benchmark"] == split.domains.spec
-    if alike and origin["seed"] != split.seed:
+    origin = {**provenance_of(model)["split"], "target": split.target}
+    learned = split_of(origin, split.domains, sources=shared).train
+    seen = sum(np.isin(split.val[d].rows, learned[d].rows).sum() for d in shared)
+    if seen:
+        of = sum(map(len, split.val.values()))
         warnings.warn(
-            f"The teacher was trained on split seed {origin['seed']}, this is {split.seed}: it has seen some of the "
-            "source validation images, so validation curves against it are optimistic.",
+            f"The {who} was trained on {seen} of the {of} source validation images, on a split of another seed or share: {so}.",
             stacklevel=6,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..averaging import last
@@ -92,10 +92,12 @@ def recipe_of(name: str) -> Recipe:
 def pretrain(name: str, images: str | Path, *, save_to: str | Path | None = None, seed: int = 0, **changes) -> Run:
     """Pretrain a backbone by its recipe on class/images, a folder or an archive; a tenth of each class is held out.
 
-    changes  other settings of ``train``, such as steps=20; warm-up and segments follow the steps
+    changes  other settings of ``train``, such as steps=20; warm-up and segments follow the steps, and those the batch size
     A killed run continues with the same call. The default folder is runs/pretrain/<name>.
     """
     recipe = recipe_of(name)
+    if "batch_size" in changes:
+        recipe = replace(recipe, batch_size=fitted("batch_size", changes["batch_size"], FITS.batch_size))
     for setting in changes:
         if setting not in TRAINED_WITH:
             raise ValueError(did_you_mean("setting of train", setting, TRAINED_WITH))

@@ -403,7 +403,7 @@ def settle(folder: Path) -> None:
     # the last file of a recording is there, and the checkpoint was deleted before the folder had its name: older versions
     if (partial / "environment.json").exists() and not (partial / "checkpoint.pt").exists() and not folder.exists():
         _give_name(partial, folder)
-    if (folder / "environment.json").exists():
+    if (folder / "environment.json").exists() and (folder / "settings.json").exists():
         for name in ("checkpoint.pt", "lock"):  # not the lock of what is measured, which somebody may hold
             (folder / name).unlink(missing_ok=True)
 

@@ -125,7 +125,7 @@ def train(
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
     resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
-                        on the CPU; a finished run is just loaded
+                        on the CPU; a finished run is just loaded, and the student is its last iterate as after training
     sink                called with each row of curves.csv as it is measured, such as those of ``loggers``; a run that goes on
                         sends those that curves.csv did not hold yet
 
@@ -160,7 +160,7 @@ def train(
         "split": split.recipe,
         "seen": seen_in_training(split, teacher, student),
     }
-    folder = path_of(save_to) if save_to else _default_folder(student, split, seed)
+    folder = _folder(save_to) if save_to else _default_folder(student, split, seed)
     recorded["arithmetic"] = begun_with(folder) or {
         "optimiser": kernel_for(student, combined, settings, device),
         "validation": settings.precision,
@@ -169,8 +169,11 @@ def train(
     }
     if recorded["arithmetic"]["defaults"] == "published":
         settings = as_published(settings)
+    about = {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]}
     finished = _finished(folder, recorded, split, student, resume)
     if finished is not None:
+        student.to(device).load_state_dict(finished.segments.read(-1, "end"))
+        mark(student, about)
         return finished
     data = SourceBatches(
         split, settings.batch_size, settings.sampling, settings.seed, device, streaming=settings.streaming
@@ -186,7 +189,7 @@ def train(
         tqdm(total=steps * batch_size, unit="img", unit_scale=True, disable=not progress) as bar,
     ):
         student.to(device, memory_format=torch.channels_last)
-        mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
+        mark(student, about)
         optimiser = optimiser_for(student, combined.to(device), settings, recorded["arithmetic"]["optimiser"])
         combined.learn_examples(*learnt_from(split))
         shown = Shown(views, settings, student, heard.asked, len(split.classes))
@@ -385,6 +388,15 @@ def _teacher_module(
             f"teacher is a Run, a run's folder, a module or several of them in a dictionary; got {teacher!r}."
         )
     return as_tap(teacher)
+
+
+def _folder(save_to: str | os.PathLike) -> Path:
+    folder = path_of(save_to)
+    if folder.name.endswith(".recording"):
+        raise ValueError(
+            f"{folder} is what a recording is called until it is complete; save_to is {str(folder.with_suffix(''))!r}."
+        )
+    return folder
 
 
 def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
