@@ -5,8 +5,8 @@
     python reports/claims_of_the_paper.py reports/digits_pretrained --averages "WAKD late" SWAD EMA
 
 Prints Markdown for reports/LOG.md. Differences are points on the unseen domain, paired by target and seed, with 95 % t
-intervals over pairs, and over the means of the targets: pairs of one target are alike, so the second is the one for a
-domain that is not among them. Each interval gets its own word; of fewer than three pairs, or targets, there is none.
+intervals over pairs, and over the means of the targets: pairs of one target are alike, so the second is the one for
+the mean over domains like these. Each interval gets its own word; of fewer than three pairs, or targets, there is none.
 
 (a) averaging improves distillation    an average minus the last iterate, minus best validation: above zero
 (b) SWAD, SMA and WAKD are on par      each minus another: within the margin on both sides of zero

@@ -283,6 +283,20 @@ def test_doctor_names_a_segment_that_is_gone_or_was_cut_off(copied, capsys, dama
     assert said.err.startswith(f"wakd doctor: {file} is ") and "from a copy" in said.err and not said.out
 
 
+def test_explore_says_of_a_study_that_it_was_not_run(tiny_study, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(tiny_study)
+    assert main(["explore", str(tmp_path / "mine.yaml")]) == 2
+    assert "mine.yaml was not run yet: nothing is at " in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly():
+    command = [sys.executable, "-m", "wakd_kit", "list", "strategies"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 1
+
+
 def test_explore_says_of_an_interrupted_run_how_it_goes_on(copied, capsys):
     copied.folder.rename(f"{copied.folder}.recording")
     assert main(["explore", str(copied.folder)]) == 2

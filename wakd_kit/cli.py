@@ -56,6 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = lambda said, *_: print(f"wakd {given.command}: {said}", file=sys.stderr)
             plugins.use(*getattr(given, "plugin", ()))
             given.call(given)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has enough; and nothing is written at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, UnknownName, OSError, ImportError, Stopped, Held) as error:
         print(f"wakd {given.command}: {error}", file=sys.stderr)
         return 2
@@ -471,6 +475,8 @@ def _explore(given: argparse.Namespace) -> None:
                 raise StudyProblem(f"No run at {runs}, and no study: {error}") from None
             place = place_of(given.which)
             runs, out = place.runs, out or place.out / "explorer"
+            if not runs.is_dir():
+                raise StudyProblem(f"{given.which} was not run yet: nothing is at {runs}.")
         pages = list(write_pages(runs, out or runs / "explorer", hidden=given.hidden).values())
     if not pages:
         raise FileNotFoundError(

@@ -226,6 +226,15 @@ def test_what_is_loaded_otherwise_than_it_is_shown_is_said_and_load_does_so(tmp_
     assert all(problem in str(refused.value) for problem in problems)
 
 
+def test_images_in_folders_inside_those_of_classes_are_counted_when_a_folder_is_loaded(tmp_path):
+    root = lay_out(tmp_path / "data", ("a", "b"), ("x",), each=2)
+    for inside in ("day 1/y", ".hidden"):
+        (root / "a" / "x" / inside).mkdir(parents=True)
+        noise(1).save(root / "a" / "x" / inside / "deep.png")
+    with pytest.warns(UserWarning, match=r"1 images in folders inside .*, such as a/x/day 1/y/deep.png; they are not"):
+        assert len(load_domains(f"folder:{root}", size=16)["a"]) == 2
+
+
 def test_images_that_are_not_loaded_for_their_names_are_said_by_check_and_by_load(tmp_path):
     root = lay_out(tmp_path / "data", ("a", "b"), ("x",), each=1)
     for suffix, kind in ((".jfif", "JPEG"), (".JPE", "JPEG"), (".jp2", "JPEG2000"), (".pgm", "PPM"), (".tga", "TGA")):

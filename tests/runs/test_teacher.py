@@ -284,6 +284,12 @@ def test_a_teacher_that_draws_or_has_hooks_is_asked_at_every_step(split, cache, 
     assert not list(cache.rglob("*.safetensors"))
 
 
+def test_a_teacher_that_nothing_is_learned_from_is_said(split, teacher, tmp_path):
+    with pytest.warns(UserWarning, match=r"Nothing is learned from the teacher by \['ce'\], it only measures"):
+        run = trained(split, teacher, tmp_path / "ce", "ce", steps=2)
+    assert "val_kd_loss" in run.table
+
+
 def test_nothing_exceeds_the_bound_and_the_oldest_goes_first(split, teacher, cache, tmp_path):
     trained(split, teacher, tmp_path / "0", steps=2)
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())

@@ -88,6 +88,14 @@ def unlisted_images(files: Files, most: int = 20) -> list[Path]:
     return [f for group in by_suffix.values() for f in group[:most] if trouble(f, lambda image: None) is None]
 
 
+def deeper_images(files: Files) -> list[Path]:
+    """Files named like images in folders inside those of classes, but for hidden ones: no listing reaches them."""
+    folders = {f.parent for by_class in files.values() for images in by_class.values() for f in images}
+    inside = (entry for folder in sorted(folders) for entry in os.scandir(folder) if entry.is_dir())
+    below = (file for entry in inside if not entry.name.startswith((".", "__")) for file in Path(entry).rglob("*"))
+    return [file for file in below if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
 def printable(path: str | os.PathLike) -> str:
     """A name as text, with escapes for bytes that are no UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -155,6 +163,12 @@ def read_images(
             f"{name}:{root} has images that are not loaded, for their names do not end like those of images: "
             f"{', '.join(left_out[:5])}{' and others' * (len(left_out) > 5)}; rename them to end in .png or .jpg.",
             stacklevel=5,  # who called load_domains
+        )
+    if deeper := deeper_images(files):
+        warnings.warn(
+            f"{name}:{root} has {len(deeper)} images in folders inside those of classes, such as "
+            f"{printable(deeper[0].relative_to(root))}; they are not loaded. Move them up to have them.",
+            stacklevel=5,
         )
     classes = classes_of(files, benchmark)
     listing = [f for by_class in files.values() for c in classes for f in by_class[c]]

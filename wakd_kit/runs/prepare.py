@@ -39,6 +39,13 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
         )
     if isinstance(settings.sampling, dict) and teacher is None:
         raise ValueError("Sampling by gap compares the student with its teacher, and there is none; pass teacher=.")
+    second = settings.second and second_from(settings.second)
+    listens = combined.needs("teacher") or isinstance(settings.sampling, dict) or (second and "teacher" in second.asks)
+    if teacher is not None and not listens:
+        warnings.warn(
+            f"Nothing is learned from the teacher by {combined.labels}, it only measures; objectives='kd' distils.",
+            stacklevel=4,
+        )
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise ValueError(
             "Nothing of the student requires a gradient, so nothing would be trained; call requires_grad_()."

@@ -76,7 +76,7 @@ class Study:
     strategies  what is averaged: names, or {name, label, settings}
     window_map  {grid, seeds, students}: runs of which every window of a grid is scored, by default none; grid is 10
     landscape   parameters of 04_landscape, and the targets, seeds and students whose loss is looked at: by default one
-                student of each target, of the first seed
+                student of each target, of the first seed; none with students: []
     baseline    the label that the others are compared with
     reference   the student that others are compared with, or {student: its own}; by default every two of them are
     answer      {student: label}: the differences to the baseline that answer the title, named before there is any result;
