@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import wakd_kit as wk
@@ -464,6 +465,19 @@ def test_a_teacher_with_other_statistics_or_normalisation_does_not_resume(split,
         with pytest.raises(ValueError, match="another teacher, of other buffers"):
             taught(teacher)
     taught(tiny(split))
+
+
+def test_a_teacher_of_a_file_that_was_moved_is_the_same_teacher(split, tmp_path):
+    file = tmp_path / "here.safetensors"
+    save_file(dict(tiny(split).model.state_dict()), file)
+
+    def taught():
+        teacher = wk.build_model("resnet10t", split.classes, weights=file, **TINY)
+        return quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=teacher, resume=True)
+
+    run = taught()
+    file = file.rename(tmp_path / "there.safetensors")
+    assert taught().settings == run.settings
 
 
 def test_a_run_in_another_place_is_the_same_run(tmp_path):
