@@ -155,6 +155,15 @@ def test_a_finished_run_leaves_its_last_iterate_in_the_student_and_what_it_has_s
     assert provenance_of(again) == provenance_of(first)
 
 
+def test_a_run_that_got_its_name_since_it_was_loaded_says_so(split, tmp_path):
+    run = quick(split, tmp_path / "run")
+    run.folder.rename(tmp_path / "run.recording")
+    loaded = wk.load_run(tmp_path / "run.recording", split=split, template=Small())
+    (tmp_path / "run.recording").rename(tmp_path / "run")
+    with pytest.raises(RunProblem, match=r"run.recording is complete and called run now: load that run"):
+        loaded.average(wk.choose(loaded, ["last"])["last"])
+
+
 def test_a_recording_is_no_place_to_save_to(split, tmp_path, steps):
     with pytest.raises(ValueError, match=r"until it is complete; save_to is '.*/run'"):
         quick(split, tmp_path / "run.recording", resume=True)

@@ -293,6 +293,9 @@ def _opened(file: Path):
     try:
         return safe_open(file, "pt")
     except FileNotFoundError:
+        for place in file.parents:
+            if place.suffix == ".recording" and not place.exists() and place.with_suffix("").exists():
+                raise RunProblem(f"{place} is complete and called {place.stem} now: load that run.") from None
         raise RunProblem(
             f"{file} is missing; put it back from a copy, or move its run away and train it again."
         ) from None
