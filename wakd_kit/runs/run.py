@@ -459,7 +459,7 @@ def load_run(path: str | os.PathLike, *, split: Split | None = None, template: n
         partial = recording_folder(folder)
         if (partial / "settings.json").is_file():
             raise RunProblem(
-                f"{folder} is not finished. Call train(..., save_to={str(folder)!r}, resume=True) to continue it, or "
+                f"{folder} is not finished. Call train(..., save_to={str(folder)!r}, resume=True), or the same `wakd train`, to continue it, or "
                 f"load_run({str(partial)!r}) for what was recorded so far."
             )
         raise FileNotFoundError(f"No run at {folder}: it has no settings.json. Give the folder that train saved to.")
