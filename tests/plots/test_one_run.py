@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, Curves, NoWindow
-from wakd_kit.evaluation.scores import noted
+from wakd_kit.averaging.curves import noted
 from wakd_kit.plots import many_runs as study_figures
 from wakd_kit.plots import one_run as figures
 from wakd_kit.plots import style

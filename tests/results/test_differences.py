@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 import wakd_kit as wk
 from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
-from wakd_kit.evaluation.scores import noted
+from wakd_kit.averaging.curves import noted
 from wakd_kit.files import columns_of
 from wakd_kit.results import differences as comparison
 from wakd_kit.results.collect import run_folders

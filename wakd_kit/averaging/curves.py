@@ -18,12 +18,23 @@ import numpy as np
 from ..names import did_you_mean
 
 SERIES = ("train_loss", "val_loss", "val_loss_pooled", "val_accuracy", "val_kd_loss")
+DIVERGED = "diverged"
 
 
 class NoWindow(ValueError):
     """A strategy found nothing to average on these curves: an outcome to report, never a reason to fall back."""
 
     chosen_by, evaluations = "", 0  # as in ``Coefficients``
+
+
+def noted(note: str, accuracy: float) -> str:
+    """The note of an average, which says that it diverged where its accuracy is no number; ``diverged`` reads it."""
+    return note if np.isfinite(accuracy) else f"{note}: {DIVERGED}" if note else DIVERGED
+
+
+def diverged(note: object) -> bool:
+    """Whether the note of a row without an accuracy is of an average that diverged, and not of a strategy without a window."""
+    return str(note).endswith(DIVERGED)
 
 
 @dataclass(frozen=True)

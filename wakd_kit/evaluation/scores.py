@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..averaging import NoWindow, average_of
+from ..averaging.curves import noted
 from ..checks import explained
 from ..data.domains import Domains, Examples, Split
 from ..files import write_with
@@ -19,8 +20,6 @@ from ..runs.network import Network, predict, scored_domains
 from ..runs.record import measuring
 from ..runs.validate import METRICS, scores
 from .predictions import Predicted, keep, kept, predicted
-
-DIVERGED = "diverged"
 
 
 @explained
@@ -46,16 +45,6 @@ def judged(
         note = {"note": noted(about["note"], row["accuracy"])} if logits and "note" in about else {}
         rows.append({**about, **note, "domain": d, "role": role, **row, "n": len(e)})
     return rows
-
-
-def noted(note: str, accuracy: float) -> str:
-    """The note of an average, which says that it diverged where its accuracy is no number; ``diverged`` reads it."""
-    return note if np.isfinite(accuracy) else f"{note}: {DIVERGED}" if note else DIVERGED
-
-
-def diverged(note: object) -> bool:
-    """Whether the note of a row without an accuracy is of an average that diverged, and not of a strategy without a window."""
-    return str(note).endswith(DIVERGED)
 
 
 def worst_group(logits: Tensor, examples: Examples, domains: Domains) -> dict[str, float | str]:

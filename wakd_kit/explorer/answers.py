@@ -14,10 +14,11 @@ import pandas as pd
 
 from .. import averaging
 from ..averaging import Coefficients, NoWindow, average_of
+from ..averaging.curves import noted
 from ..averaging.extent import plain_window
 from ..evaluation import geometry
 from ..evaluation.choose import Chooser
-from ..evaluation.scores import noted, score_choices
+from ..evaluation.scores import score_choices
 from ..evaluation.windows import window_map, window_map_proxy
 from ..landscape import surface as landscape
 from ..runs.run import Run

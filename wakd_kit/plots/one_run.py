@@ -18,10 +18,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from ..averaging import Coefficients, Curves, NoWindow
+from ..averaging.curves import diverged
 from ..averaging.extent import bars, extent, plain_window, widened
 from ..data.domains import Domains, domains_from_arrays
 from ..data.folders import as_rgb
-from ..evaluation.scores import diverged
 from ..files import room_for
 from .style import LOSSES, empty, error_of_best, ink, line, looks, row_height, rows, styled, widest
 

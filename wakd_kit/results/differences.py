@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..evaluation.scores import diverged
+from ..averaging.curves import diverged
 from ..files import columns_of
 from ..statistics import DASH as DASH
 from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
