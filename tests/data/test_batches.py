@@ -168,6 +168,14 @@ def test_what_does_not_divide_goes_to_each_domain_and_class_in_turn(classes, sam
         assert np.ptp(often) <= 1
 
 
+@pytest.mark.parametrize("size", [32, 48, 64, 70])
+def test_a_batch_by_classes_never_has_a_class_twice(classes, size):
+    data = batches(classes, "classes", size=size)
+    counts = [np.bincount(batch_of(data, step)[1], minlength=5) for step in range(1, 121)]
+    assert {np.count_nonzero(one) for one in counts} == {data.at_once} == {size // 16}
+    assert all(np.ptp(one[one > 0]) <= 1 for one in counts)
+
+
 @pytest.mark.parametrize("sampling", ["pooled", "balanced", "classes", "turns"])
 def test_where_a_run_goes_on_it_sees_what_it_would_have_seen(classes, sampling):
     through = batches(classes, sampling, size=70)

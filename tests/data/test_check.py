@@ -3,6 +3,7 @@
 import os
 import shutil
 import unicodedata
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from wakd_kit.cli import main
 from wakd_kit.data.catalog import BENCHMARKS, DataProblem
 from wakd_kit.data.check import WHEN_LOADED, balance, check_data
-from wakd_kit.data.domains import load_domains
+from wakd_kit.data.domains import leave_one_out, load_domains
 from wakd_kit.plots.one_run import write_sheet
 
 PACS = BENCHMARKS["pacs"]
@@ -233,6 +234,25 @@ def test_images_in_folders_inside_those_of_classes_are_counted_when_a_folder_is_
         noise(1).save(root / "a" / "x" / inside / "deep.png")
     with pytest.warns(UserWarning, match=r"1 images in folders inside .*, such as a/x/day 1/y/deep.png; they are not"):
         assert len(load_domains(f"folder:{root}", size=16)["a"]) == 2
+
+
+@pytest.mark.parametrize("size", [(7, 7), (100, 5), (1, 1)], ids=str)
+def test_a_small_jpeg_is_one(tmp_path, size):
+    root = lay_out(tmp_path / "data", ("a", "b"), ("x",), each=2)
+    noise(1).resize(size).save(root / "a" / "x" / "small.jpg")
+    assert check_data(root).usable and len(load_domains(f"folder:{root}", size=16)["a"]) == 3
+
+
+def test_images_of_the_unseen_domain_that_lie_in_a_source_are_counted(tmp_path):
+    root = lay_out(tmp_path / "data", ("a", "b", "c"), ("x", "y"), each=3)
+    shutil.copy(root / "a" / "x" / sorted(os.listdir(root / "a" / "x"))[0], root / "b" / "x" / "again.png")
+    domains = load_domains(f"folder:{root}", size=16)
+    with pytest.warns(UserWarning, match="1 of the 6 images of a lie in a source domain, too, byte for byte"):
+        leave_one_out(domains, "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leave_one_out(domains, "a", only=["c"])
+        leave_one_out(domains, "c")
 
 
 def test_images_that_are_not_loaded_for_their_names_are_said_by_check_and_by_load(tmp_path):

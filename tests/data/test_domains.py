@@ -504,6 +504,12 @@ def test_labels_are_whole_numbers_and_names_are_text(labels, classes, name, sent
     )
 
 
+@pytest.mark.parametrize("target", [[], (), {"photo"}, np.array(["photo"])], ids=str)
+def test_a_target_that_names_no_domain_leaves_not_silently_none_out(target):
+    with pytest.raises(ValueError, match="target is a domain's name or a list of some, and None leaves none out"):
+        leave_one_out(load_domains("digits"), target)
+
+
 def test_domains_called_0_15_or_na_are_split_like_others():
     arrays = {name: (IMAGES, LABELS) for name in ("0", "15", "NA")}
     domains = domains_from_arrays(arrays, ("x", "y"))

@@ -1,6 +1,7 @@
 """A mask names images by file or by digest, and accuracies are told apart by it."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,10 +42,13 @@ def test_images_are_named_by_file_or_by_digest_wherever_the_folder_lies(domains,
     "rows, sentence",
     [
         (["north/a/none.png,in"], "names 'north/a/none.png', which is no file below"),
+        (["notes.txt,in"], "names 'notes.txt', which is no image of folder:"),
+        (["0123456789ABCDEF,in", "0000000000000000,out"], "names 2 images, and none of them is one of folder:"),
         (["north/a/0.png,in", "north/a/0.png,out"], "puts north/a/0.png into 'in' and into 'out'"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_a_sentence(domains, tmp_path, rows, sentence):
+    Path(domains.spec.partition(":")[2], "notes.txt").write_text("no image")
     with pytest.raises(DataProblem, match=sentence):
         parts_of(domains, mask(tmp_path, *rows))
     with pytest.raises(DataProblem, match="has the columns image and part; got file, part"):

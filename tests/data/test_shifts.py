@@ -17,6 +17,8 @@ from wakd_kit.data.corrupted import CORRUPTIONS, SEVERITIES, corrupt
 from wakd_kit.models.tap import mark
 from wakd_kit.runs.identity import check_unseen
 
+from ..conftest import small_images
+
 
 @pytest.fixture(scope="module")
 def coloured():
@@ -178,3 +180,12 @@ def test_large_images_are_corrupted_as_imagenet_c():
     large = np.full((2, 96, 96, 3), 128, np.uint8)
     assert (corrupt(large, "gaussian noise", 1) / 255).std() == pytest.approx(0.08, rel=0.03)
     assert np.array_equal(corrupt(large, "shot noise", 3), corrupt(large, "shot noise", 3))
+
+
+def test_a_benchmark_that_cannot_be_dealt_to_severities_is_a_sentence(tmp_path):
+    root = small_images(tmp_path / "images")
+    with pytest.raises(ValueError, match=r"share 0.05 sets \d+ images aside, too few for 5 severities"):
+        wk.load_domains(f"corrupted:folder:{root}", size=32, share=0.05, cache=tmp_path)
+    (root / "east").rename(root / "severity1")
+    with pytest.raises(ValueError, match="called severity1 to severity5; rename 'severity1'"):
+        wk.load_domains(f"corrupted:folder:{root}", size=32, cache=tmp_path)

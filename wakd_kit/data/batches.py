@@ -55,7 +55,7 @@ class SourceBatches:
               its own; "classes": as many of each of a few classes, 16 as XDED has them (arXiv 2211.14058) unless that
               leaves fewer than two classes or there are not so many, spread over the domains. Classes come in epochs,
               and so do the images of a class in a domain. What does not divide is dealt like cards, on from step to
-              step, so that over a run each domain has its share to within one image; "turns": every batch of one domain,
+              step, so that over a run each domain has its share to within one image, by classes one of each class; "turns": every batch of one domain,
               domain after domain, each in epochs of its own; {"name": "gap"}: each image's domain is drawn by shares that
               ``share`` gives, each domain in epochs of its own. What a step sees depends on those of all steps before, too
 
@@ -195,8 +195,19 @@ class SourceBatches:
             # this pool's earlier epochs are over; other pools are in epochs of their own
             self._orders = {key: o for key, o in self._orders.items() if key[0] != which or key[1] >= epoch - 1}
             rng = np.random.default_rng([self.seed, which, epoch])
-            self._orders[which, epoch] = rng.permutation(len(self.pools[which]))
+            order = rng.permutation(len(self.pools[which]))
+            if self.sampling == "classes" and which == len(self.pools) - 1:
+                order = self._going_on(which, epoch, order)
+            self._orders[which, epoch] = order
         return self._orders[which, epoch]
+
+    def _going_on(self, which: int, epoch: int, order: np.ndarray) -> np.ndarray:
+        """An epoch of classes that goes on with others than those that the epoch before left in the batch between them."""
+        left = epoch * len(order) % self.at_once  # none in one of at_once epochs, where this ends
+        if not left:
+            return order
+        others = np.flatnonzero(~np.isin(order, self._order(which, epoch - 1)[-left:]))[: self.at_once - left]
+        return np.concatenate([order[others], np.delete(order, others)])
 
 
 def _turns(cards: int, players: int, player: int) -> int:

@@ -151,7 +151,7 @@ def _examine(file: Path) -> tuple[str | None, str | None, int, int, bool, str | 
         if deep(image):
             as_rgb(image)  # says so where its range is not known
         # at an eighth of its side a JPEG is read to its last byte and transformed sparingly
-        image.draft(None, (image.width // 8, image.height // 8))
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
 
     problem = trouble(file, look)

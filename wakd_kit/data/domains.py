@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -282,6 +283,8 @@ def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tup
     Raises ``ValueError`` for one that is not known, and for several whose names hold a +, or are one domain's joined by it."""
     if target is None:
         return ()
+    if not isinstance(target, str | int | list | tuple) or target in ([], ()):
+        raise ValueError(f"target is a domain's name or a list of some, and None leaves none out; got {target!r}.")
     several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
     parts = [target] if isinstance(target, str) and target in known else list(several)
     for one in parts:
@@ -347,7 +350,16 @@ def leave_one_out(
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
     split = Split(domains, target, seed, validation, train, val)
-    return split.only(*only) if only else split
+    split = split.only(*only) if only else split
+    if domains.files and unseen:
+        shown = np.concatenate([domains.files[name] for name in split.sources])
+        if copies := {name: n for name in unseen if (n := int(np.isin(domains.files[name], shown).sum()))}:
+            said = " and ".join(f"{n} of the {len(domains[name])} images of {name}" for name, n in copies.items())
+            warnings.warn(
+                f"{said} lie in a source domain, too, byte for byte: not all that is unseen is. `wakd data check` lists them.",
+                stacklevel=3,
+            )
+    return split
 
 
 def split_of(recipe: Mapping, domains: Domains | None = None, *, sources: Sequence[str] = ()) -> Split:
@@ -537,6 +549,12 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     for label in range(len(base.classes)):  # each class in equal parts, renderings of an original in one
         known, places = np.unique(originals[labels == label], return_inverse=True)
         dealt[labels == label] = ((rng.permutation(len(known)) + label) % at)[places]
+    if twice := base.keys() & {f"severity{severity}" for severity in SEVERITIES}:
+        raise ValueError(f"corrupted makes domains of its own called severity1 to severity5; rename {min(twice)!r}.")
+    if len(np.unique(dealt)) < at:
+        raise ValueError(
+            f"share {share} sets {len(labels)} images aside, too few for {at} severities; take a larger one."
+        )
     code = Path(__file__).with_name("corrupted.py").read_bytes()
     key = hashlib.blake2b(
         f"{base.fingerprint} {seed} {share} {dealt.tolist()}".encode() + code, digest_size=8

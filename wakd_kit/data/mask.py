@@ -22,6 +22,8 @@ from .catalog import DataProblem
 from .domains import Domains
 from .folders import content
 
+DIGEST = re.compile("[0-9a-fA-F]{16}")
+
 
 def digest(file: str | os.PathLike) -> str:
     """What stands for a file in a mask, 16 hexadecimal digits."""
@@ -41,10 +43,15 @@ def parts_of(domains: Domains, mask: str | os.PathLike) -> dict[str, np.ndarray]
     if {*table} != {"image", "part"}:
         raise DataProblem(f"{file} has the columns image and part; got {', '.join(table)}.")
     named: dict[int, str] = {}
+    known = {int(key) for keys in domains.files.values() for key in keys}
     for image, part in zip(table["image"], table["part"]):
-        if not re.fullmatch("[0-9a-f]{16}", image) and not (root / image).is_file():
+        if not DIGEST.fullmatch(image) and not (root / image).is_file():
             raise DataProblem(f"{file} names {image!r}, which is no file below {root}, and no digest of 16 digits.")
-        key = int(image, 16) if re.fullmatch("[0-9a-f]{16}", image) else content(root / image)
+        key = int(image, 16) if DIGEST.fullmatch(image) else content(root / image)
+        if key not in known and not DIGEST.fullmatch(image):
+            raise DataProblem(f"{file} names {image!r}, which is no image of {domains.spec}.")
         if named.setdefault(key, part) != part:
             raise DataProblem(f"{file} puts {image} into {named[key]!r} and into {part!r}.")
+    if named and not known & named.keys():
+        raise DataProblem(f"{file} names {len(named)} images, and none of them is one of {domains.spec}.")
     return {name: np.array([named.get(int(key), "") for key in keys]) for name, keys in domains.files.items()}
