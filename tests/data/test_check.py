@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import unicodedata
 import warnings
 from collections import Counter
@@ -15,6 +16,7 @@ from wakd_kit.cli import main
 from wakd_kit.data.catalog import BENCHMARKS, DataProblem
 from wakd_kit.data.check import WHEN_LOADED, balance, check_data
 from wakd_kit.data.domains import leave_one_out, load_domains
+from wakd_kit.data.folders import as_rgb
 from wakd_kit.plots.one_run import write_sheet
 
 PACS = BENCHMARKS["pacs"]
@@ -35,6 +37,16 @@ def lay_out(root, domains, classes, each: int = 3):
             for i in range(each):
                 noise(next(seed)).save(root / domain / name / f"{i}.jpg", quality=90)
     return root
+
+
+def tiff_of_12_bits(values: np.ndarray) -> bytes:
+    """A square of greyscale, two pixels in three bytes, which Pillow reads and does not write."""
+    pairs, side = values.reshape(-1, 2), int(len(values) ** 0.5)
+    packed = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs.tolist())
+    tags = {256: side, 257: side, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: side, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    return head + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def plant(root) -> dict[str, str]:
@@ -179,9 +191,14 @@ def test_every_kind_of_image_is_told_apart(tmp_path):
         for name, image in images.items():
             (root / "d" / kind).mkdir(parents=True, exist_ok=True)
             image.save(root / "d" / kind / name, **({"tiffinfo": SIGNED} if kind == "signed 16-bit" else {}))
+    twelve = root / "d" / "12-bit" / "a.tif"
+    twelve.parent.mkdir()
+    twelve.write_bytes(tiff_of_12_bits(np.tile(np.linspace(0, 4095, 48).astype(int), 48)))
     palette.save(root / "d" / "transparent" / "c.png", transparency=3)
     report = check_data(root)
     assert report.files["problem"].isna().all()
+    with Image.open(twelve) as image:
+        assert np.asarray(as_rgb(image))[0, [0, 24, -1], 0].tolist() == [0, 130, 255]
     found = {kind: set(group["kind"]) for kind, group in report.files.groupby("class")}
     assert found.pop("plain") == {None}
     # a JPEG in YCbCr is how every JPEG is stored: it opens as RGB

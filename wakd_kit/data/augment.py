@@ -3,7 +3,8 @@
 The recipe is DomainBed's (random resized crop, flip, colour jitter, grey), applied to the whole batch at once with a
 different draw per image. It differs from torchvision's in these ways: the colour operations are composed into a single
 matrix, in a fixed order, clamped once at the end instead of after each of them; hue turns in YIQ instead of HSV; a crop
-that would be wider or higher than the image is cut to it; rotation is ours.
+that would be wider or higher than the image is cut to it; it is cut of the square that images are resized to when they are
+loaded, so that its ratio is that of the square (DomainBed crops what is not square, OfficeHome say, as it was); rotation is ours.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar
 
 WHEN_LOADED = {  # kind of image -> what load_domains makes of it
     "CMYK": "converted from ink to RGB without a colour profile",
+    "12-bit": "reduced to the upper eight bits",
     "16-bit": "reduced to the upper eight bits",
     "signed 16-bit": "of the values from 0 to 32767 the upper eight bits are taken",
     "float": "values from 0 to 1 become 0 to 255",

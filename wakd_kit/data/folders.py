@@ -244,7 +244,7 @@ def _decode_once(name: str, root: Path, listing: list[Path], cache: Path, size: 
     return images, np.asarray(contents)
 
 
-DECODER = 2  # one more when ``as_rgb`` gives other pixels for the same file
+DECODER = 3  # one more when ``as_rgb`` gives other pixels for the same file
 
 
 def kept_array(file: Path, shape: tuple[int, ...], write: Callable[[Path], object]) -> np.ndarray:
@@ -357,8 +357,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     values = np.asarray(image)
     low, high = values.min(), values.max()
-    if depth == "16-bit":
-        grey = values.astype(np.int32) >> 8
+    if depth in ("12-bit", "16-bit"):
+        grey = values.astype(np.int32) >> (8 if depth == "16-bit" else 4)
     elif depth == "signed 16-bit" and low >= 0:
         grey = values >> 7
     elif depth == "float" and low >= 0 and high <= 1:  # false for NaN
@@ -370,14 +370,16 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def deep(image: Image.Image) -> str | None:
-    """How greyscale of more than eight bits is stored: "16-bit", "signed 16-bit", "32-bit", "float"; None for others."""
+    """How greyscale of more than eight bits is stored: "12-bit", "16-bit", "signed 16-bit", "32-bit", "float"; None for others."""
     if image.mode == "F":
         return "float"
+    stored = (
+        str(image.tile[0].args) if image.tile else ""
+    )  # Pillow widens 12 bits to 16, 16 to 32, and tells it only here
     if image.mode.startswith("I;16"):
-        return "16-bit"
+        return "12-bit" if "I;12" in stored else "16-bit"
     if image.mode != "I":
         return None
-    stored = str(image.tile[0].args) if image.tile else ""  # Pillow widens 16 bits to 32 and tells it only here
     if "16S" in stored:
         return "signed 16-bit"
     return "16-bit" if ";16" in stored or image.format == "PPM" else "32-bit"
