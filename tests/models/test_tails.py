@@ -98,6 +98,15 @@ def test_a_killed_run_continues_with_its_part_bit_for_bit(runs, run, split, tmp_
     shutil.rmtree(again.folder)
 
 
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_pretrained_student_that_resizes_its_images_keeps_its_size_behind_a_part(run, split, tmp_path, name):
+    pretrained = build_model("resnet10t", split.classes, seed=0, input_size=32, **SMALL)
+    pretrained.spec["pretrained_size"] = 32
+    brief = {"steps": 2, "segment_length": 2, "batch_size": 8, "batchnorm_batches": 2, "save_to": tmp_path / "run"}
+    trained = wk.train(pretrained, split, objectives=name, teacher=run, progress=False, device="cpu", **brief)
+    assert trained.model(split=split).size == (32, 32)
+
+
 # ---- SimKD
 
 

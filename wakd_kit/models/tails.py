@@ -40,6 +40,11 @@ class Deployed(nn.Module):
         """How many classes the student tells apart."""
         return self.tap.classes
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that the student's images are resized to; None where it sees them as they come."""
+        return self.tap.size
+
     def forward(self, images: Tensor, *, maps: bool | str = True) -> Output:
         """The tapped student's ``Output`` with the tail's logits and parts."""
         output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
