@@ -18,7 +18,7 @@ from ..data.augment import to_float
 from ..data.batches import uploaded
 from ..data.domains import Examples
 from ..names import counted
-from .tap import Output, Tap, in_eval, shapes_of
+from .tap import Output, Tap, fingerprint, in_eval, shapes_of
 
 PROBE_SIZE = 224  # channel counts do not depend on it, and sizes of maps only where a model has one size
 
@@ -56,12 +56,15 @@ class ReusedHead(nn.Module):
 
     The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between; a map that is
     ``finer`` times the teacher's in height and width is averaged to its size first, as in the authors' code. The
-    student's own classifier is not used. ``parts`` is the projected map.
+    student's own classifier is not used. ``parts`` is the projected map. ``of`` says by content which classifier it is;
+    earlier recordings do not.
     """
 
     reads_maps = True
 
-    def __init__(self, *, channels: int, features: int, classes: int, factor: int = 2, finer: int = 1):
+    def __init__(
+        self, *, channels: int, features: int, classes: int, factor: int = 2, finer: int = 1, of: str | None = None
+    ):
         super().__init__()
         self.finer = finer
         narrow = features // factor
@@ -150,7 +153,7 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
     (size, *_) = student.size or teacher.size or (PROBE_SIZE,)  # a model of one size is shown no other
     ours, theirs = (shapes_of(tap, size).maps[-1].shape for tap in (student, teacher))
     settings = {"channels": ours[1], "features": classifier.in_features, "classes": classifier.out_features}
-    settings |= {"factor": factor, "finer": max(1, round(ours[2] / theirs[2]))}
+    settings |= {"factor": factor, "finer": max(1, round(ours[2] / theirs[2])), "of": fingerprint(classifier.state_dict())}
     deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)

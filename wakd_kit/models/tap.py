@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -210,6 +211,15 @@ def shapes_of(tap: nn.Module, size: int, *, images: int = 2, maps: bool | str = 
     probe = _AsForward(tap, maps)
     state = {name: tensor.to("meta") for name, tensor in (*probe.named_parameters(), *probe.named_buffers())}
     return torch.func.functional_call(probe, state, (torch.zeros(images, 3, size, size, device="meta"),))
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """A short hash of names and values: whether two models are the same to the last bit."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(state.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 WRAPPED = ("_orig_mod", "module", "tap", "model")  # compiled, data parallel, with a tail, tapped
