@@ -154,6 +154,8 @@ def test_deployed_parts_need_a_timm_student_and_are_one(run):
         combine(["simkd", "dho"]).extended(student(), run.model())
     with pytest.raises(ValueError, match=r"factor is a whole number >= 1; got 0\.5"):
         combine({"name": "simkd", "factor": 0.5}).extended(student(), run.model())
+    with pytest.raises(ValueError, match=r"factor of simkd is at most the teacher's 8 features; got 9\."):
+        combine({"name": "simkd", "factor": 9}).extended(student(), run.model())
     assert combine("kd").extended(linear, run.model()) is linear
 
 

@@ -141,7 +141,7 @@ def _convolution(channels: int, out: int, side: int) -> tuple[nn.Module, ...]:
 def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> Deployed:
     """SimKD's student for this teacher, the teacher's classifier copied into it.
 
-    Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer.
+    Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer, of ``factor`` features or more.
     """
     counted(factor=factor)
     classifier = teacher.model.get_classifier() if isinstance(teacher, Tap) else None
@@ -150,6 +150,8 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
             f"simkd keeps the teacher's classifier on an averaged map; {teacher.spec['name']} does not classify the plain "
             "mean of its last map by one linear layer. Take another teacher, such as a ResNet, or another objective."
         )
+    if factor > classifier.in_features:
+        raise ValueError(f"factor of simkd is at most the teacher's {classifier.in_features} features; got {factor}.")
     (size, *_) = student.size or teacher.size or (PROBE_SIZE,)  # a model of one size is shown no other
     ours, theirs = (shapes_of(tap, size).maps[-1].shape for tap in (student, teacher))
     settings = {"channels": ours[1], "features": classifier.in_features, "classes": classifier.out_features}
