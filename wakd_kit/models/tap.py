@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..names import is_whole
 from .attention import attention_of
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -52,8 +53,10 @@ class Tap(nn.Module):
             values = torch.tensor(config.get(name) or default).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
         settings = spec.get("settings", {})
-        asked = settings.get("input_size") or (settings.get("img_size") if config.get("fixed_input_size") else None)
-        self.size = _pair(asked) if asked else fixed_size(model)
+        asked = settings.get("input_size")
+        if asked is None and config.get("fixed_input_size"):
+            asked = settings.get("img_size")
+        self.size = fixed_size(model) if asked is None else _pair(asked)
         self.stages = stages_of(len(model.feature_info))
 
     @property
@@ -174,7 +177,10 @@ def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    if len(sides) != 2 or not all(is_whole(side) and side >= 1 for side in sides):
+        raise ValueError(f"Images are resized to a side in pixels, or to height and width, all >= 1; got {size!r}.")
+    return sides
 
 
 @contextlib.contextmanager
