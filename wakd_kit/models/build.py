@@ -24,7 +24,7 @@ from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a net
 from .inherit import inherited
 from .inside import put_inside
 from .tails import Deployed
-from .tap import Adapter, LogitsTap, Output, Tap, fixed_size, in_eval, layers, mark, shapes_of
+from .tap import Adapter, LogitsTap, Output, Tap, classifiers, fixed_size, in_eval, layers, mark, shapes_of
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
@@ -316,8 +316,7 @@ def _head(model: nn.Module) -> nn.ModuleList:
         raise ValueError(
             f"freeze knows head and backbone of timm's models; {model.spec['name']} is none: give beginnings of names."
         )
-    found = model.model.get_classifier()
-    return nn.ModuleList(found if isinstance(found, (tuple, list)) else [found])
+    return nn.ModuleList(classifiers(model))
 
 
 def training_mode(model: nn.Module, policy: str) -> None:

@@ -89,6 +89,12 @@ class Tap(nn.Module):
         return Output(logits, pooled, tuple(stages))
 
 
+def classifiers(tap: Tap) -> list[nn.Module]:
+    """The classifier of a tapped timm model; the two of a distilled one."""
+    found = tap.model.get_classifier()
+    return list(found) if isinstance(found, (tuple, list)) else [found]
+
+
 class LogitsTap(nn.Module):
     """Any module that maps images in [0, 1] to logits, as a teacher: its pooled feature is the logits, it has no maps."""
 
