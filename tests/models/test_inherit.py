@@ -73,7 +73,9 @@ def test_a_classifier_for_other_classes_starts_as_it_was_built():
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s"])
 def test_a_classifier_of_several_modules_starts_as_it_was_built(name):
-    settings = {"deit": {"embed_dim": 16, "num_heads": 2, "img_size": 16, "patch_size": 8, "depth": 2}}.get(name[:4], {})
+    settings = {"deit": {"embed_dim": 16, "num_heads": 2, "img_size": 16, "patch_size": 8, "depth": 2}}.get(
+        name[:4], {}
+    )
     student, built, large = (wk.build_model(name, classes, seed=classes, **settings) for classes in (3, 3, 4))
     for module in large.modules():  # as trained
         if isinstance(module, torch.nn.BatchNorm1d):

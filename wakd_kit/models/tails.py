@@ -57,7 +57,8 @@ class ReusedHead(nn.Module):
     The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between; a map that is
     ``finer`` times the teacher's in height and width is averaged to its size first, as in the authors' code. The
     student's own classifier is not used. ``parts`` is the projected map. ``of`` says by content which classifier it is;
-    earlier recordings do not.
+    earlier recordings do not. Under ``batchnorm="frozen"`` the projector's BatchNorm layers, which are new, stay at mean 0
+    and variance 1.
     """
 
     reads_maps = True
@@ -155,7 +156,11 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
     (size, *_) = student.size or teacher.size or (PROBE_SIZE,)  # a model of one size is shown no other
     ours, theirs = (shapes_of(tap, size).maps[-1].shape for tap in (student, teacher))
     settings = {"channels": ours[1], "features": classifier.in_features, "classes": classifier.out_features}
-    settings |= {"factor": factor, "finer": max(1, round(ours[2] / theirs[2])), "of": fingerprint(classifier.state_dict())}
+    settings |= {
+        "factor": factor,
+        "finer": max(1, round(ours[2] / theirs[2])),
+        "of": fingerprint(classifier.state_dict()),
+    }
     deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)

@@ -268,7 +268,8 @@ def uld(
     """L1 distance between the sorted probabilities of both, summed over classes, mean over the batch; from 0 to 2.
 
     Made for two vocabularies that share no names: which class is which is not compared, and the smaller of two class
-    counts is filled up with zeros. So it transfers how certain to be, not of what; give it a ``ce`` beside it.
+    counts is filled up with zeros; ``train`` asks for the same classes of teacher and student. So it transfers how certain
+    to be, not of what; give it a ``ce`` beside it.
     InfiFusion (arXiv 2501.02795) divides each model's logits by their deviation over the classes first, around their mean
     (``standardise``), and of both keeps the ``top`` largest.
     """
