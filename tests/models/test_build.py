@@ -111,11 +111,35 @@ def test_an_unknown_model_is_told_the_nearest():
             "no published weights fit it, and none ship with the kit. Pass weights='FILE'",
         ),
         ("resnet18d_nope", 5, {}, "Unknown model"),
+        *(
+            ("resnet10t_w8", 5, {"input_size": size}, r"to a side in pixels, or to height and width, all >= 1; got ")
+            for size in ("64", 64.0, True, 0, -3, (64,), [64, 0], {})
+        ),
+        ("vit_d64", 5, {"input_size": 64}, r"vit_d64 is built for images of 32 x 32 px and computes on no others; got input_size=64"),
+        ("vit_conv_d64", 5, {"input_size": [32, 64]}, r"Leave it out, or build it for those: img_size=\[32, 64\]"),
+        ("mixer_d64", 5, {"input_size": 16}, "mixer_d64 is built for images of 32 x 32 px"),
     ],
-)
+)  # fmt: skip
 def test_models_that_cannot_be_built_are_a_sentence(name, classes, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         build_model(name, classes, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("resnet10t_w8", {"input_size": (48, 64)}),
+        ("vit_d64", {"input_size": 32}),
+        ("vit_d64", {"input_size": 64, "img_size": 64}),
+        ("vit_d64", {"input_size": 64, "dynamic_img_size": True}),
+        ("mixer_d64", {"input_size": 64, "img_size": 64}),
+        ("vit_d64", {"input_size": None}),
+    ],
+)
+def test_a_size_that_a_model_computes_on_is_taken(name, settings):
+    tap, size = build_model(name, 5, seed=0, **settings).eval(), settings["input_size"] or 32
+    assert tap.size == (size if isinstance(size, tuple) else (size, size))
+    assert tap(torch.rand(2, 3, 40, 40)).logits.shape == (2, 5)
 
 
 def test_without_a_network_pretrained_says_how_to_go_on(monkeypatch, tmp_path):

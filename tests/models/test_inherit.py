@@ -71,6 +71,20 @@ def test_a_classifier_for_other_classes_starts_as_it_was_built():
     assert not torch.equal(student.model.blocks[0].mlp.fc1.weight, built.model.blocks[0].mlp.fc1.weight)
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s"])
+def test_a_classifier_of_several_modules_starts_as_it_was_built(name):
+    settings = {"deit": {"embed_dim": 16, "num_heads": 2, "img_size": 16, "patch_size": 8, "depth": 2}}.get(
+        name[:4], {}
+    )
+    student, built, large = (wk.build_model(name, classes, seed=classes, **settings) for classes in (3, 3, 4))
+    for module in large.modules():  # as trained
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.fill_(1.0)
+    inherited(student, large, "channels")
+    heads = [(key, value) for key, value in built.state_dict().items() if key.startswith("model.head")]
+    assert len(heads) > 2 and all(torch.equal(value, student.state_dict()[key]) for key, value in heads)
+
+
 def test_the_small_networks_that_ship_nest():
     for large, small, by in (
         ("resnet18_w32", "resnet18_w16", "channels"),
@@ -106,6 +120,7 @@ def test_a_model_starts_from_one_place():
         (lambda: resnet(**WIDE), lambda: resnet(), "channels", "does not nest: model.conv1.0.weight is .*, and only"),
         (lambda: vit(2), lambda: vit(2, embed_dim=32), "channels", "of attention, whose heads are no channels"),
         (lambda: vit(2), lambda: resnet(), "both", "larger network has nothing like model.cls_token"),
+        (lambda: vit(2), lambda: vit(2, img_size=32), "channels", "pos_embed is of 5 tokens, and of 17 in the larger network"),
         (lambda: resnet(), lambda: resnet(), "halves", "by is one of 'blocks', 'channels', 'both'; got 'halves'"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Students that keep a part of their objective: recorded, averaged, rebuilt and resumed with it."""
 
+import copy
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from wakd_kit.models.tails import ALPHAS, BETAS, Deployed, choose_mixture, mixed
 from wakd_kit.objectives import CRDMemory, combine
 from wakd_kit.runs import prepare as preparing
 from wakd_kit.runs import record as recording
+from wakd_kit.runs.identity import difference, structure
 
 from ..conftest import SMALL, one_image
 
@@ -98,6 +100,15 @@ def test_a_killed_run_continues_with_its_part_bit_for_bit(runs, run, split, tmp_
     shutil.rmtree(again.folder)
 
 
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_pretrained_student_that_resizes_its_images_keeps_its_size_behind_a_part(run, split, tmp_path, name):
+    pretrained = build_model("resnet10t", split.classes, seed=0, input_size=32, **SMALL)
+    pretrained.spec["pretrained_size"] = 32
+    brief = {"steps": 2, "segment_length": 2, "batch_size": 8, "batchnorm_batches": 2, "save_to": tmp_path / "run"}
+    trained = wk.train(pretrained, split, objectives=name, teacher=run, progress=False, device="cpu", **brief)
+    assert trained.model(split=split).size == (32, 32)
+
+
 # ---- SimKD
 
 
@@ -143,7 +154,33 @@ def test_deployed_parts_need_a_timm_student_and_are_one(run):
         combine(["simkd", "dho"]).extended(student(), run.model())
     with pytest.raises(ValueError, match=r"factor is a whole number >= 1; got 0\.5"):
         combine({"name": "simkd", "factor": 0.5}).extended(student(), run.model())
+    with pytest.raises(ValueError, match=r"factor of simkd is at most the teacher's 8 features; got 9\."):
+        combine({"name": "simkd", "factor": 9}).extended(student(), run.model())
     assert combine("kd").extended(linear, run.model()) is linear
+
+
+def test_a_student_goes_on_under_the_teacher_whose_classifier_it_has(runs, run, split):
+    other = copy.deepcopy(run.model())
+    with torch.no_grad():
+        other.model.get_classifier().weight.add_(1.0)
+    going_on = combine("simkd")
+    with pytest.raises(ValueError, match="simkd adds a part to the student, which has another already"):
+        going_on.extended(runs["simkd"].model(split=split), other)
+    kept = runs["simkd"].model(split=split)
+    assert going_on.extended(kept, run.model()) is kept
+    del kept.spec["settings"]["deployed"]["of"]  # as recorded before
+    before = Deployed(kept.tap, kept.spec["settings"]["deployed"])
+    assert going_on.extended(before, other) is before
+    assert structure(before) == structure(kept)
+
+
+def test_a_recording_that_does_not_say_whose_classifier_it_has_is_continued(runs):
+    said = runs["simkd"].settings
+    unsaid = copy.deepcopy(said)
+    del unsaid["student"]["settings"]["deployed"]["of"]
+    assert difference(unsaid, said) is None and difference(said, said) is None
+    unsaid["student"]["settings"]["deployed"]["of"] = "another"
+    assert "student=" in difference(unsaid, said)
 
 
 def test_without_a_teacher_the_sentence_is_the_usual_one(split, tmp_path):

@@ -384,3 +384,9 @@ def test_modules_that_are_not_built_or_have_nothing_to_read_are_a_sentence(batch
         combine("matched").prepare(student, batch[1], steps=8)
     with pytest.raises(ValueError, match="need teacher, which is None"):
         combine("matched").prepare(student, None, steps=8)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("map", "maps"), ("student.map", "student.maps"), ("label", "labels")])
+def test_a_need_that_says_nothing_is_told_the_nearest(word, meant):
+    with pytest.raises(ValueError, match=f"Unknown word in needs of an objective '{word}'. Did you mean '{meant}'"):
+        REGISTRY.declare(kind="features", needs=f"teacher {word}", source="a test")

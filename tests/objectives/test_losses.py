@@ -128,6 +128,16 @@ def test_their_gradients_equal_finite_differences(batch, objective):
     assert torch.autograd.gradcheck(lambda z: objective(z, teacher, labels), student)
 
 
+def test_bckd_has_gradients_where_both_agree_and_is_refused_where_it_has_none(batch):
+    student = batch[0].detach().requires_grad_()
+    for beta in (1.0, 1.5):
+        (gradient,) = torch.autograd.grad(bckd(student, student.detach(), beta=beta), student)
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+    for beta in (0.5, 0, "1"):
+        with pytest.raises(ValueError, match=f"beta of bckd is a number >= 1; got {beta!r}"):
+            bckd(*batch, beta=beta)
+
+
 @pytest.mark.parametrize("classes", [5, 9])
 def test_uld_fills_the_smaller_of_two_class_counts_with_zeros(batch, classes):
     teacher = torch.randn(8, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -150,7 +150,7 @@ def test_what_cannot_be_pulled_back_is_a_sentence(change, sentence):
         make(Settings, {"steps": 10, "segment_length": 4, **change})
 
 
-@pytest.mark.parametrize("name", ["moments", "coral", "vrex"])
+@pytest.mark.parametrize("name", ["moments", "coral", "vrex", "group_dro"])
 def test_penalties_between_domains_are_refused_where_a_batch_has_one(split, tmp_path, name):
     with pytest.raises(ValueError, match="compare domains within a batch, and with sampling='turns' each is of one"):
         quick(split, tmp_path / "run", steps=2, sampling="turns", objectives=["ce", name])

@@ -24,7 +24,7 @@ from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a net
 from .inherit import inherited
 from .inside import put_inside
 from .tails import Deployed
-from .tap import Adapter, LogitsTap, Output, Tap, in_eval, layers, mark
+from .tap import Adapter, LogitsTap, Output, Tap, classifiers, fixed_size, in_eval, layers, mark, shapes_of
 from .weights import PACKAGED, SMALL, Found, check_normalisation, find, from_file, provenance_of_file
 
 __all__ = ["BATCHNORM_POLICIES", "SMALL", "Adapter", "Deployed", "LogitsTap", "Output", "Tap", "as_tap", "build_model"]
@@ -126,6 +126,7 @@ def build_model(
         if found and found.size:
             spec["pretrained_size"] = found.size
         tap = Tap(model, spec)
+        _refuse_other_size(tap)
         if found:
             check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
             mark(tap, provenance_of_file(found.file))
@@ -133,6 +134,21 @@ def build_model(
             inherited(tap, inherit if isinstance(inherit, nn.Module) else inherit.model(), by)
         tap = tap if inside is None else put_inside(tap, inside)
         return tap if deployed is None else Deployed(tap, deployed)
+
+
+def _refuse_other_size(tap: Tap) -> None:
+    """Raises ``ValueError`` where a model of one size is asked for another that it does not compute on."""
+    size, given = fixed_size(tap.model), tap.spec["settings"].get("input_size")
+    if given is None or size in (None, tap.size):
+        return
+    try:
+        with in_eval(tap):
+            shapes_of(tap, size[0])
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"{tap.spec['name']} is built for images of {' x '.join(map(str, size))} px and computes on no others; got "
+            f"input_size={given!r}. Leave it out, or build it for those: img_size={given!r}."
+        ) from error
 
 
 def declares(module: str, name: str) -> bool:
@@ -300,8 +316,7 @@ def _head(model: nn.Module) -> nn.ModuleList:
         raise ValueError(
             f"freeze knows head and backbone of timm's models; {model.spec['name']} is none: give beginnings of names."
         )
-    found = model.model.get_classifier()
-    return nn.ModuleList(found if isinstance(found, (tuple, list)) else [found])
+    return nn.ModuleList(classifiers(model))
 
 
 def training_mode(model: nn.Module, policy: str) -> None:

@@ -15,13 +15,14 @@ A classifier for other classes starts as it was built.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from ..names import one_of
-from .tap import Tap, mark, provenance_of
+from .tap import Tap, classifiers, mark, provenance_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 WAYS = ("blocks", "channels", "both")
@@ -58,6 +59,12 @@ def places(ours: Shapes, theirs: Shapes, by: str) -> dict[str, tuple[str, list[l
             raise ValueError(
                 f"The student does not nest: {name} is {shape}, and only {theirs[there]} in the other network."
             )
+        if name.endswith("pos_embed") and shape[1:-1] != theirs[there][1:-1]:
+            tokens, of = (math.prod(each[1:-1]) for each in (shape, theirs[there]))
+            raise ValueError(
+                f"The student does not nest by {by}: {name} is of {tokens} tokens, and of {of} in the larger network, whose places are "
+                "others. Build both for images of one size, in patches of one size."
+            )
         if narrower and "attn" in name.split("."):
             raise ValueError(
                 f"The student does not nest by channels: {name} is of attention, whose heads are no channels. Take as wide a "
@@ -93,8 +100,8 @@ def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
 
     Raises ``ValueError`` in one sentence for another kind of network, or one that is not larger.
     """
-    head = student.model.get_classifier()
-    own = {f"model.{name}" for name, module in student.model.named_modules() if module is head}
+    head = {part for classifier in classifiers(student) for part in classifier.modules()}
+    own = {name for name, module in student.named_modules() if module in head}
     classes = getattr(larger, "classes", None)
     keep = {n for n in student.state_dict() if n.rpartition(".")[0] in own} if classes != student.classes else set()
     ours = {name: shape for name, shape in shapes_of(student).items() if name not in keep}

@@ -18,7 +18,7 @@ from ..data.augment import to_float
 from ..data.batches import uploaded
 from ..data.domains import Examples
 from ..names import counted
-from .tap import Output, Tap, in_eval, shapes_of
+from .tap import Output, Tap, fingerprint, in_eval, shapes_of
 
 PROBE_SIZE = 224  # channel counts do not depend on it, and sizes of maps only where a model has one size
 
@@ -40,6 +40,11 @@ class Deployed(nn.Module):
         """How many classes the student tells apart."""
         return self.tap.classes
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) that the student's images are resized to; None where it sees them as they come."""
+        return self.tap.size
+
     def forward(self, images: Tensor, *, maps: bool | str = True) -> Output:
         """The tapped student's ``Output`` with the tail's logits and parts."""
         output = self.tail(self.tap(images, maps=maps or self.tail.reads_maps))
@@ -51,12 +56,16 @@ class ReusedHead(nn.Module):
 
     The projector is 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, narrower by ``factor`` in between; a map that is
     ``finer`` times the teacher's in height and width is averaged to its size first, as in the authors' code. The
-    student's own classifier is not used. ``parts`` is the projected map.
+    student's own classifier is not used. ``parts`` is the projected map. ``of`` says by content which classifier it is;
+    earlier recordings do not. Under ``batchnorm="frozen"`` the projector's BatchNorm layers, which are new, stay at mean 0
+    and variance 1.
     """
 
     reads_maps = True
 
-    def __init__(self, *, channels: int, features: int, classes: int, factor: int = 2, finer: int = 1):
+    def __init__(
+        self, *, channels: int, features: int, classes: int, factor: int = 2, finer: int = 1, of: str | None = None
+    ):
         super().__init__()
         self.finer = finer
         narrow = features // factor
@@ -133,7 +142,7 @@ def _convolution(channels: int, out: int, side: int) -> tuple[nn.Module, ...]:
 def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> Deployed:
     """SimKD's student for this teacher, the teacher's classifier copied into it.
 
-    Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer.
+    Raises ``ValueError`` unless the teacher classifies the plain mean of its last map by one linear layer, of ``factor`` features or more.
     """
     counted(factor=factor)
     classifier = teacher.model.get_classifier() if isinstance(teacher, Tap) else None
@@ -142,10 +151,16 @@ def with_reused_head(student: Tap, teacher: nn.Module, *, factor: int = 2) -> De
             f"simkd keeps the teacher's classifier on an averaged map; {teacher.spec['name']} does not classify the plain "
             "mean of its last map by one linear layer. Take another teacher, such as a ResNet, or another objective."
         )
+    if factor > classifier.in_features:
+        raise ValueError(f"factor of simkd is at most the teacher's {classifier.in_features} features; got {factor}.")
     (size, *_) = student.size or teacher.size or (PROBE_SIZE,)  # a model of one size is shown no other
     ours, theirs = (shapes_of(tap, size).maps[-1].shape for tap in (student, teacher))
     settings = {"channels": ours[1], "features": classifier.in_features, "classes": classifier.out_features}
-    settings |= {"factor": factor, "finer": max(1, round(ours[2] / theirs[2]))}
+    settings |= {
+        "factor": factor,
+        "finer": max(1, round(ours[2] / theirs[2])),
+        "of": fingerprint(classifier.state_dict()),
+    }
     deployed = Deployed(student, {"tail": "reused_head", **settings})
     with torch.no_grad():
         deployed.tail.classifier.weight.copy_(classifier.weight)

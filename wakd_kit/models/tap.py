@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..names import is_whole
 from .attention import attention_of
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -51,8 +53,10 @@ class Tap(nn.Module):
             values = torch.tensor(config.get(name) or default).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
         settings = spec.get("settings", {})
-        asked = settings.get("input_size") or (settings.get("img_size") if config.get("fixed_input_size") else None)
-        self.size = _pair(asked) if asked else fixed_size(model)
+        asked = settings.get("input_size")
+        if asked is None and config.get("fixed_input_size"):
+            asked = settings.get("img_size")
+        self.size = fixed_size(model) if asked is None else _pair(asked)
         self.stages = stages_of(len(model.feature_info))
 
     @property
@@ -83,6 +87,12 @@ class Tap(nn.Module):
         if isinstance(logits, tuple):  # a distilled model with its training of two heads switched on
             logits = sum(logits) / len(logits)
         return Output(logits, pooled, tuple(stages))
+
+
+def classifiers(tap: Tap) -> list[nn.Module]:
+    """The classifier of a tapped timm model; the two of a distilled one."""
+    found = tap.model.get_classifier()
+    return list(found) if isinstance(found, (tuple, list)) else [found]
 
 
 class LogitsTap(nn.Module):
@@ -173,7 +183,10 @@ def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    if len(sides) != 2 or not all(is_whole(side) and side >= 1 for side in sides):
+        raise ValueError(f"Images are resized to a side in pixels, or to height and width, all >= 1; got {size!r}.")
+    return sides
 
 
 @contextlib.contextmanager
@@ -210,6 +223,15 @@ def shapes_of(tap: nn.Module, size: int, *, images: int = 2, maps: bool | str = 
     probe = _AsForward(tap, maps)
     state = {name: tensor.to("meta") for name, tensor in (*probe.named_parameters(), *probe.named_buffers())}
     return torch.func.functional_call(probe, state, (torch.zeros(images, 3, size, size, device="meta"),))
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """A short hash of names and values: whether two models are the same to the last bit."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(state.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 WRAPPED = ("_orig_mod", "module", "tap", "model")  # compiled, data parallel, with a tail, tapped

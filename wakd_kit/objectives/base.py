@@ -206,16 +206,26 @@ class Schedule:
         return self.first + (last - self.first) * share
 
 
+NEEDS = {
+    "labels": "of the batch",
+    "teacher": "what the teacher gives",
+    "centres": "class means of the teacher over the source training images",
+    "index": "which training images the batch shows",
+    "domains": "the source of each",
+    "between": "several sources in a batch",
+    "images": "what both have seen",
+    "progress": "share of the run done",
+}
+READS = ("pooled", "maps", "attention", "parts")  # of an ``Output``, beside its logits
+WORDS = {*NEEDS, *READS, *(f"{who}.{what}" for who in ("student", "teacher") for what in READS)}
+
+
 @dataclass(frozen=True)
 class Objective:
     """What is known of an objective beside its function.
 
     kind        family: "labels", "logits", "features", "relations", ...
-    needs       which inputs it reads: any of "labels", "teacher", "pooled", "maps" and "attention" (of both models; "student.maps" of one),
-                "student.parts" (what a deployed part gives), "centres" (class means of the teacher over the source
-                training images), "index" (which training images the batch shows), "domains" (the source of each), "between" (several
-                sources in a batch), "images" (what both have
-                seen), "progress" (share of the run done)
+    needs       which inputs it reads: words of ``NEEDS``, and of ``READS`` of both models ("student.maps" of one)
     weight      default weight in a combined objective
     source      paper, and where the published code stands
     schedule    default schedule, where the paper's method is one
@@ -236,7 +246,7 @@ class Objective:
     tail: Callable | None = None
 
     def reads(self, what: str, who: str) -> bool:
-        """Whether it reads "pooled", "maps", "attention" or "parts" of "student" or "teacher"."""
+        """Whether it reads one of ``READS`` of "student" or "teacher"."""
         return what in self.needs or f"{who}.{what}" in self.needs
 
 
@@ -268,8 +278,11 @@ class Objectives(Registry):
         to 1 over the run, one that needs "domains" with ``domains=`` (n, sources), 1 where an example is of a source, one that needs
         "images" with ``images=`` (n, 3, height, width) in [0, 1], one that needs "index" with ``index=`` and has ``learn_examples(labels, rows, classes)``, one that needs
         "centres" has ``learn_centres(features, labels)``. Settings of ``tail`` are
-        settings of the objective.
+        settings of the objective. Raises ``ValueError`` for a word in ``needs`` that says nothing.
         """
+        for word in needs.split():
+            if word not in WORDS:
+                raise ValueError(did_you_mean("word in needs of an objective", word, WORDS))
 
         def register(objective: Callable) -> Callable:
             self.register(objective, name=name)

@@ -111,7 +111,7 @@ def irm(student, teacher, labels: Tensor, *, domains: Tensor) -> Tensor:
 @objectives.declare(
     name="group_dro",
     kind="across domains",
-    needs="labels domains",
+    needs="labels domains between",
     source="GroupDRO, Sagawa et al. 2020, arXiv 1911.08731, algorithm 1",
 )
 class GroupDRO(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..names import counted, did_you_mean, not_negative, positive
+from ..names import counted, did_you_mean, is_number, not_negative, positive
 from .base import hard, logit_pair, logits_of, objectives, others_of, target_of
 
 KINDS = ("forward", "reverse", "jeffreys", "js")
@@ -94,8 +94,11 @@ def bckd(student, teacher, labels: Tensor | None = None, *, beta: float = 1.0) -
     ``sum_c |sigma(t_c) - sigma(s_c)|^beta BCE(sigma(s_c), sigma(t_c))``, mean over the batch. As published, the
     gradient goes through the weight too. The paper's detectors divide by the number of positive boxes instead of the
     batch. Softmax ignores a shift of all logits, this does not: for students that are read through a sigmoid.
+
+    beta  from 1, below which equal sigmoids have no gradient
     """
-    positive(beta=beta)
+    if not is_number(beta) or beta < 1:
+        raise ValueError(f"beta of bckd is a number >= 1; got {beta!r}.")
     z_s, z_t = logit_pair(student, teacher)
     distance = (z_t.sigmoid() - z_s.sigmoid()).abs()
     cross_entropy = F.binary_cross_entropy_with_logits(z_s, z_t.sigmoid(), reduction="none")
@@ -265,7 +268,8 @@ def uld(
     """L1 distance between the sorted probabilities of both, summed over classes, mean over the batch; from 0 to 2.
 
     Made for two vocabularies that share no names: which class is which is not compared, and the smaller of two class
-    counts is filled up with zeros. So it transfers how certain to be, not of what; give it a ``ce`` beside it.
+    counts is filled up with zeros; ``train`` asks for the same classes of teacher and student. So it transfers how certain
+    to be, not of what; give it a ``ce`` beside it.
     InfiFusion (arXiv 2501.02795) divides each model's logits by their deviation over the classes first, around their mean
     (``standardise``), and of both keeps the ``top`` largest.
     """

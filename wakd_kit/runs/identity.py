@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..data.domains import other_split as split_difference
 from ..models.build import TAPS
-from ..models.tap import provenance_of
+from ..models.tap import fingerprint, provenance_of
 from ..objectives import objectives
 from ..written import of_library, plain, written
 
@@ -114,7 +114,12 @@ def _without_places(old: Mapping, new: Mapping) -> tuple[dict, dict]:
     """Two students' specs without where their weights lie, and without what the older does not say of those."""
     aside = {key for key in ("started_from", "pretrained_size") if key not in old}
     aside |= {"weights"} if "started_from" in old and "started_from" in new else set()
-    return tuple({key: value for key, value in spec.items() if key not in aside} for spec in (old, new))
+    settings = [dict(spec.get("settings", {})) for spec in (old, new)]
+    if "deployed" in settings[0] and "deployed" in settings[1]:  # which classifier it is was not recorded always
+        unsaid = {"of"} - settings[0]["deployed"].keys()
+        settings[1]["deployed"] = {k: v for k, v in settings[1]["deployed"].items() if k not in unsaid}
+    specs = ({**spec, "settings": own} for spec, own in zip((old, new), settings))
+    return tuple({key: value for key, value in spec.items() if key not in aside} for spec in specs)
 
 
 def same(recorded, asked) -> bool:
@@ -255,15 +260,6 @@ def sketch(state: Iterable[tuple[str, Tensor]]) -> list[float]:
 
 def _close(recorded: list[float], asked: list[float]) -> bool:
     return len(recorded) == len(asked) and bool(np.allclose(recorded, asked, rtol=0, atol=1e-4))
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """A short hash of names and values: whether two models are the same to the last bit."""
-    found = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(state.items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def digest(*texts: str) -> str:

@@ -32,7 +32,7 @@ def predict(model: nn.Module, images: np.ndarray | Tensor, *, batch_size: int | 
     model = as_tap(model)
     on = next((p.device for p in model.parameters()), torch.device("cpu"))
     with in_eval(model):
-        size = getattr(getattr(model, "tap", model), "size", None) or images.shape[1:3]  # that the network computes on
+        size = getattr(model, "size", None) or images.shape[1:3]  # that the network computes on
         parts = uploaded(images, on, batch_size or at_once(size, on))
         return torch.cat([model(to_float(part), maps=False).logits.float() for part in parts]).cpu()
 
