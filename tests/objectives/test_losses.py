@@ -128,14 +128,12 @@ def test_their_gradients_equal_finite_differences(batch, objective):
     assert torch.autograd.gradcheck(lambda z: objective(z, teacher, labels), student)
 
 
-def test_bckd_has_gradients_where_both_agree_and_is_refused_where_it_has_none(batch):
-    student = batch[0].detach().requires_grad_()
-    for beta in (1.0, 1.5):
-        (gradient,) = torch.autograd.grad(bckd(student, student.detach(), beta=beta), student)
-        assert torch.equal(gradient, torch.zeros_like(gradient))
-    for beta in (0.5, 0, "1"):
-        with pytest.raises(ValueError, match=f"beta of bckd is a number >= 1; got {beta!r}"):
-            bckd(*batch, beta=beta)
+@pytest.mark.parametrize("beta", [0.1, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_bckd_pulls_at_nothing_where_both_agree(batch, beta, kind):
+    student = batch[0].detach().to(kind).requires_grad_()
+    (gradient,) = torch.autograd.grad(bckd(student, student.detach(), beta=beta), student)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 @pytest.mark.parametrize("classes", [5, 9])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..names import counted, did_you_mean, is_number, not_negative, positive
+from ..names import counted, did_you_mean, not_negative, positive
 from .base import hard, logit_pair, logits_of, objectives, others_of, target_of
 
 KINDS = ("forward", "reverse", "jeffreys", "js")
@@ -94,13 +94,12 @@ def bckd(student, teacher, labels: Tensor | None = None, *, beta: float = 1.0) -
     ``sum_c |sigma(t_c) - sigma(s_c)|^beta BCE(sigma(s_c), sigma(t_c))``, mean over the batch. As published, the
     gradient goes through the weight too. The paper's detectors divide by the number of positive boxes instead of the
     batch. Softmax ignores a shift of all logits, this does not: for students that are read through a sigmoid.
-
-    beta  from 1, below which equal sigmoids have no gradient
+    Equal sigmoids pull at nothing, also where ``beta`` is below 1 and the published gradient is no number.
     """
-    if not is_number(beta) or beta < 1:
-        raise ValueError(f"beta of bckd is a number >= 1; got {beta!r}.")
+    positive(beta=beta)
     z_s, z_t = logit_pair(student, teacher)
     distance = (z_t.sigmoid() - z_s.sigmoid()).abs()
+    distance = distance.clamp_min(torch.finfo(distance.dtype).tiny)
     cross_entropy = F.binary_cross_entropy_with_logits(z_s, z_t.sigmoid(), reduction="none")
     return (distance**beta * cross_entropy).sum(1).mean()
 
