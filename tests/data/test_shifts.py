@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -180,6 +181,17 @@ def test_large_images_are_corrupted_as_imagenet_c():
     large = np.full((2, 96, 96, 3), 128, np.uint8)
     assert (corrupt(large, "gaussian noise", 1) / 255).std() == pytest.approx(0.08, rel=0.03)
     assert np.array_equal(corrupt(large, "shot noise", 3), corrupt(large, "shot noise", 3))
+
+
+def test_copies_in_two_domains_are_on_one_side_and_of_one_severity(tmp_path):
+    root = small_images(tmp_path / "images")
+    for file in [file for file in (root / "north").rglob("*") if file.is_file()]:
+        shutil.copy(file, root / "south" / file.relative_to(root / "north").with_name(f"copy {file.name}"))
+    found = wk.load_domains(f"corrupted:folder:{root}", size=32, cache=tmp_path, share=0.4)
+    left = {name: {image.tobytes() for image in found[name].images} for name in ("north", "south")}
+    assert len(left["north"]) > 0 and left["north"] < left["south"]
+    dealt = [set(found[f"severity{severity}"].originals) for severity in SEVERITIES]
+    assert sum(map(len, dealt)) == len(set().union(*dealt))
 
 
 def test_a_benchmark_that_cannot_be_dealt_to_severities_is_a_sentence(tmp_path):

@@ -539,12 +539,20 @@ def corrupted(path: str, *, cache: Path, size: int | None = None, seed: int = 0,
     _SET_ASIDE.each(share=share)
     base, at = load_domains(path, cache=cache, **({} if size is None else {"size": size})), len(SEVERITIES)
     clean, aside = {}, []
+    sides = {name: _held_out(e, f"corrupted {name}", seed, share, base.classes) for name, e in base.items()}
+    if base.files:  # copies that lie elsewhere, too
+        copies = np.concatenate([base.files[name][held] for name, held in sides.items()])
+        sides = {name: np.isin(base.files[name], copies) for name in sides}
     for place, (name, examples) in enumerate(base.items()):
-        held = _held_out(examples, f"corrupted {name}", seed, share, base.classes)
+        held = sides[name]
         kept = examples.take(np.flatnonzero(~held))
         clean[name] = replace(kept, attributes=np.zeros(len(kept), dtype=np.int64), rows=None)
         aside.append(replace(part := examples.take(np.flatnonzero(held)), originals=part.originals + (place << 40)))
     images, labels, originals = (np.concatenate([getattr(e, name) for e in aside]) for name in _PARTS[:3])
+    if base.files:
+        files = np.concatenate([base.files[name][held] for name, held in sides.items()])
+        _, first, places = np.unique(files, return_index=True, return_inverse=True)
+        originals = originals[first[places]]
     rng, dealt = np.random.default_rng([seed, at]), np.empty(len(labels), dtype=int)
     for label in range(len(base.classes)):  # each class in equal parts, renderings of an original in one
         known, places = np.unique(originals[labels == label], return_inverse=True)
