@@ -249,7 +249,9 @@ def test_images_in_folders_inside_those_of_classes_are_counted_when_a_folder_is_
     for inside in ("day 1/y", ".hidden"):
         (root / "a" / "x" / inside).mkdir(parents=True)
         noise(1).save(root / "a" / "x" / inside / "deep.png")
-    with pytest.warns(UserWarning, match=r"1 images in folders inside .*, such as a/x/day 1/y/deep.png; they are not"):
+    with pytest.warns(
+        UserWarning, match=r"1 image\(s\) in folders inside .*, such as a/x/day 1/y/deep.png; they are not"
+    ):
         assert len(load_domains(f"folder:{root}", size=16)["a"]) == 2
 
 

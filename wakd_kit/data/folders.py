@@ -166,7 +166,7 @@ def read_images(
         )
     if deeper := deeper_images(files):
         warnings.warn(
-            f"{name}:{root} has {len(deeper)} images in folders inside those of classes, such as "
+            f"{name}:{root} has {len(deeper)} image(s) in folders inside those of classes, such as "
             f"{printable(deeper[0].relative_to(root))}; they are not loaded. Move them up to have them.",
             stacklevel=5,
         )
@@ -373,9 +373,8 @@ def deep(image: Image.Image) -> str | None:
     """How greyscale of more than eight bits is stored: "12-bit", "16-bit", "signed 16-bit", "32-bit", "float"; None for others."""
     if image.mode == "F":
         return "float"
-    stored = (
-        str(image.tile[0].args) if image.tile else ""
-    )  # Pillow widens 12 bits to 16, 16 to 32, and tells it only here
+    # Pillow widens 12 bits to 16, 16 to 32, and tells it only here
+    stored = str(image.tile[0].args) if image.tile else ""
     if image.mode.startswith("I;16"):
         return "12-bit" if "I;12" in stored else "16-bit"
     if image.mode != "I":

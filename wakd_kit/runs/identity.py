@@ -83,9 +83,8 @@ def difference(recorded: Mapping, asked: Mapping) -> str | None:
         if key == "student":
             old, new = _without_places(old, new)
         if key == "teacher" and all("fingerprint" in (one or {}) for one in (old, new)):
-            old, new = (
-                {name: v for name, v in one.items() if name != "model"} for one in (old, new)
-            )  # its place, its seed
+            # what it computes is said: where its file lies and what it was seeded with decide nothing
+            old, new = ({name: v for name, v in one.items() if name != "model"} for one in (old, new))
         if isinstance(old, Mapping) and isinstance(new, Mapping) and key in DIFFERS:
             parts = [part for part in sorted(old.keys() & new.keys()) if not same({part: old[part]}, {part: new[part]})]
             if key == "split":
