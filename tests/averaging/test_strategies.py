@@ -357,6 +357,16 @@ def test_searches_equal_the_reference():
         equal(averaging.sma(iterates=iterates, score=score, start=start), slow.sma_from_next(iterates, start, score))
 
 
+@pytest.mark.parametrize("exact, start", [("published", 100), ("diwa", 100), ("ermpp", 600)])
+def test_sma_as_a_code_counts_starts_where_that_code_does(exact, start):
+    curves = Curves([98, 1, 1, 498, 1, 1, 200])  # with edges around 100 and 600
+    averages = []
+    averaging.sma(curves, score=lambda average: averages.append(average) or 0.0, exact=exact)
+    begin = start if exact == "diwa" else start - 1
+    assert curves.begins[np.flatnonzero(averages[-1])[0]] == begin
+    equal(averages[-1], averaging.sma(curves, score=lambda average: average[-1] * (average[-1] < 1), exact=exact, start=start))
+
+
 def test_soups_equal_the_reference():
     rng = np.random.default_rng(5)
     for seed in range(100):
@@ -865,6 +875,7 @@ def test_choose_checks_everything_before_it_starts():
         ([{"name": "last", "begin": 0.1}], UnknownName, "^Unknown setting of last 'begin'. Known: recalibrated"),
         (["iidmax", {"name": "uniform", "score": 1}], UnknownName, "^uniform has no settings"),
         (["iidmax", {"begin": 1}], ValueError, "a name or a dict with a 'name'"),
+        (["iidmax", {"name": "ema", "warmup": "no"}], ValueError, "^warmup of ema is true or false; got 'no'"),
         (["iidmax", "last", "last"], ValueError, "called 'last'; give one of them another 'label'"),
         (["iidmax", "learned"], ValueError, "got no loss_and_gradient|got no held_out_loss"),
     ]

@@ -41,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
         s.log.append((self.path, self.headers.get("Range")))
         if self.path not in s.files:
             return self.send_error(404)
+        if s.busy:
+            return self.send_error(s.busy.pop())
         data, begin = s.files[self.path], 0
         etag = f'"{hashlib.sha256(data).hexdigest()}"'
         asked, version = self.headers.get("Range"), self.headers.get("If-Range")
@@ -70,10 +72,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
-    """Set ``files`` {path: bytes}, ``breaks`` (bytes each answer ends after), ``ranges``, ``etags``; read ``log``."""
+def server(monkeypatch):
+    """Set ``files`` {path: bytes}, ``breaks`` (bytes each answer ends after), ``busy`` (answers before), ``ranges``, ``etags``; read ``log``."""
+    monkeypatch.setattr(module, "PAUSE", 0.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.types, server.breaks, server.log = {}, {}, [], []
+    server.files, server.types, server.breaks, server.busy, server.log = {}, {}, [], [], []
     server.ranges, server.etags, server.commit = True, True, ""
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -109,6 +112,14 @@ def test_a_connection_that_breaks_is_continued_where_it_stopped(server, tmp_path
     server.breaks = [100_000, 0, 50_000]
     assert fetch(offered(server, DATA), tmp_path).read_bytes() == DATA
     assert [asked for _, asked in server.log] == [None, "bytes=100000-", "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
+    server.busy = [503, 429]
+    assert fetch(offered(server, DATA), tmp_path).read_bytes() == DATA and len(server.log) == 3
+    server.busy = [500] * module.ATTEMPTS
+    with pytest.raises(OSError, match=rf"broke off {module.ATTEMPTS} times at 0 bytes: the server answers 500 Internal"):
+        fetch(offered(server, DATA, "other.zip"), tmp_path)
 
 
 def test_a_download_that_was_given_up_is_continued_the_next_time(server, tmp_path):

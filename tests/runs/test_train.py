@@ -255,6 +255,8 @@ def test_resume_refuses_other_settings_and_changes_nothing(split, tmp_path):
         quick(split, tmp_path / "run", resume=True, learning_rate=0.5)
     with pytest.raises(FileExistsError, match="resume=True"):
         quick(split, tmp_path / "run")
+    with pytest.raises(ValueError, match="resume=True continues the run at save_to, and none is given"):
+        quick(split, None, resume=True)
     assert quick(split, tmp_path / "run", resume=True).steps == 10
     assert {f: f.read_bytes() for f in run.folder.rglob("*") if f.is_file()} == before
     (run.folder / "segments" / run.segments.index[0]["file"]).unlink()

@@ -121,14 +121,15 @@ def labels_of(wanted: Sequence[str | Mapping[str, Any]]) -> list[str]:
     return _labels(entries)
 
 
-def settings_of(name: str, steps: int | None = None) -> dict[str, Any]:
+def settings_of(name: str, steps: int | None = None, exact: str | None = None) -> dict[str, Any]:
     """The settings of a registered strategy and their defaults (``inspect.Parameter.empty`` where one is needed).
 
     steps  the length of a run: defaults that are read off it are those of such a run, in place of None
+    exact  as ``fitting`` takes it
     """
     parameters = inspect.signature(strategies.get(name)).parameters.values()
     found = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in EVALUATIONS}
-    return found | (fitting(name, steps) if steps else {})
+    return found | (fitting(name, steps, exact) if steps else {})
 
 
 def _entries(wanted) -> list[tuple[str, str | None, dict[str, Any]]]:
@@ -151,6 +152,8 @@ def _complete(name: str, settings: dict[str, Any], evaluations: dict[str, Callab
             if not known:
                 raise UnknownName(f"{name} has no settings; got {setting!r}.")
             raise UnknownName(did_you_mean(f"setting of {name}", setting, known))
+        if isinstance(known.get(setting), bool) and not isinstance(settings[setting], bool):
+            raise ValueError(f"{setting} of {name} is true or false; got {settings[setting]!r}.")
     complete = dict(settings)
     for evaluation in [e for e in EVALUATIONS if e in parameters and e not in settings]:
         if evaluations[evaluation] is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, as_curves
-from .fitting import PUBLISHED, fitting
+from .fitting import fitting
 from .spans import describe, ending_at, first_after, moved, over_ends, over_iterates, starting_at, step_of
 
 
@@ -81,7 +81,7 @@ def wakd(
     curves = as_curves(curves, **series)
     one_of("exact", exact, (None, "published"))
     if begin is None:
-        begin = (PUBLISHED["wakd"] if exact else fitting("wakd", curves.steps))["begin"]
+        begin = fitting("wakd", curves.steps, exact)["begin"]
     if exact is None:
         first = first_after(curves, begin)
         return over_iterates(curves, first, len(curves) - 1, "wakd", moved(curves, begin, first))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..names import one_of, real_number, whole_number
 from .curves import Coefficients, Curves, NoWindow, as_curves
-from .fitting import PUBLISHED, fitting
+from .fitting import fitting
 from .spans import (
     describe,
     ending_at,
@@ -45,14 +45,14 @@ def sma(
     validation, and the best is returned, ties to the earliest; a checkpoint is a segment end.
 
     start      a step (int) or a fraction of the run; the first whole segment after it begins. None is 100 as published, and a
-               tenth of a run that is shorter than 1,000 steps, but with ``exact``
+               tenth of a run that is shorter than 1,000 steps; with ``exact`` what that code has, 100, ERM++ 600
     frequency  score only every ``frequency`` steps and at the last one; None scores at every segment end
     exact      how the published code counts, which matters for short runs:
                "published"  salesforce/ensemble-of-averages@19183f1c: iterate start - 1 counts too (start <= 1: the
                             initial parameters do, in ``coefficients.initial``); checkpoints fall at steps 1,
                             1 + frequency, ... and at the last; those before ``start`` offer their raw iterate,
                             which is returned where it scores best, or where ``start`` is never reached: the note says so
-               "ermpp"      facebookresearch/DomainBed@b93c22a1, ERM++ (start=600): the same count
+               "ermpp"      facebookresearch/DomainBed@b93c22a1, ERM++: the same count
                "diwa"       alexrame/diwa@4bfe468d: as published, but iterate ``start`` counts twice and start - 1
                             not at all, since the average shares its storage with the model until then
 
@@ -64,7 +64,7 @@ def sma(
     if frequency is not None:
         whole_number("frequency", frequency, 1, "steps between checkpoints")
     if start is None:
-        start = (PUBLISHED["sma"] if exact else fitting("sma", curves.steps))["start"]
+        start = fitting("sma", curves.steps, exact)["start"]
     if exact is not None:
         return _best(_sma_published(curves, step_of(curves, start, "start"), frequency, exact), score)
     first = first_after(curves, start, "start")

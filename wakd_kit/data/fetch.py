@@ -15,6 +15,7 @@ import http.client
 import importlib.util
 import os
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from .catalog import Benchmark, DataProblem, Download, Hub, config_file, data_fo
 from .unpack import unpack, unpack_parquet
 
 ATTEMPTS = 5  # in a row that bring no byte
+PAUSE = 1.0  # seconds, before the second attempt that brings none
+BUSY = (429, 500, 502, 503, 504)  # answers of a server that may serve it in a moment
 CHUNK = 1 << 20
 SUMS = "SHA256SUMS"
 CARD = "README.md"  # of a repository on the hub: its header names the labels
@@ -170,8 +173,8 @@ def _from_hub(hub: Hub, downloads: Path) -> None:
 def fetch(file: Download, into: Path) -> Path:
     """Download one file into a folder unless it is there; a part that is there is continued.
 
-    Raises ``OSError`` where no connection can be made, where it breaks off ``ATTEMPTS`` times without a new byte, and
-    for a web page where an archive should be.
+    Raises ``OSError`` where no connection can be made, where it breaks off or the server is busy ``ATTEMPTS`` times without
+    a new byte, with a pause that doubles between them, and for a web page where an archive should be.
     """
     final, part = into / file.name, into / f"{file.name}.part"
     if final.is_file():
@@ -190,6 +193,7 @@ def fetch(file: Download, into: Path) -> Path:
                 raise ConnectionError(
                     f"{file.url} broke off {ATTEMPTS} times at {_size(part)} bytes: {error}"
                 ) from error
+            time.sleep(PAUSE * (2**fruitless - 1))
     os.replace(part, final)
     _version(part).unlink(missing_ok=True)
     return final
@@ -208,6 +212,8 @@ def _continue(file: Download, part: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
             return  # all of it was there
+        if error.code in BUSY:
+            raise ConnectionError(f"the server answers {error.code} {error.reason}") from error
         if error.code != 416:
             raise
         part.unlink()

@@ -289,11 +289,7 @@ def named(spec: Mapping) -> dict:
 def moments(spec: Mapping, steps: int) -> dict[str, int]:
     """The moments of a declared strategy as steps of a whole run: ``{"begin": 120}``. A float is a fraction of the run."""
     given = {name: value for name, value in named(spec).items() if value is not None}
-    known = {
-        **settings_of(spec["name"], steps),
-        **(PUBLISHED.get(spec["name"], {}) if "exact" in given else {}),
-        **given,
-    }
+    known = {**settings_of(spec["name"], steps, given.get("exact")), **given}
     found = {name: known[name] for name in VERBS if known.get(name) is not None}
     for name, value in found.items():
         if not is_number(value):

@@ -142,6 +142,8 @@ def train(
     if not isinstance(student, nn.Module) or not isinstance(split, Split):
         got = " and ".join(repr(one) if isinstance(one, str) else type(one).__name__ for one in (student, split))
         raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
+    if resume and save_to is None:
+        raise ValueError("resume=True continues the run at save_to, and none is given: say which folder, or leave resume out.")
     device, combined = device_of(device), combine(objectives)
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
