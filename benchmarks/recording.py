@@ -16,7 +16,8 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.objectives import kd
-from wakd_kit.runs.record import Recorder, Segments
+from wakd_kit.runs.record import Recorder
+from wakd_kit.runs.store import Segments
 
 CASES = {  # student, teacher, image side, batch: perf of the kit's small student, and of the papers' ResNet-18
     "resnet10t_w16 at 32 px": ("resnet10t_w16", "resnet18_w16", 32, 64),

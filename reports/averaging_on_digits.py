@@ -20,7 +20,7 @@ import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
 from wakd_kit.results.differences import paired, printed_as
 from wakd_kit.results.latex import markdown
-from wakd_kit.runs.record import write_state
+from wakd_kit.runs.store import write_state
 
 BEGIN = 0.6  # as in digits_full
 VALLEYS = ("swad", "swad_published", "swad_wakd_repo")

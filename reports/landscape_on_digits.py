@@ -19,7 +19,7 @@ from wakd_kit.landscape import findings
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.plots import surface as landscape_figures
 from wakd_kit.results.latex import markdown
-from wakd_kit.runs.record import write_state
+from wakd_kit.runs.store import write_state
 from wakd_kit.statistics import interval
 
 RECIPE = {"segment_length": 30, "learning_rate": 0.01, "resume": True, "progress": False}

@@ -23,7 +23,7 @@ from wakd_kit.data.domains import leave_one_out, load_domains
 from wakd_kit.evaluation.export import export
 from wakd_kit.files import Stopped
 from wakd_kit.runs.pretrain import pretrain
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.plan import load_study, plan
 

@@ -18,7 +18,8 @@ from wakd_kit.files import Held
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.execute import NotebookFailed
 from wakd_kit.runs import record as recording
-from wakd_kit.runs.record import estimate_bytes, read_state
+from wakd_kit.runs import store
+from wakd_kit.runs.store import estimate_bytes, read_state
 from wakd_kit.study import run as study
 
 from .forked import shared
@@ -391,7 +392,7 @@ def test_train_learns_from_a_teacher_and_continues_what_was_stopped(finished, be
     assert wk.load_run(tmp_path / "run").settings["teacher"]["run"] == "teacher"
 
 
-@pytest.mark.parametrize("storage", recording.STORAGE)
+@pytest.mark.parametrize("storage", store.STORAGE)
 def test_a_recording_takes_at_most_what_was_estimated_and_not_much_less(split, tmp_path, monkeypatch, storage):
     student = wk.build_model("resnet10t_w16", split.classes, seed=0)
     replace, sizes = recording.os.replace, []

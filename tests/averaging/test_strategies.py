@@ -364,7 +364,10 @@ def test_sma_as_a_code_counts_starts_where_that_code_does(exact, start):
     averaging.sma(curves, score=lambda average: averages.append(average) or 0.0, exact=exact)
     begin = start if exact == "diwa" else start - 1
     assert curves.begins[np.flatnonzero(averages[-1])[0]] == begin
-    equal(averages[-1], averaging.sma(curves, score=lambda average: average[-1] * (average[-1] < 1), exact=exact, start=start))
+    equal(
+        averages[-1],
+        averaging.sma(curves, score=lambda average: average[-1] * (average[-1] < 1), exact=exact, start=start),
+    )
 
 
 def test_soups_equal_the_reference():

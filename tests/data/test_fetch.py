@@ -118,7 +118,9 @@ def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
     server.busy = [503, 429]
     assert fetch(offered(server, DATA), tmp_path).read_bytes() == DATA and len(server.log) == 3
     server.busy = [500] * module.ATTEMPTS
-    with pytest.raises(OSError, match=rf"broke off {module.ATTEMPTS} times at 0 bytes: the server answers 500 Internal"):
+    with pytest.raises(
+        OSError, match=rf"broke off {module.ATTEMPTS} times at 0 bytes: the server answers 500 Internal"
+    ):
         fetch(offered(server, DATA, "other.zip"), tmp_path)
 
 

@@ -16,7 +16,7 @@ from wakd_kit import plugins
 from wakd_kit.data.augment import to_float
 from wakd_kit.evaluation.export import card_of_export
 from wakd_kit.evaluation.scores import predict
-from wakd_kit.runs.record import read_state
+from wakd_kit.runs.store import read_state
 
 from ..conftest import SMALL
 

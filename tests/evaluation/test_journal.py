@@ -6,7 +6,7 @@ import pytest
 
 from wakd_kit.evaluation.journal import computed, finished, growing, is_finished, table_file
 from wakd_kit.files import holder
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 COLUMNS = {"label": str, "x": float, "n": int}
 

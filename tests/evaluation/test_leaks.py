@@ -22,8 +22,8 @@ from wakd_kit.evaluation.choose import source_fit
 from wakd_kit.explorer.answers import Board
 from wakd_kit.landscape.surface import line
 from wakd_kit.models.build import BATCHNORM_POLICIES
-from wakd_kit.runs.record import RunProblem
 from wakd_kit.runs.settings import Settings
+from wakd_kit.runs.store import RunProblem
 
 from ..conftest import SMALL
 

@@ -11,7 +11,7 @@ from wakd_kit import averaging
 from wakd_kit.averaging import NoWindow
 from wakd_kit.evaluation.predictions import kept, predicted
 from wakd_kit.evaluation.scores import predict
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 from ..conftest import SMALL
 

@@ -8,7 +8,7 @@ import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
 from wakd_kit.data.augment import calibration_views, views_from
 from wakd_kit.evaluation.merging import merge
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 from ..conftest import SMALL, one_image
 

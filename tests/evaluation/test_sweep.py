@@ -14,7 +14,7 @@ from wakd_kit.evaluation.sweep import Point, Sweep
 from wakd_kit.models import fold
 from wakd_kit.models.build import Adapter, LogitsTap, Output
 from wakd_kit.models.device import cores
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 from ..conftest import SMALL, one_image
 

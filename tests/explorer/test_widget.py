@@ -21,7 +21,7 @@ from wakd_kit.explorer.answers import MEAN, Board, same
 from wakd_kit.explorer.drawing import _about, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 from wakd_kit.study.run import NOTEBOOKS
 
 from ..conftest import one_image

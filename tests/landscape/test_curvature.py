@@ -14,7 +14,7 @@ from wakd_kit.evaluation.export import Logits
 from wakd_kit.evaluation.sweep import Sweep
 from wakd_kit.landscape.curvature import _batches, curvature, spectrum
 from wakd_kit.models.build import batchnorms
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from wakd_kit.evaluation import journal as tables
 from wakd_kit.evaluation.scores import evaluate_model, score_choices
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.models.build import recalibrate
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 from ..conftest import one_image
 

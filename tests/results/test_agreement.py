@@ -16,7 +16,7 @@ from wakd_kit.results import agreement
 from wakd_kit.results import differences as comparison
 from wakd_kit.results.agreement import Found
 from wakd_kit.results.collect import DEPLOYED
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 
 def some(classes, labels=(0, 1, 2, 3), role="target", confidence=None) -> Predicted:

@@ -17,7 +17,7 @@ from wakd_kit.averaging.curves import noted
 from wakd_kit.files import columns_of
 from wakd_kit.results import differences as comparison
 from wakd_kit.results.collect import run_folders
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 from wakd_kit.statistics import rank_methods
 
 

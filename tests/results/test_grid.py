@@ -12,7 +12,7 @@ from wakd_kit import averaging
 from wakd_kit.plots import gains as gain_figures
 from wakd_kit.results import differences as comparison
 from wakd_kit.results import grid as when
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 from wakd_kit.statistics import holm
 
 

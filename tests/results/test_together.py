@@ -9,7 +9,7 @@ import pytest
 from wakd_kit.reporting.compare import compare
 from wakd_kit.results.collect import collect
 from wakd_kit.results.together import answers, compared, how_paired, side_by_side, unlike
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 
 from ..offline import offline_problems
 

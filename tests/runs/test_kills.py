@@ -23,14 +23,12 @@ import yaml
 
 import wakd_kit as wk
 from wakd_kit import files
-from wakd_kit.runs import record as recording
+from wakd_kit.runs import store
 
 from .. import forked
 from .victims import SEGMENT, STEPS, small_split
 
-MOST = (
-    recording.UNSAVED + 1
-) * SEGMENT  # steps since a checkpoint, and those of a segment while the next one is written
+MOST = (store.UNSAVED + 1) * SEGMENT  # steps since a checkpoint, and those of a segment while the next one is written
 
 
 def begin(what: str, *given: Path):
@@ -91,7 +89,7 @@ def kill_trainings(folder: Path, kills: int, seed: int) -> str:
         same_recordings(whole, cut)
     return (
         f"training: {done} kills ({ends} after the last step) of {trainings} runs, {trainings} of {trainings} finished, bit "
-        f"for bit; at most {most} steps trained again after a kill, segments have {SEGMENT} and checkpoints come every {recording.UNSAVED}"
+        f"for bit; at most {most} steps trained again after a kill, segments have {SEGMENT} and checkpoints come every {store.UNSAVED}"
     )
 
 

@@ -22,7 +22,9 @@ import wakd_kit as wk
 from wakd_kit import files
 from wakd_kit.models.tap import provenance_of
 from wakd_kit.runs import record as recording
-from wakd_kit.runs.record import MEASURED, RunProblem, Segments, estimate_bytes, measuring
+from wakd_kit.runs import store
+from wakd_kit.runs.record import MEASURED, measuring
+from wakd_kit.runs.store import RunProblem, Segments, estimate_bytes
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +275,7 @@ def test_means_follow_tensors_that_a_forward_pass_replaces(split, tmp_path):
     for of in ("mean", "end"):
         a, b = (run.segments.read(2, of) for run in runs)
         torch.testing.assert_close(a, b)
-    kept = [recording.read_state(run.folder / "running" / "0.safetensors") for run in runs]
+    kept = [store.read_state(run.folder / "running" / "0.safetensors") for run in runs]
     torch.testing.assert_close(*kept)
     assert a["model.centre"].abs().max() > 0.01
 
@@ -323,8 +325,8 @@ def test_what_no_recording_holds_is_said_before_there_is_one(split, tmp_path, mo
 @pytest.mark.parametrize("name", ["ж" * 60, 'a"\\b' * 9, "日本" * 40, "🦊" * 30])
 def test_names_that_json_writes_with_many_bytes(tmp_path, name):
     state = {f"{name}{i}": torch.full((3, 2), float(i)) for i in range(3)}
-    recording.write_state(tmp_path / "state.safetensors", state)
-    read = recording.read_state(tmp_path / "state.safetensors")
+    store.write_state(tmp_path / "state.safetensors", state)
+    read = store.read_state(tmp_path / "state.safetensors")
     assert all(torch.equal(state[n], read[n]) for n in state)
 
 
@@ -347,7 +349,7 @@ def test_statistics_are_kept_as_they_are_and_older_recordings_have_differences(t
     for of in ("mean", "end"):
         torch.testing.assert_close(segments.read(0, of), state)
     older = {f"{of}.bn.running_var": torch.tensor([0.5, -8.0]).half() for of in ("mean", "end")}
-    recording.write_state(segments.folder / segments.index[0]["file"], older)
+    store.write_state(segments.folder / segments.index[0]["file"], older)
     torch.testing.assert_close(segments.read(0, "end")["bn.running_var"], torch.tensor([0.8, 32.0]))
 
 
@@ -560,7 +562,7 @@ def test_the_lock_of_a_folder_that_gets_another_name_is_asked_for_again(tmp_path
 def test_the_error_of_half_precision_is_what_is_said(tmp_path):
     generator, walk = torch.Generator().manual_seed(0), torch.zeros(20_000)
     whole, half = (
-        Segments.create(tmp_path / storage, {"w": torch.randn(20_000)}, storage) for storage in recording.STORAGE
+        Segments.create(tmp_path / storage, {"w": torch.randn(20_000)}, storage) for storage in store.STORAGE
     )
     half._initial = whole.initial
     for step in range(1, 101):

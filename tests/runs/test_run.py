@@ -13,8 +13,8 @@ from torch import nn
 import wakd_kit as wk
 from wakd_kit import files
 from wakd_kit.averaging import strategies
-from wakd_kit.runs.record import RunProblem, Segments, read_state
 from wakd_kit.runs.run import FORMAT, Run
+from wakd_kit.runs.store import RunProblem, Segments, read_state
 
 from ..conftest import SMALL, patterns, small_images
 

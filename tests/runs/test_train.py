@@ -18,13 +18,13 @@ from wakd_kit.checks import make
 from wakd_kit.models import build as models
 from wakd_kit.objectives import combine
 from wakd_kit.runs import record as recording
-from wakd_kit.runs import settings
+from wakd_kit.runs import settings, store
 from wakd_kit.runs import teacher as taught
 from wakd_kit.runs import train as training
 from wakd_kit.runs.optimiser import OPTIMISERS
 from wakd_kit.runs.prepare import prepare
-from wakd_kit.runs.record import RunProblem, refuse_other_settings
-from wakd_kit.runs.store import RunningAverages
+from wakd_kit.runs.record import refuse_other_settings
+from wakd_kit.runs.store import RunningAverages, RunProblem
 
 from ..conftest import SMALL, one_image
 
@@ -236,7 +236,7 @@ def test_a_run_stopped_anywhere_resumes_bit_equal(split, whole, tmp_path, monkey
     assert not (tmp_path / "cut").exists()
     resumed = quick(split, tmp_path / "cut", student(**DROPS), resume=True, **settings)
     equal_runs(whole, resumed)
-    kept = [recording.read_state(r.folder / "running" / "0.safetensors") for r in (whole, resumed)]
+    kept = [store.read_state(r.folder / "running" / "0.safetensors") for r in (whole, resumed)]
     assert kept[0] and all(torch.equal(kept[0][n], kept[1][n]) for n in kept[0])
 
 
@@ -420,7 +420,7 @@ def test_every_setting_of_train_is_described_once_with_the_same_default():
     assert plain == json.loads(json.dumps(defaults))
     assert all(f"\n    {name} " in wk.train.__doc__ for name in settings.NAMES)
     assert typing.get_args(typing.get_args(settings.FITS.batchnorm)[0]) == models.BATCHNORM_POLICIES
-    assert typing.get_args(typing.get_args(settings.FITS.storage)[0]) == recording.STORAGE
+    assert typing.get_args(typing.get_args(settings.FITS.storage)[0]) == store.STORAGE
     assert set(typing.get_args(typing.get_type_hints(settings.Stepping)["name"])) == OPTIMISERS.keys()
 
 
@@ -509,7 +509,7 @@ def test_a_mixture_chosen_at_a_segments_end_is_that_of_its_mean(split, teacher, 
     declare = [{"name": "ema", "decay": 0.5, "begin": 2}]
     run = quick(split, tmp_path / "run", teacher=teacher, objectives="dho", steps=12, declare=declare, edges=[2])
     assert [run.segments.read(k, "mean")["tail.alpha"].item() for k in range(4)] == pytest.approx([0.2, 0.6, 0.8, 1.0])
-    kept = recording.read_state(run.folder / "running" / "0.safetensors")["tail.alpha"].item()
+    kept = store.read_state(run.folder / "running" / "0.safetensors")["tail.alpha"].item()
     assert kept == pytest.approx(1 + (0.8 + (0.6 - 0.8) / 2**4 - 1) / 2**4)
 
 

@@ -10,7 +10,7 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.reporting import render
-from wakd_kit.runs.record import RunProblem
+from wakd_kit.runs.store import RunProblem
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study import run as study
 from wakd_kit.study.jobs import Place

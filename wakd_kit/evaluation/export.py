@@ -18,7 +18,7 @@ from ..files import made, path_of, read_json, together, write_text, write_with
 from ..models.build import build_model
 from ..models.weights import HUB_CARD, HUB_WEIGHTS, card_beside, from_file, provenance_of_file, sha256
 from ..runs.identity import normalisation, seen_according_to
-from ..runs.record import write_state
+from ..runs.store import write_state
 from . import hub
 from .scores import score_choices
 

@@ -19,7 +19,7 @@ from ..files import Held, locked, read_json, sweep, write_text
 from ..fingerprints import of_function
 from ..names import one_line
 from ..runs.identity import digest, same_split
-from ..runs.record import RunProblem
+from ..runs.store import RunProblem
 
 KIT = "kit"  # the key of an identity that says which code of the kit computed the rows
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..names import Registry, did_you_mean, one_of, real_number
-from ..runs.record import State
+from ..runs.store import State
 
 rules = Registry("rule of merging")
 

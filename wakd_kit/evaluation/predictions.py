@@ -21,7 +21,7 @@ from torch import Tensor
 from ..averaging import Coefficients
 from ..files import write_with
 from ..runs.identity import digest, of_recording
-from ..runs.record import RunProblem
+from ..runs.store import RunProblem
 
 PREDICTION = np.dtype([("label", "<i4"), ("confidence", "<f4")])
 

@@ -19,8 +19,8 @@ import torch
 from ..averaging import NoWindow, best_val, check_barrier, ensemble
 from ..data.domains import Split, other_split, split_of
 from ..runs.network import Network
-from ..runs.record import RunProblem, State
 from ..runs.run import Run
+from ..runs.store import RunProblem, State
 from .merging import merge, named
 from .scores import COLUMNS, judged, source_mean
 

@@ -26,8 +26,9 @@ from ..data.domains import Split, other_split
 from ..models.build import Tap
 from ..models.device import cores
 from ..models.fold import fold, folded
+from ..runs.identity import fingerprint
 from ..runs.network import Network, predict
-from ..runs.record import RunProblem, fingerprint
+from ..runs.store import RunProblem
 from ..runs.validate import accuracy
 
 

@@ -19,8 +19,8 @@ from ..names import own_version
 from ..reporting.render import table_html
 from ..results import differences as comparison
 from ..results.collect import run_folders
-from ..runs.record import RunProblem
 from ..runs.run import Run, load_run
+from ..runs.store import RunProblem
 from .answers import Board
 from .drawing import pick, scene
 

@@ -31,8 +31,8 @@ from ..files import made, path_of
 from ..plots import one_run as figures
 from ..plots import surface as landscape_figures
 from ..results.collect import run_folders
-from ..runs.record import RunProblem
 from ..runs.run import load_run
+from ..runs.store import RunProblem
 from .answers import Board, same
 from .drawing import pick, scene, values_of
 from .pages import STYLE, VIEW, page

@@ -18,7 +18,7 @@ from ..evaluation.export import Logits
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Sweep
 from ..models.arithmetic import own_draws
-from ..runs.record import RunProblem
+from ..runs.store import RunProblem
 
 _COLUMNS = {
     "strategy": str,

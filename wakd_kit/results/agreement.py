@@ -21,8 +21,9 @@ import pandas as pd
 from ..averaging import Coefficients
 from ..evaluation.predictions import Predicted, keep, kept
 from ..evaluation.scores import measured
-from ..runs.record import RunProblem, measuring
+from ..runs.record import measuring
 from ..runs.run import Run
+from ..runs.store import RunProblem
 from .collect import DEPLOYED, Recorded, place_of
 from .differences import findings as differences_found
 from .differences import paired, summary

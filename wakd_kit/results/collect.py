@@ -19,8 +19,9 @@ from ..averaging.extent import extent
 from ..data.domains import Domains
 from ..files import json_or_nothing, made, path_of
 from ..names import did_you_mean
-from ..runs.record import GAINED, RunProblem
+from ..runs.record import GAINED
 from ..runs.run import Run, load_run
+from ..runs.store import RunProblem
 from ..statistics import DASH
 from .searched import RULES
 

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from ..averaging import Coefficients
 from ..landscape.flatness import flatness
 from ..landscape.neighbours import between, has_noise, noise
-from ..runs.record import RunProblem
 from ..runs.run import Run
+from ..runs.store import RunProblem
 from ..statistics import DASH, holm, rank_correlation
 from .collect import Recorded, place_of, recipe
 from .differences import estimate, grid, points, printed_as

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ..runs.record import RunProblem
+from ..runs.store import RunProblem
 from .collect import Recorded, place_of, recipe, refuse_other_data, short
 from .differences import on_unseen, paired, summary, verdict
 

@@ -19,8 +19,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from ..files import path_of
-from .record import RunProblem
 from .run import load_run
+from .store import RunProblem
 
 Sink = Callable[[Mapping[str, float]], None]
 

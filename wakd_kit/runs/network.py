@@ -23,7 +23,7 @@ from ..data.domains import Examples, Rows, Split
 from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, in_eval, recalibrate
 from ..models.device import device as device_of
 from ..names import did_you_mean
-from .record import State
+from .store import State
 
 
 @torch.inference_mode()

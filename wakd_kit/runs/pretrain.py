@@ -23,9 +23,9 @@ from ..models.weights import sha256
 from ..names import did_you_mean
 from .identity import normalisation, seen_according_to
 from .network import predict
-from .record import write_state
 from .run import Run
 from .settings import FITS
+from .store import write_state
 from .train import train
 from .validate import scores
 

@@ -31,20 +31,8 @@ from ..averaging import Recurrence
 from ..files import UNREADABLE, Held, locked, read_json, read_table, recording_folder, sweep, write_text, write_with
 from ..names import version_of
 from ..objectives import combine
-from .identity import difference, fingerprint  # noqa: F401 (others have it from here)
-from .store import (  # noqa: F401
-    STORAGE,
-    UNSAVED,
-    RunningAverages,
-    RunProblem,
-    Segments,
-    State,
-    check_recordable,
-    estimate_bytes,
-    places_of,
-    read_state,
-    write_state,
-)
+from .identity import difference
+from .store import RunProblem, Segments, State, places_of
 
 
 class Closed(NamedTuple):

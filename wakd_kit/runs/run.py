@@ -39,8 +39,8 @@ from ..models.build import as_tap, batchnorms, build_model
 from ..models.tap import mark
 from .identity import of_recording, seen_according_to
 from .network import Network, policy_of
-from .record import RunningAverages, RunProblem, Segments, State, measuring
-from .store import STATISTICS
+from .record import measuring
+from .store import STATISTICS, RunningAverages, RunProblem, Segments, State
 
 FORMAT = 1
 

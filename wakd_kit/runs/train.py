@@ -34,19 +34,7 @@ from .gap import Shares
 from .identity import of_objectives, of_student, of_teacher, same_split, seen_in_training
 from .optimiser import kernel_for, optimiser_for, set_learning_rate, update
 from .prepare import prepare
-from .record import (
-    UNSAVED,
-    Checkpoint,
-    Closed,
-    RunningAverages,
-    Writer,
-    begun_with,
-    estimate_bytes,
-    landing,
-    recording,
-    refuse_other_settings,
-    settle,
-)
+from .record import Checkpoint, Closed, Writer, begun_with, landing, recording, refuse_other_settings, settle
 from .run import FORMAT, Run, curves_from, load_run
 from .settings import (
     AS_STORED,
@@ -65,6 +53,7 @@ from .settings import (
 )
 from .several import hear, several
 from .shown import Shown
+from .store import UNSAVED, RunningAverages, estimate_bytes
 from .teacher import deployed, most_bytes
 from .validate import SourceValidation
 
@@ -143,7 +132,9 @@ def train(
         got = " and ".join(repr(one) if isinstance(one, str) else type(one).__name__ for one in (student, split))
         raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
     if resume and save_to is None:
-        raise ValueError("resume=True continues the run at save_to, and none is given: say which folder, or leave resume out.")
+        raise ValueError(
+            "resume=True continues the run at save_to, and none is given: say which folder, or leave resume out."
+        )
     device, combined = device_of(device), combine(objectives)
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
