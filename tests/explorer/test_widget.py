@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import ipywidgets
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -177,6 +178,20 @@ def test_the_answer_names_what_source_validation_chose(mapped):
     board.windows = board.windows.iloc[-1:]
     one, _ = board.answers()  # nothing to rank
     assert one.startswith("Of 1 window, the one")
+    board.windows = Board(mapped).windows.assign(**{MEAN: 1.0})
+    unseen = board.windows["west"]
+    assert (
+        f"({len(unseen)} tie, from {unseen.min():.1%} to {unseen.max():.1%}; this is the first)" in board.answers()[0]
+    )
+    board.measure = lambda _: {"west": np.nan}
+    assert board.answers()[0].endswith("; the last iterate diverged.")
+
+
+def test_a_mean_of_sources_of_which_one_diverged_is_none(mapped):
+    board = Board(mapped)
+    table = pd.DataFrame({"domain": board.rows, "accuracy": 0.5, "n": 8}).query("domain != @MEAN")
+    table.loc[table["domain"] == board.sources[0], "accuracy"] = np.nan
+    assert np.isnan(board._by_row(table)[MEAN])
 
 
 def test_the_notebook_gives_no_answer_while_the_unseen_domain_is_covered(mapped):
@@ -208,6 +223,8 @@ def test_one_source_is_one_name_and_a_perfect_window_is_not_told_apart_by_nothin
     board.windows.loc[board.windows.index[0], "west"] = 1.0  # 80 images: 0.99 is less than an image away
     board.sources = Board(mapped).sources
     assert all(alike for *_, alike in scene(board)["maps"][1]["cells"])
+    board.windows[board.rows] = 1.0
+    assert scene(board)["low"] == 0.95, "an axis has a length"
 
 
 # ---- widgets, driven as the browser would
@@ -297,6 +314,8 @@ def test_a_folder_without_runs_is_a_sentence(explored, tmp_path):
     before = explored.view.data
     explored.folder.value = str(tmp_path)
     assert explored.message.value.startswith("No recorded run in or below") and explored.view.data is before
+    explored.folder.value = "x" * 300
+    assert "is too long for a path" in explored.message.value
     explored.folder.value = str(explored.run.options[0][1])  # a run's own folder
     assert len(explored.run.options) == 1 and explored.message.value == ""
 
@@ -346,7 +365,7 @@ def test_what_cannot_be_evaluated_any_more_is_said(explored, monkeypatch):
     monkeypatch.setattr(explored.board, "measure", gone)
     move(explored, 2, 8)
     assert explored.message.value.endswith("cannot be evaluated: these are other images.")
-    assert explored.view.answer == {}
+    assert explored.view.answer == {"key": explored.view.asked, "problem": "these are other images."}
 
 
 def test_images_that_are_gone_are_said_and_what_asked_for_them_can_be_asked_again(runs, tmp_path, monkeypatch):
@@ -371,6 +390,11 @@ def test_a_file_that_cannot_be_written_is_said_and_a_name_keeps_its_dots(explore
     for button in (explored.save_average, explored.save_figures):
         button.click()
         assert explored.message.value.startswith("Not written: ")
+    for nameless in ("", f"{tmp_path}/"):
+        explored.file.value = nameless
+        for button in (explored.save_average, explored.save_figures):
+            button.click()
+            assert explored.message.value.startswith("Not written: save as a file")
     explored.file.value = str(tmp_path / "begin0.5")
     explored.save_average.click()
     assert (tmp_path / "begin0.5.safetensors").is_file()
@@ -418,6 +442,16 @@ def test_a_slider_stands_at_what_is_used_whatever_fits_the_run(run):
     for strategy, given in (("lawa", {"k": 25}), ("swad", {"tolerance_ratio": 3.0})):
         ((setting, value),) = given.items()
         assert explorer.controls(strategy, run.source_curves, given)[setting].value == value
+
+
+def test_sliders_of_what_searches_ask_where_a_hand_lets_go(run):
+    for strategy, at_once in (("wakd", True), ("sma", False), ("learned", False)):
+        sliders = [
+            c
+            for c in explorer.controls(strategy, run.source_curves).values()
+            if c.has_trait("continuous_update")
+        ]
+        assert sliders and all(slider.continuous_update is at_once for slider in sliders)
 
 
 def test_a_declared_strategy_that_is_not_registered_here_is_left_out(mapped):

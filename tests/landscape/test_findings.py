@@ -53,6 +53,10 @@ def test_the_average_is_the_first_over_several_segments(run, choices):
     for alone in ("SWAD", "last"):
         assert findings.average_of(choices, alone) is None
     assert findings.average_of({"last": choices["last"]}) is None
+    assert (
+        findings.average_of(choices, baseline="WAKD") == "EMA"
+        and findings.average_of(choices, "WAKD", baseline="WAKD") is None
+    )
     with pytest.raises(ValueError, match=r"Unknown label 'WAKDD'\. Did you mean 'WAKD'\?"):
         findings.average_of(choices, "WAKDD")
 
@@ -98,6 +102,14 @@ def test_distance_is_that_of_the_parameters(run, choices):
     assert findings.distance(run, "initial", choices["last"]) == pytest.approx(
         (vectors[0] - initial).norm().item(), rel=1e-5
     )
+
+
+def test_radii_along_filters_are_as_far_as_radii_of_the_whole(run, choices):
+    far = [findings.unit(run, choices["last"], choices["WAKD"], filter_normalised=along) for along in (False, True)]
+    model = run.blank_model()
+    model.load_state_dict(run.segments.read(-1, "end"))
+    norm = torch.cat([p.detach().flatten() for p in model.parameters()]).norm().item()
+    assert far == pytest.approx([findings.distance(run, choices["last"], choices["WAKD"]), far[0] / norm])
 
 
 def test_pairs_are_the_sides_of_the_plane_and_ways_to_other_runs(copied, choices, tmp_path):

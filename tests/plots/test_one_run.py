@@ -205,6 +205,12 @@ def test_a_strategy_without_a_window_is_named_and_not_drawn(table):
     assert "swad diverged" in figures.accuracy_by_domain(table)[1]
 
 
+def test_of_a_run_that_left_no_domain_out_source_validation_is_drawn(table):
+    figure, alt = figures.accuracy_by_domain(table[table["role"] == "source"])
+    np.testing.assert_allclose(lines(figure.axes[0])["wakd"][0], [90, 60])
+    assert alt == "Accuracy on source validation (mean): last 75.0%, swad found no window, wakd 75.0%."
+
+
 # ---- window map
 
 

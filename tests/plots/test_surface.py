@@ -305,6 +305,11 @@ def test_an_average_that_diverged_has_no_bar_and_is_named(recorded):
     figure, alt = landscape_figures.along_training(curves, choices, scores)
     assert {text.get_text() for text in figure.axes[1].texts} == {"wakd 74.0", "ema 74.5"}
     assert "on source validation: last has no accuracy, wakd 94.0 %" in alt
+    broken = scores["accuracy"].mask((scores["strategy"] == "ema") & (scores["domain"] == scores["domain"].iloc[0]))
+    _, alt = landscape_figures.along_training(curves, choices, scores.assign(accuracy=broken))
+    assert "on source validation: last has no accuracy, wakd 94.0 %, ema has no accuracy" in alt, (
+        "not a mean over the others"
+    )
     source, _ = landscape_figures.along_training(curves, choices, scores[scores["role"] == "source"])[0].axes
     assert {text.get_text() for text in source.texts} == {"wakd 94.0", "ema 94.5"}
 

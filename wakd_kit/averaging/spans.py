@@ -45,7 +45,7 @@ def starting_at(curves: Curves, step: int, asked: str) -> int:
     if curves.begins[segment] != step:
         raise ValueError(
             f"{asked} counts from iterate {step}, which lies inside {describe(curves, segment, segment)}. "
-            f"Declare an edge after step {step - 1} when training, or leave out exact=."
+            f"Declare an edge after step {step - 1} when training{', or leave out exact=' * ('exact=' in asked)}."
         )
     return segment
 

@@ -141,7 +141,7 @@ class Board:
     def _by_row(self, table: pd.DataFrame) -> pd.Series:
         self.images |= dict(zip(table["domain"], table["n"].astype(int)))
         accuracy = table.set_index("domain")["accuracy"]
-        return pd.concat([accuracy, pd.Series({MEAN: accuracy[self.sources].mean()})])[self.rows]
+        return pd.concat([accuracy, pd.Series({MEAN: accuracy[self.sources].mean(skipna=False)})])[self.rows]
 
     @functools.cached_property
     def plane(self) -> landscape.Plane | None:
@@ -204,13 +204,17 @@ class Board:
         if not len(self.windows):
             return []
         chosen, best = (self.windows.loc[self.windows[row].idxmax()] for row in (MEAN, self.target))
+        equal = self.windows.loc[self.windows[MEAN] == chosen[MEAN], self.target]
+        tied = f" ({len(equal)} tie, from {equal.min():.1%} to {equal.max():.1%}; this is the first)" * (len(equal) > 1)
         last = self.measure(averaging.last(self.curves))[self.target]
-        rank = self.windows[MEAN].corr(self.windows[self.target], method="spearman")
+        alone = f"the last iterate alone {last:.1%}" if np.isfinite(last) else "the last iterate diverged"
+        told_apart = (self.windows[[MEAN, self.target]].nunique() > 1).all()
+        rank = self.windows[MEAN].corr(self.windows[self.target], method="spearman") if told_apart else np.nan
         ranked = f"Source validation ranks the windows as the unseen domain does with a correlation of {rank:.2f} (Spearman)."
         proxy = "These accuracies are a proxy's; compute the exact map before quoting them."
         return [
             f"Of {len(self.windows)} window{'s' * (len(self.windows) > 1)}, the one that source validation likes best "
-            f"averages {_steps(chosen)} and scores {chosen[self.target]:.1%} on the unseen domain {self.target}; the last iterate alone {last:.1%}.",
+            f"averages {_steps(chosen)} and scores {chosen[self.target]:.1%} on the unseen domain {self.target}{tied}; {alone}.",
             f"The best window of all, {_steps(best)}, scores {best[self.target]:.1%}: an oracle, since finding it takes "
             "labels of the unseen domain.",
             *([ranked] if np.isfinite(rank) else []),

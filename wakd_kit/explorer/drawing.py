@@ -119,7 +119,7 @@ def _lowest_shown(board: Board) -> float:
     if not len(board.windows):
         return 0.0
     lowest = board.windows[board.rows].quantile(0.25).min()
-    return float(np.floor(20 * lowest) / 20)
+    return min(float(np.floor(20 * lowest) / 20), 0.95)
 
 
 def _maps(board: Board, presets: Mapping[str, Coefficients | NoWindow]) -> list[dict]:

@@ -52,6 +52,12 @@ function render({ model, el }) {
 
   function answered() {
     const answer = model.get("answer");
+    if (answer.problem) {
+      if (shown && answer.key === key(shown)) find(".wk-source").textContent = "not evaluated";
+      model.set("asked", ""); // so that it can be asked again
+      model.save_changes();
+      return;
+    }
     answers.set(answer.key, answer.accuracy);
     if (shown && answer.key === key(shown)) show(shown);
   }
@@ -83,7 +89,9 @@ function render({ model, el }) {
   function link() {
     if (!linked) return;
     const parts = [shown.window && `window=${shown.window.join("-")}`, covered && "guess", large && "large", stop && `tour=${stop}`];
-    history.replaceState(null, "", `#${parts.filter(Boolean).join("&")}`);
+    try {
+      history.replaceState(null, "", `#${parts.filter(Boolean).join("&")}`);
+    } catch {} // a page within another has no address of its own
   }
 
   function linkedWindow() {
@@ -139,7 +147,7 @@ function render({ model, el }) {
     if (!shown.accuracy) return "not evaluated";
     const row = covered ? 1 : 0;
     const [now, last] = [shown.accuracy[row], d.last[row]];
-    const name = covered ? "source validation" : "unseen domain";
+    const name = covered ? "source validation" : "unseen domain (oracle)";
     if (now === null) return `${name} without an accuracy: this average diverged`;
     return `${name} ${percent(now)} %, ${last === null ? "and the last iterate diverged" : `${signed(now - last)} points to the last iterate`}`;
   }
@@ -188,6 +196,7 @@ function render({ model, el }) {
       if (!window) continue;
       put(map.querySelector(".wk-here"), window[1] / d.steps, window[0] / d.steps);
       const [left, right, top, bottom] = cell(d, window).map((step) => `${(100 * step) / d.steps}%`);
+      map.querySelector(".wk-cell").hidden = !window.every((step) => d.edges.includes(step)); // else the cell is of another window
       Object.assign(map.querySelector(".wk-cell").style, { left, top, right: `calc(100% - ${right})`, bottom: `calc(100% - ${bottom})` });
     }
     for (const plane of all(".wk-plane")) {
@@ -331,6 +340,7 @@ function render({ model, el }) {
       const asked = linkedWindow();
       const begun = covered === undefined ? Number(location.hash.match(/tour=([1-5])/)?.[1] ?? 0) : stop;
       covered ??= Boolean(d.hidden) || location.hash.includes("guess");
+      root.classList.toggle("wk-covered", covered); // before anything is shown
       follow();
       guide(begun);
       if (asked) show(windowed(asked));

@@ -1,6 +1,6 @@
 """The averaging explorer: move a window over a recorded run, and see what averaging it does.
 
-    explorer.Explorer("../runs/explore")      in a notebook: widgets, any strategy with its settings, exact scores
+    explorer.Explorer("../runs/explore")      in a notebook: widgets, any strategy with its main settings, exact scores
     explorer.page(run, "explorer.html")       the same view as one file, for people without Python
 
 Both draw with view.js, which answers from tables without asking a kernel. Nothing that is tried here
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from html import escape, unescape
@@ -120,10 +121,10 @@ class Explorer(widgets.VBox):
             raise RunProblem(unescape(self.message.value))
 
     def _folder_named(self, _=None) -> None:
-        root = path_of(self.folder.value)
         try:
+            root = path_of(self.folder.value)
             found = runs_below(root)
-        except RunProblem as problem:
+        except (RunProblem, ValueError, OSError) as problem:  # a name too long, a user who is not there
             self._say(str(problem))
             return
         self.run.value = None
@@ -264,11 +265,12 @@ class Explorer(widgets.VBox):
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Says what cannot be evaluated, and why."""
+        """Says what cannot be evaluated, and why, also to a view that has asked."""
         try:
             yield
         except (ValueError, OSError) as problem:  # the images have moved or changed since
             self._say(f"{self.run.label} cannot be evaluated: {problem}")
+            self.view.answer = {"key": self.view.asked, "problem": str(problem)}
 
     def look_exactly(self, *, progress: bool = False) -> None:
         """Compute the window map of the open run, unless it is there as fine as the grid asks for; kept with the run."""
@@ -304,6 +306,11 @@ class Explorer(widgets.VBox):
         if self.board is None:
             self._say("No run is open, so there is nothing to save.")
             return
+        if not Path(self.file.value).name or self.file.value.endswith(("/", os.sep)):
+            self._say(
+                f"Not written: save as a file's name without its ending, such as figures/late; got {self.file.value!r}."
+            )
+            return
         try:
             self._say(f"Written: {write()}.")
         except (ValueError, OSError) as problem:
@@ -327,6 +334,10 @@ def controls(strategy: str, curves: Curves, given: Mapping = MappingProxyType({}
     """A control for each setting of a strategy that has one, at what is given or fits the run; the others keep their defaults."""
     begun = {n: given.get(n, default) for n, default in averaging.settings_of(strategy, curves.steps).items()}
     controls = {n: _control(n, value, curves) for n, value in begun.items()}
+    if EVALUATIONS.keys() & inspect.signature(averaging.strategies.get(strategy)).parameters.keys():
+        for control in controls.values():  # a search takes seconds: it begins where a hand lets go
+            if control is not None and control.has_trait("continuous_update"):
+                control.continuous_update = False
     return {name: control.add_class(f"wk-set-{name}") for name, control in controls.items() if control is not None}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -73,7 +73,8 @@ def curvature(
     vectors, made_of = sweep.located(choices)
     identity = {"kind": "curvature", "choices": made_of, "top": top, "probes": probes, "max_images": max_images}
     identity |= {"seed": seed, **sweep.settled}
-    places = [(label, domain) for label in vectors for domain in sweep.roles]
+    domains = list(sweep.roles)  # each with probes of its own, so that errors of their traces are independent
+    places = [(label, domain) for label in vectors for domain in domains]
 
     def missing(table: Growing) -> Iterator[list[dict]]:
         for label, domain in places[table.done :]:
@@ -81,8 +82,13 @@ def curvature(
             data = _batches(sweep.images[domain], sweep.labels[domain].to(sweep.device), max_images, seed)
             try:
                 eigenvalues, trace, error = spectrum(
-                    network, nn.CrossEntropyLoss(), data, top=top, probes=probes, seed=seed
+                    network, nn.CrossEntropyLoss(), data, top=top, probes=probes, seed=seed + domains.index(domain)
                 )
+            except ArpackNoConvergence as problem:
+                raise RunProblem(
+                    f"The {top} largest eigenvalues of the Hessian around {label} on {domain} did not converge "
+                    f"({str(problem).splitlines()[0]}): ask for fewer (top), or for more images (max_images)."
+                ) from problem
             except (RuntimeError, NotImplementedError) as problem:
                 raise RunProblem(
                     f"The Hessian of {run.settings['student']['name']} cannot be computed: every operation has to be "

@@ -38,15 +38,16 @@ def chosen(run, wanted: Sequence[str | Mapping]) -> dict[str, Coefficients | NoW
     return {label: known[label] for label in recorded} | new
 
 
-def average_of(choices: Mapping[str, Coefficients | NoWindow], label: str = "") -> str | None:
+def average_of(choices: Mapping[str, Coefficients | NoWindow], label: str = "", *, baseline: str = "") -> str | None:
     """The label of the average to look at: the one given, else the first of more than one mean of a segment or last iterate.
 
-    None where it averages nothing: no window was found, or every strategy takes a single iterate.
+    baseline  what it is compared with, which is not the average
+    None where it averages nothing: no window was found, or every other strategy takes a single iterate.
     """
     if label and label not in choices:
         raise ValueError(did_you_mean("label", label, choices))
     found = {n: c.parts.values() for n, c in choices.items() if isinstance(c, Coefficients)}
-    averages = [n for n, parts in found.items() if sum(map(np.count_nonzero, parts)) > 1]
+    averages = [n for n, parts in found.items() if n != baseline and sum(map(np.count_nonzero, parts)) > 1]
     return next((name for name in averages if label in ("", name)), None)
 
 
@@ -93,6 +94,15 @@ def distance(run, a, b) -> float:
     """Euclidean distance between the parameters of two choices of a run, either of which may be "initial"."""
     a, b = (geometry.vector(point, len(run.table)) for point in (a, b))
     return geometry.distance(geometry.gram(run), a, b)
+
+
+def unit(run, a, b, *, filter_normalised: bool) -> float:
+    """What radii count: the distance between two choices, relative to the norm of the last iterate where directions have the
+    norms of filters."""
+    if not filter_normalised:
+        return distance(run, a, b)
+    last, names = run.segments.read(-1, "end"), (name for name, _ in run.blank_model().named_parameters())
+    return distance(run, a, b) / float(np.sqrt(sum(last[name].double().square().sum() for name in names)))
 
 
 def pairs(

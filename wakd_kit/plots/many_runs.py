@@ -52,7 +52,7 @@ def differences(table: pd.DataFrame, *, baseline: str, between: str = "between s
     axis.grid(axis="x", color="#E2E2E2", lw=0.6)
     axis.spines["left"].set_visible(False)
     zero(axis.axvline)
-    for i, target in enumerate(targets[:8]):
+    for i, target in enumerate(targets):
         axis.plot([], [], marker(i), ms=4.5, color=INK[0], label=target)
     if targets:
         axis.legend(

@@ -40,8 +40,12 @@ def contact_sheet(domains: Domains, *, columns: int | None = None) -> tuple[Figu
     for row, name in enumerate(names):
         for label in labels:
             examples = domains[name]
-            image = examples.images[rng.choice(np.flatnonzero(examples.labels == label))]
-            axis.imshow(image, extent=(label + 0.04, label + 0.96, row + 0.96, row + 0.04))
+            of_class = np.flatnonzero(examples.labels == label)
+            if not len(of_class):  # the place stays empty
+                continue
+            axis.imshow(
+                examples.images[rng.choice(of_class)], extent=(label + 0.04, label + 0.96, row + 0.96, row + 0.04)
+            )
     axis.set(xlim=(0, len(labels)), ylim=(len(names), 0))
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
@@ -123,8 +127,9 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
     chance  accuracy of guessing, a fraction, drawn as a line
     """
     rows_unseen = table[table["role"] == "target"]
-    unseen = rows_unseen.groupby("strategy", sort=False)["accuracy"].agg(lambda a: a.mean(skipna=False))
     apart = list(rows_unseen["domain"].unique())
+    told = rows_unseen if apart else table  # a run that left no domain out
+    unseen = told.groupby("strategy", sort=False)["accuracy"].agg(lambda a: a.mean(skipna=False))
     domains = list(dict.fromkeys([*apart, *table["domain"]]))
     figure = empty(6.4, 0.9 + 0.42 * len(domains))
     axis = figure.subplots()
@@ -141,13 +146,14 @@ def accuracy_by_domain(table: pd.DataFrame, *, chance: float | None = None) -> t
         )
     if chance is not None:
         axis.axvline(100 * chance, color="#888888", lw=1, ls=":", label="guessing")
-    axis.axhspan(-0.5, len(apart) - 0.5, color="#F1EDE4", zorder=0)
+    if apart:
+        axis.axhspan(-0.5, len(apart) - 0.5, color="#F1EDE4", zorder=0)
     rows(axis, [d.replace("_", " ") + " (unseen)" * (d in apart) for d in domains])
     axis.set_xlabel("accuracy, %")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     values = [f"{n} {v:.1%}" if np.isfinite(v) else f"{n} {_lack(table, n)}" for n, v in unseen.items()]
-    where = f"domain {apart[0]}" if len(apart) == 1 else f"domains {', '.join(apart)} (mean)"
-    return figure, f"Accuracy on the unseen {where}: {', '.join(values)}."
+    where = f"unseen domain {apart[0]}" if len(apart) == 1 else f"unseen domains {', '.join(apart)} (mean)"
+    return figure, f"Accuracy on {f'the {where}' if apart else 'source validation (mean)'}: {', '.join(values)}."
 
 
 def _lack(table: pd.DataFrame, strategy: str) -> str:
@@ -257,7 +263,7 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
 
     table  as ``length_sweep`` returns: domains of a role are averaged
     """
-    mean = 100 * table.groupby(["role", "family", "length"])["accuracy"].mean()
+    mean = 100 * table.groupby(["role", "family", "length"])["accuracy"].agg(lambda a: a.mean(skipna=False))
     titles = {"source": "Source validation accuracy, %", "target": "Unseen domain accuracy, % (oracle)"}
     shown = [role for role in titles if role in mean.index.get_level_values("role")]
     figure = empty(3.6 * len(shown) + 1.2, 2.9)

@@ -276,7 +276,7 @@ def along_training(
     windows  a run's ``window_map``, if it has one: its single cells are means of successive iterates, and give the
              unseen domain a curve, which no run records by itself
     """
-    reached = 100 * scores.groupby(["role", "strategy"])["accuracy"].mean().unstack()
+    reached = 100 * scores.groupby(["role", "strategy"])["accuracy"].agg(lambda a: a.mean(skipna=False)).unstack()
     drawn = {name: look for name, look in looks(choices).items() if isinstance(choices[name], Coefficients)}
     figure = empty(10.4, 3.4)
     axes = dict(zip(HEADINGS, figure.subplots(1, 2, sharex=True)))

@@ -455,7 +455,7 @@ class Landscape:
     margin             how far the plane reaches beyond its corners
     radii              for flatness, times the distance between the plane's first two corners
     directions         random directions for flatness
-    filter_normalised  whether directions are scaled to the norm of each filter; radii are then fractions of these norms
+    filter_normalised  whether directions are scaled to the norm of each filter; that distance is then relative to these norms
     curvature_images   images of a domain for Hessian eigenvalues and trace, 0 for none
     figures            the folder for figures as PDF; by default landscape/ in the run's folder
     """
