@@ -447,9 +447,7 @@ def test_a_slider_stands_at_what_is_used_whatever_fits_the_run(run):
 def test_sliders_of_what_searches_ask_where_a_hand_lets_go(run):
     for strategy, at_once in (("wakd", True), ("sma", False), ("learned", False)):
         sliders = [
-            c
-            for c in explorer.controls(strategy, run.source_curves).values()
-            if c.has_trait("continuous_update")
+            c for c in explorer.controls(strategy, run.source_curves).values() if c.has_trait("continuous_update")
         ]
         assert sliders and all(slider.continuous_update is at_once for slider in sliders)
 

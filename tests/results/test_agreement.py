@@ -96,6 +96,14 @@ def test_agreement_is_the_share_of_images_with_the_class_of_the_deployed_teacher
     assert agreement.agreement(runs)["domain"].tolist() == ["ink"]
 
 
+def test_what_diverged_predicts_no_class_and_agrees_with_nothing():
+    gone = {"ink": some([-1] * 4, confidence=[np.nan] * 4)}
+    runs = [found("teacher", {}, gone), found("KD", {"last": gone}), found("KD", {"last": TEACHER}, seed=1)]
+    assert agreement.agreement(runs)["agreement"].isna().all()
+    assert agreement.churn([*runs[1:], found("KD", {"last": gone}, seed=2)])["churn"].isna().all()
+    assert not len(agreement.reliability(runs[1:2]))
+
+
 def test_a_student_is_compared_with_the_teacher_of_its_own_target_and_seed():
     other = {"ink": some([3, 3, 3, 3]), "neon": some([3, 3, 3, 3], role="source")}
     student = {"last": {"ink": some([0, 1, 2, 0]), "neon": some([0, 1, 2, 3], role="source")}}
@@ -222,6 +230,13 @@ def test_printed_is_a_column_per_target_in_per_cent_and_source_apart():
             "source": 95,
         }
     )
+
+
+def test_source_is_a_dash_where_a_run_has_none():
+    rows = [("ink", s, d, r, a) for s, a in ((0, 0.5), (1, np.nan)) for d, r in (("ink", "target"), ("neon", "source"))]
+    long = pd.DataFrame(rows, columns=["target", "seed", "domain", "role", "agreement"])
+    (row,) = agreement.printed(long.assign(student="KD", strategy="last"), "agreement").to_dict("records")
+    assert np.isnan(row["mean"]) and np.isnan(row["source"])
 
 
 def test_a_domain_called_source_keeps_its_number():

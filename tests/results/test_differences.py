@@ -455,6 +455,8 @@ def test_a_run_that_left_no_domain_out_has_its_source_domains():
 
 
 def test_answers_compare_with_the_baseline_and_name_the_noise():
+    with pytest.raises(ValueError, match="Unknown baseline 'lats'"):
+        comparison.answers(ONE, baseline="lats")
     swad, ema, noise = comparison.answers(ONE, baseline="last")
     assert swad == "swad found no window: too short"
     assert ema == "ema scores 53.0% on west, +3.0 points against last."

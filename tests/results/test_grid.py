@@ -12,6 +12,7 @@ from wakd_kit import averaging
 from wakd_kit.plots import gains as gain_figures
 from wakd_kit.results import differences as comparison
 from wakd_kit.results import grid as when
+from wakd_kit.results.collect import recipe
 from wakd_kit.runs.store import RunProblem
 from wakd_kit.statistics import holm
 
@@ -81,6 +82,28 @@ def test_a_cell_is_what_its_run_was_set_to():
         "schedule": "cosine",
     }
     assert when.factors(recorded("x"))["start"] == "scratch"
+
+
+def test_what_a_training_differs_in_beside_its_settings_is_no_single_difference():
+    split = {
+        "target": "ink",
+        "seed": 0,
+        "contents": dict.fromkeys(["ink", "neon", "photo"]),
+        "sources": ["neon", "photo"],
+    }
+    plain = recorded("A", split=split)
+    assert recipe(plain) == recipe(recorded("A")), "recorded before contents were"
+    of_one = recorded("B", split={**split, "sources": ["neon"]})
+    again = recorded("C", split={**split, "whole": True})
+    going_on = recorded("D", student={**plain.settings["student"], "started_from": "A (wakd)"})
+    weights = [
+        recorded("E", student={**plain.settings["student"], "pretrained": True, "started_from": f"/at/{name}"})
+        for name in ("one.safetensors", "other.safetensors")
+    ]
+    for one, names in ((of_one, ["sources"]), (again, ["images"]), (going_on, ["start"]), (weights[0], ["start"])):
+        assert [key for key, value in recipe(one).items() if value != recipe(plain)[key]] == names
+    assert when.factors(going_on)["start"] == "A (wakd)" and recipe(weights[0])["start"] == "one.safetensors"
+    assert when.factors(weights[0]) == when.factors(weights[1]) and recipe(weights[0]) != recipe(weights[1])
     assert when.factors(recorded("x", batchnorm="frozen"))["start"] == "scratch, frozen BatchNorm"
 
 

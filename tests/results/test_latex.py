@@ -117,6 +117,8 @@ def test_a_compact_table_has_a_rule_between_students_and_its_caption_as_a_commen
             "missing": [0, 0, 2],
         }
     )
+    named = summary.replace({"student": {"CE": "student CE"}})
+    assert latex.compact(named, caption="Accuracy", label="tab:b").count("student CE") == 1
     text = latex.compact(summary, caption="Accuracy in %: mean over seeds", label="tab:a-compact")
     assert text.startswith("% Accuracy in \\%: mean over seeds\n") and r"\caption{Accuracy in \%.}" in text
     rows = text.split(r"\midrule")

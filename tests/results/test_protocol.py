@@ -49,6 +49,8 @@ def test_domainbed_prints_no_error_of_one_seed_and_no_mean_over_some(scores):
 def test_worst_groups_are_of_each_run_and_worst_domains_of_means(scores):
     row = protocol.groups(scores).iloc[0]
     assert row[["ink", "neon", "mean", "worst domain", "source"]].tolist() == pytest.approx([55, 20, 37.5, 60, 50])
+    gone = scores.assign(worst_group=scores["worst_group"].mask((scores["role"] == "source") & (scores["seed"] == 0)))
+    assert np.isnan(protocol.groups(gone).iloc[0]["source"])
     assert row["n"] == 6 and row["sd"] == pytest.approx(np.std([35, 35, 42.5], ddof=1))
     assert protocol.groups(scores.drop(columns="worst_group")).empty  # scored by an older version
 

@@ -55,6 +55,16 @@ def test_a_run_without_a_window_is_left_out_on_both_sides():
     assert alike.before_after(two, **LABELS)["student"].tolist() == ["CE", "KD"]
 
 
+def test_of_domains_left_out_at_once_one_that_diverged_leaves_no_gain():
+    scores = long({"KD": [1, 2, 3, 4]})
+    second = scores[scores["role"] == "target"].assign(domain="photo")
+    second["accuracy"] = second["accuracy"].mask(
+        (second["strategy"] == "WAKD") & (second["target"] == "neon") & (second["seed"] == 1)
+    )
+    row = alike.before_after(pd.concat([scores, second]), **LABELS).iloc[0]
+    assert (row["n"], row["missing"], row["gain"]) == (3, 1, pytest.approx(2))
+
+
 def test_two_runs_of_one_student_target_and_seed_are_refused():
     scores = long({"KD": 1})
     with pytest.raises(ValueError, match="Two scores of student KD, strategy last, target ink, seed 0"):

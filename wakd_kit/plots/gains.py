@@ -1,4 +1,4 @@
-"""Figures of what averaging gains, student by student: each takes a table of ``alike`` or ``when``, returns ``(figure, alt)``."""
+"""Figures of what averaging gains, student by student: each takes a table of ``results.students`` or ``results.grid``, returns ``(figure, alt)``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def before_after(
 ) -> tuple[Figure, str]:
     """Accuracy on unseen domains of every student before (open) and after (filled) averaging; gains with intervals beside.
 
-    table   as ``alike.before_after`` returns, in its order; students without a score on both sides are not drawn
+    table   as ``students.before_after`` returns, in its order; students without a score on both sides are not drawn
     chance  accuracy of guessing in %, drawn as a line
     """
     table = table[table["n"] > 0]
@@ -44,7 +44,7 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
     """The gain of each student against its level, the mean of before and after (Bland and Altman 1986).
 
     Against ``before`` alone, noise in it would draw a falling line by itself: who was unlucky before gains more.
-    table  as ``alike.before_after`` returns; students without a score on both sides are not drawn
+    table  as ``students.before_after`` returns; students without a score on both sides are not drawn
     """
     table = table[table["n"] > 0]
     level = (table["before"] + table["after"]) / 2
@@ -69,7 +69,7 @@ def gain_by_level(table: pd.DataFrame, *, baseline: str, average: str) -> tuple[
 def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str) -> tuple[Figure, str]:
     """The gain on unseen domains of every cell against one measure, a panel per average.
 
-    table  as ``when.cells`` returns: shape is the objective, shade the start, open markers a rate that decays
+    table  as ``grid.cells`` returns: shape is the objective, shade the start, open markers a rate that decays
     """
     table = table.dropna(subset=["gain", measure])
     averages, objectives = list(table["average"].unique()), list(table["objective"].unique())
@@ -102,7 +102,7 @@ def gain_against(table: pd.DataFrame, measure: str, *, said: str, baseline: str)
 def gains_of_cells(table: pd.DataFrame, *, baseline: str) -> tuple[Figure, str]:
     """The gain of every cell and average with its interval, cells in rows: filled on unseen domains, open on source validation.
 
-    table  as ``when.cells`` returns
+    table  as ``grid.cells`` returns
     """
     students, averages = list(table["student"].unique()), list(table["average"].unique())
     figure = empty(7.2, 1.0 + 0.27 * len(students))

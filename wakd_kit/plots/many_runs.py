@@ -1,4 +1,4 @@
-"""Figures over many runs: differences, windows, ranks, calibration. Like ``figures``, each returns ``(figure, alt)``."""
+"""Figures over many runs: differences, windows, ranks, calibration. Each returns ``(figure, alt)``."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def reliability(
                 if not len(part):
                     continue
                 share = part["n"] / part["n"].sum()
-                error = f"{errors[student, strategy, role]:.1f}"
+                value = errors[student, strategy, role]
+                error = f"{value:.1f}" if np.isfinite(value) else "–"
                 x, y = 100 * part["confidence"], 100 * part["accuracy"]
                 joined = part["n"] >= 10
                 axis.plot(x[joined], y[joined], look.line, color=look.colour, lw=1.2)

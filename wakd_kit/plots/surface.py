@@ -1,4 +1,4 @@
-"""Figures of loss landscapes, from the tables of landscape.py. As in figures.py each returns ``(figure, alt)``.
+"""Figures of loss landscapes, from the tables of ``landscape``. Each returns ``(figure, alt)``.
 
 Source validation stands on the left; the unseen domain stands on the right and is called an oracle, because nothing may be
 chosen by it. A strategy has its colour wherever it is drawn: ``style.looks``.

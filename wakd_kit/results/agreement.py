@@ -94,6 +94,8 @@ def reliability(found: Sequence[Found], *, bins: int = 15) -> pd.DataFrame:
     rows = []
     for (student, strategy, role), parts in pooled.items():
         confidence, correct = (np.concatenate([getattr(p, n) for p in parts]) for n in ("confidence", "correct"))
+        known = np.isfinite(confidence)  # a diverged average is sure of nothing
+        confidence, correct = confidence[known], correct[known]
         bin_of = np.clip(np.ceil(confidence.astype(float) * bins), 1, bins) - 1
         for b in np.unique(bin_of):
             inside = bin_of == b
@@ -135,7 +137,7 @@ def agreement(found: Sequence[Found]) -> pd.DataFrame:
             for domain, p in by_domain.items():
                 if domain not in teacher.deployed:  # a source that the teacher was not trained on
                     continue
-                same = p.classes == teacher.deployed[domain].classes
+                same = _alike(p.classes, teacher.deployed[domain].classes)
                 row = {"student": one.run.name, "strategy": strategy, **place_of(one.run)}
                 rows.append(row | {"domain": domain, "role": p.role, "agreement": same.mean(), "n": len(same)})
     columns = ["student", "strategy", "target", "seed", "domain", "role", "agreement", "n"]
@@ -154,10 +156,16 @@ def churn(found: Sequence[Found]) -> pd.DataFrame:
             continue
         _refuse_other_images(first, second, keys=("fingerprint",))
         for strategy in [s for s in first.by_strategy if s in second.by_strategy]:
-            differ = np.not_equal(*(one.unseen(strategy) for one in (first, second)))
+            differ = 1 - _alike(*(one.unseen(strategy) for one in (first, second)))
             row = {"student": first.run.name, "strategy": strategy, "target": first.target, "role": "target"}
             rows.append(row | {"seed": f"{first.seed} and {second.seed}", "churn": differ.mean(), "n": len(differ)})
     return pd.DataFrame(rows, columns=["student", "strategy", "target", "seed", "role", "churn", "n"])
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether classes are the same, 1 or 0; NaN for all where a side is of an average that diverged, which predicts none."""
+    same = (first == second).astype(float)
+    return np.full_like(same, np.nan) if min(first.min(), second.min()) < 0 else same
 
 
 def _refuse_other_images(first: Found, second: Found, *, keys: Sequence[str]) -> None:
@@ -179,7 +187,8 @@ def printed(long: pd.DataFrame, measure: str) -> pd.DataFrame:
     if not len(long):
         return pd.DataFrame(columns=["student", "strategy", "mean", "sd", "n"])
     wide = summary(long, measure).drop(columns=["se", "missing"])
-    source = long[long["role"] == "source"].groupby(["student", "strategy"])[measure].mean()
+    of_source = long[long["role"] == "source"].groupby(["student", "strategy"])[measure]
+    source = of_source.agg(lambda values: values.mean(skipna=False))  # a dash where the others have one
     if len(source):
         wide["source"] = [100 * source.get((row.student, row.strategy), np.nan) for row in wide.itertuples()]
     return wide

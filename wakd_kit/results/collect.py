@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..averaging import Coefficients, NoWindow
 from ..averaging.extent import extent
-from ..data.domains import Domains
+from ..data.domains import Domains, unseen_in
 from ..files import json_or_nothing, made, path_of
 from ..names import did_you_mean
 from ..runs.record import GAINED
@@ -348,13 +348,23 @@ _NOT_RECIPE = {
 }
 
 
+def is_pretrained(run: Run) -> bool:
+    """Whether a student began with weights that were trained elsewhere."""
+    return any(run.settings["student"].get(name) for name in ("pretrained", "weights"))
+
+
 def recipe(run: Run) -> dict[str, object]:
     """All that a training may differ in beside its split, its seed and how it is stored."""
     s = {**GAINED, **run.settings}
-    student, teacher = s["student"], s["teacher"]
+    student, teacher, split = s["student"], s["teacher"], s["split"]
+    started = Path(student.get("started_from", "")).name  # a run, or where weights are from
+    known = split.get("contents", {})
+    every = [name for name in known if name not in unseen_in(split["target"], known)]
     return {
         "model": [student["name"].partition(".")[0], student.get("settings")],
-        "start": "pretrained" if student.get("pretrained") or student.get("weights") else "scratch",
+        "start": started or ("pretrained" if is_pretrained(run) else "scratch"),
+        "sources": "all" if not known or split["sources"] == every else split["sources"],
+        "images": "all" if split.get("whole") else "training parts",
         "teacher": None if teacher is None else [teacher.get("run"), teacher.get("strategy"), teacher.get("model")],
         **{name.replace("_", " "): value for name, value in s.items() if name not in _NOT_RECIPE},
     }
@@ -388,14 +398,16 @@ def run_folders(folder: str | Path) -> list[Path]:
 
 
 def collect(folder: str | Path, *, only: Sequence[str] = (), strategies: Sequence[str] = ()) -> Recorded:
-    """Every finished and evaluated run below a folder, or those at ``only`` these places below it, in this order.
+    """Every finished and evaluated run below a folder but a search's draws, or those at ``only`` these places, in this order.
 
     strategies  labels to compare, default all that were evaluated
     What is asked for and not there is named by ``Recorded.about``. Raises ``RunProblem`` when there is none, when no run
     was evaluated with one of ``strategies``, or when runs are of different images, classes or validation parts.
     """
     folder, missing, runs = path_of(folder), [], []
-    places = [folder / place for place in only] or run_folders(folder)
+    places = [folder / place for place in only] or [
+        place for place in run_folders(folder) if place.relative_to(folder).parts[:1] != ("search",)
+    ]
     names = list(only) or [str(place.relative_to(folder)) for place in places]
     for place, name in zip(places, names):
         if not (place / "settings.json").is_file():

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..averaging.curves import diverged
 from ..files import columns_of
+from ..names import did_you_mean
 from ..statistics import DASH as DASH
 from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
 from .collect import DEPLOYED, Recorded
@@ -327,7 +328,7 @@ def collapsed(scores: pd.DataFrame, baseline: str) -> list[str]:
     """A sentence on each student with runs whose ``baseline`` has less than half of the student's median accuracy on source
     validation: a training that fell apart, whose scores swamp a mean. None of them is left out anywhere."""
     source = scores[(scores["role"] == "source") & (scores["strategy"] == baseline)]
-    accuracy = source.groupby(["student", "target", "seed"], sort=False)["accuracy"].mean()
+    accuracy = source.groupby(["student", "target", "seed"], sort=False)["accuracy"].agg(lambda a: a.mean(skipna=False))
     sentences = []
     for student, runs in accuracy.groupby("student", sort=False):
         fallen = runs[runs < runs.median() / 2]
@@ -425,6 +426,8 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     lacks = rows[rows["accuracy"].isna()].groupby("strategy")["note"].first()
     mean = {"accuracy": lambda values: values.mean(skipna=False)}  # of several that were left out at once
     unseen = rows.groupby("strategy", sort=False).agg({"domain": " and ".join, "n": "sum", **mean})
+    if baseline not in unseen.index:
+        raise ValueError(did_you_mean("baseline", baseline, unseen.index))
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):

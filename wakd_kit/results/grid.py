@@ -15,7 +15,7 @@ from ..landscape.neighbours import between, has_noise, noise
 from ..runs.run import Run
 from ..runs.store import RunProblem
 from ..statistics import DASH, holm, rank_correlation
-from .collect import Recorded, place_of, recipe
+from .collect import Recorded, is_pretrained, place_of, recipe
 from .differences import estimate, grid, points, printed_as
 from .students import before_after, counted, gains, term
 
@@ -39,6 +39,7 @@ def factors(run: Run) -> dict[str, object]:
     """
     recipe = _recipe(run)
     told = {name: recipe[name] for name in ("objective", "learning rate", "steps", "start", "schedule")}
+    told |= {"start": "pretrained"} if is_pretrained(run) else {}
     return told | ({"start": f"{told['start']}, frozen BatchNorm"} if recipe["batchnorm"] == "frozen" else {})
 
 
@@ -100,7 +101,7 @@ def cells(study: Recorded, measures: pd.DataFrame, *, baseline: str, averages: S
     """A row per student and average: factors, the paired gain over the baseline with its interval, means of the measures.
 
     ``student, average``, the factors; ``before, after, gain, low, high, n`` on the unseen domain and ``source_gain,
-    source_low, source_high`` on source validation, in per cent and points, as ``alike.before_after``, ``p_holm`` corrected
+    source_low, source_high`` on source validation, in per cent and points, as ``students.before_after``, ``p_holm`` corrected
     for all rows; ``dip``, ... as
     ``measured``, means over targets and seeds.
     """
@@ -215,7 +216,7 @@ def _text(value: object) -> str:
 
 
 def _before(a, b) -> bool:
-    return a < b if isinstance(a, (int, float)) else str(a) < str(b)
+    return a < b if all(isinstance(one, (int, float)) for one in (a, b)) else str(a) < str(b)
 
 
 def findings(table: pd.DataFrame, correlations: pd.DataFrame, *, baseline: str) -> list[str]:

@@ -77,7 +77,8 @@ def compact(summary: pd.DataFrame, *, caption: str, label: str) -> str:
     text, above, rows = booktabs(short, caption=f"{first}.", label=label, best=columns[2:]), None, []
     for line in text.splitlines():
         cells = line.split(" & ")
-        if len(cells) == len(short.columns) and not line.startswith("student"):
+        head = r"\midrule" not in rows
+        if len(cells) == len(short.columns) and not head:
             rows += [r"\midrule"] * (above is not None and cells[0] != above)
             line = " & ".join(["" if cells[0] == above else cells[0], *cells[1:]])
             above = cells[0]

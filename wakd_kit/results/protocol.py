@@ -50,9 +50,10 @@ def groups(scores: pd.DataFrame) -> pd.DataFrame:
     wide, means = printed(scores, "worst_group"), summary(scores)
     domains = [name for name in means if name not in ("student", "strategy", "mean", "sd", "se", "n", "missing")]
     wide.insert(wide.columns.get_loc("n"), "worst domain", means[domains].min(axis=1, skipna=False))
-    source = scores[scores["role"] == "source"].groupby(["student", "strategy", "target", "seed"])["worst_group"].min()
+    source = scores[scores["role"] == "source"].groupby(["student", "strategy", "target", "seed"])["worst_group"]
     if len(source):
-        worst = 100 * source.groupby(["student", "strategy"]).mean()
+        of_runs = source.agg(lambda values: values.min(skipna=False)).groupby(["student", "strategy"])
+        worst = 100 * of_runs.agg(lambda values: values.mean(skipna=False))
         wide["source"] = [worst.get((row.student, row.strategy), np.nan) for row in wide.itertuples()]
     return wide
 

@@ -54,8 +54,8 @@ def gains(scores: pd.DataFrame, *, baseline: str, average: str) -> pd.DataFrame:
 def _pairs(scores: pd.DataFrame, baseline: str, average: str) -> pd.DataFrame:
     """``student, target, seed, before, after, gain, source_gain`` in per cent and points, a row per run."""
     on_unseen(scores)
-    key = ["student", "target", "seed"]
-    measured = scores.groupby([*key, "role", "strategy"], sort=False)["accuracy"].mean().unstack(["role", "strategy"])
+    by = scores.groupby(["student", "target", "seed", "role", "strategy"], sort=False)["accuracy"]
+    measured = by.agg(lambda values: values.mean(skipna=False)).unstack(["role", "strategy"])
     for label in (baseline, average):
         if ("target", label) not in measured:
             raise ValueError(f"No scores of {label}; there are {', '.join(scores['strategy'].unique())}.")
