@@ -139,6 +139,10 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
         *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
+    "heterogeneous_cnn": [
+        *((s, "WAKD", s, "last") for s in ("mixer CE", "mixer fitnet", "ViT fitnet", "ViT CE", "ViT kd")),
+        *((f"{s} fitnet", of, f"{s} CE", of) for s in ("ViT", "mixer") for of in ("last", "WAKD")),
+    ],
     "forms_pacs": [
         *((s, "WAKD", s, "last") for s in ("KD", "KD T=1", "KD of last", "KD to CE", "teacher")),
         *((s, "WAKD", "KD", "WAKD") for s in ("KD T=1", "KD of last", "KD to CE")),
