@@ -47,7 +47,7 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, describe, make, plain
-from ..results.merged import labels_of_pairs
+from ..results.merged import MERGED, labels_of_merged, labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.run import load_run
@@ -535,12 +535,21 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
         for value in [asked] if isinstance(asked, str) else asked:
             if value not in known:
                 raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, value, known)}")
-    for student, label in [side for pair in job.parameters.get("pairs", []) for side in pair if side[0] != "merged"]:
-        for what, value, known in (("student", student, [*study.students, "teacher"]), ("label", label, labels)):
-            if value not in known:
-                raise StudyProblem(f"{study.name}, {name}: pairs: {did_you_mean(what, value, known)}")
+    there = dict.fromkeys(chains.everybody(study), labels)
+    pairs, merge, against = (job.parameters.get(n) or [] for n in ("pairs", "merge", "against"))
+    named = []
+    if merge:
+        named += [("merge", "student", student, there) for student in merge["students"]]
+        named += [("merge", "label", label, labels) for label in merge["averages"]]
+        there = {**there, MERGED: labels_of_merged(**merge)}
+    for where, sides in (("pairs", [side for pair in pairs for side in pair]), ("against", [against] * bool(against))):
+        for student, label in sides:
+            named += [(where, "student", student, there), (where, "label", label, there.get(student, ()))]
+    for where, what, value, known in named:
+        if value not in known:
+            raise StudyProblem(f"{study.name}, {name}: {where}: {did_you_mean(what, value, known)}")
     runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
-    if name != "08_beyond_accuracy" and min(runs, len(study.students)) < 2:
+    if name != "08_beyond_accuracy" and not (pairs or against) and min(runs, len(study.students)) < 2:
         raise StudyProblem(
             f"{study.name}, {name} compares students over targets and seeds: at least two of each; got {len(study.students)} "
             f"on {runs}."
