@@ -107,6 +107,10 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
         ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        (
+            {"landscape": {"strategies": ["last", {"name": "ema", "decay": 0.9}]}},
+            "landscape: strategies are labels of the study's strategies; list {'name': 'ema', 'decay': 0.9} there",
+        ),
         ({"also": {"05_objectives": "WAKD"}}, "also: 05_objectives takes settings (name: value), got 'WAKD'."),
         (
             {"also": {"05_objectives": {"runs": "x"}}},
@@ -219,6 +223,9 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
         ({"landscape": {"others": ["runs/east-s0/KD"]}}, "runs/east-s0/KD left out east, not north; a line has one unseen domain: take"),
         ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
+        ({"landscape": {"corners": [9, "last", "initial"]}}, "landscape-north-s0-KD: corners: no segment ends at step 9; the nearest that does ends at 6, the last at 6."),
+        ({"landscape": {"corners": [-2, "last", "initial"]}}, "landscape-north-s0-KD: corners: no segment ends at step -2;"),
+        ({"landscape": {"targets": ["south"]}}, "tiny: landscape: targets: south is not left out here; choose of north, east, such as landscape: {targets: [north]}."),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
         ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
