@@ -299,6 +299,27 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
     assert student.given["weights"].startswith("w.safetensors (SHA-256 ") and student.given["images"]
 
 
+def test_embeddings_and_figures_are_beside_the_file_and_each_landscape_has_a_folder(
+    write, tiny_study, tmp_path, monkeypatch
+):
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    domains = wk.load_domains(yaml.safe_load(tiny_study)["benchmark"], size=16)
+    images = {name: np.ones((len(domains[name]), 4), np.float32) for name in domains}
+    wk.objectives.write_embeddings(tmp_path / "e.safetensors", images, np.eye(2, 4), classes=domains.classes)
+    vl2v = {"name": "vl2v", "embeddings": "e.safetensors"}
+    looked_at = {"students": ["A", "B"], "figures": "figs", "corners": [4, "last", "WAKD"]}
+    common = {**yaml.safe_load(tiny_study)["common"], "objectives": [vl2v], "teacher": None}
+    students = {"A": {}, "B": {"objectives": [{**vl2v, "share": 0.2}]}}
+    file = write(teacher=None, common=common, students=students, landscape=looked_at, window_map=None)
+    jobs = plan(load_study(file), HERE)
+    found = [one for job in jobs if job.records for one in job.parameters["objectives"]]
+    assert [one["embeddings"] for one in found] == [str(tmp_path / "e.safetensors")] * 4
+    figures = [job.parameters["figures"] for job in jobs if job.kind == "04_landscape"]
+    names = [f"landscape-{target}-s0-{label}" for target in ("north", "east") for label in "AB"]
+    assert figures == [str(tmp_path / "figs" / name) for name in names]
+
+
 def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, begun, tmp_path, monkeypatch, capsys):
     for kind, folder in {"reports": begun["out"], "runs": begun["runs"]}.items():
         (tmp_path / "kit" / kind).mkdir(parents=True)

@@ -473,7 +473,7 @@ class Landscape:
     directions         random directions for flatness
     filter_normalised  whether directions are scaled to the norm of each filter; radii are then fractions of these norms
     curvature_images   images of a domain for Hessian eigenvalues and trace, 0 for none
-    figures            the folder for figures as PDF; by default landscape/ in the run's folder
+    figures            the folder for figures as PDF, in a study one below it for each landscape; by default landscape/ in the run's folder
     """
 
     run: str = "../runs/explore/student"

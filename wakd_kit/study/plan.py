@@ -581,6 +581,8 @@ def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -
         given.setdefault("strategies", labels_of(study.strategies))
         given |= {"run": str(folder / label), "baseline": study.baseline}
         called = f"landscape-{name}-{label}"
+        if isinstance(given.get("figures"), str) and given["figures"]:
+            given["figures"] = str(Path(given["figures"], called))
         job = job_of(study, "04_landscape", called, given, after=[f"{name}-{label}"])
         _refuse_beyond(study, job, trained[label])
         yield job
