@@ -374,6 +374,8 @@ def test_places_in_what_several_settings_name_are_made_whole():
     given = {"teacher": {"of": ["a", "start"], "weigh": "right"}, "start": {"of": "b", "by": "channels"}}
     whole = {"teacher": {"of": ["/x/a", "start"], "weigh": "right"}, "start": {"of": "/x/b", "by": "channels"}}
     assert absolute(given, "/x") == whole
+    given = {"objectives": ["ce", {"name": "vl2v", "embeddings": "e.safetensors"}]}
+    assert absolute(given, "/x") == {"objectives": ["ce", {"name": "vl2v", "embeddings": "/x/e.safetensors"}]}
     given = {"mask": "m.csv", "benchmark": "corrupted:folder:images"}
     assert absolute(given, "/x") == {"mask": "/x/m.csv", "benchmark": "corrupted:folder:/x/images"}
     for benchmark in ("digits", "corrupted:digits"):

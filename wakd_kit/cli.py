@@ -351,7 +351,7 @@ PATHS = ("save_to", "teacher", "start", "refit", "weights", "run", "runs", "tabl
 def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
     """Settings whose paths are made whole, by default against where one stands: a kernel works in its notebook's folder."""
 
-    from .study.reading import placed
+    from .study.reading import placed, with_files
 
     def whole(path: str) -> str:
         return os.path.abspath(folder / path_of(path))
@@ -360,6 +360,7 @@ def absolute(settings: dict, folder: str | os.PathLike = "") -> dict:
         name: whole(value) for name, value in settings.items() if name in PATHS and value and isinstance(value, str)
     }
     found |= {"benchmark": placed(settings["benchmark"], whole)} if "benchmark" in settings else {}
+    found |= {"objectives": with_files(settings["objectives"], whole)} if "objectives" in settings else {}
     found |= {role: each_name(settings[role], whole) for role in ROLES if isinstance(settings.get(role), dict)}
     found |= {"others": list(map(whole, settings["others"]))} if isinstance(settings.get("others"), list) else {}
     return settings | found

@@ -30,7 +30,6 @@ GIVEN = {"teacher": "the study's", "window_map_grid": "by `window_map`"}  # what
 def study_keys() -> str:
     """Every key of a study file: type, default, what fits, a sentence."""
     shared = set(plan.SET_BY_STUDY)
-    landscape = sorted(shared - {"strategies"})
     over_all = ("about", "runs", "only", "tables")
     parts = [
         table([plan.Study]),
@@ -48,8 +47,8 @@ def study_keys() -> str:
         'validation is fixed for the study\'s seeds. In braces, quote what has a comma: `over: {learning_rate: "10^U(-5,-3.5)"}`.\n',
         table([search.Search]),
         "## landscape\n",
-        "`targets`, `seeds` and `students` say of which runs, and then:\n",
-        table([describe("04_landscape")], but=landscape),
+        "`targets`, `seeds` and `students` say of which runs, `strategies` which of the study's labels are looked at, all by default, and then:\n",
+        table([describe("04_landscape")], but=shared),
         "## also\n",
     ]
     for notebook in plan.ALSO:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from wakd_kit.study.run import StudyProblem, load_study
+from wakd_kit.study.run import StudyProblem, load_study, planned
 
 BASE = {
     "name": "base",
@@ -35,6 +35,14 @@ def test_blocks_of_settings_are_completed_and_all_else_takes_its_place(write, tm
     assert study.teacher == {"steps": 9, "learning_rate": 0.1} and study.students == {"KD": {}}
     assert study.landscape == BASE["landscape"]
     assert study.common == {"weights": str(tmp_path / "w.safetensors"), "steps": 6}  # beside the file that says it
+
+
+def test_a_landscape_of_the_extended_study_is_of_a_domain_that_is_left_out(write, tmp_path):
+    of = {"extends": "quickstart", "targets": ["photo"]}  # whose landscape is of sketch
+    with pytest.raises(StudyProblem, match="landscape: targets: sketch is not left out here; choose of photo, such as"):
+        planned(write("mine.yaml", **of), out=tmp_path / "report", runs=tmp_path / "runs")
+    for looked_at in ({"targets": ["photo"]}, {"students": []}):
+        assert planned(write("mine.yaml", **of, landscape=looked_at), out=tmp_path / "report", runs=tmp_path / "runs")
 
 
 def test_a_chain_ends_and_a_shipped_study_is_called_by_its_name(write):

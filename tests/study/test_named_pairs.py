@@ -1,6 +1,7 @@
 """Studies whose pairs are named beforehand: planned as they are shipped, and run whole with two steps a training."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from wakd_kit.study.run import planned, run_study
 from .. import notebooks
 from ..conftest import patterns
 
+ONE = "{students: [KD, CE], rules: [ties], averages: [WAKD]}"
+MERGE = {"students": ["a", "b"], "rules": ["mean"], "averages": ["last"]}
 SHIPPED = ("annealed_digits", "space_and_time")
 
 
@@ -73,7 +76,16 @@ def test_pairs_are_compared_as_named_and_everything_merged_with_one():
     [
         ({"pairs": [["a", "b"]]}, r"pairs are of two, each \[student, label of an average\]; got \['a', 'b'\]"),
         ({"pairs": [[["a", "last"], ["b", "last"]]] * 2}, "is listed twice"),
-        ({"merge": {"students": ["a"]}}, "merge takes students, rules and averages, each a list; got students"),
+        ({"merge": {"students": ["a"]}}, "merge takes students, rules and averages, each a list; got .*students"),
+        ({"merge": {**MERGE, "rules": "ties"}}, "each a list; got .*'rules': 'ties'"),
+        ({"merge": {**MERGE, "students": []}}, "each a list; got .*'students': \\[\\]"),
+        ({"merge": {**MERGE, "students": ["a", "a"]}}, "merge: students are names, each of them once; got"),
+        ({"merge": {**MERGE, "averages": [["last"]]}}, "merge: averages are names, each of them once; got"),
+        ({"merge": {**MERGE, "rules": ["tiess"]}}, "merge: Unknown rule of merging 'tiess'. Did you mean 'ties'?"),
+        ({"merge": {**MERGE, "rules": [{"name": "ties", "densty": 1}]}}, "merge: Unknown setting of ties 'densty'"),
+        ({"merge": {**MERGE, "rules": [{"name": "ties", "density": 2}]}}, "merge: density is the share"),
+        ({"merge": {**MERGE, "rules": [7]}}, "merge: A rule of merging is a name or a dict"),
+        ({"merge": {**MERGE, "rules": ["mean", "mean"]}}, "merge: Two rules of merging are called 'mean'"),
         ({"against": ["a", "b"]}, "against is .* beside something merged"),
     ],
 )
@@ -115,6 +127,39 @@ def test_a_pair_or_a_source_that_is_not_there_is_said_before_anything_is_trained
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(StudyProblem, match=unknown):
         planned(tmp_path / "study.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ("merge: {students: [KDX, CE], rules: [ties], averages: [WAKD]}", "merge: Unknown student 'KDX'. Did you mean"),
+        ("merge: {students: [KD, CE], rules: [tiess], averages: [WAKD]}", "merge: Unknown rule of merging 'tiess'."),
+        ("merge: {students: [KD, CE], rules: [ties], averages: [WAKKD]}", "merge: Unknown label 'WAKKD'. Did you mean"),
+        ("merge: {students: KD, rules: ties, averages: wakd}", "merge takes students, rules and averages, each a list"),
+        (f"merge: {ONE}, against: [KDX, last]", "against: Unknown student 'KDX'. Did you mean 'KD'?"),
+        (f"merge: {ONE}, against: [KD, lastt]", "against: Unknown label 'lastt'. Did you mean 'last'?"),
+        (f"merge: {ONE}, pairs: [[[merged, tie of WAKD], [KD, last]]]", "pairs: Unknown label 'tie of WAKD'. Did you"),
+        ("pairs: [[[merged, ties of WAKD], [KD, last]]]", "pairs: Unknown student 'merged'."),
+    ],
+)
+def test_what_is_merged_and_compared_is_checked_before_anything_is_trained(settings, sentence, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: quickstart\nalso: {{07_named_pairs: {{{settings}}}}}\n")
+    with pytest.raises(StudyProblem, match=f"07_named_pairs: {re.escape(sentence)}"):
+        planned(file, out=tmp_path / "report", runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "students: {KD: {}}, also: {07_named_pairs: {pairs: [[[teacher, WAKD], [KD, WAKD]]]}}",
+        f"targets: [sketch], seeds: [0], also: {{07_named_pairs: {{merge: {ONE}, against: [KD, last]}}}}",
+        f"also: {{07_named_pairs: {{merge: {ONE}, pairs: [[[merged, ties of WAKD], [KD, last]]]}}}}",
+    ],
+)
+def test_what_names_its_pairs_needs_no_two_students_or_splits(settings, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"{{extends: quickstart, answer: {{}}, {settings}}}")
+    assert planned(tmp_path / "mine.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
 
 
 @pytest.mark.parametrize("target, whole", [("north", False), (["south", "west"], False), ("north", True)])

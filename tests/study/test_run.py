@@ -107,6 +107,10 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"landscape": {"students": ["KDD"]}}, "landscape: Unknown student 'KDD'. Did you mean 'KD'?"),
         ({"landscape": {"targets": "north"}}, "landscape: targets is a list; got 'north'."),
         ({"landscape": {"strategies": ["last", "WAKDD"]}}, "Unknown label 'WAKDD'. Did you mean 'WAKD'?"),
+        (
+            {"landscape": {"strategies": ["last", {"name": "ema", "decay": 0.9}]}},
+            "landscape: strategies are labels of the study's strategies; list {'name': 'ema', 'decay': 0.9} there",
+        ),
         ({"also": {"05_objectives": "WAKD"}}, "also: 05_objectives takes settings (name: value), got 'WAKD'."),
         (
             {"also": {"05_objectives": {"runs": "x"}}},
@@ -219,6 +223,9 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"landscape": {"others": ["nowhere"]}}, "landscape: others are folders of runs; there is none at"),
         ({"landscape": {"others": ["runs/east-s0/KD"]}}, "runs/east-s0/KD left out east, not north; a line has one unseen domain: take"),
         ({"landscape": {"corners": ["last", "last", "last"]}}, "corners"),
+        ({"landscape": {"corners": [9, "last", "initial"]}}, "landscape-north-s0-KD: corners: no segment ends at step 9; the nearest that does ends at 6, the last at 6."),
+        ({"landscape": {"corners": [-2, "last", "initial"]}}, "landscape-north-s0-KD: corners: no segment ends at step -2;"),
+        ({"landscape": {"targets": ["south"]}}, "tiny: landscape: targets: south is not left out here; choose of north, east, such as landscape: {targets: [north]}."),
         ({"strategies": ["last", {"name": "wakd", "begin": 7}]}, "A strategy begins beyond the 6 steps of the run"),
         ({"strategies": ["last", {"name": "swad", "n_converge": 0}]}, "n_converge"),
         ({"strategies": ["last", {"name": "swad", "n_tolerance": "x"}]}, "n_tolerance"),
@@ -290,6 +297,27 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
     assert read.name == "mine" and teacher.parameters["benchmark"] == f"folder:{tmp_path / 'a' / 'shapes'}"
     assert student.parameters["weights"] == str(tmp_path / "a" / "w.safetensors")
     assert student.given["weights"].startswith("w.safetensors (SHA-256 ") and student.given["images"]
+
+
+def test_embeddings_and_figures_are_beside_the_file_and_each_landscape_has_a_folder(
+    write, tiny_study, tmp_path, monkeypatch
+):
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    domains = wk.load_domains(yaml.safe_load(tiny_study)["benchmark"], size=16)
+    images = {name: np.ones((len(domains[name]), 4), np.float32) for name in domains}
+    wk.objectives.write_embeddings(tmp_path / "e.safetensors", images, np.eye(2, 4), classes=domains.classes)
+    vl2v = {"name": "vl2v", "embeddings": "e.safetensors"}
+    looked_at = {"students": ["A", "B"], "figures": "figs", "corners": [4, "last", "WAKD"]}
+    common = {**yaml.safe_load(tiny_study)["common"], "objectives": [vl2v], "teacher": None}
+    students = {"A": {}, "B": {"objectives": [{**vl2v, "share": 0.2}]}}
+    file = write(teacher=None, common=common, students=students, landscape=looked_at, window_map=None)
+    jobs = plan(load_study(file), HERE)
+    found = [one for job in jobs if job.records for one in job.parameters["objectives"]]
+    assert [one["embeddings"] for one in found] == [str(tmp_path / "e.safetensors")] * 4
+    figures = [job.parameters["figures"] for job in jobs if job.kind == "04_landscape"]
+    names = [f"landscape-{target}-s0-{label}" for target in ("north", "east") for label in "AB"]
+    assert figures == [str(tmp_path / "figs" / name) for name in names]
 
 
 def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, begun, tmp_path, monkeypatch, capsys):

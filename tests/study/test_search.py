@@ -343,7 +343,10 @@ def test_every_draw_is_also_trained_without_each_source_and_never_meets_the_unse
     "changes, sentence",
     [
         ({"students": {"CE": {**CE, "only": [1]}}}, "leave_one_source_out leaves sources out itself, and CE says only"),
-        ({"targets": [["north", "east"]]}, r"without east\+north there is one source; leaving it out leaves none"),
+        (
+            {"targets": [["north", "east"]], "landscape": None},
+            r"without east\+north there is one source; leaving it out leaves none",
+        ),
         ({"search": {**SEARCH, "rule": "oracle"}}, "rule"),
     ],
 )

@@ -48,8 +48,9 @@ def merge(start: State, states: Sequence[State], rule: str | Mapping) -> State:
 
 
 def named(rule: str | Mapping) -> dict:
-    """A rule as {"name", settings}, checked by name; raises as ``merge`` does."""
-    _, settings = _asked(rule)
+    """A rule as {"name", settings}, checked by name and, on one number, by value; raises as ``merge`` does."""
+    function, settings = _asked(rule)
+    function({"": torch.zeros(1)}, [{"": torch.zeros(1)}] * 2, **settings)
     return {"name": rule if isinstance(rule, str) else rule["name"], **settings}
 
 

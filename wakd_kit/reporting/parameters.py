@@ -87,6 +87,15 @@ def _try_strategy(setting: str, spec: dict) -> None:
         raise ParameterError(f"{setting}: {error}") from error
 
 
+def _try_rules(listed: list) -> None:
+    from ..results.merged import labelled
+
+    try:
+        labelled(listed)
+    except (ValueError, UnknownName) as error:
+        raise ParameterError(f"merge: {error}") from error
+
+
 SPELLED_OUT = ("objectives", "steps", "batch_size", "learning_rate", "seed", "save_to")  # where a reader looks for them
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
@@ -413,8 +422,15 @@ class NamedPairs:
                 raise ParameterError(f"pairs are of two, each [student, label of an average]; got {pair!r}.")
             if self.pairs.count(pair) > 1:
                 raise ParameterError(f"pairs: {pair!r} is listed twice.")
-        if self.merge and {*self.merge} != {"students", "rules", "averages"}:
-            raise ParameterError(f"merge takes students, rules and averages, each a list; got {', '.join(self.merge)}.")
+        if self.merge:
+            known, listed = {*self.merge} == {"students", "rules", "averages"}, self.merge.values()
+            if not known or not all(isinstance(one, list) and one for one in listed):
+                raise ParameterError(f"merge takes students, rules and averages, each a list; got {self.merge}.")
+            for what in ("students", "averages"):
+                names = self.merge[what]
+                if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+                    raise ParameterError(f"merge: {what} are names, each of them once; got {names}.")
+            _try_rules(self.merge["rules"])
         if self.against and not (_is_side(self.against) and self.merge):
             raise ParameterError(f"against is [student, label] beside something merged; got {self.against}.")
 
@@ -457,7 +473,7 @@ class Landscape:
     directions         random directions for flatness
     filter_normalised  whether directions are scaled to the norm of each filter; that distance is then relative to these norms
     curvature_images   images of a domain for Hessian eigenvalues and trace, 0 for none
-    figures            the folder for figures as PDF; by default landscape/ in the run's folder
+    figures            the folder for figures as PDF, in a study one below it for each landscape; by default landscape/ in the run's folder
     """
 
     run: str = "../runs/explore/student"

@@ -54,7 +54,7 @@ def merged(
     for student in students:
         if student not in study.students:
             raise ValueError(did_you_mean("student to be merged", student, study.students))
-    labels, rules = _labelled(rules)
+    labels, rules = labelled(rules)
     splits: dict[tuple, dict[str, Run]] = {}
     for run in study.runs:
         if run.name in students:
@@ -74,12 +74,15 @@ def merged(
     return pd.concat(tables, ignore_index=True) if tables else study.scores.iloc[:0]
 
 
-def _labelled(rules: Sequence[str | Mapping]) -> tuple[list[str], list[dict]]:
-    given = [{"name": rule} if isinstance(rule, str) else dict(rule) for rule in rules]
+def labelled(rules: Sequence[str | Mapping]) -> tuple[list[str], list[dict]]:
+    """What rules of merging are called, and each as {"name", settings}. Raises ``UnknownName`` and ``ValueError`` for what is no
+    rule, and for two of one label."""
+    given = [{k: v for k, v in rule.items() if k != "label"} if isinstance(rule, Mapping) else rule for rule in rules]
+    given = [*map(merging.named, given)]
     labels = _labels(rules)
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ValueError(f"Two rules of merging are called {twice[0]!r}; give one of them a 'label'.")
-    return labels, [merging.named({k: v for k, v in rule.items() if k != "label"}) for rule in given]
+    return labels, given
 
 
 def _labels(rules: Sequence[str | Mapping]) -> list[str]:
@@ -172,6 +175,10 @@ def labels_of_pairs(pairs: Sequence, merge: Mapping[str, Sequence], against: Seq
     """What ``contrasts`` calls the pairs that are named, and what comes of merging."""
     named = [(tuple(first), tuple(second)) for first, second in pairs]
     if merge and against:
-        rules, averages = _labels(merge["rules"]), merge["averages"]
-        named += [((MERGED, f"{rule} of {average}"), tuple(against)) for average in averages for rule in rules]
+        named += [((MERGED, label), tuple(against)) for label in labels_of_merged(**merge)]
     return [label_of(*sides) for sides in named]
+
+
+def labels_of_merged(students: Sequence[str], rules: Sequence[str | Mapping], averages: Sequence[str]) -> list[str]:
+    """The strategies that ``MERGED`` has once runs are ``merged``."""
+    return [f"{rule} of {average}" for average in averages for rule in _labels(rules)]

@@ -47,11 +47,11 @@ from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest, did_you_mean, within
 from ..objectives import combine, objectives
 from ..reporting.parameters import STRATEGIES, ParameterError, Training, describe, make, plain
-from ..results.merged import labels_of_pairs
+from ..results.merged import MERGED, labels_of_merged, labels_of_pairs
 from ..results.searched import source_accuracy, winner
 from ..runs.identity import of_objectives
 from ..runs.run import load_run
-from ..runs.settings import NOT_RECORDED, Settings, rehearse
+from ..runs.settings import NOT_RECORDED, Settings, rehearse, segment_ends
 from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
 from . import chains
@@ -158,6 +158,11 @@ class Study:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
             return str(error)
+        for own in self.landscape.get("strategies", []):  # which would be scored, and so change what the run says
+            if isinstance(own, dict):
+                return (
+                    f"landscape: strategies are labels of the study's strategies; list {own} there, and here its label."
+                )
         if "deployed" in labels:
             return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
         if said := chains.problem(self) or self._of_search(labels):
@@ -275,6 +280,11 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             study = replace(study, landscape={**study.landscape, "targets": looked_at})
     except ValueError as error:
         raise StudyProblem(f"{study.name}: {error}") from error
+    if (odd := [t for t in looked_at if t not in targets]) and study.landscape.get("students") != []:
+        raise StudyProblem(
+            f"{study.name}: landscape: targets: {odd[0]} is not left out here; choose of {', '.join(targets)}, such as "
+            f"landscape: {{targets: [{targets[0]}]}}."
+        )
     filled = _Filled(study, domains)
     sought, fell, found = _search(study, targets, place, filled)
     splits = [(target, seed) for seed in study.seeds for target in targets]
@@ -535,12 +545,21 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
         for value in [asked] if isinstance(asked, str) else asked:
             if value not in known:
                 raise StudyProblem(f"{study.name}, {name}: {did_you_mean(setting, value, known)}")
-    for student, label in [side for pair in job.parameters.get("pairs", []) for side in pair if side[0] != "merged"]:
-        for what, value, known in (("student", student, [*study.students, "teacher"]), ("label", label, labels)):
-            if value not in known:
-                raise StudyProblem(f"{study.name}, {name}: pairs: {did_you_mean(what, value, known)}")
+    there = dict.fromkeys(chains.everybody(study), labels)
+    pairs, merge, against = (job.parameters.get(n) or [] for n in ("pairs", "merge", "against"))
+    named = []
+    if merge:
+        named += [("merge", "student", student, there) for student in merge["students"]]
+        named += [("merge", "label", label, labels) for label in merge["averages"]]
+        there = {**there, MERGED: labels_of_merged(**merge)}
+    for where, sides in (("pairs", [side for pair in pairs for side in pair]), ("against", [against] * bool(against))):
+        for student, label in sides:
+            named += [(where, "student", student, there), (where, "label", label, there.get(student, ()))]
+    for where, what, value, known in named:
+        if value not in known:
+            raise StudyProblem(f"{study.name}, {name}: {where}: {did_you_mean(what, value, known)}")
     runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
-    if name != "08_beyond_accuracy" and min(runs, len(study.students)) < 2:
+    if name != "08_beyond_accuracy" and not (pairs or against) and min(runs, len(study.students)) < 2:
         raise StudyProblem(
             f"{study.name}, {name} compares students over targets and seeds: at least two of each; got {len(study.students)} "
             f"on {runs}."
@@ -551,16 +570,36 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
 def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -> Iterator[Job]:
     """The jobs of one split. ``found``: {(target, student): settings, None while they are searched}."""
     name, folder = f"{target}-s{seed}", place.runs / f"{target}-s{seed}"
-    runs = {label: folder / label for label in chains.everybody(study)}
+    runs, trained = {label: folder / label for label in chains.everybody(study)}, {}
     for label in chains.in_order(study):
         own = found.get((target, label)) or {}
         map_grid = _map_grid(study, seed, label)
-        yield _training(study, (target, seed), label, f"{name}-{label}", runs, own, map_grid)
+        trained[label] = _training(study, (target, seed), label, f"{name}-{label}", runs, own, map_grid)
+        yield trained[label]
     for label in _looked_at(study, target, seed):
         given = {name: value for name, value in study.landscape.items() if name not in ("targets", "seeds", "students")}
         given.setdefault("strategies", labels_of(study.strategies))
         given |= {"run": str(folder / label), "baseline": study.baseline}
-        yield job_of(study, "04_landscape", f"landscape-{name}-{label}", given, after=[f"{name}-{label}"])
+        called = f"landscape-{name}-{label}"
+        if isinstance(given.get("figures"), str) and given["figures"]:
+            given["figures"] = str(Path(given["figures"], called))
+        job = job_of(study, "04_landscape", called, given, after=[f"{name}-{label}"])
+        _refuse_beyond(study, job, trained[label])
+        yield job
+
+
+def _refuse_beyond(study: Study, landscape: Job, training: Job) -> None:
+    """Raises ``StudyProblem`` for a corner of a landscape at a step at which its run will have no segment."""
+    steps, p = [c for c in landscape.parameters["corners"] if isinstance(c, int)], training.parameters
+    if not steps or p["refit"] is not None:  # whose length is not known yet
+        return
+    ends = {0, *segment_ends(describe(training.notebook)(**p).settings())}
+    for step in steps:
+        if step not in ends:
+            raise StudyProblem(
+                f"{study.name}, {landscape.name}: corners: no segment ends at step {step}; the nearest that does ends at "
+                f"{min(ends, key=lambda end: abs(end - step))}, the last at {max(ends)}."
+            )
 
 
 def _training(

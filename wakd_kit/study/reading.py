@@ -63,7 +63,8 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
     def resolved(block: object) -> object:
         if not isinstance(block, dict):
             return block
-        own = {n: whole(v) for n, v in block.items() if n == "weights" and isinstance(v, str)}
+        own = {n: whole(v) for n, v in block.items() if n in ("weights", "figures") and v and isinstance(v, str)}
+        own |= {"objectives": with_files(block["objectives"], whole)} if "objectives" in block else {}
         for role in block.keys() & chains.ROLES:
             own[role] = chains.each_name(block[role], lambda name: chains.placed(name, folder, labels))
         if isinstance(block.get("others"), list):
@@ -88,6 +89,14 @@ def placed(benchmark: object, whole: Callable[[str], str]) -> object:
     if kind == "corrupted":
         return f"{kind}:{placed(path, whole)}"
     return f"{kind}:{whole(path)}" if path else kind if colon else benchmark
+
+
+def with_files(objectives: object, whole: Callable[[str], str]) -> object:
+    """Objectives with the path of the ``embeddings`` that they learn from made whole."""
+    if isinstance(objectives, list):
+        return [with_files(one, whole) for one in objectives]
+    file = objectives.get("embeddings") if isinstance(objectives, dict) else None
+    return {**objectives, "embeddings": whole(file)} if file and isinstance(file, str) else objectives
 
 
 class _Loader(yaml.SafeLoader):
