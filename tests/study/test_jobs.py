@@ -529,3 +529,26 @@ def test_a_comparison_takes_away_what_it_wrote_and_knows_what_others_left(place,
     jobs._do(compare, place, "new", None, print, print)
     assert wrote(place, without=compare) == {"b.csv"} and shown[1] == {"a.csv"}
     assert {f.name for f in place.out.rglob("*.*") if f.is_file()} == {"a.csv", "b.csv", "c.csv", "kd.svg"}
+
+
+def test_notebooks_over_all_runs_that_start_at_once_claim_only_what_each_wrote(place, monkeypatch):
+    both = [Job(name, Path(f"{name}.ipynb"), {"runs": "", "only": ["kd"]}) for name in ("05", "06")]
+    began, said = threading.Barrier(2), []
+
+    def execute(source, out, *_, **__):
+        with contextlib.suppress(threading.BrokenBarrierError):  # the other waits for its turn
+            began.wait(0.5)
+        (place.out / f"{out.stem}.csv").write_text("0")
+        with contextlib.suppress(threading.BrokenBarrierError):
+            began.wait(0.5)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(report, "render", lambda *_, **__: None)
+    jobs.describe(both, place)
+    threads = [threading.Thread(target=jobs.perform, args=(job, place), kwargs={"say": said.append}) for job in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [jobs.done(job, place)["wrote"] for job in both] == [["05.csv"], ["06.csv"]]
+    assert len(said) == 1 and re.match(r"0[56] waits for process \d+ on .*, 0[56], since", said[0])

@@ -337,11 +337,15 @@ def perform(
 
     One whose page alone is out of date is only rendered. A notebook that fails is kept as *.failed.ipynb and raises
     ``NotebookFailed``; a recording that its settings or its code could no longer make is kept under another name. Waits for
-    another process that is at the same job.
+    another process that is at the same job; one over all runs, for others of them too: what each wrote is told by when.
     """
 
     def waits(who: str) -> None:
         say(f"waiting for {job.name}: {who}")
+
+    alone = contextlib.nullcontext()
+    if job.over_all:
+        alone = locked(place.engine / "tables", wait=lambda who: say(f"{job.name} waits for {who}"), owner=job.name)
 
     with locked(place.file("locks", job.name), wait=waits):
         why = reason(job, place)
@@ -350,7 +354,8 @@ def perform(
             return False
         place.file("failed", job.name).unlink(missing_ok=True)
         try:
-            _do(job, place, why, env, say, waits)
+            with alone:
+                _do(job, place, why, env, say, waits)
         except Exception as error:
             write_text(
                 place.file("failed", job.name),
