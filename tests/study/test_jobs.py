@@ -529,3 +529,45 @@ def test_a_comparison_takes_away_what_it_wrote_and_knows_what_others_left(place,
     jobs._do(compare, place, "new", None, print, print)
     assert wrote(place, without=compare) == {"b.csv"} and shown[1] == {"a.csv"}
     assert {f.name for f in place.out.rglob("*.*") if f.is_file()} == {"a.csv", "b.csv", "c.csv", "kd.svg"}
+
+
+def test_a_table_that_a_missing_notebook_wrote_before_is_left_where_it_is_and_not_linked(place, monkeypatch):
+    page = {"title": "A", "also": {}, "listed": False, "notebooks": []}
+    parameters = {"runs": "", "only": ["kd"]}
+    compare = Job("03_compare", Path("03_compare.ipynb"), parameters, ("05", "06"), page=page)
+    jobs.describe([*(Job(name, Path(f"{name}.ipynb"), parameters) for name in ("05", "06")), compare], place)
+    wrote = {"05": ["a.csv", "both.csv"], "06": ["b.csv", "both.csv"], "03_compare": ["a.csv", "c.csv"]}
+    for name, files_of in wrote.items():
+        place.file("done", name).write_text(json.dumps({"wrote": files_of}))
+        for file in files_of:
+            (place.out / file).write_text("0")
+    shown = []
+    monkeypatch.setattr(notebook, "execute", lambda *_, **__: (place.out / "c.csv").write_text("1"))
+    monkeypatch.setattr("wakd_kit.reporting.pages.publish", lambda *_, left, **__: shown.append({*left}) or "")
+    monkeypatch.setattr(jobs, "_what", lambda *_: {})
+    jobs._do(jobs.present(compare, {"05": "failed"}), place, "new", None, print, print)
+    jobs._do(compare, place, "new", None, print, print)
+    assert shown == [{"a.csv"}, set()] and (place.out / "a.csv").exists()
+
+
+def test_notebooks_over_all_runs_that_start_at_once_claim_only_what_each_wrote(place, monkeypatch):
+    both = [Job(name, Path(f"{name}.ipynb"), {"runs": "", "only": ["kd"]}) for name in ("05", "06")]
+    began, said = threading.Barrier(2), []
+
+    def execute(source, out, *_, **__):
+        with contextlib.suppress(threading.BrokenBarrierError):  # the other waits for its turn
+            began.wait(0.5)
+        (place.out / f"{out.stem}.csv").write_text("0")
+        with contextlib.suppress(threading.BrokenBarrierError):
+            began.wait(0.5)
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(report, "render", lambda *_, **__: None)
+    jobs.describe(both, place)
+    threads = [threading.Thread(target=jobs.perform, args=(job, place), kwargs={"say": said.append}) for job in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [jobs.done(job, place)["wrote"] for job in both] == [["05.csv"], ["06.csv"]]
+    assert len(said) == 1 and re.match(r"0[56] waits for process \d+ on .*, 0[56], since", said[0])

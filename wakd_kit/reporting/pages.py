@@ -67,7 +67,7 @@ def publish(
     parameters to show, default those it ran with
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
     ran        {what: words} on how the study was run, which recordings do not know: its command, its hours
-    left       addresses below ``out`` of tables and figures that a notebook left which is no more: not linked to
+    left       addresses below ``out`` of tables and figures that a notebook left which is no more, or is missing: not linked to
     file       the study's file, of which a copy is kept beside the page
     """
     given = notebook.recorded_parameters(executed)

@@ -337,11 +337,15 @@ def perform(
 
     One whose page alone is out of date is only rendered. A notebook that fails is kept as *.failed.ipynb and raises
     ``NotebookFailed``; a recording that its settings or its code could no longer make is kept under another name. Waits for
-    another process that is at the same job.
+    another process that is at the same job; one over all runs, for others of them too: what each wrote is told by when.
     """
 
     def waits(who: str) -> None:
         say(f"waiting for {job.name}: {who}")
+
+    alone = contextlib.nullcontext()
+    if job.over_all:
+        alone = locked(place.engine / "tables", wait=lambda who: say(f"{job.name} waits for {who}"), owner=job.name)
 
     with locked(place.file("locks", job.name), wait=waits):
         why = reason(job, place)
@@ -350,7 +354,8 @@ def perform(
             return False
         place.file("failed", job.name).unlink(missing_ok=True)
         try:
-            _do(job, place, why, env, say, waits)
+            with alone:
+                _do(job, place, why, env, say, waits)
         except Exception as error:
             write_text(
                 place.file("failed", job.name),
@@ -382,7 +387,7 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
             _make_way(job, place, say)
         if job.page:
             # of a student that is no more it draws nothing in their place
-            for name in wrote - _wrote(place, without=job):
+            for name in wrote - _wrote(place, without=replace(job, missing={})):
                 (place.out / name).unlink(missing_ok=True)
         there = _tables(place.out) if job.over_all else {}
         settings = {"cwd": job.notebook.parent, "env": {**(env or {}), "TQDM_DISABLE": "1"}, "checked": True}
@@ -458,9 +463,10 @@ def _tables(out: Path) -> dict[str, int]:
 
 def _wrote(place: Place, *, without: Job, planned: bool = True) -> set[str]:
     """The tables and figures that the other jobs of the study wrote when they were done, or those that were planned once and are
-    no more."""
+    no more, or are missing."""
     own, now = place.file("done", without.name), place.engine / "jobs"
-    done = [file for file in own.parent.glob("*.json") if file != own and (now / file.name).exists() == planned]
+    there = {file.name for file in now.glob("*.json")} - {place.file("done", name).name for name in without.missing}
+    done = [file for file in own.parent.glob("*.json") if file != own and (file.name in there) == planned]
     return {name for file in done for name in json_or_nothing(file).get("wrote", [])}
 
 
