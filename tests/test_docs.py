@@ -139,6 +139,11 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
         *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
+    "heterogeneous_vit": [
+        *((f"CNN {s}", "WAKD", f"CNN {s}", "last") for s in ("CE", "kd", "ofa")),
+        *((f"CNN {s}", of, "CNN CE", of) for s in ("kd", "rkd") for of in ("last", "WAKD")),
+        *((f"{s} fitnet", "last", f"{s} CE", "last") for s in ("CNN", "mixer")),
+    ],
     "heterogeneous_cnn": [
         *((s, "WAKD", s, "last") for s in ("mixer CE", "mixer fitnet", "ViT fitnet", "ViT CE", "ViT kd")),
         *((f"{s} fitnet", of, f"{s} CE", of) for s in ("ViT", "mixer") for of in ("last", "WAKD")),
