@@ -134,9 +134,9 @@ def test_deployed_coefficients_come_back_as_they_were(tmp_path):
         wanted.initial,
         wanted.note,
     )
-    run.deploy(None)
+    run.withdraw()
     assert np.array_equal(wk.load_run(run.folder).deployed, wk.averaging.last(run.source_curves))
-    run.deploy(None)
+    run.withdraw()
 
 
 def test_half_precision_refuses_what_would_multiply_its_rounding(tmp_path):

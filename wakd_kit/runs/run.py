@@ -320,20 +320,19 @@ class Run:
         what |= {"note": getattr(coefficients, "note", ""), "split": self.settings["split"]}
         return mark(model, {"run": self.name, **what, "seen": seen_according_to(self.settings)})
 
-    def deploy(self, coefficients: Coefficients | None) -> None:
-        """Choose what this run stands for when it is used as a teacher, None for its last iterate; recorded in the run. A ``NoWindow``
-        is raised."""
-        file = self.folder / "deployed.json"
-        if coefficients is None:
-            if file.exists():
-                with measuring(self.folder):
-                    file.unlink()
-            return
+    def deploy(self, coefficients: Coefficients) -> None:
+        """Choose what this run stands for when it is used as a teacher; recorded in the run. A ``NoWindow`` is raised."""
         if isinstance(coefficients, NoWindow):
             raise coefficients
         self.stored_coefficients(coefficients)
         with measuring(self.folder):
-            write_text(file, json.dumps(_record(coefficients)))
+            write_text(self.folder / "deployed.json", json.dumps(_record(coefficients)))
+
+    def withdraw(self) -> None:
+        """Take back what was deployed, if anything was: the run stands for its last iterate again."""
+        if (self.folder / "deployed.json").exists():
+            with measuring(self.folder):
+                (self.folder / "deployed.json").unlink()
 
     @property
     def deployed(self) -> Coefficients:
