@@ -821,7 +821,8 @@ BAD = [
     ("sma", {"frequency": 0, "start": 0}, "frequency counts steps between checkpoints"),
     ("learned", {"patience": 0}, "patience counts rounds"),
     ("learned", {"rate": 0}, "rate=0 would leave the coefficients uniform"),
-    ("eoa_wakd_repo", {"begin": 5}, "lies inside segment 1"),
+    ("eoa_wakd_repo", {"begin": 5}, r"lies inside segment 1, .* Declare an edge after step 4 when training\.$"),
+    ("wakd", {"begin": 5, "exact": "published"}, "Declare an edge after step 4 when training, or leave out exact=."),
 ]  # fmt: skip
 
 

@@ -298,6 +298,11 @@ def test_what_a_kernel_sends_changes_what_is_shown_and_nothing_that_the_reader_h
     assert what.inner_text() == "WAKD: iterates 5 to 12"
     page.evaluate("() => (model.set('pick', {}), model.set('window', [4, 12]))")
     assert what.inner_text() == "Your window: iterates 5 to 12" and wrong == []
+    page.evaluate("data => model.set('data', data)", {**data, "id": "third", "windows": {}})
+    page.evaluate("() => model.set('window', [4, 16])")
+    page.wait_for_function("() => model.get('asked')?.startsWith('third')")
+    page.evaluate("() => model.set('answer', { key: model.get('asked'), problem: 'the images are gone.' })")
+    assert page.locator(".wk-source").inner_text() == "not evaluated" and page.evaluate("model.get('asked')") == ""
 
 
 def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(opened, page_of, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import nn
 
 import wakd_kit as wk
@@ -52,6 +52,23 @@ def test_a_linear_classifier_has_the_closed_forms_spectrum_in_every_domain(linea
         assert rows["standard_error"][rows["kind"] == "eigenvalue"].isna().all()
         assert set(rows["n"]) == {30 if domain == "c" else 6}
         assert set(rows["role"]) == {"target" if domain == "c" else "source"}
+
+
+def test_domains_have_probes_of_their_own_and_what_does_not_converge_is_said(linear, monkeypatch):
+    seeds = []
+
+    def gives_up(*_, seed, **__):
+        seeds.append(seed)
+        if len(seeds) == 3:
+            raise ArpackNoConvergence("No convergence (7 iterations)", [], [])
+        return np.ones(2), 1.0, 0.1
+
+    monkeypatch.setitem(curvature.__globals__, "spectrum", gives_up)
+    with pytest.raises(
+        RunProblem, match=r"The 2 largest eigenvalues .* around last on . did not converge .*: ask for fewer"
+    ):
+        curvature(linear, {"last": last(linear.source_curves)}, top=2, probes=3, seed=5, name="apart")
+    assert seeds == [5, 6, 7]
 
 
 def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+import wakd_kit as wk
 from wakd_kit import averaging
 from wakd_kit.averaging import Coefficients, Curves, NoWindow
 from wakd_kit.averaging.curves import noted
@@ -73,6 +74,13 @@ def test_contact_sheet_has_an_image_of_every_class_and_domain(domains):
 def test_contact_sheet_shows_as_many_classes_as_asked(domains):
     figure, alt = figures.contact_sheet(domains, columns=2)
     assert len(figure.axes[0].images) == 8 and "the first 2 of 4 classes" in alt
+
+
+def test_a_class_that_a_domain_lacks_leaves_its_place_empty():
+    images = np.zeros((3, 8, 8, 3), dtype=np.uint8)
+    lacking = {"north": (images, np.array([0, 1, 2])), "south": (images[:2], np.array([0, 2]))}
+    (axis,) = figures.contact_sheet(wk.domains_from_arrays(lacking, ("a", "b", "c")))[0].axes
+    assert [image.get_extent()[0] // 1 for image in axis.images] == [0, 1, 2, 0, 2]
 
 
 # ---- training curves
@@ -342,6 +350,8 @@ def test_differences_are_dots_over_their_mean_and_interval_grouped_by_student_on
     assert said == ["kd: difference to last", "  no pair with a score on both sides", "between students"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ink", "neon"]
     assert "kd: wakd - last +3.0 [-3.5, +9.5]" in alt and "nan" not in alt
+    many = table.assign(pairs=[np.arange(9.0)] * 3, pair_targets=[[*"abcdefghi"]] * 3)
+    assert len(study_figures.differences(many, baseline="last")[0].axes[0].get_legend().get_texts()) == 9
 
 
 @pytest.fixture

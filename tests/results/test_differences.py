@@ -729,3 +729,10 @@ def test_only_a_search_has_folders_of_sources_left_out(tmp_path):
         (tmp_path / place / "settings.json").write_text("{}")
     found = [place.relative_to(tmp_path).as_posix() for place in run_folders(tmp_path)]
     assert found == ["ink-s0/KD-s2-without-aug", "search/ink-s100/KD-d0"]
+
+
+def test_draws_of_a_search_are_no_students(study):
+    folder = study.runs[0].folder.parent
+    shutil.copytree(study.runs[0].folder, folder / "search" / "ink-s100" / "KD-d0")
+    assert comparison.collect(folder).students == study.students
+    assert comparison.collect(folder / "search").students == ["KD-d0"]

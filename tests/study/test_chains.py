@@ -236,8 +236,9 @@ def test_a_chain_killed_between_two_links_goes_on_and_follows_what_is_deployed(
             one_by_one(file)
     assert executed == ["north-s0-teacher", "north-s0-TA"]
     assert one_by_one(file) == {} and executed[2:] == ["north-s0-S"], "what was done stays done"
-    last = {"TA": {**TAKD["TA"], "deploy": {"name": "last"}}, "S": chain["S"]}
+    last = {"TA": KD, "S": chain["S"]}  # where nothing is said it hands on its last iterate
     assert one_by_one(write(students=last, common=FEW, teacher=FEW, **ONE)) == {}
+    assert not (tmp_path / "runs" / "north-s0" / "TA" / "deployed.json").exists()
     assert executed[3:] == ["north-s0-TA", "north-s0-S"]
     kept = [folder.name.partition(".")[0] for folder in (tmp_path / "runs" / "north-s0").glob("*.before-*")]
     assert kept == ["S"], "it started elsewhere; the assistant itself is the same recording"
