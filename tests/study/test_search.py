@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from wakd_kit.names import ParameterError
-from wakd_kit.reporting.parameters import describe
 from wakd_kit.results import searched as results
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study import plan as planning
@@ -22,7 +21,6 @@ from wakd_kit.study.search import Search, draw, split_seeds
 
 from .test_run import executed, write  # noqa: F401
 
-STUDENT = describe("02_distill")
 OVER = {"learning_rate": "10^U(-3,-1)"}
 SEARCH = {"draws": 2, "by": "WAKD", "over": OVER}
 CE = {"objectives": ["ce"], "teacher": None}
@@ -35,9 +33,9 @@ HERE = Place(Path("/report"), Path("/runs"))
 def test_draws_are_decided_by_seed_number_and_name_alone():
     few = Search(over=OVER, draws=3)
     more = Search(over={"weight_decay": "10^U(-6,-2)", **OVER, "batch_size": "2^U(3,5.5)"}, draws=20)
-    rates = [draw(few, i, STUDENT)["learning_rate"] for i in range(3)]
-    assert rates == [draw(more, i, STUDENT)["learning_rate"] for i in range(3)] and len(set(rates)) == 3
-    assert rates != [draw(Search(over=OVER, seed=1), i, STUDENT)["learning_rate"] for i in range(3)]
+    rates = [draw(few, i)["learning_rate"] for i in range(3)]
+    assert rates == [draw(more, i)["learning_rate"] for i in range(3)] and len(set(rates)) == 3
+    assert rates != [draw(Search(over=OVER, seed=1), i)["learning_rate"] for i in range(3)]
 
 
 def test_draws_are_spread_as_they_are_written():
@@ -47,12 +45,22 @@ def test_draws_are_spread_as_they_are_written():
         "warmup": "U(0,9)",
         "schedule": ["constant", "cosine"],
     }
-    drawn = pd.DataFrame([draw(Search(over=source), i, STUDENT) for i in range(400)])
+    drawn = pd.DataFrame([draw(Search(over=source), i) for i in range(400)])
     exponent = np.log10(drawn["learning_rate"])
     assert -5.01 < exponent.min() < -4.98 and -3.52 < exponent.max() < -3.49
     assert np.histogram(exponent, bins=3, range=(-5, -3.5))[0] == pytest.approx([133] * 3, abs=35)
     assert drawn["batch_size"].dtype == int and drawn["batch_size"].between(8, 45).all()
     assert drawn["warmup"].between(0, 9).all() and set(drawn["schedule"]) == {"constant", "cosine"}
+
+
+def test_who_wants_another_range_draws_from_it_and_leaves_the_others_theirs():
+    both = {**OVER, "weight_decay": "10^U(-6,-2)"}
+    for_all, own = Search(over=both), Search(over=both, instead={"ViT": {"learning_rate": "10^U(-5,-4)"}})
+    for i in range(5):
+        mine = draw(own, i, "ViT")
+        assert 1e-5 <= mine["learning_rate"] <= 1e-4
+        assert mine["weight_decay"] == draw(for_all, i, "ViT")["weight_decay"]
+        assert draw(own, i, "CNN") == draw(for_all, i, "CNN") == draw(own, i, "teacher")
 
 
 def test_split_seeds_are_none_of_the_study_s():
@@ -87,6 +95,24 @@ def test_what_nothing_can_be_drawn_from_is_a_sentence(source):
             "like: KD takes the settings that won of teacher, which is not",
         ),
         ({**SEARCH, "over": {"seed": [1, 2]}}, "search: over: seed cannot be drawn."),
+        ({**SEARCH, "instead": {"KD": {"target": ["a"]}}}, "search: instead: KD: target cannot be drawn."),
+        (
+            {**SEARCH, "instead": {"KDD": {}}},
+            "search: instead: Unknown student that is searched 'KDD'. Did you mean 'KD'?",
+        ),
+        (
+            {**SEARCH, "instead": {"KD": {}}, "like": {"KD": "teacher"}},
+            "search: instead: Unknown student that is searched 'KD'",
+        ),
+        (
+            {**SEARCH, "instead": {"KD": "U(0,1)"}},
+            "search: instead: KD takes {parameter: where it is drawn from}; got 'U(0,1)'.",
+        ),
+        (
+            {**SEARCH, "instead": {"KD": {"learning_rate": 1}}},
+            "search: instead: KD: learning_rate is drawn from U(a,b)",
+        ),
+        ({**SEARCH, "steps": 3, "instead": {"KD": {"steps": [3]}}}, "steps is drawn, or given for all draws"),
         (
             {**SEARCH, "over": {"learning_rat": "U(0,1)"}},
             "Unknown parameter 'learning_rat'. Did you mean 'learning_rate'?",
@@ -171,7 +197,7 @@ def test_a_split_waits_for_what_is_searched_for_its_target(write):  # noqa: F811
     assert {job.parameters["steps"] for job in jobs[:6]} == {4} and jobs[6].parameters["steps"] == 6
     assert {job.parameters["seed"] for job in jobs[:6]} == {100}
     assert str(jobs[2].run) == "/runs/search/north-s100/CE-d0"
-    drawn = [draw(Search(**SEARCH), i, STUDENT)["learning_rate"] for i in range(2)]
+    drawn = [draw(Search(**SEARCH), i)["learning_rate"] for i in range(2)]
     assert [job.parameters["learning_rate"] for job in jobs[:4]] == drawn * 2
     assert jobs[-1].parameters["only"] == ["north-s0/teacher", "north-s0/CE", "north-s0/KD", "north-s0/CE+KD"]
     assert len(jobs[-1].parameters["searched"]) == 6 and jobs[-1].parameters["searched_by"] == "WAKD"
@@ -217,7 +243,7 @@ def test_a_study_is_trained_with_what_won(write, executed, tmp_path, monkeypatch
     lines = []
     index = run_study(file, say=lines.append, **folders)
     study = load_study(file)
-    drawn = [draw(Search(**by_seed), i, STUDENT)["learning_rate"] for i in range(6)]
+    drawn = [draw(Search(**by_seed), i)["learning_rate"] for i in range(6)]
     lost = {i for i, rate in enumerate(drawn) if rate == 1e30}
     assert lost and sum(line.startswith("FAILED") for line in lines) == len(lost)
     found = {i: tmp_path / "runs" / "search" / "north-s100" / f"CE-d{i}" for i in {*range(6)} - lost}
@@ -316,13 +342,25 @@ def test_a_draw_without_a_window_on_one_seed_is_no_winner(write, monkeypatch):  
         plan(study, HERE)
     without.discard("s101/CE-d1")
     (found,) = [job for job in plan(study, HERE) if job.name == "north-s0-CE"]
-    assert found.parameters["learning_rate"] == draw(Search(**SEARCH), 1, STUDENT)["learning_rate"]
+    assert found.parameters["learning_rate"] == draw(Search(**SEARCH), 1)["learning_rate"]
 
 
 def test_a_search_is_extended_key_by_key(write, tmp_path):  # noqa: F811
     write(search=SEARCH)
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": "tiny.yaml", "search": {"draws": 20, "seeds": 3}}))
     assert load_study(tmp_path / "more.yaml").search == {**SEARCH, "draws": 20, "seeds": 3}
+
+
+def test_a_student_is_trained_with_what_it_draws_instead(write, tmp_path):  # noqa: F811
+    own = {"KD": {"learning_rate": "10^U(-6,-5)", "weights": ["a.safetensors", None]}}
+    study = load_study(write(search={**SEARCH, "over": {**OVER, "weights": ["b.pt"]}, "instead": own}))
+    assert study.search["over"]["weights"] == [str(tmp_path / "b.pt")]  # as everywhere, relative to the study's file
+    assert study.search["instead"]["KD"]["weights"] == [str(tmp_path / "a.safetensors"), None]
+    rates = {}
+    for job in plan(load_study(write(search={**SEARCH, "instead": {"KD": {"learning_rate": "10^U(-6,-5)"}}})), HERE):
+        if job.name.startswith("search-"):
+            rates.setdefault(job.run.name.rsplit("-d")[0], []).append(job.parameters["learning_rate"])
+    assert all(rate < 1e-5 for rate in rates["KD"]) and all(rate > 1e-4 for rate in rates["teacher"])
 
 
 # ---- leaving one source out
@@ -411,7 +449,7 @@ def test_a_study_that_leaves_sources_out_is_trained_with_what_won_there(write, e
     }
     judged = {n: np.mean([results.source_accuracy(run, "last", "target") for run in runs]) for n, runs in found.items()}
     best = max(judged, key=judged.get)
-    rate = draw(Search(**search), best, STUDENT)["learning_rate"]
+    rate = draw(Search(**search), best)["learning_rate"]
     assert json.loads((folders["runs"] / "north-s0/CE/settings.json").read_text())["learning_rate"] == rate
     for runs in found.values():
         assert all("north" not in set(pd.read_csv(run / "scores.csv")["domain"]) for run in runs)

@@ -84,7 +84,7 @@ class Study:
                 [WAKD student WAKD - KD last]; what was merged is ``merged mean of WAKD`` and so on
     published   {student: {label of a strategy: accuracy in % that a paper reports of this setting}}, to stand beside ours
     mask        a csv of images and the part that each is in, such as in and out of pretraining: accuracies are told apart by it
-    search      {draws, seeds, over, by, rule, students, like, steps, seed}: settings that are searched before, by default none
+    search      {draws, seeds, over, instead, by, rule, students, like, steps, seed}: settings that are searched before, by default none
     also        notebooks over all recordings beside the comparison, with settings of theirs: {05_objectives: {average: EMA}}
     plugins     files (.py, relative to this one) and modules of one's own that declare objectives, strategies, models or benchmarks
     title       of its page; by default the name
@@ -215,12 +215,16 @@ class Study:
             for name in names:
                 if name not in fit:
                     return f"search: {did_you_mean(what, name, fit)}"
-        searched = {*(search.students or known)} - {*search.like} if search else {}
+        searched = [n for n in search.students or known if n not in search.like] if search else []
         for label, other in search.like.items() if search else ():
             if other not in searched:
                 return f"search: like: {label} takes the settings that won of {other}, which is not searched itself."
-        if search and (fixed := (SET_BY_STUDY | {"teacher", "start", "refit", "deploy"}) & search.over.keys()):
-            return f"search: over: {', '.join(sorted(fixed))} cannot be drawn."
+        for label in search.instead if search else ():
+            if label not in searched:
+                return f"search: instead: {did_you_mean('student that is searched', label, searched)}"
+        for where, name, _ in search.sources() if search else ():
+            if name in SET_BY_STUDY | {"teacher", "start", "refit", "deploy"}:
+                return f"search: {where}: {name} cannot be drawn."
         own = [
             n
             for n, s in {"teacher": self.teacher, "common": self.common, **self.students}.items()
@@ -645,7 +649,7 @@ class _Sought:
     def as_drawn(self, search: Search, place: Place) -> dict:
         """A draw as the comparison reads it."""
         about = {"target": self.target, "student": self.student, "draw": self.number}
-        about["settings"] = draw(search, self.number, describe(self.job.notebook))
+        about["settings"] = draw(search, self.number, self.student)
         about["run"] = self.job.run.relative_to(place.runs).as_posix()
         return about | ({"held": self.held} if self.held else {})
 
@@ -686,10 +690,7 @@ def _search(
                 plain = filled(_drawn(study, place, split, label, names, short) for split in splits)
                 jobs += _of_splits(plain, splits, label, None, waits)
                 continue
-            draws = [
-                draw(search, i, describe("01_train_teacher" if label == "teacher" else "02_distill"))
-                for i in range(search.draws)
-            ]
+            draws = [draw(search, i, label) for i in range(search.draws)]
             scores, apart = [], 0
             for i, settings in enumerate(draws):
                 names[label], given = f"{label}-d{i}", settings | short

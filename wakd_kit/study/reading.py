@@ -60,10 +60,15 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
     def whole(path: str) -> str:
         return os.path.abspath(folder / path_of(path))
 
+    def each(path: object) -> object:
+        if isinstance(path, list):  # of which a search draws one
+            return [each(one) for one in path]
+        return whole(path) if path and isinstance(path, str) else path
+
     def resolved(block: object) -> object:
         if not isinstance(block, dict):
             return block
-        own = {n: whole(v) for n, v in block.items() if n in ("weights", "figures") and v and isinstance(v, str)}
+        own = {n: each(block[n]) for n in ("weights", "figures") if n in block}
         own |= {"objectives": with_files(block["objectives"], whole)} if "objectives" in block else {}
         for role in block.keys() & chains.ROLES:
             own[role] = chains.each_name(block[role], lambda name: chains.placed(name, folder, labels))
@@ -74,6 +79,12 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
     found = {name: resolved(values[name]) for name in ("teacher", "common", "landscape") if name in values}
     if isinstance(values.get("students"), dict):
         found["students"] = {label: resolved(own) for label, own in values["students"].items()}
+    if isinstance(search := values.get("search"), dict):
+        own = search.get("instead")
+        instead = {label: resolved(block) for label, block in own.items()} if isinstance(own, dict) else own
+        found["search"] = search | {
+            n: v for n, v in {"over": resolved(search.get("over")), "instead": instead}.items() if v
+        }
     if isinstance(values.get("plugins"), list):
         found["plugins"] = [whole(p) if str(p).endswith(".py") else p for p in values["plugins"]]
     if isinstance(values.get("targets"), list):

@@ -32,6 +32,7 @@ import numpy as np
 
 from ..checks import hints, make, spelled
 from ..names import ParameterError, whole
+from ..reporting.parameters import describe
 
 FIRST_SEED = 100  # of the splits that are searched on
 
@@ -41,6 +42,7 @@ class Search:
     """How settings are searched.
 
     over      {parameter of 01 and 02: where it is drawn from}: U(a,b), 10^U(a,b), 2^U(a,b), or a list of values
+    instead   {student: {parameter: where its own are drawn from}}, over ``over``: a transformer wants other rates than a CNN
     draws     how many, the same for the teacher and every student
     seeds     splits that each draw is trained on, from seed 100 on, none of them the study's
     by        the label of the strategy whose average decides, on source validation; by default the study's baseline
@@ -52,6 +54,7 @@ class Search:
     """
 
     over: dict
+    instead: dict = field(default_factory=dict)
     draws: Annotated[int, whole(1)] = 20
     seeds: Annotated[int, whole(1)] = 1
     by: str = ""
@@ -64,14 +67,24 @@ class Search:
     def __post_init__(self):
         if not self.over:
             raise ParameterError("search: over names at least one parameter and where it is drawn from.")
-        for name, source in self.over.items():
+        for label, own in self.instead.items():
+            if not isinstance(own, dict):
+                raise ParameterError(
+                    f"search: instead: {label} takes {{parameter: where it is drawn from}}; got {own!r}."
+                )
+        for where, name, source in self.sources():
             if not (source if isinstance(source, list) else _form(source)):
                 raise ParameterError(
-                    f"search: over: {name} is drawn from U(a,b), 10^U(a,b), 2^U(a,b) with a < b, or a list of values; got "
+                    f"search: {where}: {name} is drawn from U(a,b), 10^U(a,b), 2^U(a,b) with a < b, or a list of values; got "
                     f"{source!r}. In braces, quote what has a comma in it."
                 )
-        if "steps" in self.over and self.steps is not None:
+        if self.steps is not None and any(name == "steps" for _, name, _ in self.sources()):
             raise ParameterError("search: steps is drawn, or given for all draws; leave out one of them.")
+
+    def sources(self) -> list[tuple[str, str, object]]:
+        """All that is drawn: (where it says so, parameter, where that is drawn from)."""
+        blocks = {"over": self.over} | {f"instead: {label}": own for label, own in self.instead.items()}
+        return [(where, *each) for where, block in blocks.items() for each in block.items()]
 
 
 def search_of(block: Mapping) -> Search | None:
@@ -85,14 +98,14 @@ def split_seeds(search: Search, taken: Sequence[int]) -> list[int]:
     return [seed for seed, _ in zip(free, range(search.seeds))]
 
 
-def draw(search: Search, number: int, cls: type) -> dict[str, object]:
-    """The settings of one draw, for a notebook's parameters ``cls``: whole numbers where it takes those.
+def draw(search: Search, number: int, label: str = "") -> dict[str, object]:
+    """The settings of one draw of the teacher or a student: whole numbers where its notebook takes those.
 
-    Decided by the search's seed, the draw's number and the setting's name alone: more draws, or more settings, leave the
-    others as they were, and the teacher and all students are tried with the same.
+    Decided by the search's seed, the draw's number, the setting's name and where it is drawn from alone: more draws, or more
+    settings, leave the others as they were, and all who draw from the same are tried with the same.
     """
-    found = {}
-    for name, source in search.over.items():
+    found, cls = {}, describe("01_train_teacher" if label == "teacher" else "02_distill")
+    for name, source in (search.over | search.instead.get(label, {})).items():
         random = np.random.default_rng([search.seed, number, zlib.crc32(name.encode())])
         if isinstance(source, list):
             found[name] = source[random.integers(len(source))]
