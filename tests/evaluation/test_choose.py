@@ -172,7 +172,9 @@ def test_the_table_says_how_much_of_an_average_merged_storage_displaces(merged):
     inside = next(int(edge) - 1 for edge, count in zip(edges, merged.segments.iterates) if count == 2)
     choices = wk.choose(merged, ["uniform", {"name": "wakd", "label": "at an edge", "begin": int(edges[3])}])
     choices |= wk.choose(merged, [{"name": "wakd", "label": "inside a segment", "begin": inside}])
-    table = wk.choices_table(merged, choices).set_index("strategy")["displaced"]
+    table = wk.choices_table(merged, choices).set_index("strategy")
+    assert table["picked"].str.contains("on the nearest of 18 stored segments").tolist() == [False, False, True]
+    table = table["displaced"]
     # of the iterates after the begin, one of a stored pair: half of its coefficient goes to the other
     assert table.tolist() == [0, 0, pytest.approx(0.5 / (24 - inside))]
 

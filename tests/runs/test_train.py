@@ -487,6 +487,51 @@ def test_a_declared_window_keeps_its_end_whatever_comes_after(spec):
         assert 52 in kept and (10 in kept) == ("begin" in spec or 10 in ends[max(until - 15, 0) : until + 1])
 
 
+@pytest.mark.parametrize("spec", ["extrapolate", {"name": "bema", "every": 40}, {"name": "lawa", "k": 5}, "five_best"])
+def test_what_is_declared_stays_exact_when_segments_are_merged(spec, monkeypatch):
+    """At every merge: what decides coefficients per iterate in the end still has its edges then."""
+
+    def five_best(curves, *, by="val_loss"):
+        return np.isin(np.arange(len(curves)), np.argsort(getattr(curves, by))[:5]) / 5  # a plain array, as documented
+
+    monkeypatch.setitem(wk.averaging.strategies._entries, "five_best", five_best)
+    made = make(settings.Settings, {"steps": 400, "segment_length": 4, "declare": [spec], "edges": [40, 80]})
+    ends = np.array(sorted(settings.segment_ends(made)))
+    loss = np.linspace(2, 1, len(ends))
+    kept = set(ends)
+    for until in range(1, len(ends) + 1):  # as a recording with no room beyond what has to stay
+        curves = wk.averaging.Curves(
+            np.diff(ends[:until], prepend=0), val_loss=loss[:until], val_accuracy=1 - loss[:until] / 2
+        )
+        kept -= {end for end in ends[:until]} - settings.edges_to_keep(curves, made)
+    (found,) = wk.averaging.choose(curves, [made.declare[0]]).values()
+    means, last = found.parts["mean"] / curves.iterates, found.parts["end"]
+    assert {int(step) for step in ends[(np.diff(means, append=means[-1]) != 0) | (last != 0)]} <= kept and len(
+        kept
+    ) < len(ends)
+
+
+def test_a_strategy_that_takes_a_step_for_a_fraction_is_a_sentence(monkeypatch):
+    def thirds(curves, *, begin=0.7):
+        with np.errstate(all="ignore"):
+            late = np.arange(len(curves)) >= begin * len(curves)
+            return late / late.sum()
+
+    def late(curves, *, begin=0.7):
+        return np.arange(len(curves)) >= wk.averaging.first_after(curves, begin)
+
+    monkeypatch.setitem(wk.averaging.strategies._entries, "thirds", thirds)
+    made = make(settings.Settings, {"steps": 400, "segment_length": 4, "declare": ["thirds"]})
+    with pytest.raises(ValueError, match=r"thirds picks something else at {'begin': 280} .* averaging.step_of"):
+        settings.rehearse(made, teacher=False)
+    monkeypatch.setitem(
+        wk.averaging.strategies._entries,
+        "thirds",
+        lambda c, *, begin=0.7: late(c, begin=begin) / late(c, begin=begin).sum(),
+    )
+    settings.rehearse(made, teacher=False)
+
+
 def test_defaults_written_out_keep_the_edges_that_defaults_keep():
     made = [
         make(settings.Settings, {"steps": 400, "segment_length": 4, "declare": [{"name": "swad", **more}]})
@@ -852,3 +897,14 @@ def test_what_cannot_be_frozen_is_said_before_anything_is_recorded(split, tmp_pa
     with pytest.raises(ValueError, match=said):
         quick(split, tmp_path / "run", **given)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("objective", ["fitnet", "rkd", "at", "coral"])
+def test_what_no_objective_reaches_is_not_trained_for_nothing(split, tmp_path, teacher, objective):
+    """A classifier alone is left, which features do not reach; where the backbone is left, they do."""
+    given = {"teacher": teacher, "objectives": [objective], "batchnorm": "frozen", "steps": 2, "segment_length": 2}
+    with pytest.raises(ValueError, match=rf"not frozen of resnet10t is not reached by \['{objective}'\]"):
+        quick(split, tmp_path / "run", freeze="backbone", **given)
+    assert not any(tmp_path.iterdir())
+    assert quick(split, tmp_path / "run", freeze="head", **given)
+    assert quick(split, tmp_path / "both", freeze="backbone", **{**given, "objectives": ["ce", objective]})

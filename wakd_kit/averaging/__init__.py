@@ -24,12 +24,13 @@ from .fitting import PUBLISHED, fitting
 from .profiles import RECURRENCES, annealed, average_of, gamma_of, power, relative_length
 from .schedule import Recurrence, ema, ema_recurrence, last, lawa, swa, uniform, wakd, window, wise_ft
 from .search import greedy_soup, iidmax, learned, sma
+from .spans import first_after, step_of
 from .valley import best_val, eoa_wakd_repo, swad, swad_published, swad_wakd_repo
 
 __all__ = [
     "PUBLISHED", "RECURRENCES", "Coefficients", "Curves", "NoWindow", "Recurrence", "annealed", "as_curves",
     "average_of", "bema", "best_val", "check_barrier", "choose", "diwa", "ema", "ema_recurrence", "ensemble", "eoa_wakd_repo",
-    "extrapolate", "fitting", "gamma_of", "greedy_soup", "iidmax", "labels_of", "last", "lawa", "learned", "power",
-    "relative_length", "settings_of", "sma", "strategies", "swa", "swad", "swad_published", "swad_wakd_repo",
+    "extrapolate", "first_after", "fitting", "gamma_of", "greedy_soup", "iidmax", "labels_of", "last", "lawa", "learned", "power",
+    "relative_length", "settings_of", "sma", "step_of", "strategies", "swa", "swad", "swad_published", "swad_wakd_repo",
     "uniform", "uniform_soup", "wakd", "window", "wise_ft",
 ]  # fmt: skip

@@ -67,7 +67,13 @@ class Chooser:
             loss_and_gradient=self._loss_and_gradient,
             held_out_loss=lambda c: self._fit[1](self._recorded(c)),
         ).values()
-        return self._recorded(choice) if searches and isinstance(choice, Coefficients) else choice
+        if not isinstance(choice, Coefficients):
+            return choice
+        if searches:
+            return self._recorded(choice)
+        if not self.run.segments.ramps and (moved := self.run.displaced(choice)):
+            choice.note += f" ({moved:.1%} of it on the nearest of {len(self.run.segments)} stored segments)"
+        return choice
 
     @functools.cached_property
     def _score(self) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ..data.batches import learnt_from
 from ..data.domains import Split, split_of
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
-from ..models.build import Adapter, LogitsTap, in_eval, training_mode
+from ..models.build import Adapter, LogitsTap, frozen_parts, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
@@ -68,36 +69,70 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
     if combined.needs("index"):
         copy.deepcopy(combined).learn_examples(*learnt_from(split))
     if settings.batch_size == 1:
-        _refuse_one_image(combined, student, teacher, split, settings.batchnorm)
+        _refuse_one_image(combined, student, teacher, split, settings)
+    own = (p.requires_grad for name, p in student.named_parameters() if not name.startswith("tail."))
+    if settings.freeze or not all(own):
+        _refuse_untrained(combined, student, teacher, split, settings)
 
 
-def _refuse_one_image(combined: Combined, student, teacher, split: Split, batchnorm: str) -> None:
-    """BatchNorm and some objectives take no batch of one, which a step alone says: copies take one here.
+def _rehearsed(
+    combined, student, teacher, split, settings, few: Sequence[tuple[int, int]]
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss of a first step on a few training images, (source, which of its images), and what of the student would be trained
+    on it: of copies on the CPU."""
+    parts = [*split.train.values()]
+    images = torch.as_tensor(np.stack([parts[source].images[i : i + 1][0] for source, i in few]))
+    labels = torch.as_tensor([int(parts[source].labels[i]) for source, i in few])
+    index = torch.as_tensor([sum(map(len, parts[:source])) + i for source, i in few])
+    domains = torch.eye(len(parts))[[source for source, _ in few]]
+    model, terms = copy.deepcopy((student, combined))
+    training_mode(model.cpu(), settings.batchnorm)
+    terms.train().learn_examples(*learnt_from(split))
+    taught = each_tensor(outputs(teacher, images, maps=combined.asks("teacher")), Tensor.cpu)
+    shown = to_float(images)
+    with torch.random.fork_rng(devices=[]), frozen_parts(model, settings.freeze, settings.batchnorm):
+        known = {"index": index, "domains": domains, "images": shown}
+        total, _ = terms(model(shown, maps=combined.asks("student")), taught, labels, step=1, **known)
+        return total, [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    Raises ``ValueError`` where one image fails and two do not.
-    """
-    images = torch.as_tensor(next(iter(split.train.values())).images[:2])
-    labels = learnt_from(split)[0]
+
+def _refuse_one_image(combined: Combined, student, teacher, split: Split, settings: Settings) -> None:
+    """BatchNorm and some objectives take no batch of one, which a step alone says. Raises ``ValueError`` where one image fails
+    and two do not."""
 
     def problem(count: int) -> str:
-        model, terms = copy.deepcopy((student, combined))
-        training_mode(model.cpu(), batchnorm)
-        terms.train().learn_examples(*learnt_from(split))
-        taught = each_tensor(outputs(teacher, images[:count], maps=combined.asks("teacher")), Tensor.cpu)
         try:
-            shown, domains = to_float(images[:count]), torch.eye(len(split.sources))[torch.zeros(count, dtype=int)]
-            known = {"index": torch.arange(count), "domains": domains, "images": shown}
-            terms(model(shown, maps=combined.asks("student")), taught, labels[:count], step=1, **known)
+            _rehearsed(combined, student, teacher, split, settings, [(0, i) for i in range(count)])
         except (ValueError, RuntimeError) as error:
             return str(error).splitlines()[0]
         return ""
 
-    with torch.random.fork_rng(devices=[]):
-        said = problem(1)
-        if said and not problem(2):
-            raise ValueError(
-                f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
-            )
+    said = problem(1)
+    if said and not problem(2):
+        raise ValueError(
+            f"batch_size 1 is too small to train {student.spec['name']} on {combined.labels} ({said}); take 2."
+        )
+
+
+def _refuse_untrained(combined: Combined, student, teacher, split: Split, settings: Settings) -> None:
+    """Raises ``ValueError`` where no objective reaches what of the student is not frozen: it would never move. With a second batch
+    that is not known before."""
+    if settings.second:
+        return
+    pairs = [
+        (source, int(i))
+        for source, part in enumerate([*split.train.values()][:2])
+        for label in np.unique(part.labels)[:2]
+        for i in np.flatnonzero(part.labels == label)[:2]
+    ]
+    total, trained = _rehearsed(combined, student, teacher, split, settings, pairs)
+    if not total.requires_grad or not any(
+        g is not None for g in torch.autograd.grad(total, trained, allow_unused=True)
+    ):
+        raise ValueError(
+            f"What is not frozen of {student.spec['name']} is not reached by {combined.labels}, so it would never move. Freeze less, or add "
+            "an objective on logits, such as 'ce'."
+        )
 
 
 def _try_both(

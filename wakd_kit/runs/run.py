@@ -233,7 +233,7 @@ class Run:
         if moved > 1e-9 and running is None and (exact or ramps is None):
             message = (
                 f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
-                "the nearest of them. Declare the strategy when training, or store more segments, to have it exactly."
+                "the nearest of them. Declare the strategy with these settings when training, or store more segments, to have it exactly."
             )
             if exact:
                 raise RunProblem(message)

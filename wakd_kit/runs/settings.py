@@ -19,13 +19,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ..averaging import PUBLISHED, RECURRENCES, Curves, Recurrence, choose, settings_of, strategies
+from ..averaging import PUBLISHED, RECURRENCES, Curves, NoWindow, Recurrence, choose, settings_of, strategies
 from ..checks import hints, make
 from ..data.mixing import Mix, second_from
 from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
-VERBS = {"begin": "begins", "start": "begins", "end": "ends"}
+VERBS = {"begin": "begins", "start": "begins", "end": "ends", "between": "begins a part"}
 
 
 @dataclass(frozen=True)
@@ -254,14 +254,17 @@ def described(width: int = 120) -> str:
 def segment_ends(settings: Settings) -> frozenset[int]:
     """The steps at which a segment ends: see ``Settings.steps``."""
     steps, length = settings.steps, settings.segment_length
-    declared = {step for spec in settings.declare for step in _moments(spec, settings).values() if 0 < step < steps}
+    at = [moments(spec, steps, every(settings)) for spec in settings.declare]
+    declared = {step for one in at for step in _edges(one) if 0 < step < steps}
     return frozenset([*range(length, steps, length), *settings.edges, *declared, steps])
 
 
 def recurrences(settings: Settings) -> list[Recurrence]:
     """The moving averages that are declared: all that edges cannot keep exact."""
     steps, specs = settings.steps, [spec for spec in settings.declare if spec["name"] in RECURRENCES]
-    return [RECURRENCES[spec["name"]](steps, **{**named(spec), **_moments(spec, settings)}) for spec in specs]
+    return [
+        RECURRENCES[spec["name"]](steps, **{**named(spec), **moments(spec, steps, every(settings))}) for spec in specs
+    ]
 
 
 def as_published(settings: Settings) -> Settings:
@@ -286,16 +289,23 @@ def named(spec: Mapping) -> dict:
     return {key: value for key, value in spec.items() if key not in ("name", "label")}
 
 
-def moments(spec: Mapping, steps: int) -> dict[str, int]:
-    """The moments of a declared strategy as steps of a whole run: ``{"begin": 120}``. A float is a fraction of the run."""
+def moments(spec: Mapping, steps: int, every: int = 1) -> dict[str, int | list[int]]:
+    """The moments of a declared strategy as steps of a whole run: ``{"begin": 120}``. A float is a fraction of the run.
+
+    every  steps of a round after which an iterate is recorded: a moment within one is its end
+    """
     given = {name: value for name, value in named(spec).items() if value is not None}
     known = {**settings_of(spec["name"], steps, given.get("exact")), **given}
-    found = {name: known[name] for name in VERBS if known.get(name) is not None}
-    for name, value in found.items():
+
+    def step(name: str, value: object) -> int | list[int]:
+        if isinstance(value, list | tuple) and name == "between":
+            return [step(name, one) for one in value]
         if not is_number(value):
             at = f"{spec['name']} {VERBS[name]} at a step (int) or a fraction of the run (float)"
             raise ValueError(f"{at}; got {value!r}.")
-    return {n: int(v) if is_whole(v) else math.floor(v * steps + 1e-9) for n, v in found.items()}
+        return -(-(int(value) if is_whole(value) else math.floor(value * steps + 1e-9)) // every) * every
+
+    return {name: step(name, known[name]) for name in VERBS if known.get(name) is not None}
 
 
 def stepping(settings: Settings) -> Stepping:
@@ -309,10 +319,9 @@ def every(settings: Settings) -> int:
     return stepping(settings).every
 
 
-def _moments(spec: Mapping, settings: Settings) -> dict[str, int]:
-    """``moments`` of a declared strategy where an iterate is recorded: a moment within a round is its end."""
-    of = every(settings)
-    return {name: -(-step // of) * of for name, step in moments(spec, settings.steps).items()}
+def _edges(at: Mapping[str, int | list[int]]) -> list[int]:
+    """All steps among these moments."""
+    return [step for steps in at.values() for step in (steps if isinstance(steps, list) else [steps])]
 
 
 def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
@@ -323,16 +332,19 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
     """
     keep, recent = {*settings.edges}, 16
     for spec in settings.declare:
-        strategy, at = strategies.get(spec["name"]), _moments(spec, settings)
-        keep.update(at.values())
+        strategy, at = strategies.get(spec["name"]), moments(spec, settings.steps, every(settings))
+        keep.update(_edges(at))
         known = {**settings_of(spec["name"]), **spec}
         recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))
         # a search is not settled by curves, a moving average is kept itself or within segments: only their moments need an edge
-        if EVALUATIONS & inspect.signature(strategy).parameters.keys() or spec["name"] in (*RECURRENCES, "bema"):
+        kept = spec["name"] in RECURRENCES or (spec["name"] == "bema" and spec.get("every") is None)
+        if kept or EVALUATIONS & inspect.signature(strategy).parameters.keys():
             continue
         try:
-            coefficients = strategy(curves, **{**named(spec), **at})
-        except ValueError:  # no window yet, or its begin or end is still to come
+            (coefficients,) = choose(curves, [{**spec, **at}]).values()
+        except ValueError:  # its begin or end is still to come
+            continue
+        if isinstance(coefficients, NoWindow):
             continue
         means, ends = coefficients.parts["mean"] / curves.iterates, coefficients.parts["end"]
         changes = (np.diff(means, append=means[-1]) != 0) | (ends != 0)
@@ -350,8 +362,10 @@ def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teache
     teacher  whether there is one, and so a distillation curve
     ``ValueError`` or ``UnknownName`` in one sentence. A strategy that finds no window on these curves may find one later.
     """
-    for spec in [{"name": spec} if isinstance(spec, str) else spec for spec in (*settings.declare, *wanted)]:
+    specs = [{"name": spec} if isinstance(spec, str) else spec for spec in (*settings.declare, *wanted)]
+    for spec in specs:
         for moment, step in moments(spec, settings.steps).items():
+            step = max(step) if isinstance(step, list) else step
             if step > settings.steps - (moment != "end"):
                 raise ValueError(
                     f"A strategy {VERBS[moment]} beyond the {settings.steps} steps of the run: {dict(spec)} {VERBS[moment]} at "
@@ -360,11 +374,28 @@ def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teache
     ends = np.array(sorted(segment_ends(settings)))
     recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy", *["val_kd_loss"] * teacher]
     curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
-    for spec in (*settings.declare, *wanted):
+    for spec in specs:
         try:
-            choose(curves, [spec], score=_searching, loss_and_gradient=_searching, held_out_loss=_searching)
+            as_asked = _picked(curves, spec)
         except _Searching:
             continue
+        at = moments(spec, settings.steps)
+        try:
+            with np.errstate(all="ignore"):
+                alike = not at or np.array_equal(as_asked, _picked(curves, {**spec, **at}))
+        except ValueError:
+            alike = False
+        if not alike:
+            raise ValueError(
+                f"{spec['name']} picks something else at {at} than at the fractions of the run that these are. While a run is recorded it "
+                "gets steps, as ints: read such a setting by averaging.step_of(curves, begin, 'begin'), which takes both."
+            )
+
+
+def _picked(curves: Curves, spec: Mapping) -> np.ndarray:
+    """What a strategy picks on these curves, nothing where it finds no window; raises ``_Searching`` where it evaluates averages."""
+    (found,) = choose(curves, [spec], score=_searching, loss_and_gradient=_searching, held_out_loss=_searching).values()
+    return np.empty(0) if isinstance(found, NoWindow) else np.concatenate([*found.parts.values()])
 
 
 class _Searching(Exception):
