@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for editors, and for what reads code; at run time a name is
     from .models.build import build_model
     from .results import differences as comparison
     from .runs import before as scores
+    from .runs.checkpoints import record_checkpoints
     from .runs.run import Run, load_run
     from .runs.train import train
 
@@ -44,6 +45,7 @@ _NAMES = {
     "evaluation.soups": ("Soup",),
     "evaluation.windows": ("window_map", "window_map_proxy"),
     "models.build": ("build_model",),
+    "runs.checkpoints": ("record_checkpoints",),
     "runs.run": ("Run", "load_run"),
     "runs.train": ("train",),
 }

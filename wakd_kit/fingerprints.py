@@ -57,7 +57,7 @@ NOT_RECORDED |= {
     "other_split",
     "_default_folder",
     "_diverged",
-    "_finished",
+    "finished_at",
 }
 NOT_RECORDED |= {"_try_in_training", "_refuse_one_image", "Kept", "Series", "_kept", "_under"}
 LIBRARIES = ("torch", "timm", "numpy", "Pillow")

@@ -40,6 +40,7 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
         "alt": f"Training of {run.name}, {settings['student']['name']}, over {steps} steps, unseen domain {board.target}",
         "rows": board.rows,
         "steps": steps,
+        "step": "checkpoint" if "checkpoints" in settings else "optimiser step",
         "ticks": MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps).clip(0, steps).tolist(),
         "edges": [int(e) for e in board.edges],
         "segments": np.stack([board.curves.begins - 1, board.curves.ends], axis=1).tolist(),
@@ -61,8 +62,10 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
 def _about(board: Board) -> str:
     name, sources = board.run.settings["student"]["name"], [d.replace("_", " ") for d in board.sources]
     seen = (", ".join(sources[:-1]), sources[-1])
+    steps, trained = board.curves.steps, "was trained for {} steps"
+    trained = "of {} checkpoints was trained" if "checkpoints" in board.run.settings else trained
     return (
-        f"{name} was trained for {board.curves.steps} steps on {' and '.join(filter(None, seen))}, and has never "
+        f"{name} {trained.format(steps)} on {' and '.join(filter(None, seen))}, and has never "
         f"seen {board.target.replace('_', ' ')}. Averaging the parameters of a stretch of that training gives another "
         "model without further training."
     )

@@ -428,7 +428,7 @@ function timeline(d) {
   const strip = plot({ kind: "strip", x: (v) => v / d.steps, y: (v) => 1 - v, xticks: labelled(d.ticks), yticks: [], marks: "", inside: SHADE });
   return `<div class="wk-timeline" role="group" aria-label="${safe(d.alt)}">${d.curves.map((c) => curve(d, c)).join("")}
     <div class="wk-title"><b>Coefficients</b> <span class="wk-unit">how much of each iterate the average takes</span></div>${strip}
-    <div class="wk-axis">optimiser step</div>
+    <div class="wk-axis">${d.step ?? "optimiser step"}</div>
     <div class="wk-over"><div class="wk-band" role="slider" tabindex="0" data-moves="both" aria-label="The whole window" aria-valuemin="0" aria-valuemax="${d.steps}"></div>
     ${handle("begin", "The window begins after step")}${handle("end", "The window ends with step")}</div></div>`;
 }

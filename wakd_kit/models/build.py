@@ -163,7 +163,7 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Foun
         if found is None:
             return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
         # built for the classes of the file, so that every tensor of it must find its place; then fitted to ours
-        state = _read_weights(file)
+        state = read_weights(file)
         state = _in_order(state, timm_name) if found.in_order else state
         stored = _classes_in(state, timm_name)
         overlay = {"state_dict": state, "num_classes": stored, "label_offset": 0}
@@ -201,9 +201,13 @@ def _said(error: TypeError, timm_name: str) -> str:
     return did_you_mean("setting", found[2], {*inspect.signature(kind).parameters, "input_size"} - {"num_classes"})
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
+    """The tensors of a file of weights by the names of the network's own ``state_dict``; raises ``ValueError`` where there are none.
+
+    use_ema  whether a moving average that the file holds as well is taken
+    """
     try:
-        state = timm.models.load_state_dict(str(file), weights_only=True)
+        state = timm.models.load_state_dict(str(file), use_ema, weights_only=True)
         tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # unpickling, safetensors, and timm's own: each has errors of its own
         raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}). {GIVE}") from error

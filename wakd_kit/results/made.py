@@ -8,7 +8,7 @@ from pathlib import Path
 from ..files import json_or_nothing
 from ..runs.run import Run
 from .collect import Recorded
-from .students import term
+from .students import objectives_of
 
 
 def made(study: Recorded) -> dict[str, str]:
@@ -22,7 +22,7 @@ def made(study: Recorded) -> dict[str, str]:
         "left out": f"{', '.join(study.targets)}, each in turn" if len(study.targets) > 1 else study.targets[0],
         "seeds": ", ".join(map(str, study.seeds)),
         "models": _each(study, lambda run: run.settings["student"]["name"] + _started(run)),
-        "objectives": _each(study, lambda run: " + ".join(map(term, run.settings["objectives"]))),
+        "objectives": _each(study, lambda run: objectives_of(run)),
         "recipe": _each(study, _recipe),
         **_where(study.runs),
     }
@@ -53,6 +53,8 @@ def _started(run: Run) -> str:
 
 def _recipe(run: Run) -> str:
     s = run.settings
+    if "checkpoints" in s:
+        return f"{s['steps']:,} checkpoints of a training by other code, BatchNorm {s['batchnorm']}"
     warm = f" after {s['warmup']} steps of warm-up" if s.get("warmup") else ""
     decay = f", weight decay {s['weight_decay']:g}" if s["weight_decay"] else ""
     return (

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from ..objectives import objectives as registry
+from ..runs.run import Run
 from ..statistics import DASH, FEWEST, holm, rank_correlation, rank_methods, told
 from .collect import PAIRED, Recorded
 from .differences import estimate, grid, on_unseen, paired, points, printed_as
@@ -187,9 +188,14 @@ def objectives(study: Recorded) -> pd.DataFrame:
     """``student, model, objectives``: what each student minimises, with weights and settings other than the default."""
     rows = {}
     for run in study.runs:
-        terms = " + ".join(map(term, run.settings["objectives"]))
-        rows.setdefault(run.name, {"student": run.name, "model": run.settings["student"]["name"], "objectives": terms})
+        model, terms = run.settings["student"]["name"], objectives_of(run)
+        rows.setdefault(run.name, {"student": run.name, "model": model, "objectives": terms})
     return pd.DataFrame(list(rows.values()))
+
+
+def objectives_of(run: Run) -> str:
+    """What a run minimised, in a line."""
+    return " + ".join(map(term, run.settings["objectives"])) or "by other code"
 
 
 def term(spec: dict) -> str:

@@ -201,7 +201,7 @@ class Checkpoint:
     def save(self, rows: list[dict], segments: Segments, state: dict | None) -> None:
         """Write curves.csv until now and, with a ``state``, all that a killed run continues from: that commits the segments
         until now, and files of older ones may go."""
-        self._write_curves(rows)
+        write_curves(self.folder, rows)
         if state is not None:
             state = {**state, "rows": rows, "segments": segments.index}
             try:
@@ -242,7 +242,7 @@ class Checkpoint:
             )
         rows, segments = state["rows"], Segments(folder, storage)
         segments.index = state.get("segments", segments.index)  # older ones were written with every segment
-        self._write_curves(rows)
+        write_curves(self.folder, rows)
         segments.cut(rows[-1]["step"])
         recorder = Recorder(self.model, segments, recurrences, **settings)
         for average, kept in zip(recorder.running, state["running"]):
@@ -250,8 +250,10 @@ class Checkpoint:
                 tensor.copy_(kept[name])
         return recorder, rows
 
-    def _write_curves(self, rows: list[dict]) -> None:
-        write_with(self.folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
+
+def write_curves(folder: Path, rows: Sequence[Mapping]) -> None:
+    """curves.csv of a recording: a row for each segment."""
+    write_with(folder / "curves.csv", lambda path: pd.DataFrame(rows).to_csv(path, index=False))
 
 
 # what is measured on a run, beside what was recorded; patterns of files in its folder
@@ -425,7 +427,7 @@ def refuse_other_settings(folder: Path, recorded: dict, asked: dict) -> None:
         spec["name"]: spec["embeddings"] for spec in asked["objectives"] if "embeddings" in spec
     }  # by content, in "code"
     specs = [s | {"embeddings": files[s["name"]]} if s["name"] in files else s for s in recorded["objectives"]]
-    recorded = {**GAINED, **recorded, "objectives": combine(specs).specs}
+    recorded = {**GAINED, **recorded, "objectives": combine(specs).specs if specs else []}
     found = difference(json.loads(json.dumps(recorded)), json.loads(json.dumps(asked)))
     if found:
         raise RunProblem(

@@ -153,7 +153,7 @@ def train(
         "split": split.recipe,
         "seen": seen_in_training(split, teacher, student),
     }
-    folder = _folder(save_to) if save_to else _default_folder(student, split, seed)
+    folder = folder_of(save_to) if save_to else _default_folder(student, split, seed)
     recorded["arithmetic"] = begun_with(folder) or {
         "optimiser": kernel_for(student, combined, settings, device),
         "validation": settings.precision,
@@ -163,7 +163,7 @@ def train(
     if recorded["arithmetic"]["defaults"] == "published":
         settings = as_published(settings)
     about = {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]}
-    finished = _finished(folder, recorded, split, student, resume)
+    finished = finished_at(folder, recorded, split, student, resume)
     if finished is not None:
         student.to(device).load_state_dict(finished.segments.read(-1, "end"))
         mark(student, about)
@@ -383,7 +383,8 @@ def _teacher_module(
     return as_tap(teacher)
 
 
-def _folder(save_to: str | os.PathLike) -> Path:
+def folder_of(save_to: str | os.PathLike) -> Path:
+    """The folder of a run that is to be recorded; raises ``ValueError`` for a name that only an unfinished one has."""
     folder = path_of(save_to)
     if folder.name.endswith(".recording"):
         raise ValueError(
@@ -401,7 +402,7 @@ def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
     return next(name for name in names if not name.exists() and not recording_folder(name).exists())
 
 
-def _finished(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
+def finished_at(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:
     """The finished run at this place, if resuming is asked for and it is the same training."""
     settle(folder)
     if not (folder / "settings.json").is_file():

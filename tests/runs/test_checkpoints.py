@@ -1,0 +1,131 @@
+"""Checkpoints of other code as a run: what they average to, what a file may hold, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wakd_kit as wk
+from wakd_kit.results.students import objectives_of
+from wakd_kit.runs.store import RunProblem
+
+SMALL = {"channels": (8, 8, 16, 16), "stem_width": 4}
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+
+    def domain(shift):
+        labels = np.arange(60) % 3
+        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 30, (60, 16, 16, 3)), 0, 255)
+        return images.astype(np.uint8), labels
+
+    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
+    return wk.leave_one_out(domains, "c", 0)
+
+
+def network():
+    return wk.build_model("resnet10t", 3, seed=0, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def trained(split, tmp_path_factory):
+    """A recording of six segments of one iterate, and its iterates as other code would have saved them."""
+    folder = tmp_path_factory.mktemp("theirs")
+    run = wk.train(
+        network(), split, steps=6, segment_length=1, batch_size=8, learning_rate=1e-2, save_to=folder / "run", progress=False, device="cpu"
+    )  # fmt: skip
+    files = []
+    for k in range(6):
+        state = {name.removeprefix("model."): tensor for name, tensor in run.segments.read(k, "end").items()}
+        files.append(folder / f"{k}.pt")
+        torch.save(
+            {"epoch": k, "state_dict": {f"module.{n}": t for n, t in state.items()}, "state_dict_ema": {}}, files[-1]
+        )
+    return run, files
+
+
+def record(split, files, folder, model=None, **settings):
+    return wk.record_checkpoints(
+        model or network(), split, files, save_to=folder, progress=False, device="cpu", **settings
+    )
+
+
+def test_they_answer_as_the_recording_of_the_same_iterates(split, trained, tmp_path):
+    ours, files = trained
+    run = record(split, files, tmp_path / "run", batch_size=8)
+    assert run.complete and len(run.segments) == 6 and run.table["train_loss"].isna().all()
+    measured = [c for c in ours.table if c.startswith("val_")]
+    np.testing.assert_allclose(run.table[measured], ours.table[measured], rtol=1e-5)
+    wanted = [
+        "last",
+        "best_val",
+        {"name": "wakd", "begin": 0.5},
+        "uniform",
+        "sma",
+        "wise_ft",
+        {"name": "ema", "decay": 0.5},
+    ]
+    first, second = wk.choose(ours, wanted), wk.choose(run, wanted)
+    for label in first:
+        assert np.array_equal(first[label], second[label]), label
+        before, after = ours.average(first[label]), run.average(second[label])
+        assert all(torch.allclose(before[n], after[n], atol=1e-6) for n in before), label
+    scores = [wk.evaluate(one, found, split)["accuracy"].to_numpy() for one, found in ((ours, first), (run, second))]
+    assert np.array_equal(*scores)
+    assert objectives_of(run) == "by other code" and "seen" in run.settings
+
+
+def test_a_module_of_ones_own_with_a_model_inside(split, tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+        def forward(self, images):
+            return self.model(images)
+
+    states = [{n: torch.randn_like(t) for n, t in Own().state_dict().items()} for _ in range(3)]
+    torch.save(states[0], tmp_path / "first.pt")
+    torch.save({f"_orig_mod.{n}": t for n, t in states[1].items()}, tmp_path / "second.pt")
+    given = [tmp_path / "first.pt", tmp_path / "second.pt", states[2]]
+    run = record(split, given, tmp_path / "run", Own(), batchnorm="average")
+    found = run.average(wk.choose(run, ["uniform"])["uniform"])
+    for name in states[0]:
+        assert torch.allclose(found[f"model.{name}"], sum(state[name] for state in states) / 3, atol=1e-6)
+
+
+def test_what_is_there_is_loaded_where_the_checkpoints_are_the_same(split, trained, tmp_path):
+    _, files = trained
+    run = record(split, files, tmp_path / "run")
+    wk.evaluate(run, wk.choose(run, ["last"]), split)
+    assert (record(split, files, tmp_path / "run", resume=True).folder / "scores.csv").exists()
+    with pytest.raises(RunProblem, match="checkpoints="):
+        record(split, files[:5], tmp_path / "run", resume=True)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        record(split, files, tmp_path / "run")
+
+
+def test_what_cannot_be_recorded_is_a_sentence_before_anything_is(split, trained, tmp_path):
+    _, files = trained
+    broken = {name: tensor.clone() for name, tensor in network().model.state_dict().items()}
+    broken["fc.bias"][0] = torch.nan
+    seen = wk.leave_one_out(split.domains, "a", 0)
+    learned = record(seen, files, tmp_path / "learned").model()
+    for model, given, said in (
+        (None, files[:1], "a list of at least two files or state dicts"),
+        (None, files[0], "a list of at least two files or state dicts"),
+        (None, [*files, tmp_path / "none.pt"], "none.pt holds no weights that can be read"),
+        (
+            wk.build_model("resnet10t", 3, channels=(8, 8, 16, 32), stem_width=4),
+            files,
+            "0.pt is no checkpoint of resnet10t: of 'fc.weight'",
+        ),
+        (None, [files[0], broken], "state dict 2 holds what is no number in 'fc.bias'"),
+        (wk.build_model("resnet10t", 4, seed=0, **SMALL), files, "Student gives 4 classes, the data has 3"),
+        (learned, files, "c"),  # it has seen the domain that is to be unseen
+    ):
+        with pytest.raises(ValueError, match=said):
+            record(split, given, tmp_path / "run", model)
+        assert not list(tmp_path.glob("run*")), said

@@ -1,0 +1,131 @@
+"""Checkpoints of other code as a run: averaged, searched, explored, drawn as a landscape and exported like a recording."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..checks import explained, make
+from ..data.augment import views_from
+from ..data.domains import Split
+from ..files import path_of
+from ..models.arithmetic import own_draws
+from ..models.build import as_tap, in_eval, read_weights
+from ..models.device import device as device_of
+from ..models.tap import fingerprint, mark
+from ..objectives import combine
+from .identity import of_student, seen_in_training
+from .prepare import prepare
+from .record import Recorder, recording, write_curves
+from .run import FORMAT, Run, load_run
+from .settings import NOT_RECORDED, Settings
+from .store import Segments, State
+from .train import finished_at, folder_of
+from .validate import SourceValidation
+
+
+@explained
+def record_checkpoints(
+    student: nn.Module,
+    split: Split,
+    checkpoints: Sequence[str | os.PathLike | Mapping[str, Tensor]],
+    *,
+    save_to: str | os.PathLike,
+    batchnorm: str = "recalibrate",
+    batch_size: int = 64,
+    device: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Record checkpoints of a training outside the kit; returns the finished ``Run``, whose iterates they are, in this order.
+
+    student      the network with the parameters that training began with: of ``build_model``, of timm, or any module that returns
+                 logits of images in [0, 1]
+    split        sources that it was trained on and the domain that it has not seen, as only you know. Averages are chosen on
+                 ``split.val``: without a choice among images that were trained on only if those were held out there, too
+    checkpoints  files (.pt, .pth, .bin, .safetensors) or state dicts of that network; a file may hold one as ``state_dict`` or
+                 ``model``, and names may begin with what data parallelism or compilation puts before them
+    batchnorm    as of ``train``: "recalibrate" on source batches of ``batch_size`` images, "average", "last", or "frozen" where
+                 the statistics did not move
+    resume       what is there already is loaded, if it holds the same checkpoints
+
+    Step k of the run is the k-th checkpoint: ``begin=0.5`` leaves out the first half of them, ``ema(decay=0.9)`` decays from one to
+    the next. Each is evaluated on source validation; there is no training loss (NaN), and no teacher. Raises ``ValueError`` in one
+    sentence, before anything is recorded, for a checkpoint that is not of this network or holds what is no number.
+
+    >>> states = [run.segments.read(k, "end") for k in range(len(run.segments))]  # as other code might have saved them
+    >>> theirs = wk.record_checkpoints(student, split, states, save_to="runs/theirs")
+    >>> theirs.complete
+    True
+    """
+    if isinstance(checkpoints, str | os.PathLike | Mapping) or len(checkpoints) < 2:
+        raise ValueError(f"checkpoints is a list of at least two files or state dicts, in order; got {checkpoints!r}.")
+    device, student, count = device_of(device), as_tap(student), len(checkpoints)
+    given = {"batchnorm": batchnorm, "batch_size": batch_size, "steps": count, "segment_length": 1}
+    settings = make(
+        Settings, given | {"declare": (), "most_stored": count, "views": views_from(split.domains.views).settings()}
+    )
+    prepare(settings, student, None, split, combine("ce"))
+    digests = [fingerprint(_state(student, checkpoint, k)) for k, checkpoint in enumerate(checkpoints, 1)]
+    recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
+        "format": FORMAT,
+        "objectives": [],
+        "checkpoints": {"count": count, "content": " ".join(digests)},
+        "student": student.spec,
+        "identity": of_student(student),
+        "teacher": None,
+        "code": {},
+        "split": split.recipe,
+        "seen": seen_in_training(split, None, student),
+        "arithmetic": {"validation": settings.precision, "defaults": "by length"},
+    }
+    folder, rows = folder_of(save_to), []
+    finished = finished_at(folder, recorded, split, student, resume)
+    if finished is not None:
+        return finished
+    with recording(folder, recorded, resume=False, device=device) as partial, own_draws(device), in_eval(student):
+        student.to(device)
+        segments = Segments.create(partial / "segments", student.state_dict(), settings.storage)
+        recorder, validation = Recorder(student, segments), SourceValidation(split, None, combine("ce"))
+        for step, checkpoint in enumerate(tqdm(checkpoints, disable=not progress), 1):
+            clock = time.perf_counter()
+            student.load_state_dict(_state(student, checkpoint, step))
+            recorder.add()
+            row = {"step": step, "iterates": 1, "train_loss": float("nan"), **validation(student)}
+            rows.append(row | {"learning_rate": float("nan"), "seconds": time.perf_counter() - clock})
+            segments.append(*recorder.close(step))
+        write_curves(partial, rows)
+        mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
+    return load_run(folder, split=split, template=student)
+
+
+def _state(student: nn.Module, checkpoint: str | os.PathLike | Mapping[str, Tensor], number: int) -> State:
+    """What a checkpoint holds, by the names of the tapped student; raises ``ValueError`` where that is another network's."""
+    named = str(checkpoint) if isinstance(checkpoint, str | os.PathLike) else f"state dict {number}"
+    found = checkpoint if isinstance(checkpoint, Mapping) else read_weights(path_of(checkpoint), use_ema=False)
+    found = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in found.items()}
+    own = student.state_dict()
+    # the network's own names, the tap's, or those of a network within a "model" of its own
+    within = next(
+        (at for at in ("", "model.", "model.model.") if {at + name for name in found} == own.keys()), "model."
+    )
+    state = {within + name: tensor for name, tensor in found.items()}
+    for name in sorted(own.keys() | state.keys()):
+        has, wants = (tuple(of[name].shape) if name in of else "none" for of in (state, own))
+        if has != wants:
+            raise ValueError(
+                f"{named} is no checkpoint of {student.spec['name']}: of {name.removeprefix('model.')!r} its shape is {has}, the network's "
+                f"{wants}. Give the network that it was taken of, as it was built there."
+            )
+    odd = next((n for n, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
+    if odd is not None:
+        raise ValueError(
+            f"{named} holds what is no number in {odd.removeprefix('model.')!r}: leave it out; averages with it are none."
+        )
+    return state
