@@ -895,6 +895,13 @@ def test_choose_checks_everything_before_it_starts():
     assert not started
 
 
+def test_iidmax_takes_any_score():
+    """A negated loss, say; 0 is no accuracy to refuse where others scored less."""
+    nll = iter([-0.9, -0.2, 0.0, -0.3])
+    equal(averaging.iidmax(val_accuracy=[0.5, 0.4, 0.4, 0.4], score=lambda c: next(nll)), [1 / 3, 1 / 3, 1 / 3, 0])
+    equal(averaging.iidmax(val_accuracy=[0.5, 0.4], score=lambda c: -len(np.flatnonzero(c))), [1, 0])
+
+
 def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monkeypatch):
     monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
 
