@@ -926,6 +926,64 @@ def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monk
     }
 
 
+@pytest.fixture
+def own(monkeypatch):
+    """Registers a strategy for one test, which returns what it is told to."""
+    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+
+    def declare(name, answer):
+        strategies.register(lambda curves, *, begin=0.5, score=None: answer(curves, score), name=name)
+
+    return declare
+
+
+QUARTERS = np.full(4, 0.25)
+
+
+def test_a_strategy_of_ones_own_is_named_with_its_settings(own):
+    """Whether it returns an array or ``Coefficients`` that say less; what it says itself stays."""
+    own("plain", lambda curves, _: QUARTERS)
+    own("ends", lambda curves, _: Coefficients(QUARTERS, of="end", note="ends"))
+    own("known", lambda curves, _: averaging.uniform(curves))
+    late = {"name": "ends", "label": "late", "begin": 0.8}
+    chosen = choose(Curves([1] * 4), ["plain", {**late, "name": "plain", "label": "x"}, "ends", late, "known"])
+    assert {label: (c.strategy, c.of, c.note) for label, c in chosen.items()} == {
+        "plain": ("plain", "mean", "coefficients of its own"),
+        "x": ("plain", "mean", "coefficients of its own (begin=0.8)"),
+        "ends": ("ends", "end", "ends"),
+        "late": ("ends", "end", "ends (begin=0.8)"),
+        "known": ("uniform", "mean", "segments 1-4, iterates 1-4"),
+    }
+
+
+@pytest.mark.parametrize(
+    "answer, sentence",
+    [
+        (lambda curves, _: curves.vall_loss, r"'mine' stopped on curves of 4 segments, AttributeError: .*'vall_loss'"),
+        (lambda curves, _: QUARTERS[:3] / 0.75, r"'mine' returned 3 coefficients for 4 segments; return one each\.$"),
+        (lambda curves, _: Coefficients([1]), r"'mine' returned 1 coefficients for 4 segments; return one each\.$"),
+        (lambda curves, _: np.ones(4), r"'mine': Coefficients are non-negative and sum to 1; got .* sum 4\.0\.$"),
+        (lambda curves, _: {"a": 1}, r"'mine': float\(\) argument must be"),
+    ],
+)
+def test_a_strategy_of_ones_own_is_named_where_it_stops(own, answer, sentence):
+    own("mine", answer)
+    with pytest.raises(ValueError, match=f"^Strategy {sentence}"):
+        choose(Curves([1] * 4), ["last", "mine"])
+
+
+def test_what_a_strategy_of_ones_own_or_an_evaluation_says_is_left_as_it_is(own):
+    def refuses(curves, score):
+        raise ValueError("begin is up to 1.")
+
+    own("refuses", refuses)
+    own("scores", lambda curves, score: score(Coefficients(QUARTERS)))
+    with pytest.raises(ValueError, match=r"^begin is up to 1\.$"):
+        choose(Curves([1] * 4), ["refuses"])
+    with pytest.raises(MemoryError, match="^of a device$"):
+        choose(Curves([1] * 4), ["scores"], score=lambda c: (_ for _ in ()).throw(MemoryError("of a device")))
+
+
 def test_settings_of_a_strategy_are_its_signature():
     assert settings_of("wakd") == {"begin": None, "exact": None}
     assert settings_of("wakd", 600) == {"begin": 0.6, "exact": None}
