@@ -902,7 +902,7 @@ def test_iidmax_takes_any_score():
     equal(averaging.iidmax(val_accuracy=[0.5, 0.4], score=lambda c: -len(np.flatnonzero(c))), [1, 0])
 
 
-def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monkeypatch):
+def test_what_decides_a_strategy_of_ones_own_is_no_schedule(monkeypatch):
     monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
 
     @strategies.register
@@ -910,7 +910,7 @@ def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monk
         return averaging.best_val(curves)
 
     assert choosing.chosen_by("mine") == "a rule of its own, which may read source validation"
-    settled = {name for name in strategies if choosing.chosen_by(name) == "settled before training"}
+    settled = {name for name in strategies if choosing.chosen_by(name) == choosing.SCHEDULE}
     assert settled == {
         "last",
         "uniform",

@@ -40,6 +40,7 @@ for _strategy in (
 ):
     strategies.register(_strategy)
 
+SCHEDULE = "a schedule, which reads no validation"
 EVALUATIONS = {
     "score": "scores candidate averages on source validation",
     "loss_and_gradient": "is fitted on one half of source validation",
@@ -118,7 +119,7 @@ def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> 
     if curve is not None:
         return f"{curve} on source validation"
     settled = home in (schedule.__name__, profiles.__name__, beyond.__name__)
-    return "settled before training" if settled else "a rule of its own, which may read source validation"
+    return SCHEDULE if settled else "a rule of its own, which may read source validation"
 
 
 def _counted(settings: dict[str, Any]) -> tuple[dict[str, Any], list[None]]:

@@ -137,7 +137,7 @@ def _body(card: Mapping, benchmark: str) -> str:
         ]
         lines += [
             "",
-            f"Scores describe; the average was chosen by {card['chosen_by'] or 'who gave its coefficients'}.",
+            f"Scores describe. How the average was chosen: {card['chosen_by'] or 'its coefficients were given'}.",
             "",
         ]
     return "\n".join(lines)
