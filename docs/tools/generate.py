@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wakd_kit.averaging import settings_of, strategies
 from wakd_kit.averaging.about import ABOUT
-from wakd_kit.averaging.choosing import chosen_by
+from wakd_kit.averaging.choosing import SCHEDULE, chosen_by
 from wakd_kit.checks import hints, spelled
 from wakd_kit.cli import IN_PYTHON
 from wakd_kit.docstrings import notes, sentence_of
@@ -82,7 +82,7 @@ def strategy_list() -> str:
     ]
     for name in strategies:
         known = ABOUT[name]
-        decided = chosen_by(name).replace("settled before training", "schedule")
+        decided = chosen_by(name).replace(SCHEDULE, "schedule")
         cells = [f"`{name}`", known.averages, decided, known.exact, known.cost, known.source, known.tested]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

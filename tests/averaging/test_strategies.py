@@ -895,7 +895,14 @@ def test_choose_checks_everything_before_it_starts():
     assert not started
 
 
-def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monkeypatch):
+def test_iidmax_takes_any_score():
+    """A negated loss, say; 0 is no accuracy to refuse where others scored less."""
+    nll = iter([-0.9, -0.2, 0.0, -0.3])
+    equal(averaging.iidmax(val_accuracy=[0.5, 0.4, 0.4, 0.4], score=lambda c: next(nll)), [1 / 3, 1 / 3, 1 / 3, 0])
+    equal(averaging.iidmax(val_accuracy=[0.5, 0.4], score=lambda c: -len(np.flatnonzero(c))), [1, 0])
+
+
+def test_what_decides_a_strategy_of_ones_own_is_no_schedule(monkeypatch):
     monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
 
     @strategies.register
@@ -903,7 +910,7 @@ def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monk
         return averaging.best_val(curves)
 
     assert choosing.chosen_by("mine") == "a rule of its own, which may read source validation"
-    settled = {name for name in strategies if choosing.chosen_by(name) == "settled before training"}
+    settled = {name for name in strategies if choosing.chosen_by(name) == choosing.SCHEDULE}
     assert settled == {
         "last",
         "uniform",
@@ -917,6 +924,64 @@ def test_what_decides_a_strategy_of_ones_own_is_not_settled_before_training(monk
         "wise_ft",
         *BEYOND,
     }
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Registers a strategy for one test, which returns what it is told to."""
+    monkeypatch.setattr(strategies, "_entries", dict(strategies._entries))
+
+    def declare(name, answer):
+        strategies.register(lambda curves, *, begin=0.5, score=None: answer(curves, score), name=name)
+
+    return declare
+
+
+QUARTERS = np.full(4, 0.25)
+
+
+def test_a_strategy_of_ones_own_is_named_with_its_settings(own):
+    """Whether it returns an array or ``Coefficients`` that say less; what it says itself stays."""
+    own("plain", lambda curves, _: QUARTERS)
+    own("ends", lambda curves, _: Coefficients(QUARTERS, of="end", note="ends"))
+    own("known", lambda curves, _: averaging.uniform(curves))
+    late = {"name": "ends", "label": "late", "begin": 0.8}
+    chosen = choose(Curves([1] * 4), ["plain", {**late, "name": "plain", "label": "x"}, "ends", late, "known"])
+    assert {label: (c.strategy, c.of, c.note) for label, c in chosen.items()} == {
+        "plain": ("plain", "mean", "coefficients of its own"),
+        "x": ("plain", "mean", "coefficients of its own (begin=0.8)"),
+        "ends": ("ends", "end", "ends"),
+        "late": ("ends", "end", "ends (begin=0.8)"),
+        "known": ("uniform", "mean", "segments 1-4, iterates 1-4"),
+    }
+
+
+@pytest.mark.parametrize(
+    "answer, sentence",
+    [
+        (lambda curves, _: curves.vall_loss, r"'mine' stopped on curves of 4 segments, AttributeError: .*'vall_loss'"),
+        (lambda curves, _: QUARTERS[:3] / 0.75, r"'mine' returned 3 coefficients for 4 segments; return one each\.$"),
+        (lambda curves, _: Coefficients([1]), r"'mine' returned 1 coefficients for 4 segments; return one each\.$"),
+        (lambda curves, _: np.ones(4), r"'mine': Coefficients are non-negative and sum to 1; got .* sum 4\.0\.$"),
+        (lambda curves, _: {"a": 1}, r"'mine': float\(\) argument must be"),
+    ],
+)
+def test_a_strategy_of_ones_own_is_named_where_it_stops(own, answer, sentence):
+    own("mine", answer)
+    with pytest.raises(ValueError, match=f"^Strategy {sentence}"):
+        choose(Curves([1] * 4), ["last", "mine"])
+
+
+def test_what_a_strategy_of_ones_own_or_an_evaluation_says_is_left_as_it_is(own):
+    def refuses(curves, score):
+        raise ValueError("begin is up to 1.")
+
+    own("refuses", refuses)
+    own("scores", lambda curves, score: score(Coefficients(QUARTERS)))
+    with pytest.raises(ValueError, match=r"^begin is up to 1\.$"):
+        choose(Curves([1] * 4), ["refuses"])
+    with pytest.raises(MemoryError, match="^of a device$"):
+        choose(Curves([1] * 4), ["scores"], score=lambda c: (_ for _ in ()).throw(MemoryError("of a device")))
 
 
 def test_settings_of_a_strategy_are_its_signature():

@@ -436,3 +436,19 @@ def test_many_faults_of_one_kind_are_counted_not_listed(tmp_path):
     assert any(
         note.startswith("40 stray file(s), not loaded: ") and note.endswith("and 35 more") for note in report.notes
     )
+
+
+@pytest.mark.parametrize("side, said", [(48, True), (120, False)])
+def test_images_that_loading_would_enlarge_much_are_told_with_their_size(tmp_path, side, said):
+    """A median, of those that can be read."""
+    for name, width in (("a", side), ("b", side), ("c", 500)):
+        (tmp_path / name / "x").mkdir(parents=True)
+        Image.new("RGB", (width, side - 8), (width % 256, 0, ord(name))).save(tmp_path / name / "x" / "0.png")
+    text = str(check_data(tmp_path))
+    assert f"\n{side} x {side - 8} pixels, medians of width and height\n" in text
+    told = f"their {side} pixels become 224; size={side}, image_size: {side} in a study, leaves them about as they are"
+    assert text.endswith(f'usable: load_domains("folder:{tmp_path}")' + f"\n{told}" * said)
+    load_domains(f"folder:{tmp_path}", size=side)
+    (tmp_path / "a" / "x" / "0.png").write_bytes(b"")
+    (tmp_path / "c" / "x" / "0.png").write_bytes(b"")
+    assert f"\n{side} x {side - 8} pixels" in str(check_data(tmp_path)) and told not in str(check_data(tmp_path))

@@ -134,7 +134,10 @@ def test_the_table_of_choices_says_window_count_reason_and_cost(run):
     assert table.loc["last", ["begin", "end", "iterates", "of"]].tolist() == [23, 24, 1, "end"]
     assert table.loc["lawa", ["begin", "end", "iterates", "of"]].tolist() == [15, 24, 3, "end"]
     assert table.loc["wise_ft", "initial"] == 0.25
-    assert table.loc["wakd", "chosen_by"] == "settled before training" and table.loc["wakd", "evaluations"] == 0
+    assert (
+        table.loc["wakd", "chosen_by"] == "a schedule, which reads no validation"
+        and table.loc["wakd", "evaluations"] == 0
+    )
     assert table.loc["best_val", "chosen_by"] == "val_accuracy on source validation"
     assert table.loc["by KL", "chosen_by"] == "val_kd_loss on source validation"
     assert "no 'val_kd_loss' curve" in table.loc["by KL", "reason"] and table.loc["by KL", "coefficients"] is None

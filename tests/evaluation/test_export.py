@@ -43,7 +43,7 @@ def test_timm_and_build_model_load_what_is_written(run, split, coefficients, tmp
 def test_the_card_says_what_it_is_and_what_it_scores(run, split, coefficients, tmp_path):
     before = run.scores
     card = json.loads(wk.export(run, coefficients, tmp_path / "s.safetensors").read_text())
-    assert card["strategy"] == "wakd" and card["chosen_by"] == "settled before training"
+    assert card["strategy"] == "wakd" and card["chosen_by"] == "a schedule, which reads no validation"
     assert np.array_equal(card["coefficients"], coefficients) and len(card["segment_ends"]) == len(coefficients)
     with safe_open(tmp_path / "s.safetensors", "pt") as file:
         inside = json.loads(file.metadata()["wakd_kit"])
@@ -259,6 +259,14 @@ def test_a_model_of_ones_own_is_the_same_network_in_its_folder_or_is_refused(spl
     )
 
 
+def test_only_what_a_run_declared_was_settled_before_its_training(run):
+    wanted = ["wakd", {"name": "wakd", "begin": 0.1}, {"name": "wakd", "begin": 0.1, "exact": None}, "last", "swad"]
+    names = [{"label": str(n)} | ({"name": w} if isinstance(w, str) else w) for n, w in enumerate(wanted)]
+    decided = [choice.chosen_by for choice in wk.choose(run, names).values()]
+    other, settled = "a schedule, which reads no validation", "settled before training"
+    assert decided == [other, settled, settled, other, "val_loss on source validation"]
+
+
 def test_the_hub_reads_the_model_card_and_its_scores(exported, split, tmp_path):
     hub = pytest.importorskip("huggingface_hub")
     run, last = exported("cnn")
@@ -269,6 +277,7 @@ def test_the_hub_reads_the_model_card_and_its_scores(exported, split, tmp_path):
     told = {(result.dataset_config, result.dataset_split): result.metric_value for result in read.data.eval_results}
     assert [*told] == [*((domain, "validation") for domain in split.sources), ("west", "unseen")]
     assert [*told.values()] == [round(row["accuracy"], 4) for row in card["scores"]]
+    assert "\nScores describe. How the average was chosen: its coefficients were given.\n" in read.text
     assert "| west | unseen |" in read.text and str(tmp_path) not in read.text
     block = read.text.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "student"))
     exec(block, given := {})

@@ -1,6 +1,7 @@
 """Parameters are checked before a kernel starts; an executed notebook has its name only if every cell ran."""
 
 import ast
+import functools
 import json
 import re
 import sys
@@ -168,6 +169,33 @@ def test_a_copy_is_described_by_the_name_in_its_second_cell(toy, tmp_path, no_ke
     other = toy('p = parameters("toi", globals())').rename(tmp_path / "other.ipynb")
     with pytest.raises(UnknownName, match=r"Unknown notebook 'toi'\. Did you mean 'toy'"):
         execute(other, tmp_path / "out.ipynb")
+
+
+def test_what_papermill_alone_was_given_is_known_or_refused(toy, tmp_path):
+    """Plain papermill, which only warns; a copy may declare more, and a second pass replaces what the first one set."""
+    check = 'from wakd_kit.reporting.parameters import parameters\np = parameters("10_explore_averaging", globals())'
+    copy = toy(check, "assert (p.window_map_grid, mine) == (3, 2)", declared="window_map_grid = 20\nmine = 1")
+    out, run = (
+        tmp_path / "out.ipynb",
+        functools.partial(notebook.papermill.execute_notebook, kernel_name="python3", language="python"),
+    )
+    run(copy, out, {"window_map_grid": 3, "mine": 2, "PAPERMILL_INPUT_PATH": "toy.ipynb"})
+    with pytest.raises(notebook.PapermillExecutionError, match=r"Unknown parameter 'hiden'\. Did you mean 'hidden'"):
+        run(out, tmp_path / "second.ipynb", {"hiden": True, "mine": 2})
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["", "import numpy", "# Parameters\nmine = 1", "p = ..."],  # a cell that somebody wrote
+        ["", DECLARED, "p = ...", "raet = 1", DECLARED, "p = ..."],  # executed once more
+        ["", DECLARED, "# Parameters\nraet = 1", "p = ...", "# Parameters\nrate = 1", "p = ..."],  # mended
+        ["", "%%broken(", "# Parameters\n(", "p = ..."],
+    ],
+)
+def test_a_session_may_have_any_variables(cells):
+    left = {"raet": 1, "mine": 1, "rat": [1], "rate": 1, "exit": None, "In": cells}
+    assert parameters(Toy, left) == parameters(Toy, {"rate": 1}) == Toy(rate=1.0)
 
 
 def test_any_other_notebook_runs_without_a_description_and_says_so(toy, tmp_path, caplog):

@@ -13,6 +13,7 @@ from torch import nn
 import wakd_kit as wk
 from wakd_kit import files
 from wakd_kit.averaging import strategies
+from wakd_kit.explorer import pages
 from wakd_kit.runs.run import FORMAT, Run
 from wakd_kit.runs.store import RunProblem, Segments, read_state
 
@@ -218,7 +219,9 @@ def own(split, tmp_path_factory):
 
 def test_an_own_module_comes_back_as_the_sentence_says(own, split, tmp_path):
     last = wk.averaging.last(own.source_curves)
-    with pytest.raises(RunProblem, match=r"template=model\) with one built the same way"):
+    with pytest.raises(
+        RunProblem, match=r"template=model\) in Python with one built the same way\..* make its page\.$"
+    ):
         wk.load_run(own.folder, split=split).model(last)
     again = wk.load_run(own.folder, split=split, template=Own()).model(last)
     expected = own.model(last)
@@ -228,6 +231,11 @@ def test_an_own_module_comes_back_as_the_sentence_says(own, split, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), expected.parameters(), strict=True))
     wk.export(own, last, tmp_path / "own.safetensors", split=split, scores=False)
     Own().load_state_dict(read_state(tmp_path / "own.safetensors"))
+    loaded = wk.load_run(own.folder, split=split, template=Own())
+    wk.window_map(loaded, grid=2)
+    assert pages.page(loaded, tmp_path / "own.html").is_file()
+    with pytest.raises(ValueError, match=r"export it as \.safetensors or \.onnx\.$"):
+        wk.export(own, last, tmp_path / "own", split=split, scores=False)
     taught = quick(tiny(split), split, tmp_path / "taught", objectives="kd", teacher=again)
     assert taught.settings["teacher"]["run"] == "run"
 
@@ -355,3 +363,6 @@ def test_a_split_of_fewer_sources_is_loaded_as_such(tmp_path):
         RunProblem, match=r"was trained with sources \['east'\], this split has sources \['east', 'north'\]"
     ):
         run.check_split(split)
+    larger = wk.leave_one_out(wk.load_domains(f"folder:{folder}", size=32), "south", seed=0).only("east")
+    with pytest.raises(RunProblem, match=r"was trained with images of 16 px, this split has 32 px; use run\.split\.$"):
+        run.check_split(larger)

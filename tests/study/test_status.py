@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from wakd_kit.cli import main
 from wakd_kit.files import locked
+from wakd_kit.fingerprints import of_plugins
 from wakd_kit.study import places, status
 from wakd_kit.study.status import who
 
@@ -88,6 +90,30 @@ def test_a_study_is_found_by_its_file_wherever_it_wrote(moved, tmp_path, capsys)
     )
     shutil.rmtree(elsewhere / "runs")
     assert places.remembered(moved) is None, "what is gone is not named"
+
+
+def test_what_was_edited_since_is_named_and_what_was_only_touched_is_not(moved, finished, tmp_path):
+    place = status.place_of(moved, tmp_path / "elsewhere" / "report", tmp_path / "elsewhere" / "runs")
+    shutil.copy(finished / "runs" / "engine" / "study.json", place.engine)
+    os.utime(moved)
+    first, plugin = min((place.engine / "jobs").glob("*.json")), tmp_path / "rules.py"
+    plugin.write_text("BEGIN = 0.5")
+    job = json.loads(first.read_text())
+    job |= {"plugins": [str(plugin)], "analysis": job["analysis"] | of_plugins([str(plugin)])}
+    first.write_text(json.dumps(job))
+    plugin.write_text("BEGIN = 0.5  # of the run")
+    assert status.changed_since(moved, place) == ""
+    for edited in ("BEGIN = 0.4", "BEGIN ="):
+        plugin.write_text(edited)
+        assert status.changed_since(moved, place) == (
+            f"rules.py was edited since; wakd report {moved} --dry-run says what is to do now."
+        )
+    moved = Path(moved)
+    moved.write_text(f"{moved.read_text()}\nabout: more\n")
+    os.utime(moved, (0, 0))
+    assert status.changed_since(moved, place).startswith("tiny.yaml and rules.py were edited since; ")
+    plugin.unlink()
+    assert status.changed_since(moved, place).startswith("tiny.yaml was edited since; ")
 
 
 def test_what_failed_is_told_with_its_page_its_log_and_a_status(moved, tmp_path, capsys):

@@ -13,6 +13,7 @@ from .curves import Coefficients, Curves, NoWindow, as_curves
 from .fitting import fitting
 
 strategies = Registry("strategy")
+PACKAGE = __name__.partition(".")[0]
 
 for _strategy in (
     schedule.last,
@@ -39,6 +40,7 @@ for _strategy in (
 ):
     strategies.register(_strategy)
 
+SCHEDULE = "a schedule, which reads no validation"
 EVALUATIONS = {
     "score": "scores candidate averages on source validation",
     "loss_and_gradient": "is fitted on one half of source validation",
@@ -62,7 +64,7 @@ def choose(
             and ``held_out_loss`` are for ``learned``
 
     Names, settings, labels and evaluations are checked before the first strategy runs: ``UnknownName`` or
-    ``ValueError`` with a sentence. Settings that do not fit the run (a begin beyond its end) raise as they do in a
+    ``ValueError`` with a sentence, also where a strategy of one's own stops or returns no coefficients. Settings that do not fit the run (a begin beyond its end) raise as they do in a
     direct call; only "no window found" is an outcome.
     """
     curves = as_curves(curves)
@@ -73,16 +75,34 @@ def choose(
     for label, (name, _, asked), (strategy, settings) in zip(_labels(entries), entries, calls, strict=True):
         settings, spent = _counted(settings)
         try:
-            found = strategy(curves, **settings)
-            chosen[label] = (
-                found
-                if isinstance(found, Coefficients)
-                else Coefficients(found, strategy=name, note="coefficients of its own")
-            )
+            chosen[label] = _named(name, asked, len(curves), strategy(curves, **settings))
         except NoWindow as reason:
             chosen[label] = reason
+        except Exception as error:  # of the user's own function; what an evaluation raises is that one's
+            if isinstance(error, ValueError) or spent or strategy.__module__.startswith(f"{PACKAGE}."):
+                raise
+            raise ValueError(
+                f"Strategy {name!r} stopped on curves of {len(curves)} segments, {type(error).__name__}: {error}"
+            ) from error
         chosen[label].chosen_by, chosen[label].evaluations = chosen_by(name, asked), len(spent)
     return chosen
+
+
+def _named(name: str, asked: Mapping[str, Any], segments: int, found: Any) -> Coefficients:
+    """What a strategy returned, checked; one of one's own need not say what it is called, nor with which settings it was asked."""
+    try:
+        found = found if isinstance(found, Coefficients) else Coefficients(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Strategy {name!r}: {error}") from error
+    if len(found) != segments:
+        raise ValueError(
+            f"Strategy {name!r} returned {len(found)} coefficients for {segments} segments; return one each."
+        )
+    if not found.strategy:
+        said = ", ".join(f"{setting}={value}" for setting, value in asked.items() if setting not in EVALUATIONS)
+        note = f"{found.note or 'coefficients of its own'}{f' ({said})' if said else ''}"
+        found = Coefficients(found, **{**found.notes, "strategy": name, "note": note})
+    return found
 
 
 def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -99,7 +119,7 @@ def chosen_by(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> 
     if curve is not None:
         return f"{curve} on source validation"
     settled = home in (schedule.__name__, profiles.__name__, beyond.__name__)
-    return "settled before training" if settled else "a rule of its own, which may read source validation"
+    return SCHEDULE if settled else "a rule of its own, which may read source validation"
 
 
 def _counted(settings: dict[str, Any]) -> tuple[dict[str, Any], list[None]]:

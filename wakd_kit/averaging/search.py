@@ -79,10 +79,11 @@ def iidmax(curves: Curves | None = None, *, score: Score, **series: Any) -> Coef
 
     An average restarts at every segment whose last iterate has a new best source-validation accuracy, and grows by
     one segment (all alike) at every validation; of all these averages the one with the best score is returned. Only
-    strictly better values count, so ties go to the earliest. Reads "val_accuracy", scores once per segment.
+    strictly better values count, so ties go to the earliest. Reads "val_accuracy", scores once per segment; a score that
+    is no accuracy may be negative.
 
-    Raises ``NoWindow`` when nothing is ever better than 0: there the published code crashes (accuracy 0 at the
-    first validation) or ends without a model (every average scored 0).
+    Raises ``NoWindow`` where the published code crashes (accuracy 0 at the first validation) or ends without a model
+    (every average scored 0).
     """
     curves = as_curves(curves, **series)
     accuracy = curves.series("val_accuracy")
@@ -91,15 +92,15 @@ def iidmax(curves: Curves | None = None, *, score: Score, **series: Any) -> Coef
             "iidmax found no window: validation accuracy is 0 at the first segment, where its average should begin. "
             "Train longer before the first segment ends, or use wakd(begin=...)."
         )
-    best_accuracy, best_score, chosen, start = 0.0, 0.0, None, 0
+    best_accuracy, best_score, chosen, start, values = 0.0, -np.inf, None, 0, []
     for segment, raw in enumerate(accuracy):
         if raw > best_accuracy:
             best_accuracy, start = raw, segment
         candidate = over_segments(curves, start, segment, "iidmax")
-        value = scored(score, candidate)
-        if value > best_score:
-            best_score, chosen = value, candidate
-    if chosen is None:
+        values.append(scored(score, candidate))
+        if values[-1] > best_score:
+            best_score, chosen = values[-1], candidate
+    if not any(values):
         raise NoWindow(
             f"iidmax found no window: each of its {len(curves)} averages scored 0 on source validation. "
             "Recalibrate BatchNorm before scoring, or use wakd(begin=...)."

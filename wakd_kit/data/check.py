@@ -6,6 +6,7 @@ the first of them matter most: an image that is in two domains is trained on and
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import Image
 
 from ..files import path_of
 from .catalog import BENCHMARKS, IMAGE_SUFFIXES, Benchmark, locate, published
+from .domains import benchmarks
 from .folders import (
     EVEN,
     Files,
@@ -81,6 +83,7 @@ class DataReport:
             f"{self.root}: {what}",
             f"{len(self.files)} images, {self.counts.shape[1]} domains, {self.counts.shape[0]} classes; "
             f"read and decoded in {self.seconds:.1f} s",
+            "{} x {} pixels, medians of width and height".format(*self._sides()),
             "",
             *balance(self.counts, self.benchmark),
         ]
@@ -88,8 +91,23 @@ class DataReport:
             if entries:
                 lines += ["", f"{title}:", *(f"  - {entry}" for entry in _some(entries, 200))]
         name = known.name if known else "folder"
-        verdict = f'usable: load_domains("{name}:{self.root}")' if self.usable else "not usable as it is"
-        return printable("\n".join([*lines, "", verdict]))
+        verdict = (
+            [f'usable: load_domains("{name}:{self.root}")', *self._small(name)]
+            if self.usable
+            else ["not usable as it is"]
+        )
+        return printable("\n".join([*lines, "", *verdict]))
+
+    def _sides(self) -> tuple[int, int]:
+        """Width and height of the images that can be read, medians; 0 of none."""
+        readable = self.files[self.files["problem"].isna()]
+        return tuple(int(readable[side].median()) if len(readable) else 0 for side in ("width", "height"))
+
+    def _small(self, name: str) -> list[str]:
+        """What to do where images would be enlarged to more than twice their side."""
+        size, side = inspect.signature(benchmarks.get(name)).parameters["size"].default, max(*self._sides(), 8)
+        told = f"their {side} pixels become {size}; size={side}, image_size: {side} in a study, leaves them about as they are"
+        return [told] * (2 * side < size)
 
 
 def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:

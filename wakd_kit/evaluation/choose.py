@@ -15,14 +15,14 @@ from torch import Tensor
 
 from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
-from ..averaging.choosing import EVALUATIONS
+from ..averaging.choosing import EVALUATIONS, SCHEDULE, settings_of
 from ..averaging.extent import extent
 from ..checks import explained
 from ..data.augment import to_float
 from ..data.domains import Examples, Split
 from ..runs.network import Network
 from ..runs.run import curves_from
-from ..runs.settings import as_declared
+from ..runs.settings import as_declared, named
 from .scores import source_score
 
 
@@ -67,6 +67,8 @@ class Chooser:
             loss_and_gradient=self._loss_and_gradient,
             held_out_loss=lambda c: self._fit[1](self._recorded(c)),
         ).values()
+        if choice.chosen_by == SCHEDULE and self._declared(entry):
+            choice.chosen_by = "settled before training"
         if not isinstance(choice, Coefficients):
             return choice
         if searches:
@@ -74,6 +76,16 @@ class Chooser:
         if not self.run.segments.ramps and (moved := self.run.displaced(choice)):
             choice.note += f" ({moved:.1%} of it on the nearest of {len(self.run.segments)} stored segments)"
         return choice
+
+    def _declared(self, entry: Mapping) -> bool:
+        """Whether this strategy was declared with these settings when the run was trained."""
+
+        def complete(spec: Mapping) -> dict:
+            given = {name: value for name, value in named(spec).items() if value is not None}
+            return {**settings_of(spec["name"], self.run.steps, given.get("exact")), **given}
+
+        before = [s for s in self.run.settings.get("declare", ()) if s["name"] == entry["name"]]
+        return complete(entry) in [complete(as_declared(self.run.settings, spec)) for spec in before]
 
     @functools.cached_property
     def _score(self) -> Callable:

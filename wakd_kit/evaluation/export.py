@@ -30,7 +30,7 @@ def export(run, coefficients, file: str | os.PathLike, *, split: Split | None = 
     """Write an averaged student and, beside it, its card ``<file>.json``; returns the card's path.
 
     file    ``.safetensors``: the bare timm model's parameters, for ``timm.create_model(...).load_state_dict`` or
-            ``build_model(weights=file)``. ``.onnx``: a graph from (n, 3, height, width) images in [0, 1], normalisation
+            ``build_model(weights=file)``; of a module of one's own that one's, for its ``load_state_dict``. ``.onnx``: a graph from (n, 3, height, width) images in [0, 1], normalisation
             included, to (n, classes) logits; needs ``onnxscript``. Without an ending: a folder of model.safetensors,
             config.json and README.md, for ``timm.create_model("local-dir:FOLDER", pretrained=True)``, and as such ready to be
             pushed: ``huggingface_hub.upload_folder(folder_path=..., repo_id=...)``; its card is wakd_kit.json inside

@@ -25,7 +25,9 @@ def write_config(tap: nn.Module, file: Path, card: Mapping) -> None:
     Its format is that of timm's hub. Raises ``ValueError`` where a network is none of timm's.
     """
     if not isinstance(tap, Tap):
-        raise ValueError("This student is no timm model, so timm could not build it: export it as .onnx.")
+        raise ValueError(
+            "This student is no timm model, so timm could not build it: export it as .safetensors or .onnx."
+        )
     architecture, narrow = _built_by(card["model"]["name"])
     settings = {**narrow, **card["model"].get("settings", {})}
     known, side = tap.model.pretrained_cfg, card["input"]["size"]
@@ -137,7 +139,7 @@ def _body(card: Mapping, benchmark: str) -> str:
         ]
         lines += [
             "",
-            f"Scores describe; the average was chosen by {card['chosen_by'] or 'who gave its coefficients'}.",
+            f"Scores describe. How the average was chosen: {card['chosen_by'] or 'its coefficients were given'}.",
             "",
         ]
     return "\n".join(lines)

@@ -1,11 +1,13 @@
 """What each shipped notebook accepts: one frozen dataclass each, and the check of plain values against it.
 
 ``execute.execute`` checks names, types and choices before a kernel starts, and the notebook's second cell does the same,
-so a plain ``papermill -p`` or an edited cell is checked as well.
+so a plain ``papermill -p`` is checked as well, and types and choices of an edited cell.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import json
 import math
@@ -36,9 +38,34 @@ def describe(which: str | Path) -> type:
 
 
 def parameters(which: str | type, namespace: Mapping[str, object]):
-    """The checked parameters of the running notebook: ``p = parameters("02_distill", globals())`` in its second cell."""
+    """The checked parameters of the running notebook: ``p = parameters("02_distill", globals())`` in its second cell.
+
+    Of other names only those are refused that papermill set, in the cell headed "# Parameters" that it puts right after the
+    notebook's own: what else a session has, cells left there.
+    """
     cls = which if isinstance(which, type) else describe(which)
-    return make(cls, {f.name: namespace[f.name] for f in fields(cls) if f.name in namespace})
+    known = {f.name for f in fields(cls)}
+    unknown = _injected(list(namespace.get("In", ())), known) - known
+    return make(cls, {name: namespace[name] for name in (*known, *unknown) if name in namespace})
+
+
+def _injected(cells: list[str], known: set[str]) -> set[str]:
+    """What papermill set, of the cells that ran, and no cell before it: a copy may declare parameters of its own."""
+    at = max((i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), default=0)
+    if not at or not _assigned(cells[at - 1]) & known:
+        return set()
+    found = _assigned(cells[at]).difference(*map(_assigned, cells[:at]))
+    return {name for name in found if not name.startswith("PAPERMILL_")}  # its own, of --inject-paths
+
+
+def _assigned(cell: str) -> set[str]:
+    with contextlib.suppress(SyntaxError):
+        return {
+            node.id
+            for node in ast.walk(ast.parse(cell))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+    return set()
 
 
 def plain(instance) -> dict[str, object]:

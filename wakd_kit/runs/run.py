@@ -126,7 +126,11 @@ class Run:
         key = other_split(recorded, given, aside=["sources"] if others else [])
         if key:
             wanted, what = (f"{key} {recipe.get(key)!r}" for recipe in (recorded, given))
-            wanted, what = ("other images", "these") if key == "fingerprint" else (wanted, what)
+            if key == "fingerprint":
+                then, now = (recipe.get("options", {}).get("size") for recipe in (recorded, given))
+                wanted, what = (
+                    (f"images of {then} px", f"{now} px") if then and now and then != now else ("other images", "these")
+                )
             raise RunProblem(f"{self.name} was trained with {wanted}, this split has {what}; use run.split.")
         if others:
             of = [run.settings["split"]["sources"] for run in (self, *others)]
@@ -303,7 +307,9 @@ class Run:
             if "classes" not in spec:
                 raise RunProblem(
                     f"{self.name} was trained on a model of your own ({spec['name']}): call load_run({str(self.folder)!r}, "
-                    "template=model) with one built the same way. Its model(...).model is yours, averaged."
+                    "template=model) in Python with one built the same way. Of that run model(...).model is yours, averaged; "
+                    "wk.export(run, average, FILE) writes it (.safetensors or .onnx), and wk.window_map(run) and then "
+                    "wakd_kit.explorer.pages.page(run, FILE) make its page."
                 )
             # a seed leaves the global random state alone
             self._template = structure_of(build_model(spec["name"], spec["classes"], seed=0, **spec["settings"]))

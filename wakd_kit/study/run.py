@@ -43,7 +43,7 @@ from .jobs import (
     said_of,
     show_missing,
 )
-from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, file_of, name_of, remember
+from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, content_of, file_of, name_of, remember
 from .plan import Study, load_study, plan
 from .search import search_of
 
@@ -268,9 +268,10 @@ def _file(which: str | os.PathLike | Study) -> Path | None:
 
 
 def _names(file: Path, place: Place) -> dict[str, str]:
-    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved."""
+    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved, and what it says."""
     command = f"wakd report {file.stem if file.parent == REPORTS.resolve() else file.name}"
-    return {"file": str(file), "from_here": os.path.relpath(file, place.engine), "command": command}
+    there = {"file": str(file), "from_here": os.path.relpath(file, place.engine)}
+    return {**there, "command": command, "content": content_of(file)}
 
 
 def _refuse_another(study: Study, file: Path, place: Place) -> None:

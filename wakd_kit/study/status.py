@@ -8,14 +8,15 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..files import holder, json_or_nothing, path_of, read_json, recording_folder
+from ..fingerprints import of_plugins
 from . import cluster
 from . import jobs as job_files
 from .jobs import Job, Place, failure
-from .places import StudyProblem, another_at, beside, file_of, name_of, remembered
+from .places import StudyProblem, another_at, beside, content_of, file_of, name_of, remembered
 
 STATES = ("failed", "running", "waiting", "done")
 
@@ -177,11 +178,27 @@ def exit_status(rows: Sequence[dict]) -> int:
 
 
 def changed_since(which: str | os.PathLike, place: Place) -> str:
-    """A sentence where a study's file was edited after it was planned last."""
+    """A sentence where a study's file or one of its plugins was edited after it was planned last."""
     known, file = place.engine / "study.json", file_of(which)
-    if known.is_file() and file.stat().st_mtime > known.stat().st_mtime:
-        return f"{file.name} was edited since; wakd report {which} --dry-run says what is to do now."
-    return ""
+    then, planned = json_or_nothing(known).get("content"), sorted((place.engine / "jobs").glob("*.json"))
+    newer = known.is_file() and file.stat().st_mtime > known.stat().st_mtime  # all that earlier versions tell
+    edited = [file.name] * (newer if then is None else then != content_of(file))
+    edited += [Path(plugin).name for job in map(job_files.described, planned[:1]) for plugin in _edited(job)]
+    if not edited:
+        return ""
+    return f"{' and '.join(edited)} {'was' if len(edited) == 1 else 'were'} edited since; wakd report {which} --dry-run says what is to do now."
+
+
+def _edited(job: Job) -> Iterator[str]:
+    """The plugins of a job that are others than when it was planned; of one that lies elsewhere now nothing is known."""
+    for plugin in job.plugins:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            try:
+                edited = any(job.analysis.get(name, now) != now for name, now in of_plugins([plugin]).items())
+            except SyntaxError:
+                edited = True
+            if edited:
+                yield plugin
 
 
 def who(owner: str) -> str:
