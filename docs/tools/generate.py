@@ -47,7 +47,7 @@ def study_keys() -> str:
         'validation is fixed for the study\'s seeds. In braces, quote what has a comma: `over: {learning_rate: "10^U(-5,-3.5)"}`.\n',
         table([search.Search]),
         "## landscape\n",
-        "`targets`, `seeds` and `students` say of which runs, `strategies` which of the study's labels are looked at, all by default, and then:\n",
+        "`targets`, `seeds` and `students` say of which runs (of none: `landscape: {students: []}`), `strategies` which of the study's labels are looked at, all by default, and then:\n",
         table([describe("04_landscape")], but=shared),
         "## also\n",
     ]

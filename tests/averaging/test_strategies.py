@@ -980,7 +980,7 @@ def test_what_a_strategy_of_ones_own_or_an_evaluation_says_is_left_as_it_is(own)
     own("scores", lambda curves, score: score(Coefficients(QUARTERS)))
     with pytest.raises(ValueError, match=r"^begin is up to 1\.$"):
         choose(Curves([1] * 4), ["refuses"])
-    with pytest.raises(MemoryError, match="^of a device$"):
+    with pytest.raises(MemoryError, match=r"^of a device$"):
         choose(Curves([1] * 4), ["scores"], score=lambda c: (_ for _ in ()).throw(MemoryError("of a device")))
 
 
