@@ -402,6 +402,9 @@ def _average(given: argparse.Namespace) -> None:
     from .runs.run import load_run
 
     run = load_run(given.run)
+    _refuse_own(
+        run, 'wk.export(run, wk.choose(run, ["wakd"])["wakd"], FILE) writes an average, as .safetensors or .onnx'
+    )
     name, *settings = given.strategy
     wanted = {"name": name, "label": name, **_settings(settings)}
     (coefficients,) = choose(run, [wanted]).values()
@@ -500,8 +503,21 @@ def _map_of(folder: Path, grid: int) -> None:
     run = load_run(folder)
     Board(run)  # refuses what no page can show before anything is computed
     if not len(run.window_map):
+        _refuse_own(run, "wk.window_map(run) and then wakd_kit.explorer.pages.page(run, FILE) make its page")
         print(f"{run.name} has no window map yet: its windows are averaged and evaluated, {grid} segments a side.")
         window_map(run, grid=grid)
+
+
+def _refuse_own(run, instead: str) -> None:
+    """Raises ``RunProblem`` with what to do in Python where the student is a module that no command can build."""
+    from .runs.store import RunProblem
+
+    student = run.settings["student"]
+    if "classes" not in student:
+        raise RunProblem(
+            f"{run.name} was trained on a model of your own ({student['name']}), which no command can build: in Python "
+            f"run = wk.load_run({str(run.folder)!r}, template=model) takes one built the same way, and {instead}."
+        )
 
 
 def _phrases(registry) -> list[str]:

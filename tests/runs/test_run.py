@@ -13,6 +13,7 @@ from torch import nn
 import wakd_kit as wk
 from wakd_kit import files
 from wakd_kit.averaging import strategies
+from wakd_kit.cli import main
 from wakd_kit.explorer import pages
 from wakd_kit.runs.run import FORMAT, Run
 from wakd_kit.runs.store import RunProblem, Segments, read_state
@@ -219,9 +220,7 @@ def own(split, tmp_path_factory):
 
 def test_an_own_module_comes_back_as_the_sentence_says(own, split, tmp_path):
     last = wk.averaging.last(own.source_curves)
-    with pytest.raises(
-        RunProblem, match=r"template=model\) in Python with one built the same way\..* make its page\.$"
-    ):
+    with pytest.raises(RunProblem, match=r"template=model\) with one built the same way"):
         wk.load_run(own.folder, split=split).model(last)
     again = wk.load_run(own.folder, split=split, template=Own()).model(last)
     expected = own.model(last)
@@ -352,6 +351,17 @@ def test_choices_are_read_once_until_they_change(run, tmp_path, monkeypatch):
     run.choices.clear()
     wk.load_run(run.folder).remember_choices({"b": wk.averaging.last(run.source_curves)})
     assert {"a", "b"} <= run.choices.keys()
+
+
+@pytest.mark.parametrize(
+    "words, instead",
+    [(["average", "--strategy", "last", "--export", "x.onnx"], "wk.export("), (["explore"], "wk.window_map(run)")],
+)
+def test_a_command_says_what_to_do_with_an_own_module(own, tmp_path, capsys, words, instead):
+    folder = shutil.copytree(own.folder, tmp_path / "run", ignore=shutil.ignore_patterns("window_map.csv"))
+    assert main([words[0], str(folder), *words[1:]]) != 0
+    said = capsys.readouterr().err
+    assert f"run = wk.load_run({str(folder)!r}, template=model)" in said and instead in said
 
 
 def test_a_split_of_fewer_sources_is_loaded_as_such(tmp_path):

@@ -307,9 +307,7 @@ class Run:
             if "classes" not in spec:
                 raise RunProblem(
                     f"{self.name} was trained on a model of your own ({spec['name']}): call load_run({str(self.folder)!r}, "
-                    "template=model) in Python with one built the same way. Of that run model(...).model is yours, averaged; "
-                    "wk.export(run, average, FILE) writes it (.safetensors or .onnx), and wk.window_map(run) and then "
-                    "wakd_kit.explorer.pages.page(run, FILE) make its page."
+                    "template=model) with one built the same way. Its model(...).model is yours, averaged."
                 )
             # a seed leaves the global random state alone
             self._template = structure_of(build_model(spec["name"], spec["classes"], seed=0, **spec["settings"]))
