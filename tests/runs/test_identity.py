@@ -6,6 +6,8 @@ import enum
 import functools
 import json
 import shutil
+import subprocess
+import sys
 import types
 import warnings
 
@@ -250,6 +252,59 @@ def test_what_an_objective_reads_counts_by_what_it_holds(declared, held):
     cell = "import torch\nfrom pathlib import Path\nHELD = ({})[{}]\ndef my_loss(s, t, labels):\n    return s.logits.mean() * len(str(HELD))\n"
     first, again, other = (declared(typed(cell.format(held, n))["my_loss"]) for n in (0, 0, 1))
     assert first == again != other
+
+
+def test_two_of_one_name_are_two_and_a_table_may_hold_who_reads_it(declared):
+    cell = """
+near, far = lambda x: 2 * x, lambda x: {0} * x
+def power_of(k):
+    return lambda x: x**k
+one, two = power_of(1), power_of({1})
+def my_loss(s, t, labels):
+    return near(one(s.logits.mean())) + far(two(s.logits.mean())) + len(TABLE)
+TABLE = {{"mine": my_loss}}
+"""
+    first, again, second_lambda, second_closure = (
+        declared(typed(cell.format(*n))["my_loss"]) for n in ((3, 3), (3, 3), (4, 3), (3, 4))
+    )
+    assert first == again and second_lambda != first != second_closure
+
+
+def test_the_body_of_a_cached_property_is_code(declared):
+    cell = (
+        "import functools, torch\nclass Mine(torch.nn.Module):\n    @functools.cached_property\n    def share(self):\n        return {}\n"
+        "    def forward(self, s, t, labels):\n        return self.share * s.logits.mean()\n"
+    )
+    first, again, other = (declared(typed(cell.format(n))["Mine"]) for n in (1, 1, 2))
+    assert first == again != other
+
+
+FILES = {
+    "own_pack/__init__.py": "",
+    "own_pack/deep.py": "FACTOR = 1",
+    "own_pack/core.py": "from .deep import FACTOR\nfrom . import core\ndef base(x): return FACTOR * x",
+    "own_util.py": "try:\n    from .none import base\nexcept ImportError:\n    from own_pack.core import base\ndef f(x): return base(x)",
+    "own_loss.py": "import own_util\ndef my_loss(s, t, labels): return own_util.f(s.logits.mean())",
+    "own_whole.py": "import own_pack.core\ndef my_loss(s, t, labels): return own_pack.core.base(s.logits.mean())",
+}
+
+
+@pytest.mark.parametrize("name", ["own_loss", "own_whole"])
+def test_what_a_module_of_one_s_own_imports_is_code(tmp_path, name):
+    """In processes of their own: the digest is the same in two, and another after an edit of any file."""
+    for file, source in FILES.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(source)
+
+    def digest_now(before="pass") -> str:
+        said = f"{before}; import sys; sys.path.insert(0, '.'); import {name}; from wakd_kit.written import written; print(written({name}.my_loss))"
+        given = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+        return subprocess.run([sys.executable, "-B", "-c", said], **given).stdout
+
+    first = digest_now()
+    assert "FACTOR = 1" in first and digest_now("import colorsys, json.tool") == first
+    (tmp_path / "own_pack/deep.py").write_text("FACTOR = 2")
+    assert digest_now() != first
 
 
 def test_a_class_typed_into_a_notebook_has_a_source(declared):
