@@ -35,6 +35,7 @@ from wakd_kit.runs.identity import (
     seen_by,
     seen_in_training,
     sketch,
+    sources_seen,
     structure,
 )
 
@@ -460,6 +461,35 @@ def test_a_teacher_that_saw_the_target_is_refused_however_it_is_handed_over(leak
         with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
             quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=teacher)
     assert [path.name for path in tmp_path.iterdir()] == ["in memory"]
+
+
+class Around(nn.Module):
+    """Networks under names of one's own."""
+
+    def __init__(self, *backbones):
+        super().__init__()
+        self.backbones = nn.ModuleList(backbones)
+
+    def forward(self, images):
+        return sum(backbone(images, maps=False).logits for backbone in self.backbones)
+
+
+def test_what_a_network_within_a_module_saw_is_known_and_handed_down(leaking, domains, split, tmp_path):
+    around, body = Around(tiny(split), leaking.model()), nn.Sequential(leaking.model().model)
+    for module in (around, body, Around(as_tap(leaking.model().model))):
+        with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
+            quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=module)
+        with pytest.raises(ValueError, match=f"The student, {LEAK}"):
+            quick(copy.deepcopy(module), split, tmp_path / "run")
+    assert sources_seen(around, split) == ["east", "south"] and sources_seen(Around(tiny(split)), split) is None
+    north = wk.leave_one_out(domains, "north", seed=1).only("east")
+    for name, settings in {"taught": {"teacher": around, "objectives": "kd"}, "begun": {}}.items():
+        student = tiny(split) if settings else around
+        with pytest.warns(UserWarning, match=f"{'teacher' if settings else 'student'} was trained on .* of the"):
+            run = quick(student, north, tmp_path / name, **settings)
+        assert "west" in {one["domain"] for one in run.settings["seen"]}
+        with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
+            quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=student)
 
 
 def test_a_student_that_starts_from_what_saw_the_target_is_refused(leaking, split, tmp_path):

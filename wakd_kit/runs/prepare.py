@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ..data.augment import to_float
 from ..data.batches import learnt_from
-from ..data.domains import Split, split_of
+from ..data.domains import Split
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
 from ..models.build import Adapter, LogitsTap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
-from .identity import check_unseen, provenance_of, sources_seen
+from .identity import check_unseen, provenance_of, trained_on
 from .settings import Settings
 from .store import check_recordable
 
@@ -135,12 +135,8 @@ def _try_both(
 
 def _warn_of_validation(model, split: Split, who: str, so: str) -> None:
     """Warns where a model was trained on images that this split validates on: those of its own split are counted."""
-    shared = sources_seen(model, split) if split.held_out else None
-    if not shared:
-        return
-    origin = {**provenance_of(model)["split"], "target": split.target}
-    learned = split_of(origin, split.domains, sources=shared).train
-    seen = sum(np.isin(split.val[d].rows, learned[d].rows).sum() for d in shared)
+    learned = trained_on(model, split) if split.held_out else {}
+    seen = sum(np.isin(split.val[d].rows, rows).sum() for d, rows in learned.items())
     if seen:
         of = sum(map(len, split.val.values()))
         warnings.warn(

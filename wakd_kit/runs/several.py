@@ -118,8 +118,7 @@ class Several(nn.Module):
         self.weigh, self.temperature = weigh, temperature
         self.spec = {"name": " + ".join(self.names), "weigh": weigh}
         self.table = _owners(members, names, split) if weigh == "own_domain" else _alike(weigh, len(members))
-        seen = [one for member in members for one in seen_by(member)]
-        self.provenance = {"run": self.spec["name"], "seen": [one for i, one in enumerate(seen) if one not in seen[:i]]}
+        self.provenance = {"run": self.spec["name"], "seen": seen_by(self.members)}
 
     def forward(self, images: Tensor, *, maps: bool = False) -> Output:
         """The mixture, without features."""
