@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from ..data.batches import learnt_from
 from ..data.domains import Split
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
-from ..models.build import Adapter, LogitsTap, in_eval, training_mode
+from ..models.build import Adapter, Deployed, LogitsTap, Tap, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
@@ -106,9 +108,9 @@ def _try_both(
     """One forward of two images through both: class counts fit, and the objectives find what they need and are built."""
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
-    ours, theirs = (
-        outputs(model, images, maps=combined.asks(who)) for model, who in ((student, "student"), (teacher, "teacher"))
-    )
+    with _refusing_settings(student):
+        ours = outputs(student, images, maps=combined.asks("student"))
+    theirs = outputs(teacher, images, maps=combined.asks("teacher"))
     _try_in_training(student, images)
     found = ours.logits.shape[1]
     spec = getattr(student, "spec", {})
@@ -131,6 +133,19 @@ def _try_both(
             raise ValueError(f"Teacher knows the classes {origin['classes']}, the data has {list(split.classes)}.")
         _warn_of_validation(one, split, "teacher", "curves of the distillation loss there are optimistic")
     _warn_of_validation(student, split, "student", "averages are chosen by images that it has learned")
+
+
+@contextlib.contextmanager
+def _refusing_settings(student: nn.Module) -> Iterator[None]:
+    """What a timm model that was built with settings of its own stumbles over in its forward are those, in one sentence."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        if not isinstance(student, (Tap, Deployed)) or not student.spec.get("settings"):
+            raise
+        raise ValueError(
+            f"{student.spec['name']} computes nothing with its settings {student.spec['settings']}: {error}. Give others."
+        ) from error
 
 
 def _warn_of_validation(model, split: Split, who: str, so: str) -> None:
