@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 
 import wakd_kit as wk
 from wakd_kit import landscape
+from wakd_kit.checks import explained
 from wakd_kit.cli import main
 from wakd_kit.data.domains import leave_one_out, load_domains
 from wakd_kit.evaluation.export import export
@@ -551,6 +553,25 @@ def test_models(tmp_path, given, words):
 def test_calls_of_verbs(tmp_path, row):
     call, *words = row
     refused(lambda: call(tmp_path), words, tmp_path)
+
+
+def test_only_an_argument_is_told_to_lack_what_was_asked_of_it():
+    of_the_kit = {"__name__": "wakd_kit.of_this_test"}
+    exec(
+        "def ask(first, second=None):\n    return (first if second is None else second.real * second.held).missing",
+        of_the_kit,
+    )
+    ask = explained(of_the_kit["ask"])
+    array, text = np.eye(2), Path("a run")
+    with pytest.raises(ValueError, match=r"(?s)^ask asks first=array\(.* for 'missing', which it does not have\."):
+        ask(array)
+    with pytest.raises(ValueError, match=r"ask asks first=.*Path\('a run'\) for 'missing'"):
+        ask(first=text)
+    for shared in (None, 3, True):  # whatever else is None or 3 in the package is the same object
+        with pytest.raises(AttributeError, match="has no attribute 'missing'"):
+            ask(shared)
+    with pytest.raises(AttributeError, match=r"'numpy.*' object has no attribute 'missing'"):
+        ask(None, types.SimpleNamespace(real=1, held=np.eye(2)))
 
 
 def test_verbs_show_their_own_signatures():

@@ -103,8 +103,7 @@ def spelled(hint: object) -> str:
 
 def explained(function: Callable) -> Callable:
     """The same function, which takes numbers of numpy for those of Python, and whose ``TypeError`` for a call that it does not
-    take is one sentence: what came, did you mean, what fits. ``ValueError`` where something that was handed over, or a class of
-    one's own, lacks what this package asks it for."""
+    take is one sentence: what came, did you mean, what fits. ``ValueError`` where an argument lacks what this package asks it for."""
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
@@ -136,14 +135,14 @@ def explained(function: Callable) -> Callable:
 
 
 def _lacking(error: AttributeError, given: Mapping[str, object]) -> str:
-    """What lacks an attribute that this package asked for: an argument, or an instance of a class of elsewhere; "" for a mistake."""
+    """The argument that lacks an attribute which this package asked it for; "" where no argument does, for a mistake."""
     package, asked = __name__.partition(".")[0], error.obj
+    if asked is None or isinstance(asked, numbers.Number):  # one object wherever it stands: it may be no argument's
+        return ""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name != "__getattr__"]
     if frames[-1].f_globals.get("__name__", "").partition(".")[0] != package:
         return ""
-    argument = next((f"{name}={value!r:.80}" for name, value in given.items() if value is asked), "")
-    ours = type(asked).__module__.partition(".")[0] in ("builtins", package)
-    return argument or ("" if ours else f"a {type(asked).__name__}")
+    return next((f"{name}={value!r:.80}" for name, value in given.items() if value is asked), "")
 
 
 def parse(cls: type, name: str, text: str) -> object:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import enum
 import functools
+import importlib.util
 import inspect
+import itertools
 import json
 import re
 import sys
 import textwrap
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
 PYTHON_S = {"__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__"}
@@ -31,9 +34,9 @@ def written(thing: Callable | type) -> str:
 
 
 def _written(thing: Callable | type, opened: set[int]) -> str:
-    found: dict[str, str] = {}
+    found: dict[int, tuple[str, str]] = {}  # by id, for what a factory makes and lambdas share a name
     _write(thing, found, opened)
-    return "\n".join(f"# {name}\n{found[name]}" for name in sorted(found))
+    return "\n".join(f"# {name}\n{text}" for name, text in sorted(found.values()))
 
 
 def of_library(thing) -> bool:
@@ -71,7 +74,12 @@ def plain(value, opened: set[int] | None = None):
     if isinstance(value, SHOWN) or _name(value) in ("torch.dtype", "torch.device"):
         return repr(value)
     if isinstance(value, (types.FunctionType, type)):
-        return _name(value) if of_library(value) else [_name(value), _written(value, opened)]
+        if of_library(value) or id(value) in opened:
+            return _name(value)
+        opened.add(id(value))  # which may hold itself
+        code = [_name(value), _written(value, opened)]
+        opened.remove(id(value))
+        return code
     if not _opens(value) or id(value) in opened:
         return _name(value)
     opened.add(id(value))
@@ -86,32 +94,56 @@ def _opens(value) -> bool:
     return not (isinstance(value, type) or of_library(value) or hasattr(type(value), "state_dict"))
 
 
-def _write(thing, found: dict[str, str], opened: set[int]) -> None:
-    name = _name(thing)
-    if name in found or of_library(thing):
+def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
+    name, text = _name(thing), ""
+    if id(thing) in found or of_library(thing):
         return
-    found[name] = ""  # before what it uses, which may use it
+    found[id(thing)] = name, text  # before what it uses, which may use it
     if isinstance(thing, types.ModuleType):
-        found[name] = _text(thing, lambda: "")
+        text = _text(thing, lambda: "")
+        for other in _imported(thing, text):
+            _write(other, found, opened)
     elif inspect.isclass(thing):
         for base in thing.__bases__:
             _write(base, found, opened)
         members = {key: value for key, value in vars(thing).items() if key not in PYTHON_S}
-        found[name] = _used(members, found, opened)
+        text = _used(members, found, opened)
     elif isinstance(thing, types.FunctionType):
         closed = zip(thing.__code__.co_freevars, thing.__closure__ or ())
-        used = {key: thing.__globals__[key] for key in _names(thing.__code__) if key in thing.__globals__}
+        names = _names(thing.__code__)
+        used = {key: thing.__globals__[key] for key in names if key in thing.__globals__}
+        own = {key for key in used if used[key] is sys.modules.get(key, used) and not of_library(used[key])}
+        deep = [key for key in [*sys.modules] if key.partition(".")[0] in own and names.issuperset(key.split("."))]
+        used |= {key: sys.modules[key] for key in deep}  # import package.module
         used |= {key: cell.cell_contents for key, cell in closed if cell != types.CellType()}
         used |= {"defaults": [thing.__defaults__, thing.__kwdefaults__]}
-        found[name] = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found, opened)
+        text = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found, opened)
     else:
         warnings.warn(f"The source of {name} is not known: a change of it cannot be noticed.", stacklevel=5)
+    found[id(thing)] = name, text
 
 
-def _used(values: Mapping, found: dict[str, str], opened: set[int]) -> str:
+def _imported(module: types.ModuleType, text: str) -> Iterator[types.ModuleType]:
+    """Modules that one of one's own has imported, as far as the names that they are bound to are there."""
+    for node in ast.walk(ast.parse(text)):
+        for one in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            if isinstance(node, ast.Import):
+                bound = one.asname or one.name.partition(".")[0]
+                names = [*itertools.accumulate(one.name.split("."), "{}.{}".format)]
+            else:
+                bound, names = one.asname or one.name, ["." * node.level + (node.module or "")]
+            if bound in vars(module) or bound == "*":
+                with contextlib.suppress(ImportError):  # another way to import it, which failed
+                    names = [importlib.util.resolve_name(name, module.__package__) for name in names]
+                loaded = [*map(sys.modules.get, names), vars(module).get(bound)]
+                yield from (other for other in loaded if isinstance(other, types.ModuleType))
+
+
+def _used(values: Mapping, found: dict[int, tuple[str, str]], opened: set[int]) -> str:
     """What a piece of code refers to: other code is written beside it, values are returned as text."""
     settings = {}
     for key, value in sorted(values.items()):
+        value = value.func if isinstance(value, functools.cached_property) else value
         value = getattr(value, "__func__", getattr(value, "fget", value))  # of static and class methods, properties
         value = inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
         if isinstance(value, (types.FunctionType, types.ModuleType, type)):

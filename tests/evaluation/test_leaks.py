@@ -54,6 +54,7 @@ WITHOUT_A_RUN = {
         "evaluation.scores.evaluate_model",
     ),
     *("runs.identity.seen_in_training", "runs.identity.check_unseen", "runs.identity.sources_seen"),
+    "runs.identity.trained_on",
     *(
         "runs.before.view_spread",
         "runs.before.table",

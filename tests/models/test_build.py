@@ -102,6 +102,16 @@ def test_an_unknown_model_is_told_the_nearest():
     [
         ("resnet18", 1, {}, "at least two classes; got 1"),
         ("resnet18", 5, {"depht": 3}, r"resnet18 does not take these settings \['depht'\]"),
+        ("vit_d64", 5, {"num_heads": 3}, r"vit_d64 cannot be built with .*'num_heads': 3.*dim should be divisible by num_heads"),
+        ("vit_d64", 5, {"act_layer": "nope"}, r"vit_d64 cannot be built with .*'act_layer': 'nope'"),
+        ("convnext_atto", 5, {"depths": [1, 1, 1]}, r"convnext_atto cannot be built with {'depths': \[1, 1, 1\]}: IndexError"),
+        ("resnet10t_w8", 5, {"stem_width": -8}, "resnet10t_w8 cannot be built with .*'stem_width': -8"),
+        ("resnet10t_w8", 5, {"features_only": True}, "build_model asks a FeatureListNet for 'forward_features', which it does not have"),
+        ("resnet10t_w8", 5, {"seed": "x"}, r"^seed is a whole number; got 'x'\.$"),
+        *(
+            ("resnet10t_w8", 5, {"deployed": part}, r"deployed is what a run recorded of it, {\"tail\": one of reused_head, .*; got ")
+            for part in ({"tail": "x"}, {}, 3, {"tail": "two_heads", "x": 1}, {"tail": []})
+        ),
         ("resnet18.nonsense", 5, {}, "Invalid pretrained tag"),
         ("vit_conv_d64", 5, {"patch_size": 4}, "its stem, not patch_size, makes a token of every 8 px"),
         (

@@ -1,5 +1,6 @@
 """What parameters of a notebook stand for, where that is more than their values."""
 
+import inspect
 import re
 from dataclasses import fields
 
@@ -8,8 +9,9 @@ import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
+from wakd_kit.models.build import build_model
 from wakd_kit.names import ParameterError
-from wakd_kit.reporting.parameters import describe, descriptions, make
+from wakd_kit.reporting.parameters import NOT_OF_THE_MODEL, describe, descriptions, make
 from wakd_kit.runs.identity import check_unseen, provenance_of
 from wakd_kit.runs.settings import NAMES
 
@@ -54,6 +56,10 @@ def test_an_average_that_is_not_there_does_not_teach(copied):
             {"teacher": None, "teacher_as": {"name": "last"}},
             "teacher_as is an average of the teacher, and there is none.",
         ),
+        (
+            {"teacher": {"of": [None]}},
+            'teacher: Several teachers are runs, their folders, modules or "start"; got of=None.',
+        ),
         ({"teacher_as": {"name": "lasst"}}, "teacher_as: Unknown strategy 'lasst'. Did you mean 'last'?"),
         ({"teacher_as": "last"}, "teacher_as='last': expected dict or None, got str."),
         *(
@@ -85,6 +91,13 @@ def test_settings_of_what_is_deployed_are_refused_before_a_teacher_is_trained(ob
     with pytest.raises(ParameterError) as problem:
         make(Distill, {"objectives": [objective]})
     assert sentence in str(problem.value)
+
+
+def test_what_build_model_names_itself_is_no_setting_of_the_model():
+    assert {*NOT_OF_THE_MODEL} == {*inspect.signature(build_model).parameters} - {"inside", "settings"}
+    for name in NOT_OF_THE_MODEL:
+        with pytest.raises(ParameterError, match=f"model_settings are the model's own, and '{name}' is none"):
+            make(Distill, {"model_settings": {name: None}})
 
 
 def test_every_parameter_is_explained_where_it_is_described_or_where_it_is_shared():

@@ -6,6 +6,8 @@ import enum
 import functools
 import json
 import shutil
+import subprocess
+import sys
 import types
 import warnings
 
@@ -33,6 +35,7 @@ from wakd_kit.runs.identity import (
     seen_by,
     seen_in_training,
     sketch,
+    sources_seen,
     structure,
 )
 
@@ -252,6 +255,59 @@ def test_what_an_objective_reads_counts_by_what_it_holds(declared, held):
     assert first == again != other
 
 
+def test_two_of_one_name_are_two_and_a_table_may_hold_who_reads_it(declared):
+    cell = """
+near, far = lambda x: 2 * x, lambda x: {0} * x
+def power_of(k):
+    return lambda x: x**k
+one, two = power_of(1), power_of({1})
+def my_loss(s, t, labels):
+    return near(one(s.logits.mean())) + far(two(s.logits.mean())) + len(TABLE)
+TABLE = {{"mine": my_loss}}
+"""
+    first, again, second_lambda, second_closure = (
+        declared(typed(cell.format(*n))["my_loss"]) for n in ((3, 3), (3, 3), (4, 3), (3, 4))
+    )
+    assert first == again and second_lambda != first != second_closure
+
+
+def test_the_body_of_a_cached_property_is_code(declared):
+    cell = (
+        "import functools, torch\nclass Mine(torch.nn.Module):\n    @functools.cached_property\n    def share(self):\n        return {}\n"
+        "    def forward(self, s, t, labels):\n        return self.share * s.logits.mean()\n"
+    )
+    first, again, other = (declared(typed(cell.format(n))["Mine"]) for n in (1, 1, 2))
+    assert first == again != other
+
+
+FILES = {
+    "own_pack/__init__.py": "",
+    "own_pack/deep.py": "FACTOR = 1",
+    "own_pack/core.py": "from .deep import FACTOR\nfrom . import core\ndef base(x): return FACTOR * x",
+    "own_util.py": "try:\n    from .none import base\nexcept ImportError:\n    from own_pack.core import base\ndef f(x): return base(x)",
+    "own_loss.py": "import own_util\ndef my_loss(s, t, labels): return own_util.f(s.logits.mean())",
+    "own_whole.py": "import own_pack.core\ndef my_loss(s, t, labels): return own_pack.core.base(s.logits.mean())",
+}
+
+
+@pytest.mark.parametrize("name", ["own_loss", "own_whole"])
+def test_what_a_module_of_one_s_own_imports_is_code(tmp_path, name):
+    """In processes of their own: the digest is the same in two, and another after an edit of any file."""
+    for file, source in FILES.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(source)
+
+    def digest_now(before="pass") -> str:
+        said = f"{before}; import sys; sys.path.insert(0, '.'); import {name}; from wakd_kit.written import written; print(written({name}.my_loss))"
+        given = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+        return subprocess.run([sys.executable, "-B", "-c", said], **given).stdout
+
+    first = digest_now()
+    assert "FACTOR = 1" in first and digest_now("import colorsys, json.tool") == first
+    (tmp_path / "own_pack/deep.py").write_text("FACTOR = 2")
+    assert digest_now() != first
+
+
 def test_a_class_typed_into_a_notebook_has_a_source(declared):
     cell = "import torch\nclass Mine(torch.nn.Module):\n    def forward(self, s, t, labels):\n        return {} * s.logits.mean()\n"
     first, again, other = (declared(typed(cell.format(n))["Mine"]) for n in (1, 1, 2))
@@ -405,6 +461,35 @@ def test_a_teacher_that_saw_the_target_is_refused_however_it_is_handed_over(leak
         with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
             quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=teacher)
     assert [path.name for path in tmp_path.iterdir()] == ["in memory"]
+
+
+class Around(nn.Module):
+    """Networks under names of one's own."""
+
+    def __init__(self, *backbones):
+        super().__init__()
+        self.backbones = nn.ModuleList(backbones)
+
+    def forward(self, images):
+        return sum(backbone(images, maps=False).logits for backbone in self.backbones)
+
+
+def test_what_a_network_within_a_module_saw_is_known_and_handed_down(leaking, domains, split, tmp_path):
+    around, body = Around(tiny(split), leaking.model()), nn.Sequential(leaking.model().model)
+    for module in (around, body, Around(as_tap(leaking.model().model))):
+        with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
+            quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=module)
+        with pytest.raises(ValueError, match=f"The student, {LEAK}"):
+            quick(copy.deepcopy(module), split, tmp_path / "run")
+    assert sources_seen(around, split) == ["east", "south"] and sources_seen(Around(tiny(split)), split) is None
+    north = wk.leave_one_out(domains, "north", seed=1).only("east")
+    for name, settings in {"taught": {"teacher": around, "objectives": "kd"}, "begun": {}}.items():
+        student = tiny(split) if settings else around
+        with pytest.warns(UserWarning, match=f"{'teacher' if settings else 'student'} was trained on .* of the"):
+            run = quick(student, north, tmp_path / name, **settings)
+        assert "west" in {one["domain"] for one in run.settings["seen"]}
+        with pytest.raises(ValueError, match=f"The teacher, {LEAK}"):
+            quick(tiny(split), split, tmp_path / "run", objectives="kd", teacher=student)
 
 
 def test_a_student_that_starts_from_what_saw_the_target_is_refused(leaking, split, tmp_path):

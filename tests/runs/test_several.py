@@ -244,6 +244,8 @@ def test_a_recording_knows_its_teachers_and_how_they_were_weighed(split, north, 
             [{**KD[0], "schedule": {"of": "temperature", "first": 1.0}}],
             "which is one that changes",
         ),
+        ({"of": [3]}, KD, 'Several teachers are runs, their folders, modules or "start"; got of=3'),
+        ({"of": ["start", None]}, KD, 'modules or "start"; got of=None'),
         ({"of": ["start"], "weigh": "own_domain"}, KD, "nothing is known of start; give runs"),
     ],
 )

@@ -599,6 +599,11 @@ def test_what_cannot_be_a_student_or_its_teacher_is_a_sentence(split, tmp_path):
         quick(split, tmp_path / "run", student(layers=(1, 1, 1, 1)), batch_size=1)  # its last map is a point
     with pytest.raises(ValueError, match="batch_size 1 is less than the 2 source domains"):
         quick(split, tmp_path / "run", Sums(), batch_size=1, sampling="balanced")
+    for own in ({"channels": [8, 16]}, {"drop_rate": "x"}):
+        with pytest.raises(
+            ValueError, match=r"resnet10t_w8 computes nothing with its settings {'.*}: .*\. Give others\."
+        ):
+            quick(split, tmp_path / "run", wk.build_model("resnet10t_w8", 4, **own))
     with pytest.raises(ValueError, match="takes no float32 images of 16 px as they come here"):
         quick(split, tmp_path / "run", Sums().double())
     with pytest.raises(TypeError, match="train takes a student"):

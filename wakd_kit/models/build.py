@@ -19,7 +19,7 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from ..checks import explained
-from ..names import closest, did_you_mean
+from ..names import Bound, closest, did_you_mean, is_whole
 from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a network)
 from .inherit import inherited
 from .inside import put_inside
@@ -53,7 +53,7 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
             f"{type(model).__name__} wraps a tap, or its model: parameters would be called otherwise, and a tap's outputs do "
             "not pass. Hand over the tap itself; to compile it, call tap.compile()."
         )
-    elif all(hasattr(model, part) for part in ("forward_features", "forward_intermediates", "forward_head")):
+    elif all(hasattr(model, part) for part in TIMM_S):
         tap = Tap(model, {"name": type(model).__name__})
     else:
         tap = LogitsTap(model)
@@ -61,6 +61,7 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
 
 
 TAPS = (Tap, LogitsTap, Adapter, Deployed)
+TIMM_S = ("forward_features", "forward_intermediates", "forward_head")
 
 
 @explained
@@ -110,6 +111,8 @@ def build_model(
     if not timm.is_model(timm_name) or (small in SMALL and not re.fullmatch(r"(px\d+)?", tag)):
         near = closest(name, sorted([*SMALL, *timm.list_models()]))
         raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
+    if seed is not None:
+        Bound("is a whole number", is_whole).check("seed", seed)
     if inherit is not None and (pretrained or weights is not None):
         raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
@@ -125,6 +128,11 @@ def build_model(
             spec["started_from"] = found.origin if found else "timm's hub"
         if found and found.size:
             spec["pretrained_size"] = found.size
+        if lacking := [part for part in ("feature_info", *TIMM_S) if not hasattr(model, part)]:
+            raise ValueError(
+                f"build_model asks a {type(model).__name__} for {lacking[0]!r}, which it does not have. A module that is not "
+                "timm's goes in an Adapter (docs/own-models.md)."
+            )
         tap = Tap(model, spec)
         _refuse_other_size(tap)
         if found:
@@ -161,24 +169,24 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Foun
     file = found and found.file
     try:
         if found is None:
-            return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
+            with _refusing(name, timm_name, settings):
+                return timm.create_model(timm_name, pretrained=pretrained, num_classes=count, **settings)
         # built for the classes of the file, so that every tensor of it must find its place; then fitted to ours
         state = read_weights(file)
         state = _in_order(state, timm_name) if found.in_order else state
         stored = _classes_in(state, timm_name)
         overlay = {"state_dict": state, "num_classes": stored, "label_offset": 0}
-        model = timm.create_model(
-            timm_name, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay, **settings
-        )
+        with _refusing(name, timm_name, settings):
+            model = timm.create_model(
+                timm_name, pretrained=True, num_classes=stored, pretrained_cfg_overlay=overlay, **settings
+            )
         model.pretrained_cfg.pop("state_dict")
         if stored != count:
             model.reset_classifier(count)
         return model
-    except TypeError as error:
-        raise ValueError(
-            f"{name} does not take these settings {sorted(settings)}: {_said(error, timm_name)}"
-        ) from error
     except RuntimeError as error:
+        if file is None and not pretrained:
+            raise ValueError(f"{name} cannot be built with {settings}: {error}.") from error
         problem = " ".join(str(error).split())[:300]
         raise ValueError(f"{file or 'That'} does not fit {name}: {problem}. Give weights of this model.") from error
     except OSError as error:
@@ -190,6 +198,19 @@ def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Foun
             f"Could not fetch pretrained weights of {name} ({type(error).__name__}). {how} them on a connected "
             f"machine and pass the file: build_model({name!r}, ..., weights='FILE.safetensors')."
         ) from error
+
+
+@contextlib.contextmanager
+def _refusing(name: str, timm_name: str, settings: dict) -> Iterator[None]:
+    """What timm makes of settings that it does not take is one sentence."""
+    try:
+        yield
+    except TypeError as error:
+        raise ValueError(
+            f"{name} does not take these settings {sorted(settings)}: {_said(error, timm_name)}"
+        ) from error
+    except (AssertionError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{name} cannot be built with {settings}: {type(error).__name__} {error}.") from error
 
 
 def _said(error: TypeError, timm_name: str) -> str:

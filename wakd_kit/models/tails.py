@@ -28,9 +28,14 @@ class Deployed(nn.Module):
 
     def __init__(self, tap: Tap, deployed: dict):
         super().__init__()
-        settings = {key: value for key, value in deployed.items() if key != "tail"}
         self.tap = tap
-        self.tail = TAILS[deployed["tail"]](**settings)
+        try:
+            settings = dict(deployed)
+            self.tail = TAILS[settings.pop("tail")](**settings)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'deployed is what a run recorded of it, {{"tail": one of {", ".join(TAILS)}, ...}}; got {deployed!r}.'
+            ) from error
         # built on the CPU, so that a seed means the same
         self.tail.to(next((p.device for p in tap.parameters()), None))
         self.spec = {**tap.spec, "settings": {**tap.spec.get("settings", {}), "deployed": dict(deployed)}}

@@ -100,7 +100,6 @@ class Combined(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             extended = about.tail(student, teacher, **{key: spec[key] for key in about.built_with})
-        extended.tail.to(next(student.parameters()).device)  # drawn on the CPU, so the same on every device
         return extended
 
     def learn_centres(self, features: Tensor, labels: Tensor) -> None:

@@ -123,6 +123,16 @@ def _try_rules(listed: list) -> None:
         raise ParameterError(f"merge: {error}") from error
 
 
+NOT_OF_THE_MODEL = (
+    "name",
+    "classes",
+    "pretrained",
+    "weights",
+    "seed",
+    "deployed",
+    "inherit",
+    "by",
+)  # of ``build_model``
 SPELLED_OUT = ("objectives", "steps", "batch_size", "learning_rate", "seed", "save_to")  # where a reader looks for them
 STRATEGIES = ["last", "best_val", "wakd", "swad", "sma", "ema"]
 
@@ -176,6 +186,11 @@ class Training:
     save_to: str = "../runs/explore/teacher"
 
     def __post_init__(self):
+        if said := [name for name in NOT_OF_THE_MODEL if name in self.model_settings]:
+            raise ParameterError(
+                f"model_settings are the model's own, and {said[0]!r} is none: model, pretrained, weights, seed and start stand "
+                "beside it, classes are those of the benchmark, and what is deployed follows from the objectives."
+            )
         try:
             _try_objectives(json.dumps(self.objectives))
             _labels(json.dumps(self.strategies))

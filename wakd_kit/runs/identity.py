@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.domains import other_split as split_difference
+from ..data.domains import split_of
 from ..models.build import TAPS
 from ..models.tap import fingerprint, provenance_of
 from ..objectives import objectives
@@ -152,8 +153,19 @@ def seen_in(recipe: Mapping) -> list[dict]:
 
 
 def seen_by(model: nn.Module | None) -> list[dict]:
-    """Every domain that a model, its teachers and theirs were trained on; empty for what comes from elsewhere."""
-    return seen_according_to(provenance_of(model) or {})
+    """Every domain that a model, any network within it, their teachers and theirs were trained on; empty for what comes from elsewhere."""
+    return _once(one for origin in _origins(model) for one in seen_according_to(origin))
+
+
+def _origins(model: nn.Module | None) -> list[dict]:
+    """What is known of where a model and the networks within it came from, wherever a module of one's own keeps them."""
+    parts = [] if model is None else model.modules()
+    return _once(vars(part)["provenance"] for part in parts if vars(part).get("provenance"))
+
+
+def _once(things: Iterable) -> list:
+    things = list(things)
+    return [one for i, one in enumerate(things) if one not in things[:i]]
 
 
 def seen_according_to(record: Mapping) -> list[dict]:
@@ -164,19 +176,37 @@ def seen_according_to(record: Mapping) -> list[dict]:
 
 
 def sources_seen(model: nn.Module | None, split) -> list[str] | None:
-    """Which sources of a split a model was itself trained on; None where nothing is known of its training."""
-    recipe = (provenance_of(model) or {}).get("split")
-    if recipe is None:
-        return None
-    own, ours = seen_in(recipe), {s: seen_in({**split.recipe, "sources": [s]})[0] for s in split.sources}
+    """Which sources of a split a model, or a network within it, was itself trained on; None where nothing is known of its training."""
+    recipes = _recipes(model)
+    return _sources_in(recipes, split) if recipes else None
+
+
+def _recipes(model: nn.Module | None) -> list[Mapping]:
+    return [origin["split"] for origin in _origins(model) if "split" in origin]
+
+
+def _sources_in(recipes: Iterable[Mapping], split) -> list[str]:
+    """Which sources of a split are among those of other splits."""
+    own = [one for recipe in recipes for one in seen_in(recipe)]
+    ours = {s: seen_in({**split.recipe, "sources": [s]})[0] for s in split.sources}
     return [source for source, known in ours.items() if any(_same_domain(one, known) for one in own)]
+
+
+def trained_on(model: nn.Module | None, split) -> dict[str, np.ndarray]:
+    """``{source: rows}`` of a split's domains that a model, or a network within it, was itself trained on, as far as known."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for recipe in _recipes(model):
+        shared = _sources_in([recipe], split)
+        parts = split_of({**recipe, "target": split.target}, split.domains, sources=shared).train if shared else {}
+        for source, examples in parts.items():
+            rows.setdefault(source, []).append(examples.rows)
+    return {source: np.concatenate(found) for source, found in rows.items()}
 
 
 def seen_in_training(split, *models: nn.Module | None) -> list[dict]:
     """What a student has seen after training on a split, with this teacher and from this start."""
     own = seen_in({**split.recipe, "sources": list(split.sources)})
-    before = [one for model in models for one in seen_by(model)]
-    return [one for i, one in enumerate([*own, *before]) if one not in [*own, *before][:i]]
+    return _once([*own, *(one for model in models for one in seen_by(model))])
 
 
 def check_unseen(model: nn.Module | None, split, *, who: str = "teacher") -> None:

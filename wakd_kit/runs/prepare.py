@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 
 from ..data.augment import to_float
 from ..data.batches import learnt_from
-from ..data.domains import Split, split_of
+from ..data.domains import Split
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
-from ..models.build import Adapter, LogitsTap, frozen_parts, in_eval, training_mode
+from ..models.build import Adapter, Deployed, LogitsTap, Tap, frozen_parts, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
-from .identity import check_unseen, provenance_of, sources_seen
+from .identity import check_unseen, provenance_of, trained_on
 from .settings import Settings
 from .store import check_recordable
 
@@ -141,9 +142,9 @@ def _try_both(
     """One forward of two images through both: class counts fit, and the objectives find what they need and are built."""
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
-    ours, theirs = (
-        outputs(model, images, maps=combined.asks(who)) for model, who in ((student, "student"), (teacher, "teacher"))
-    )
+    with _refusing_settings(student):
+        ours = outputs(student, images, maps=combined.asks("student"))
+    theirs = outputs(teacher, images, maps=combined.asks("teacher"))
     _try_in_training(student, images)
     found = ours.logits.shape[1]
     spec = getattr(student, "spec", {})
@@ -168,14 +169,23 @@ def _try_both(
     _warn_of_validation(student, split, "student", "averages are chosen by images that it has learned")
 
 
+@contextlib.contextmanager
+def _refusing_settings(student: nn.Module) -> Iterator[None]:
+    """What a timm model that was built with settings of its own stumbles over in its forward are those, in one sentence."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        if not isinstance(student, (Tap, Deployed)) or not student.spec.get("settings"):
+            raise
+        raise ValueError(
+            f"{student.spec['name']} computes nothing with its settings {student.spec['settings']}: {error}. Give others."
+        ) from error
+
+
 def _warn_of_validation(model, split: Split, who: str, so: str) -> None:
     """Warns where a model was trained on images that this split validates on: those of its own split are counted."""
-    shared = sources_seen(model, split) if split.held_out else None
-    if not shared:
-        return
-    origin = {**provenance_of(model)["split"], "target": split.target}
-    learned = split_of(origin, split.domains, sources=shared).train
-    seen = sum(np.isin(split.val[d].rows, learned[d].rows).sum() for d in shared)
+    learned = trained_on(model, split) if split.held_out else {}
+    seen = sum(np.isin(split.val[d].rows, rows).sum() for d, rows in learned.items())
     if seen:
         of = sum(map(len, split.val.values()))
         warnings.warn(

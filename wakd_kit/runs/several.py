@@ -24,6 +24,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 
 import torch
@@ -55,6 +56,8 @@ def checked(spec: Mapping) -> dict:
         raise ValueError(
             f'Several teachers are {{"of": [runs], "weigh": rule}}, with at least one of them; got of={of!r}.'
         )
+    if unfit := [one for one in of if one is None or isinstance(one, Number | list | tuple)]:
+        raise ValueError(f'Several teachers are runs, their folders, modules or "start"; got of={unfit[0]!r}.')
     if isinstance(weigh, list | tuple):
         if len(weigh) != len(of) or not all(is_number(w) and w >= 0 for w in weigh) or not sum(weigh):
             raise ValueError(f"weigh lists a number >= 0 for each of the {len(of)} teachers, not all 0; got {weigh!r}.")
@@ -118,8 +121,7 @@ class Several(nn.Module):
         self.weigh, self.temperature = weigh, temperature
         self.spec = {"name": " + ".join(self.names), "weigh": weigh}
         self.table = _owners(members, names, split) if weigh == "own_domain" else _alike(weigh, len(members))
-        seen = [one for member in members for one in seen_by(member)]
-        self.provenance = {"run": self.spec["name"], "seen": [one for i, one in enumerate(seen) if one not in seen[:i]]}
+        self.provenance = {"run": self.spec["name"], "seen": seen_by(self.members)}
 
     def forward(self, images: Tensor, *, maps: bool = False) -> Output:
         """The mixture, without features."""
