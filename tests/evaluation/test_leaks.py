@@ -55,6 +55,7 @@ WITHOUT_A_RUN = {
     ),
     *("runs.identity.seen_in_training", "runs.identity.check_unseen", "runs.identity.sources_seen"),
     "runs.identity.trained_on",
+    *("runs.checkpoints.record_checkpoints", "runs.train.finished_at"),  # refuse as train does, see test_checkpoints
     *(
         "runs.before.view_spread",
         "runs.before.table",

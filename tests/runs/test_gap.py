@@ -8,6 +8,7 @@ import torch
 
 from wakd_kit.checks import make
 from wakd_kit.data.batches import SourceBatches
+from wakd_kit.files import Stopped
 from wakd_kit.names import ParameterError
 from wakd_kit.runs.gap import by_gap
 from wakd_kit.runs.network import predict
@@ -118,3 +119,18 @@ def test_gaps_are_said_in_full_and_need_a_teacher(split, tmp_path):
             make(Settings, change)
     with pytest.raises(ValueError, match="compares the student with its teacher, and there is none"):
         quick(split, tmp_path / "run", sampling="gap")
+
+
+def test_a_validation_that_is_no_number_is_a_sentence(split, teacher, tmp_path):
+    class Blind(torch.nn.Module):
+        """Learns, and gives no number when it is looked at."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 3))
+
+        def forward(self, images):
+            return self.net(images) if self.training else self.net(images) * float("nan")
+
+    with pytest.raises(Stopped, match="is no number after step 0: lower learning_rate"):
+        quick(split, tmp_path / "run", Blind(), teacher=teacher, objectives=["ce", "kd"], sampling="gap")

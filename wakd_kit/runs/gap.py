@@ -13,6 +13,7 @@ from torch import nn
 
 from ..checks import make
 from ..data.batches import SourceBatches
+from ..files import Stopped
 from .settings import Gap, Settings
 from .validate import SourceValidation, scores
 
@@ -66,6 +67,11 @@ class Shares:
     def _gap(self, row: dict) -> np.ndarray:
         """Perplexities of the student over the teacher's, by domain; held where ``exp`` ends."""
         student = np.array([row[f"val_loss/{name}"] for name in self.names])
+        if not np.isfinite(student - self.taught).all():
+            raise Stopped(
+                f"Sampling by gap draws domains by their validation losses, of which one is no number after step {row.get('step', 0)}: lower "
+                "learning_rate, look at the teacher, or take another sampling."
+            )
         return np.exp(np.minimum(student - self.taught, 700.0))
 
     def _draw(self, step: int, shares: np.ndarray) -> None:

@@ -114,7 +114,8 @@ def train(
     save_to             the run's folder, default runs/<date>-<model>-<target>-s<seed>; it is called *.recording until
                         complete
     resume              continue a killed run from its last checkpoint, seconds or at most four segments before, bit for bit
-                        on the CPU; a finished run is just loaded, and the student is its last iterate as after training
+                        on the CPU; a finished run is just loaded, and the student is its last iterate as after
+                        training, rounded where that is how it is stored
     sink                called with each row of curves.csv as it is measured, such as those of ``loggers``; a run that goes on
                         sends those that curves.csv did not hold yet
 
