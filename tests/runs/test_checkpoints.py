@@ -9,24 +9,11 @@ import wakd_kit as wk
 from wakd_kit.results.students import objectives_of
 from wakd_kit.runs.store import RunProblem
 
-SMALL = {"channels": (8, 8, 16, 16), "stem_width": 4}
-
-
-@pytest.fixture(scope="module")
-def split():
-    rng = np.random.default_rng(0)
-
-    def domain(shift):
-        labels = np.arange(60) % 3
-        images = np.clip(60 * labels[:, None, None, None] + shift + rng.normal(0, 30, (60, 16, 16, 3)), 0, 255)
-        return images.astype(np.uint8), labels
-
-    domains = wk.domains_from_arrays({"a": domain(0), "b": domain(30), "c": domain(60)}, ("x", "y", "z"))
-    return wk.leave_one_out(domains, "c", 0)
+from ..conftest import SMALL
 
 
 def network():
-    return wk.build_model("resnet10t", 3, seed=0, **SMALL)
+    return wk.build_model("resnet10t", 4, seed=0, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +68,7 @@ def test_a_module_of_ones_own_with_a_model_inside(split, tmp_path):
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+            self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
 
         def forward(self, images):
             return self.model(images)
@@ -111,20 +98,20 @@ def test_what_cannot_be_recorded_is_a_sentence_before_anything_is(split, trained
     _, files = trained
     broken = {name: tensor.clone() for name, tensor in network().model.state_dict().items()}
     broken["fc.bias"][0] = torch.nan
-    seen = wk.leave_one_out(split.domains, "a", 0)
+    seen = wk.leave_one_out(split.domains, "north", 0)
     learned = record(seen, files, tmp_path / "learned").model()
     for model, given, said in (
         (None, files[:1], "a list of at least two files or state dicts"),
         (None, files[0], "a list of at least two files or state dicts"),
         (None, [*files, tmp_path / "none.pt"], "none.pt holds no weights that can be read"),
         (
-            wk.build_model("resnet10t", 3, channels=(8, 8, 16, 32), stem_width=4),
+            wk.build_model("resnet10t", 4, **{**SMALL, "stem_width": 8}),
             files,
-            "0.pt is no checkpoint of resnet10t: of 'fc.weight'",
+            "0.pt is no checkpoint of resnet10t: of 'bn1.bias' its shape is",
         ),
         (None, [files[0], broken], "state dict 2 holds what is no number in 'fc.bias'"),
-        (wk.build_model("resnet10t", 4, seed=0, **SMALL), files, "Student gives 4 classes, the data has 3"),
-        (learned, files, "The student, .* was trained on 'c', the domain that should be unseen"),
+        (wk.build_model("resnet10t", 5, seed=0, **SMALL), files, "Student gives 5 classes, the data has 4"),
+        (learned, files, "The student, .* was trained on .west., the domain that should be unseen"),
     ):
         with pytest.raises(ValueError, match=said):
             record(split, given, tmp_path / "run", model)
