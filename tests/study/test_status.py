@@ -16,6 +16,8 @@ from wakd_kit.cli import main
 from wakd_kit.files import locked
 from wakd_kit.fingerprints import of_plugins
 from wakd_kit.study import places, status
+from wakd_kit.study.jobs import Place
+from wakd_kit.study.run import _names
 from wakd_kit.study.status import who
 
 
@@ -114,6 +116,23 @@ def test_what_was_edited_since_is_named_and_what_was_only_touched_is_not(moved, 
     assert status.changed_since(moved, place).startswith("tiny.yaml and rules.py were edited since; ")
     plugin.unlink()
     assert status.changed_since(moved, place).startswith("tiny.yaml was edited since; ")
+
+
+def test_an_edited_file_that_a_study_extends_is_named(tmp_path):
+    base, study = tmp_path / "base.yaml", tmp_path / "study.yaml"
+    base.write_text("steps: 100")
+    study.write_text("extends: base.yaml")
+    place = Place(tmp_path / "report", tmp_path / "runs", tmp_path)
+    place.engine.mkdir(parents=True)
+    (place.engine / "study.json").write_text(json.dumps(_names(study, place)))
+    assert status.changed_since(study, place) == ""
+    base.write_text("steps: 200")
+    assert status.changed_since(study, place).startswith("base.yaml was edited since; ")
+    study.write_text("extends: study.yaml")
+    assert status.changed_since(study, place).startswith("study.yaml was edited since; ")
+    study.unlink()
+    with pytest.raises(places.StudyProblem, match="No study file"):
+        status.changed_since(study, place)
 
 
 def test_what_failed_is_told_with_its_page_its_log_and_a_status(moved, tmp_path, capsys):

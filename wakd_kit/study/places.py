@@ -7,7 +7,6 @@ A shipped study writes below the checkout, or where one stands when the kit is i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -52,11 +51,6 @@ def name_of(file: Path) -> str:
         values = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # names are text
         return str((values if isinstance(values, dict) else {}).get("name") or file.stem)
     return file.stem
-
-
-def content_of(file: Path) -> str:
-    """A digest of what a study's file says, to tell whether it was edited."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def beside(name: str, file: Path | None) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +33,34 @@ def values_of(path: Path, above: tuple[Path, ...] = (), named: Mapping | None = 
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
     named, under = {**{n: values[n] for n in ("students", "teacher") if n in values}, **(named or {})}, {}
-    if (base := values.pop("extends", None)) is not None:
-        base = path_of(str(base))
-        base = file_of(path.parent / base if base.suffix in SUFFIXES else base)
+    if base := _extended(values, path):
         under = values_of(base, (*above, path.resolve()), named)
     named = {**under, **named}
     students = named.get("students")
     labels = [*["teacher"] * (named.get("teacher") is not None), *(students if isinstance(students, dict) else ())]
-    values = _beside(values, path.parent, labels)
+    values = _beside({n: v for n, v in values.items() if n != "extends"}, path.parent, labels)
     under.pop("name", None)
     both = {n: under[n] | values[n] for n in COMPLETED if all(isinstance(v.get(n), dict) for v in (under, values))}
     return under | values | both
+
+
+def _extended(values: dict, path: Path) -> Path | None:
+    """The file that this one says it extends."""
+    if (base := values.get("extends")) is None:
+        return None
+    base = path_of(str(base))
+    return file_of(path.parent / base if base.suffix in SUFFIXES else base)
+
+
+def contents_of(file: Path) -> dict[Path, str]:
+    """A digest of what a study's file holds, and each that it extends, to tell whether one was edited; as far as they can be read."""
+    found: dict[Path, str] = {}
+    with contextlib.suppress(StudyProblem, OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        while file and file not in found:
+            text = file.read_bytes()
+            found[file] = hashlib.sha256(text).hexdigest()[:16]
+            file = _extended(_read(text.decode("utf-8")), file)
+    return found
 
 
 COMPLETED = (

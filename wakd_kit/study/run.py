@@ -43,8 +43,9 @@ from .jobs import (
     said_of,
     show_missing,
 )
-from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, content_of, file_of, name_of, remember
+from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, file_of, name_of, remember
 from .plan import Study, load_study, plan
+from .reading import contents_of
 from .search import search_of
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
@@ -267,11 +268,12 @@ def _file(which: str | os.PathLike | Study) -> Path | None:
     return None if isinstance(which, Study) else file_of(which).resolve()
 
 
-def _names(file: Path, place: Place) -> dict[str, str]:
-    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved, and what it says."""
+def _names(file: Path, place: Place) -> dict[str, object]:
+    """A study's file as it is kept beside its recordings: where it is, and where from there, for both may be moved, and what it
+    says, and what it extends."""
     command = f"wakd report {file.stem if file.parent == REPORTS.resolve() else file.name}"
     there = {"file": str(file), "from_here": os.path.relpath(file, place.engine)}
-    return {**there, "command": command, "content": content_of(file)}
+    return {**there, "command": command, "content": [*contents_of(file).values()]}
 
 
 def _refuse_another(study: Study, file: Path, place: Place) -> None:

@@ -16,7 +16,8 @@ from ..fingerprints import of_plugins
 from . import cluster
 from . import jobs as job_files
 from .jobs import Job, Place, failure
-from .places import StudyProblem, another_at, beside, content_of, file_of, name_of, remembered
+from .places import StudyProblem, another_at, beside, file_of, name_of, remembered
+from .reading import contents_of
 
 STATES = ("failed", "running", "waiting", "done")
 
@@ -178,11 +179,11 @@ def exit_status(rows: Sequence[dict]) -> int:
 
 
 def changed_since(which: str | os.PathLike, place: Place) -> str:
-    """A sentence where a study's file or one of its plugins was edited after it was planned last."""
-    known, file = place.engine / "study.json", file_of(which)
-    then, planned = json_or_nothing(known).get("content"), sorted((place.engine / "jobs").glob("*.json"))
-    newer = known.is_file() and file.stat().st_mtime > known.stat().st_mtime  # all that earlier versions tell
-    edited = [file.name] * (newer if then is None else then != content_of(file))
+    """A sentence where a study's file, one that it extends or one of its plugins was edited after it was planned last."""
+    known, planned = json_or_nothing(place.engine / "study.json"), sorted((place.engine / "jobs").glob("*.json"))
+    now, then = contents_of(file_of(which)), known.get("content", [])
+    then = [then] if isinstance(then, str) else then  # earlier versions knew of the file alone
+    edited = [file.name for (file, holds), held in zip(now.items(), then) if holds != held]
     edited += [Path(plugin).name for job in map(job_files.described, planned[:1]) for plugin in _edited(job)]
     if not edited:
         return ""
