@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import wakd_kit as wk
 from wakd_kit.averaging import strategies
-from wakd_kit.cli import LISTS, absolute, main
+from wakd_kit.cli import LISTS, _told_apart, absolute, main
 from wakd_kit.files import Held
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.execute import NotebookFailed
@@ -114,6 +115,10 @@ def test_help_and_data_do_not_wait_for_torch_or_papermill():
         (
             "notebook 02_distill o -p target=ink -p teacher=t",
             "wakd notebook: No teacher at t. One is trained by: wakd notebook 01_train_teacher teacher.ipynb -p benchmark=digits -p target=ink -p seed=0 -p save_to=t",
+        ),
+        (
+            "notebook 02_distill o -p benchmark=pacs -p image_size=64 -p teacher=t",
+            "wakd notebook: No teacher at t. One is trained by: wakd notebook 01_train_teacher teacher.ipynb -p benchmark=pacs -p image_size=64 -p target=photo -p seed=0 -p save_to=t",
         ),
         (
             "average nowhere --strategy wakd --export f.safetensors",
@@ -254,6 +259,13 @@ def test_what_the_system_and_its_libraries_refuse_is_a_sentence(monkeypatch, cap
     assert main(["list", "domains"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("wakd list: ") and str(error) in said and said.count("\n") == 1
+
+
+def test_two_studies_of_one_name_are_told_apart_by_where_they_lie():
+    mine, theirs = Path("a/runs/tiny").absolute(), Path("b/moved/runs/tiny").absolute()
+    assert _told_apart([("tiny", mine, {}), ("tiny", theirs, {})]) == ["tiny (a)", "tiny (b)"]
+    assert _told_apart([("tiny", mine, {}), ("tiny", mine / "more", {})]) == ["tiny", "tiny (more)"]
+    assert _told_apart([("tiny", mine, {}), ("small", theirs, {})]) == ["tiny", "small"]
 
 
 def test_without_a_home_and_a_cache_the_setting_is_named(tmp_path, monkeypatch, capsys):

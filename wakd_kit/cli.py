@@ -28,7 +28,7 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -227,11 +227,18 @@ def _compare(given: argparse.Namespace) -> None:
     both = [status.recorded(which) for which in (given.first, given.second)]
     if both[0][1].resolve() == both[1][1].resolve():
         raise ValueError(f"{given.first} and {given.second} are the same recordings.")
-    studies = {}
-    for name, runs, asked in both:
-        studies[name if name not in studies else f"{name}, {runs.parent.name}"] = collect(runs, **asked)
+    studies = dict(zip(_told_apart(both), (collect(runs, **asked) for _, runs, asked in both)))
     page, said = compare(studies, made(given.out or Path("compared") / "-".join(studies), "--out"))
     print("\n".join([*said, str(page)]))
+
+
+def _told_apart(studies: Sequence[tuple[str, Path, dict]]) -> list[str]:
+    """The names of two studies, with the first folder in which their places differ where they are called the same."""
+    names, places = [name for name, *_ in studies], [runs.resolve().parts for _, runs, _ in studies]
+    if names[0] != names[1]:
+        return names
+    own = [next((part for part, other in zip(a, (*b, *a)) if part != other), "") for a, b in (places, places[::-1])]
+    return [f"{name} ({part})" if part else name for name, part in zip(names, own)]
 
 
 @command(
@@ -335,9 +342,8 @@ def _refuse_without_teacher(settings: dict, folder: Path) -> None:
         (folder / path_of(teacher) / name).is_file() for name in ("settings.json", "")
     ):
         place = os.path.relpath(folder / path_of(teacher))
-        given = {name: settings[name] for name in ("benchmark", "target", "seed") if name in settings} | {
-            "save_to": place
-        }
+        alike = ("benchmark", "image_size", "target", "seed")
+        given = {name: settings[name] for name in alike if settings.get(name) is not None} | {"save_to": place}
         words = " ".join(shlex.join(["-p", f"{name}={value}"]) for name, value in given.items())
         raise FileNotFoundError(
             f"No teacher at {place}. One is trained by: wakd notebook 01_train_teacher teacher.ipynb {words}"

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from wakd_kit.reporting import pages
+from wakd_kit.reporting.execute import recorded_parameters
 from wakd_kit.reporting.pages import NoPdf
 from wakd_kit.results.made import _optimiser
 from wakd_kit.study.run import NOTEBOOKS
@@ -220,9 +221,21 @@ def publish(finished, tmp_path):
 
     def published(listed: bool, **given) -> tuple[Path, str]:
         executed = out / "notebooks" / "03_compare.ipynb"
+        given.setdefault("given", recorded_parameters(executed))
         return out, pages.publish(executed, out, title="Again", notebooks=notebooks, listed=listed, **given)
 
     return published
+
+
+def test_a_page_reads_the_recordings_of_now_where_a_study_was_copied(publish, finished, tmp_path, path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished / "runs", moved)
+    for scores in moved.glob("*/KD/scores.csv"):
+        scores.write_text(re.sub(r"^(WAKD,[^,]*,target,)[^,]+", r"\g<1>0.123", scores.read_text(), flags=re.M))
+    ran = recorded_parameters(finished / "report" / "notebooks" / "03_compare.ipynb")
+    for runs, there in ((finished / "runs", False), (moved, True)):
+        out, _ = publish(listed=False, given=ran | {"runs": str(runs)})
+        assert ("12.3" in (out / "targets" / "north.html").read_text()) == there
 
 
 def test_a_study_links_to_the_page_over_all_studies_where_there_is_one(publish, path):

@@ -73,7 +73,9 @@ def test_domains_left_out_at_once_are_scored_apart_and_count_once(scores):
     table = pd.concat(both, ignore_index=True)
     row = comparison.summary(table).set_index("strategy").loc["last"]
     assert row[["ink", "neon", "ink+neon", "mean"]].tolist() == pytest.approx([75, 55, 65, 65]) and row["n"] == 2
-    assert row["sd"] == pytest.approx(np.std([70, 60], ddof=1)) and comparison.grid(table) == pytest.approx(0.5)
+    assert row["sd"] == pytest.approx(np.std([70, 60], ddof=1)) and comparison.grid(table) == pytest.approx(
+        1 / np.sqrt(2)
+    )
     gains = comparison.paired(table, [(("kd", "wakd"), ("kd", "last"))]).iloc[0]
     assert gains["n"] == 2 and gains["pairs"].tolist() == pytest.approx([1, 2])
     again = table.assign(target="ink+pen", domain=table["domain"].replace("neon", "pen"))
@@ -424,6 +426,16 @@ def test_equal_differences_are_as_sure_as_the_grid_of_images_allows():
     assert coarse["low"] < 0 < coarse["high"] and coarse["p"] > 0.05  # one image of a hundred in each
     assert 0 < fine["low"] < 1 < fine["high"] and 0 < fine["p"] < 0.001  # a hundred of ten thousand
     assert "in each of 3 pairs" in comparison.verdict(comparison.paired(both, contrast).iloc[0])
+
+
+def test_a_large_domain_left_out_beside_a_small_one_lends_it_no_certainty():
+    three = [("ink+neon", 0), ("ink+neon", 1), ("ink+neon", 2)]
+    same, better = dict.fromkeys(three, 0.5), dict.fromkeys(three, 0.55)  # one image more of twenty
+    small = long({("kd", "last"): same, ("kd", "wakd"): better}).assign(domain="ink", n=20)
+    large = long({("kd", "last"): same, ("kd", "wakd"): same}).assign(domain="neon", n=2000)
+    for scores in (small, pd.concat([small, large], ignore_index=True)):
+        (found,) = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))]).to_dict("records")
+        assert found["low"] < 0 < found["high"] and found["p"] == pytest.approx(0.05, abs=0.002)
 
 
 # ---- one run

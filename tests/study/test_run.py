@@ -217,6 +217,8 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"students": {"KD": {"learning_rate": float("nan")}}}, "learning_rate"),
         ({"students": {"KD": {"most_stored": 0}}}, "most_stored"),
         ({"students": {"KD": {"warmup": -5}}}, "warmup"),
+        ({"students": {"KD": {"freeze": ["bakcbone"], "batchnorm": "frozen"}}}, "KD: freeze: nothing that is trained begins with 'bakcbone'"),
+        ({"students": {"KD": {"freeze": ["backbone"]}}}, "take batchnorm='frozen'"),
         ({"seeds": [-1], "window_map": None}, "seed"),
         ({"window_map": {"grid": -1}}, "window_map_grid"),
         ({"landscape": {"margin": -1.0}}, "margin"),
@@ -259,6 +261,23 @@ def test_names_in_a_study_file_are_text(tiny_study, tmp_path, monkeypatch):
     assert {"0-s0-teacher", "null-s0-007", "landscape-015-s0-007"} <= set(names)
 
 
+def test_students_are_text_where_they_draw_from_a_range_of_their_own_and_null_is_no_title(tiny_study, tmp_path):
+    study = yaml.safe_load(tiny_study)
+    study |= {"search": {"draws": 1, "over": {"learning_rate": [0.1]}, "instead": {7: {"learning_rate": [0.2]}}}}
+    study |= {
+        "students": {7: study["students"]["KD"]},
+        "title": "Theirs",
+        "landscape": {"students": []},
+        "window_map": {},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "tiny.yaml").write_text("extends: base.yaml\ntitle: null\nabout: ~\n")
+    read = load_study(tmp_path / "tiny.yaml")
+    assert list(read.students) == ["7"] == list(read.search["instead"]) and (read.title, read.about) == ("", "")
+    (tmp_path / "tiny.yaml").write_text("extends: base.yaml\ntitle: 2026\nabout: no\n")
+    assert (load_study(tmp_path / "tiny.yaml").title, load_study(tmp_path / "tiny.yaml").about) == ("2026", "no")
+
+
 def test_who_teaches_is_a_name_and_null_is_nobody(tmp_path):
     (tmp_path / "tiny.yaml").write_text(
         "extends: quickstart\nteacher: {steps: 60}\nstudents:\n  1: &plain {teacher: null, learning_rate: 0.5, teacher_as: {name: sma, start: 0.1}}\n"
@@ -285,7 +304,7 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
     values = yaml.safe_load(tiny_study)
     shutil.copytree(values["benchmark"].partition(":")[2], tmp_path / "a" / "shapes")
     del values["name"]
-    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}}
+    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}, "window_map": {}}
     values["common"] = {**values["common"], "weights": "w.safetensors"}
     (tmp_path / "a" / "mine.yaml").write_text(yaml.safe_dump(values))
     student = wk.build_model("resnet10t", 2, seed=0, **values["teacher"]["model_settings"])
@@ -353,7 +372,7 @@ def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, be
 def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begun, tiny_study, tmp_path):
     images, folders = tmp_path / "images", begun
     shutil.copytree(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2], images)
-    given = {"targets": ["north"], "landscape": {"students": []}}
+    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": {}}
     run_study(write(**given, benchmark=f"folder:{images}"), **folders)
     assert executed == ["03_compare"]  # the images are those it was trained on, in another place
     images = images.rename(tmp_path / "moved")
@@ -374,7 +393,7 @@ def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begu
 
 
 def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed, finished, tmp_path):
-    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": None}
+    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": {}}
     teacher = shutil.copytree(finished / "runs" / "north-s0" / "teacher", tmp_path / "taught")
     own = {"out": tmp_path / "report2", "runs": tmp_path / "runs2"}
     settings = {**given, "teacher": None, "students": {"KD": {"teacher": "taught"}}}
@@ -726,7 +745,7 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
 
 def test_a_landscape_comes_after_the_runs_that_it_draws_lines_to_and_follows_them(write, executed, begun, tmp_path):
     small = {"size": 2, "radii": [1.0], "directions": 2, "students": ["KD"]}
-    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": None}
+    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": {}}
     file = write(students={"KD": KD, "more": KD}, seeds=[0, 1], **other)
     jobs = plan(load_study(file), Place(tmp_path / "report", tmp_path / "runs"))
     assert [job.kind for job in jobs[6:]] == ["04_landscape", "03_compare"]
@@ -787,7 +806,7 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
 
 def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, begun, tmp_path):
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": KD, "AT": {"objectives": ["ce", "at"]}}
-    given = {"students": students, "landscape": {"students": []}}
+    given = {"students": students, "landscape": {"students": []}, "window_map": {}}
     file = write(
         **given,
         reference="KD",
@@ -834,7 +853,7 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
         values[part] |= few | ({"deploy": {"name": "last"}} if part == "teacher" else {})
     values |= {"benchmark": f"folder:{tmp_path / 'images'}", "image_size": side, "targets": ["north"], "seeds": [0]}
     values |= {"strategies": ["last", {"name": "wakd", "label": "WAKD", "begin": 1}]}
-    values |= {"window_map": {}, "landscape": {"students": []}}
+    values |= {"window_map": {}, "landscape": {"students": []}, "window_map": {}}
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(values))
     run_study(tmp_path / "paper.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
     assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "08_beyond_accuracy", "03_compare"]
@@ -845,7 +864,7 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
 @pytest.mark.parametrize("written", ["north+east", ["north", "east"]])
 def test_a_landscape_of_two_domains_left_out_at_once_is_drawn_however_they_are_written(write, written):
     ce = {"CE": {"objectives": ["ce"], "teacher": None}}
-    about = {"teacher": None, "targets": [["east", "north"]], "seeds": [0], "window_map": None}
+    about = {"teacher": None, "targets": [["east", "north"]], "seeds": [0], "window_map": {}}
     file = write(students=ce, landscape={"targets": [written], "students": ["CE"]}, **about)
     jobs = plan(load_study(file), Place(Path("/report"), Path("/runs")))
     assert any(job.name.startswith("landscape-") for job in jobs)

@@ -69,7 +69,21 @@ def test_split_seeds_are_none_of_the_study_s():
 
 
 @pytest.mark.parametrize(
-    "source", ["10^U(-5", "U(1,1)", "U(2,1)", "3^U(0,1)", 0.1, [], "10^U(a,b)", "U(1.2.3,4)", None]
+    "source",
+    [
+        "10^U(-5",
+        "U(1,1)",
+        "U(2,1)",
+        "3^U(0,1)",
+        0.1,
+        [],
+        "10^U(a,b)",
+        "U(1.2.3,4)",
+        None,
+        "10^U(300,400)",
+        "2^U(-1e999,1)",
+        "U(-1e308,1e308)",
+    ],
 )
 def test_what_nothing_can_be_drawn_from_is_a_sentence(source):
     with pytest.raises(ParameterError, match=r"over: learning_rate is drawn from U\(a,b\).*In braces, quote"):

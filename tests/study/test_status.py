@@ -212,3 +212,10 @@ def test_a_profile_whose_executor_is_not_installed_is_refused_at_once(tmp_path):
         places.StudyProblem, match=r"which needs: pip install snakemake-executor-plugin-no-such-cluster$"
     ):
         run_study("quickstart", profile=str(tmp_path))
+    for text, said in (
+        ("jobs: [50\n", r"config\.yaml, line 2, is no YAML"),
+        ("- slurm", "should hold settings of snakemake"),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(places.StudyProblem, match=said):
+            run_study("quickstart", profile=str(tmp_path))

@@ -71,13 +71,18 @@ class Combined(nn.Module):
         """What "student" or "teacher" is asked for beside its logits, as ``maps`` of a ``Tap``."""
         return "attention" if self.reads("attention", who) else self.reads("maps", who)
 
+    @property
+    def deploying(self) -> list[dict]:
+        """Those that deploy a part of their own with the student."""
+        return [spec for spec in self.specs if objectives.about(spec["name"]).tail]
+
     def extended(self, student: nn.Module, teacher: nn.Module | None, *, seed: int = 0) -> nn.Module:
         """The student with what an objective deploys with it, or as it is where none does.
 
         Raises ``ValueError`` where the two models do not allow it, or where two objectives would deploy something.
         """
         self.spec = getattr(student, "spec", None)
-        deploying = [spec for spec in self.specs if objectives.about(spec["name"]).tail]
+        deploying = self.deploying
         untaught = teacher is None and self.needs("teacher")  # which is said later
         if not deploying or untaught:
             return student

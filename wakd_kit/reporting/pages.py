@@ -30,7 +30,6 @@ from ..results.collect import Recorded, collect
 from ..results.made import made
 from ..results.merged import answer
 from ..statistics import FEWEST
-from . import execute as notebook
 from . import render as report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -53,6 +52,7 @@ def publish(
     also: Mapping[str, str] = MappingProxyType({}),
     missing: Mapping[str, str] = MappingProxyType({}),
     listed: bool = False,
+    given: Mapping[str, object],
     parameters: Mapping[str, object] | None = None,
     ran: Mapping[str, str] = MappingProxyType({}),
     left: Collection[str] = (),
@@ -60,17 +60,17 @@ def publish(
 ) -> str:
     """Write index.html, its PDF, a page per unseen domain and study.json; returns a sentence on the PDF.
 
-    executed   the 03_compare that was executed for the study, whose parameters name its runs
+    executed   the 03_compare that was executed for the study
+    given      its parameters as they are now: the folder of the study may have been moved, or copied, since
     notebooks  {(target, seed): {name: address below out}} of the pages of its other notebooks
     also       {name: address below out} of those over all runs
     missing    {name: why} of notebooks that failed, or waited for one that did; the page says so before anything else
-    parameters to show, default those it ran with
+    parameters to show, default those that the notebook ran with
     listed     the folder above ``out`` has, or will have, the page over all studies: pages link to it
     ran        {what: words} on how the study was run, which recordings do not know: its command, its hours
     left       addresses below ``out`` of tables and figures that a notebook left which is no more, or is missing: not linked to
     file       the study's file, of which a copy is kept beside the page
     """
-    given = notebook.recorded_parameters(executed)
     study = collect(given["runs"], only=given["only"], strategies=given["strategies"])
     targets = {target: f"targets/{target}.html" for target in study.targets}
     explorers = _explorers(study, out)

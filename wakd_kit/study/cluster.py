@@ -11,6 +11,7 @@ import yaml
 
 from ..files import path_of, stamp
 from .places import StudyProblem
+from .reading import yaml_of
 
 PROFILES = Path(__file__).parent / "profiles"
 # what Slurm writes below the output of a job that it ended, and snakemake's plugin about one that it could not hand over
@@ -29,12 +30,15 @@ def folder_of(profile: str) -> Path:
 def executor_of(profile: str) -> str:
     """What a profile hands jobs to.
 
-    Raises ``StudyProblem`` for a profile that is not there, or whose executor is not installed: snakemake says it in 100 lines.
+    Raises ``StudyProblem`` for a profile that is not there or holds no settings, or whose executor is not installed: snakemake says
+    it in 100 lines.
     """
-    files = [file for file in folder_of(profile).glob("*.yaml") if file.name.startswith("config")]
+    files = sorted(file for file in folder_of(profile).glob("*.yaml") if file.name.startswith("config"))
     if not files:
         raise StudyProblem(f"No profile at {folder_of(profile)}: it is 'slurm', or a folder with a config.yaml.")
-    executor = (yaml.safe_load(files[-1].read_text(encoding="utf-8")) or {}).get("executor", "local")
+    settings = yaml_of(files[-1], yaml.safe_load) or {}
+    if not isinstance(settings, dict) or not isinstance(executor := settings.get("executor", "local"), str):
+        raise StudyProblem(f"{files[-1]} should hold settings of snakemake (executor: slurm); it holds {settings!r}.")
     module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
     if executor not in ("local", "dryrun", "touch") and not importlib.util.find_spec(module):
         raise StudyProblem(

@@ -477,7 +477,8 @@ def _publish(job: Job, place: Place, say: Callable[[str], None], wrote: set[str]
     file = Path(known["file"]) if "file" in known else None
     notebooks = {(target, seed): named for target, seed, named in job.page["notebooks"]}
     named = {name: job.page[name] for name in ("title", "also", "listed")}
-    named |= {"notebooks": notebooks, "missing": job.missing, "parameters": place.relative(job.parameters)}
+    named |= {"notebooks": notebooks, "missing": job.missing}
+    named |= {"given": job.parameters, "parameters": place.relative(job.parameters)}
     named["left"] = _wrote(place, without=job, planned=False) - _wrote(place, without=job) - wrote
     named["ran"] = {"notebooks took": _took(job, place), "command": known.get("command", "")}
     said = pages.publish(place.executed(job), place.out, file=file, **named)

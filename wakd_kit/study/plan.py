@@ -40,7 +40,7 @@ from ..averaging import labels_of, strategies
 from ..data.domains import Domains, load_domains, sources_among, unseen_in
 from ..data.mask import parts_of as in_parts
 from ..evaluation.export import card_of_export
-from ..models.build import build_model, declares
+from ..models.build import build_model, declares, frozen_parts
 from ..models.inherit import Shapes, shapes_of
 from ..models.tap import shapes_of as outputs_of
 from ..models.weights import check_size, find, from_file, sha256
@@ -57,7 +57,7 @@ from ..runs.train import size_of_recording
 from . import chains
 from .jobs import PAIRS, RENDERED, Job, Place, fell_apart, looked_at, reason, taught_by
 from .places import NOTEBOOKS, StudyProblem, file_of
-from .reading import values_of
+from .reading import TEXTS, values_of
 from .search import Search, draw, search_of, split_seeds
 
 
@@ -245,7 +245,8 @@ def load_study(which: str | os.PathLike) -> Study:
     """
     path = file_of(which)
     try:
-        study = make(Study, {"name": path.stem, **values_of(path)})
+        values = {n: v for n, v in values_of(path).items() if v is not None or n not in TEXTS}
+        study = make(Study, {"name": path.stem, **values})
         plugins.use(*study.plugins)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{path}: {error}") from error
@@ -819,6 +820,9 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], 
     if objectives.reads("attention", "student"):  # which few models have
         objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
     settings = p.settings()
+    if not objectives.deploying:  # whose parts may be named, and are there once the teacher is
+        with frozen_parts(student, settings.freeze, settings.batchnorm):
+            pass
     rehearse(settings, [p.deploy] if p.deploy else [], teacher=teacher is not None)
     size = size_of_recording(student, settings)
     taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)

@@ -23,13 +23,7 @@ def values_of(path: Path, above: tuple[Path, ...] = (), named: Mapping | None = 
     """
     if path.resolve() in above:
         raise StudyProblem(f"{path} extends itself, by way of {above[-1]}.")
-    try:
-        values = _read(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
-    except yaml.YAMLError as error:
-        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
+    values = yaml_of(path, _read)
     if not isinstance(values, dict):
         raise StudyProblem(f"{path} should hold settings (name: value); it holds {type(values).__name__}.")
     named, under = {**{n: values[n] for n in ("students", "teacher") if n in values}, **(named or {})}, {}
@@ -129,6 +123,17 @@ def with_files(objectives: object, whole: Callable[[str], str]) -> object:
     return {**objectives, "embeddings": whole(file)} if file and isinstance(file, str) else objectives
 
 
+def yaml_of(path: Path, read: Callable[[str], object]) -> object:
+    """What ``read`` makes of a file's text. Raises ``StudyProblem`` for what is no YAML, naming the line."""
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise StudyProblem(f"{path} is no text in UTF-8: {error}.") from error
+    except yaml.YAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise StudyProblem(f"{path}{place}, is no YAML: {getattr(error, 'problem', None) or error}.") from error
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with 1e-3 as a number, and a name that comes twice as an error: the first would be dropped silently."""
 
@@ -153,8 +158,6 @@ NAMES = (
     "baseline",
     "reference",
     "label",
-    "title",
-    "about",
     "by",
     "like",
     "answer",
@@ -163,6 +166,7 @@ NAMES = (
     "pairs",
     "against",
 )  # settings whose values are names
+TEXTS = ("title", "about")  # and these are text, of which null is none
 
 
 def _read(text: str) -> object:
@@ -184,7 +188,7 @@ def _name(node: yaml.Node, named: bool = False) -> None:
         _name(item, named)
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         _name(key, named)
-        if key.value in ("students", "published") and isinstance(value, yaml.MappingNode):
+        if key.value in ("students", "published", "instead") and isinstance(value, yaml.MappingNode):
             for student, own in value.value:
                 _name(student, True)
                 _name(own)
@@ -192,7 +196,8 @@ def _name(node: yaml.Node, named: bool = False) -> None:
                 for label, _ in own.value if key.value == "published" and isinstance(own, yaml.MappingNode) else ():
                     _name(label, True)
         else:
-            _name(value, named or key.value in (*NAMES, "students"))
+            said = key.value in TEXTS and value.tag != "tag:yaml.org,2002:null"
+            _name(value, named or said or key.value in (*NAMES, "students"))
             if key.value == "common":
                 _name_roles(value)
 

@@ -22,7 +22,9 @@ have chosen, and nothing else ever knows.
 from __future__ import annotations
 
 import functools
+import math
 import re
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,11 +126,12 @@ def _whole(cls: type) -> set[str]:
 
 
 def _form(source: object) -> tuple[float, float, float] | None:
-    """(base, a, b) of ``base^U(a,b)``, base 0 for ``U(a,b)``; None for what is neither."""
+    """(base, a, b) of ``base^U(a,b)``, base 0 for ``U(a,b)``; None for what is neither, or reaches beyond what is a number."""
     number = r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*"
     found = re.fullmatch(rf"(?:(10|2)\^)?U\({number},{number}\)", str(source).strip())
     try:
         base, low, high = (float(part or 0) for part in found.groups()) if found else (0, 0, 0)
     except ValueError:
         return None
-    return (base, low, high) if low < high else None
+    most = sys.float_info.max_10_exp / math.log10(base) if base else sys.float_info.max / 2
+    return (base, low, high) if low < high and max(abs(low), abs(high)) < most else None
