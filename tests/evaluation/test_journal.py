@@ -62,6 +62,16 @@ def test_another_identity_starts_anew_and_says_what_differs(tmp_path):
     assert fill(file, identity={"size": 5}) == 1
 
 
+def test_another_order_of_what_a_table_is_of_is_another_table(tmp_path):
+    file = tmp_path / "landscape" / "table.csv"
+    fill(file, identity={"choices": {"a": "1", "b": "2"}}, upto=2)
+    with pytest.warns(
+        UserWarning, match="was of choices {'a': '1', 'b': '2'}, this call is of {'b': '2', 'a': '1'}: computed"
+    ):
+        assert fill(file, identity={"choices": {"b": "2", "a": "1"}}) == 0
+    assert fill(file, identity={"choices": {"b": "2", "a": "1"}}) == 4
+
+
 def test_images_that_were_moved_are_no_other_identity(tmp_path, split):
     file = tmp_path / "landscape" / "table.csv"
 

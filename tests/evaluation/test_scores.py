@@ -19,11 +19,13 @@ from wakd_kit.evaluation import scores as evaluation
 from wakd_kit.evaluation import sweep
 from wakd_kit.evaluation.predictions import kept, predicted
 from wakd_kit.evaluation.scores import score_choices, source_score
+from wakd_kit.explorer.answers import Board
 from wakd_kit.models.build import build_model, recalibrate, training_mode
 from wakd_kit.objectives import combine, kd
 from wakd_kit.runs import network
 from wakd_kit.runs import record as recording
 from wakd_kit.runs.network import predict
+from wakd_kit.runs.run import load_run
 from wakd_kit.runs.validate import METRICS, SourceValidation, calibration_error, scores
 
 from ..conftest import SMALL, one_image
@@ -183,6 +185,30 @@ def test_scores_are_kept_with_the_run_the_newest_of_each(copied):
     assert len(stored) == 8 and set(stored["strategy"]) == {"mine", "other"}
     kept = stored[stored["strategy"] == "mine"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, newer, check_dtype=False)
+
+
+@pytest.mark.parametrize("killed", ["remember_choices", "_write"])
+def test_a_kill_between_the_files_leaves_no_average_with_the_scores_of_another(copied, monkeypatch, killed):
+    curves = copied.source_curves
+    two = {"mine": averaging.last(curves), "other": averaging.uniform(curves)}
+    wk.evaluate(copied, two)
+    of, name = (type(copied), killed) if killed == "remember_choices" else (evaluation, killed)
+    kept, calls = getattr(of, name), []
+
+    def kill(*args, **settings):
+        calls.append(1)
+        if killed == "remember_choices" or len(calls) == 2:  # the rows that are new
+            raise KeyboardInterrupt
+        return kept(*args, **settings)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(of, name, kill)
+        wk.evaluate(copied, {"mine": averaging.window(curves, begin=12), "other": averaging.uniform(curves)})
+    again = load_run(copied.folder, split=copied.split)
+    assert set(again.scores["strategy"]) == {"other"} and again.choices.keys() == two.keys()
+    assert Board(again).look_up(again.choices["mine"]) == (None, "")
+    wk.evaluate(again, {"mine": again.choices["mine"]})
+    assert set(load_run(copied.folder).scores["strategy"]) == {"mine", "other"}
 
 
 @pytest.mark.parametrize(("strategy", "policy"), [("uniform", "average"), ("last", "recalibrate")])

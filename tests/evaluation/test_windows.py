@@ -100,5 +100,5 @@ def test_grid_edges_end_with_the_run():
     edges = np.arange(10, 210, 10)
     assert grid_edges(edges, None) == list(edges) and grid_edges(edges, 1) == [200]
     assert grid_edges(edges, 4) == [50, 100, 150, 200] and len(grid_edges(edges, 7)) == 7
-    with pytest.raises(ValueError, match="at least one segment"):
+    with pytest.raises(ValueError, match="grid counts segments of a window map"):
         grid_edges(edges, 0)

@@ -19,7 +19,7 @@ from wakd_kit.cli import main
 from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board, same
-from wakd_kit.explorer.drawing import _about, pick, scene
+from wakd_kit.explorer.drawing import _about, _ticks, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.store import RunProblem
@@ -643,6 +643,13 @@ def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
         expected = measured(planed, planed.choices[preset["label"]])
         assert preset["accuracy"] == pytest.approx([expected[row] for row in data["rows"]], abs=one_image())
     assert str(planed.folder) not in fragment
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40, 310, 600, 610, 50_000])
+def test_steps_on_an_axis_are_round_and_apart_and_end_with_the_last(steps):
+    ticks = _ticks(steps)
+    assert ticks[0] == 0 and ticks[-1] == steps and all(tick == int(tick) for tick in ticks)
+    assert min(np.diff(ticks)) >= steps / 20
 
 
 def test_a_page_needs_a_map_and_escapes_names(mapped):

@@ -15,6 +15,7 @@ from wakd_kit.averaging import NoWindow
 from wakd_kit.landscape import findings
 from wakd_kit.landscape.surface import Plane
 from wakd_kit.results.differences import interval
+from wakd_kit.runs.store import RunProblem
 
 ROLES = {"ink": "source", "neon": "source", "photo": "target"}
 BOTH = {"baseline": "last", "average": "WAKD"}
@@ -68,6 +69,12 @@ def test_usual_corners_are_both_ends_of_what_is_averaged_and_its_mean(run, choic
     assert all(torch.equal(state[name], stored[name]) for name in stored)
     assert list(findings.corners(run, choices, [], baseline="last", average="EMA")) == ["last", "EMA", "initial"]
     assert list(findings.corners(run, choices, [], baseline="last", average=None)) == ["last", "step 12", "initial"]
+
+
+def test_a_run_of_one_segment_has_no_plane(run, monkeypatch):
+    monkeypatch.setattr(type(run.segments), "edges", np.array([24]))
+    with pytest.raises(RunProblem, match="has one stored segment, and a plane through its iterates takes two"):
+        findings.corners(run, {}, [], baseline="last", average=None)
 
 
 def test_corners_may_be_labels_steps_and_the_initial_parameters(run, choices):

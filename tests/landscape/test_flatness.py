@@ -1,5 +1,7 @@
 """Flatness against closed forms: a classifier whose Hessian is known, and the sphere it is averaged over."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import wakd_kit as wk
 from tests.softmax import expansion, third_order, trained
 from wakd_kit.averaging import NoWindow, last, uniform
 from wakd_kit.landscape.flatness import filter_norms, flatness, random_direction
+from wakd_kit.names import UnknownName
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +93,16 @@ def test_a_choice_without_a_window_has_no_rows(linear):
     assert set(table["strategy"]) == {"last"}
 
 
-@pytest.mark.parametrize("wrong", [{"radii": []}, {"radii": [0.0, 1.0]}, {"radii": [1.0], "directions": 0}])
-def test_what_makes_no_sense_is_refused(linear, wrong):
-    with pytest.raises(ValueError, match="Flatness needs radii above 0 and a direction or more"):
-        flatness(linear, {"last": last(linear.source_curves)}, **wrong)
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [({"radii": radii}, "radii are distances") for radii in ([], 5.0, "12", [0.0, 1.0], [np.inf], [np.nan, 1.0], ["1"])]
+    + [({"directions": many}, "directions counts random directions: a whole number >= 1; got") for many in (0, 1.5)]
+    + [({"roles": ("sorce",)}, "Unknown role 'sorce'. Did you mean 'source'?")]
+    + [({"choices": ["last"]}, "Points are given by label, {label: coefficients}; got ['last']")],
+)
+def test_what_makes_no_sense_is_refused(linear, wrong, sentence):
+    with pytest.raises((ValueError, UnknownName), match=re.escape(sentence)):
+        flatness(linear, **{"choices": {"last": last(linear.source_curves)}, "radii": [1.0]} | wrong)
 
 
 def test_flatness_is_reached_through_landscape():

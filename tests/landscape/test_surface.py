@@ -157,7 +157,7 @@ def test_corners_that_span_no_plane_are_refused(copied):
             landscape.plane(copied, {**ends, "third": third})
     with pytest.raises(NoWindow, match="no valley"):
         landscape.plane(copied, {**ends, "SWAD": NoWindow("no valley")})
-    with pytest.raises(ValueError, match=r"a size of 2 or more and a margin of 0 or more; got 1 and 0\.25"):
+    with pytest.raises(ValueError, match="size counts points on a side of the grid: a whole number >= 2; got 1"):
         landscape.plane(copied, three(copied), size=1)
     assert not (copied.folder / "landscape" / "plane.csv").exists()
 
@@ -221,8 +221,9 @@ def test_a_line_that_is_no_number_is_no_line_without_a_barrier(losses, found, wo
 
 
 def test_a_line_that_makes_no_sense_is_refused(run):
-    with pytest.raises(ValueError, match="A line has a size of 2 or more; got 1"):
-        landscape.line(run, "initial", last(run.source_curves), size=1)
+    for size in (1, 2.0):
+        with pytest.raises(ValueError, match=f"size counts points of the line: a whole number >= 2; got {size}"):
+            landscape.line(run, "initial", last(run.source_curves), size=size)
 
 
 def test_landscape_is_part_of_the_package():

@@ -366,6 +366,7 @@ WRONG = {
     "03.3": [
         (FIVE.format("-curves.val_loss"), "sort the other way"),
         (FIVE.format("curves.train_loss"), "take val_loss"),
+        (FIVE.format("-curves.val_accuracy"), "another curve; take val_loss"),
         (FIVE.format("curves.val_loss"), "three times as many iterates"),
         ("answer = lambda curves: 1.0 * (curves.val_loss < 5)", "sum to 1"),
         ("answer = lambda curves: np.ones(len(curves)) / len(curves)", "too large"),

@@ -536,6 +536,9 @@ def test_lengths_are_drawn_for_both_roles_with_the_last_iterate_as_a_line():
     assert (
         "power on the unseen domain (oracle): best 58.0 at length 0.280, 58.0 as plain mean, last iterate 30.0" in alt
     )
+    table = pd.DataFrame(rows)
+    table.loc[(table["family"] == "power") & (table["domain"] == "a"), "accuracy"] = np.nan
+    assert "power on the source validation: no accuracy; " in figures.lengths(table)[1]
 
 
 # ---- averages along training
@@ -566,4 +569,7 @@ def test_averages_along_training_have_a_ring_where_they_are_as_good_as_the_itera
     )
     (ring,) = [line for line in left.lines if line.get_markersize() == 10]
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (30, 65)
-    assert "the iterates' best, 60.0, is reached at step 20, by wakd first at step 30, by swad never" in alt
+    assert (
+        "the best of the 3 iterates that were looked at, 60.0, is reached at step 20, by wakd first at step 30, by swad never"
+        in alt
+    )

@@ -23,7 +23,17 @@ def test_a_strategy_has_one_look_wherever_it_stands_and_whoever_stands_beside():
 @pytest.mark.parametrize(
     "label, name",
     [("WAKD late", "wakd"), ("wakd(begin=0.2)", "wakd"), ("Best validation", "best_val"), ("SWAD by KL", "swad")]
-    + [("swad_wakd_repo", "swad"), ("deployed", "deployed"), ("EMA 0.999", "ema"), ("lastly", None), ("", None)],
+    + [
+        ("swad_wakd_repo", "swad"),
+        ("deployed", "deployed"),
+        ("EMA 0.999", "ema"),
+        ("WAKD, last 40 %", "wakd"),
+        ("EMA from last third", "ema"),
+        ("SWAD last", "swad"),
+        ("best of last", "last"),
+        ("lastly", None),
+        ("", None),
+    ],
 )
 def test_a_label_is_of_the_strategy_that_it_names(label, name):
     assert style.kind_of(label) == (style.OF[name] if name else None)

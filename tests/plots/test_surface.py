@@ -60,6 +60,14 @@ def titles(figure):
 # ---- the plane
 
 
+@pytest.mark.parametrize("value", ["loss", "accuracy"])
+def test_a_plane_of_which_nothing_is_a_number_is_drawn_and_says_so(valley, value):
+    for table in (valley.table, valley.points):
+        table.loc[table["role"] == "target", value] = np.nan
+    figure, alt = landscape_figures.plane(valley, value=value)
+    assert len(panels(figure)) == 2 and "is no number; " in alt and "nan" not in alt
+
+
 @pytest.mark.parametrize("value, factor", [("loss", 1), ("accuracy", 100)])
 def test_the_field_is_the_mean_over_a_roles_domains_source_beside_the_oracle(valley, value, factor):
     figure, _ = landscape_figures.plane(valley, value=value)

@@ -853,7 +853,7 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
         values[part] |= few | ({"deploy": {"name": "last"}} if part == "teacher" else {})
     values |= {"benchmark": f"folder:{tmp_path / 'images'}", "image_size": side, "targets": ["north"], "seeds": [0]}
     values |= {"strategies": ["last", {"name": "wakd", "label": "WAKD", "begin": 1}]}
-    values |= {"window_map": {}, "landscape": {"students": []}, "window_map": {}}
+    values |= {"window_map": {}, "landscape": {"students": []}}
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(values))
     run_study(tmp_path / "paper.yaml", out=tmp_path / "report", runs=tmp_path / "runs")
     assert executed == ["north-s0-teacher", "north-s0-CE", "north-s0-KD", "08_beyond_accuracy", "03_compare"]

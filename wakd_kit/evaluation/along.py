@@ -68,7 +68,8 @@ def averages_along(
 
 
 def steps_to_reach(table: pd.DataFrame, accuracy: float | None = None) -> pd.DataFrame:
-    """The first step at which each strategy is as good as the iterates ever are, by role, domains averaged.
+    """The first step at which each strategy is as good as the best of the iterates in the table, by role, domains averaged. One between
+    the moments that the table has may have been better.
 
     table     as ``averages_along`` returns
     accuracy  a fraction to be reached in its place

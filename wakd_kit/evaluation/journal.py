@@ -101,11 +101,12 @@ def growing(
             if "split" in kept.keys() & wanted.keys() and same_split(kept["split"], wanted["split"]):
                 wanted["split"] = kept["split"]  # wherever its images lie now
         rows = points * rows_per_point
-        if known is None or known["identity"] != wanted or known["rows"] != rows:
+        differ = known and (
+            _differing(known["identity"], wanted) or _differing({"rows": known["rows"]}, {"rows": rows})
+        )
+        if known is None or differ:
             if known is not None:
-                one, other = known["identity"], wanted
-                one, other = (one, other) if one != other else ({"rows": known["rows"]}, {"rows": rows})
-                warnings.warn(_difference(file, one, other), stacklevel=5)
+                warnings.warn(_difference(file, differ), stacklevel=5)
             known = {"identity": wanted, "rows": rows, **about()}
             # before the description, so that a kill in between leaves no rows of another one under it
             table.truncate(0)
@@ -165,9 +166,14 @@ def _about(file: Path) -> dict | None:
     return read_json(beside) if beside.exists() else None
 
 
-def _difference(file: Path, known: dict, wanted: dict) -> str:
-    differ = [key for key in sorted(known.keys() | wanted.keys()) if known.get(key) != wanted.get(key)]
-    if differ == [KIT]:
+def _differing(known: dict, wanted: dict) -> dict[str, tuple]:
+    """{name: (what was, what is wanted)} where these differ, also in the order of what they name: rows follow it."""
+    both = {key: (known.get(key), wanted.get(key)) for key in sorted(known.keys() | wanted.keys())}
+    return {key: (a, b) for key, (a, b) in both.items() if a != b or (isinstance(a, dict) and [*a] != [*b])}
+
+
+def _difference(file: Path, differ: Mapping[str, tuple]) -> str:
+    if [*differ] == [KIT]:
         return f"{file} was computed by another version of the code: computed anew."
-    key = next(key for key in differ if key != KIT)
-    return f"{file} was of {key} {known.get(key)!r}, this call is of {wanted.get(key)!r}: computed anew."
+    key, (was, wanted) = next((key, both) for key, both in differ.items() if key != KIT)
+    return f"{file} was of {key} {was!r}, this call is of {wanted!r}: computed anew."

@@ -85,12 +85,24 @@ def evaluate(run, choices: Mapping[str, object], split: Split | None = None, *, 
         _ = run.scores, kept(run)
     table, found = _measured(network, choices)
     with measuring(run.folder):
-        both = pd.concat([run.scores, table], ignore_index=True)
-        newest = both.drop_duplicates(["strategy", "domain", "role"], keep="last")
-        write_with(run.folder / "scores.csv", lambda path: newest.to_csv(path, index=False))
+        known, scores = run.choices, run.scores
+        other = [label for label in known.keys() & choices.keys() if _average(known[label]) != _average(choices[label])]
+        if other and len(scores):  # a kill in between leaves an average without a score, and none with that of another
+            scores = scores[~scores["strategy"].isin(other)]
+            _write(run, scores)
         run.remember_choices(choices)
+        both = pd.concat([scores, table], ignore_index=True)
+        _write(run, both.drop_duplicates(["strategy", "domain", "role"], keep="last"))
         keep(run, found)
     return table
+
+
+def _average(choice) -> object:
+    return str(choice) if isinstance(choice, NoWindow) else average_of(choice)
+
+
+def _write(run, scores: pd.DataFrame) -> None:
+    write_with(run.folder / "scores.csv", lambda path: scores.to_csv(path, index=False))
 
 
 def score_choices(run, choices: Mapping[str, object], split: Split | None = None, *, batchnorm=None) -> pd.DataFrame:

@@ -62,6 +62,8 @@ class Sweep(Network):
 
     def located(self, points: Mapping[str, object], what: str = "choice") -> tuple[dict[str, Tensor], dict[str, str]]:
         """``locate`` of every point, {label: vector}, and {label: what it is made of}; not of strategies that found none."""
+        if not isinstance(points, Mapping):
+            raise ValueError(f"Points are given by label, {{label: coefficients}}; got {points!r}.")
         found = {n: self.locate(p, f"{what} {n!r}") for n, p in points.items() if not isinstance(p, NoWindow)}
         return found, {label: fingerprint({"": vector}) for label, vector in found.items()}
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..checks import explained
 from ..data.domains import Split
 from ..files import write_text, write_with
+from ..names import whole_number
 from ..runs.identity import of_recording
 from ..runs.record import measuring
 from ..runs.validate import accuracy
@@ -128,9 +129,7 @@ def _mean_of_iterates(segments, sweep: Sweep, low: int, high: int) -> Tensor:
 
 def grid_edges(edges: np.ndarray, grid: int | None) -> list[int]:
     """At most ``grid`` of the given segment edges, evenly spread, the last one always among them."""
-    if grid is None or grid >= len(edges):
+    if grid is None or whole_number("grid", grid, 1, "segments of a window map") >= len(edges):
         return [int(e) for e in edges]
-    if grid < 1:
-        raise ValueError(f"A window map needs a grid of at least one segment; got {grid}.")
     chosen = np.unique(np.round(np.linspace(0, len(edges), grid + 1)[1:]).astype(int) - 1)
     return [int(e) for e in edges[chosen]]

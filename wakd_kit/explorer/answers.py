@@ -135,8 +135,9 @@ class Board:
         """What ``evaluate`` has measured on this run before."""
         scores = self.run.scores
         for label, choice in self.run.choices.items():
-            if isinstance(choice, Coefficients):
-                self._measured[average_of(choice)] = self._by_row(scores[scores["strategy"] == label])
+            own = scores[scores["strategy"] == label]
+            if isinstance(choice, Coefficients) and len(own):  # none where evaluating it was killed
+                self._measured[average_of(choice)] = self._by_row(own)
 
     def _by_row(self, table: pd.DataFrame) -> pd.Series:
         self.images |= dict(zip(table["domain"], table["n"].astype(int)))

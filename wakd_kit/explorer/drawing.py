@@ -41,7 +41,7 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
         "rows": board.rows,
         "steps": steps,
         "step": "checkpoint" if "checkpoints" in settings else "optimiser step",
-        "ticks": MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps).clip(0, steps).tolist(),
+        "ticks": _ticks(steps),
         "edges": [int(e) for e in board.edges],
         "segments": np.stack([board.curves.begins - 1, board.curves.ends], axis=1).tolist(),
         "curves": [_losses(board), _accuracies(board)],
@@ -57,6 +57,12 @@ def scene(board: Board, presets: Mapping[str, Coefficients | NoWindow] = Mapping
         "asks": False,
         "hidden": False,
     }
+
+
+def _ticks(steps: int) -> list[float]:
+    """Round steps of a run and its last one, before which none stands too close."""
+    ticks = MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps)
+    return [*(tick for tick in ticks.tolist() if tick <= steps - (ticks[1] - ticks[0]) / 2), float(steps)]
 
 
 def _about(board: Board) -> str:

@@ -16,6 +16,7 @@ from ..evaluation.choose import choose
 from ..evaluation.scores import evaluate
 from ..names import did_you_mean
 from ..runs.run import load_run
+from ..runs.store import RunProblem
 from ..statistics import FEWEST, interval
 from .surface import SPOKEN, lowest, of_all, roles_of, said, walled
 
@@ -60,6 +61,10 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
     iterate is too far away for that, and its plane a narrow strip on the way there.
     """
     stored = run.segments.edges
+    if not wanted and len(stored) < 2:
+        raise RunProblem(
+            f"{run.name} has one stored segment, and a plane through its iterates takes two: train it longer."
+        )
     if not wanted and average is None:
         wanted = [baseline, int(stored[(len(stored) - 1) // 2]), "initial"]
     elif not wanted:

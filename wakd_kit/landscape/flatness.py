@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..data.domains import Split
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Point, Sweep
+from ..names import whole_number
 
 _COLUMNS = {"strategy": str, "radius": float, "direction": int, "domain": str, "role": str, "loss": float}
 
@@ -52,9 +54,11 @@ def flatness(
     flatness of Cha et al. 2021 (SWAD), arXiv 2102.08604, section 4.4, which takes 100 directions. Near enough to a
     minimum it is radius^2 trace(H) / (2 parameters), H the Hessian.
     """
-    radii = [float(r) for r in radii]
-    if not radii or min(radii) <= 0 or directions < 1:
-        raise ValueError(f"Flatness needs radii above 0 and a direction or more; got {radii} and {directions}.")
+    given = list(radii) if isinstance(radii, Iterable) else []
+    if not given or not all(isinstance(radius, numbers.Real) and 0 < radius < math.inf for radius in given):
+        raise ValueError(f"radii are distances from the point, one or more, each a number above 0; got {radii!r}.")
+    radii = [float(radius) for radius in given]
+    whole_number("directions", directions, 1, "random directions")
     file = table_file(run, name)
     sweep = Sweep(run, split, roles=roles, batchnorm=batchnorm, workers=workers)
     centres, made_of = sweep.located(choices)

@@ -25,6 +25,7 @@ from ..data.domains import Split
 from ..evaluation.journal import Growing, computed, finished, is_finished, table_file
 from ..evaluation.sweep import Point, Sweep
 from ..files import read_json
+from ..names import real_number, whole_number
 from .curvature import curvature
 from .flatness import flatness
 
@@ -98,8 +99,8 @@ def plane(
     """
     if len(corners) != 3:
         raise ValueError(f"A plane goes through three corners; got {len(corners)}: {', '.join(corners) or 'none'}.")
-    if size < 2 or margin < 0:
-        raise ValueError(f"A grid has a size of 2 or more and a margin of 0 or more; got {size} and {margin}.")
+    whole_number("size", size, 2, "points on a side of the grid")
+    real_number("margin", margin, 0, meaning="how far the grid reaches beyond the corners")
     file = table_file(run, name)
     sweep = Sweep(run, split, batchnorm=batchnorm, workers=workers)
     if none := [corner for corner in corners.values() if isinstance(corner, NoWindow)]:
@@ -185,8 +186,7 @@ def line(
 
     Nothing is kept. Goodfellow et al. 2015, arXiv 1412.6544; for ``barrier`` see there.
     """
-    if size < 2:
-        raise ValueError(f"A line has a size of 2 or more; got {size}.")
+    whole_number("size", size, 2, "points of the line")
     sweep = Sweep(run, split, batchnorm=batchnorm, workers=workers)
     ends = [sweep.locate(a, "the first point"), sweep.locate(b, "the second point")]
     ts = [k / (size - 1) for k in range(size)]
@@ -280,8 +280,11 @@ def roles_of(table: pd.DataFrame) -> list[str]:
 
 
 def lowest(plane: Plane, role: str, value: str = "loss") -> tuple[float, float, float]:
-    """The best point of the plane's grid: (mean over the role's domains of the lowest loss or highest accuracy, x, y)."""
+    """The best point of the plane's grid: (mean over the role's domains of the lowest loss or highest accuracy, x, y); NaN where
+    none has a value."""
     xs, ys, values = plane.grid(role, value)
+    if np.isnan(values).all():
+        return np.nan, np.nan, np.nan
     best = np.nanargmin(values) if value == "loss" else np.nanargmax(values)
     row, column = np.unravel_index(best, values.shape)
     return float(values[row, column]), float(xs[column]), float(ys[row])

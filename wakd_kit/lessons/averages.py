@@ -118,7 +118,7 @@ def own_strategy(answer):
     if wrong := function(answer, "answer = my_strategy, without calling it"):
         return wrong
     loss = np.array([9, 8, 3, 7, 2, 10, 6, 4, 5, 1.0])
-    curves = Curves([5] * 9 + [15], val_loss=loss, val_accuracy=1 - loss / 20, train_loss=loss[::-1])
+    curves = Curves([5] * 9 + [15], val_loss=loss, val_accuracy=np.roll(1 - loss / 20, 1), train_loss=loss[::-1])
     given = np.asarray(answer(curves), dtype=float)
     lowest = loss <= 5
     right = lowest * curves.iterates / curves.iterates[lowest].sum()
@@ -132,6 +132,8 @@ def own_strategy(answer):
         return "these are the five of highest loss; sort the other way."
     if given.shape == (10,) and np.array_equal(given > 0, loss[::-1] <= 5):
         return "these are the five of lowest training loss, which says little of images that were not trained on; take val_loss."
+    if given.shape == (10,) and np.array_equal(given > 0, np.roll(lowest, 1)):
+        return "these are the five of highest validation accuracy, which is another curve; take val_loss."
     return values(given, right, what="coefficients of ten segments")
 
 

@@ -276,9 +276,13 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
             axis.plot(
                 values.index, values, look.line, marker=look.marker, ms=4, color=look.colour, label=f"{family} average"
             )
+            where = f"{family} on the {'source validation' if role == 'source' else 'unseen domain (oracle)'}"
+            if values.isna().all():
+                said.append(f"{where}: no accuracy")
+                continue
             said.append(
-                f"{family} on the {'source validation' if role == 'source' else 'unseen domain (oracle)'}: best {values.max():.1f} "
-                f"at length {values.idxmax():.3f}, {values.iloc[-1]:.1f} as plain mean, last iterate {last:.1f}"
+                f"{where}: best {values.max():.1f} at length {values.idxmax():.3f}, {values.iloc[-1]:.1f} as plain mean, "
+                f"last iterate {last:.1f}"
             )
         axis.set(title=titles[role], xlabel="length of the average, share of the run", xscale="log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -291,7 +295,7 @@ def lengths(table: pd.DataFrame) -> tuple[Figure, str]:
 @styled
 def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
     """Accuracy along training of the iterates and of each strategy's own average, source validation beside the oracle; a ring where
-    an average is first as good as the iterates ever are.
+    an average is first as good as the best of the iterates that were looked at.
 
     table    as ``averages_along`` returns: domains of a role are averaged
     reached  what ``steps_to_reach`` says of it
@@ -313,7 +317,7 @@ def along(table: pd.DataFrame, reached: pd.DataFrame) -> tuple[Figure, str]:
             first = "never" if pd.isna(step) else f"first at step {int(step)}"
             if iterates:
                 said.append(
-                    f"on the {'source validation' if role == 'source' else 'unseen domain (oracle)'} the iterates' best, {100 * goal:.1f}, is reached {first.removeprefix('first ')}"
+                    f"on the {'source validation' if role == 'source' else 'unseen domain (oracle)'} the best of the {len(values)} iterates that were looked at, {100 * goal:.1f}, is reached {first.removeprefix('first ')}"
                 )
                 continue
             said.append(f"by {strategy} {first}")

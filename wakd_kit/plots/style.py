@@ -42,6 +42,7 @@ KINDS = {  # of averages: colour, marker, and whose labels they are
     "samples and mixtures": ("#56B4E9", "X", ("swa", "lawa", "wise_ft", "extrapolate", "deployed", "diwa", "ensemble")),
 }
 OF = {name: kind for kind, (*_, names) in KINDS.items() for name in names}
+ITERATES = ("one iterate", "an iterate that is chosen")
 INK = ("#222222", "#6A6A6A", "#9A9A9A")
 OTHER = "#7A4E9E"  # a label that names no strategy
 
@@ -100,6 +101,7 @@ def kind_of(label: str) -> str | None:
     """The kind of average that a label names, a key of ``KINDS``; None when it names none."""
     said = label.lower()
     named = [name for name in OF if re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z_])", said)]
+    named = [name for name in named if OF[name] not in ITERATES] or named  # "EMA, last 40 %" is no iterate
     return OF[max(named, key=len)] if named else None
 
 

@@ -66,7 +66,8 @@ def _field(figure: Figure, axis, xs: np.ndarray, ys: np.ndarray, values: np.ndar
         values = np.maximum(values, levels[0])
     else:
         values = 100 * values
-        low, high, extend = np.nanquantile(values, 0.2), np.nanmax(values), "min"
+        known, extend = values[np.isfinite(values)], "min"
+        low, high = (np.quantile(known, 0.2), known.max()) if known.size else (0.0, 100.0)
         levels = np.linspace(min(low, high - 0.1), high, 13)
     xs, ys, values = finer(xs, ys, values)
     bright = "cividis_r" if value == "loss" else "cividis"  # the better, the brighter
@@ -149,6 +150,8 @@ def _offsets(width: float, height: float) -> np.ndarray:
 
 def _words(plane: Plane, value: str, roles: Sequence[str]) -> str:
     def number(amount: float) -> str:
+        if np.isnan(amount):
+            return "no number"
         return f"{amount:.3g} nats" if value == "loss" else f"{amount:.1%}"
 
     size = len(plane.table) // plane.table["domain"].nunique()

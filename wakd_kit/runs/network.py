@@ -22,7 +22,7 @@ from ..data.batches import streams, uploaded
 from ..data.domains import Examples, Rows, Split
 from ..models.build import BATCHNORM_POLICIES, as_tap, batchnorms, in_eval, recalibrate
 from ..models.device import device as device_of
-from ..names import did_you_mean
+from ..names import UnknownName, did_you_mean
 from .store import State
 
 
@@ -44,7 +44,11 @@ def at_once(size: tuple[int, int], on: torch.device) -> int:
 
 
 def scored_domains(split: Split, roles: tuple[str, ...] = ("source", "target")) -> list[tuple[str, str, Examples]]:
-    """(domain, role, examples) of what a model is judged on: source validation parts, then all of what was left out."""
+    """(domain, role, examples) of what a model is judged on: source validation parts, then all of what was left out. Raises
+    ``UnknownName`` for a role that is neither."""
+    for role in roles:
+        if role not in ("source", "target"):
+            raise UnknownName(did_you_mean("role", role, ("source", "target")))
     found = [(name, "source", examples) for name, examples in split.val.items()] if "source" in roles else []
     unseen = split.each_for_testing_only() if "target" in roles else {}
     return found + [(name, "target", examples) for name, examples in unseen.items()]
