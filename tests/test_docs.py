@@ -139,6 +139,10 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
         *((s, "WAKD", "KD", "WAKD") for s in ("CE", "CE + KD", "KD++", "TAID", "V_kD", "DKD", "generation 2")),
     ],
+    "pacs64": [
+        *((student, "WAKD", student, "last") for student in ("teacher", "CE", "KD")),
+        *(("CE", "WAKD", "CE", "last, recalibrated"), ("KD", "WAKD", "CE", "WAKD")),
+    ],
     "heterogeneous_mixer": [
         *((f"CNN {s}", "WAKD", f"CNN {s}", "last") for s in ("fitnet", "ofa")),
         *((f"CNN {s}", "WAKD", "CNN CE", "WAKD") for s in ("kd", "fitnet", "ofa")),
