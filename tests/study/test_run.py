@@ -304,7 +304,7 @@ def test_paths_in_a_study_are_relative_to_its_file_and_its_name_is_the_file_s(ti
     values = yaml.safe_load(tiny_study)
     shutil.copytree(values["benchmark"].partition(":")[2], tmp_path / "a" / "shapes")
     del values["name"]
-    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}, "window_map": {}}
+    values |= {"benchmark": "folder:shapes", "landscape": {"students": []}}
     values["common"] = {**values["common"], "weights": "w.safetensors"}
     (tmp_path / "a" / "mine.yaml").write_text(yaml.safe_dump(values))
     student = wk.build_model("resnet10t", 2, seed=0, **values["teacher"]["model_settings"])
@@ -372,7 +372,7 @@ def test_two_studies_of_one_name_do_not_take_over_each_other(write, executed, be
 def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begun, tiny_study, tmp_path):
     images, folders = tmp_path / "images", begun
     shutil.copytree(yaml.safe_load(tiny_study)["benchmark"].partition(":")[2], images)
-    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": {}}
+    given = {"targets": ["north"], "landscape": {"students": []}}
     run_study(write(**given, benchmark=f"folder:{images}"), **folders)
     assert executed == ["03_compare"]  # the images are those it was trained on, in another place
     images = images.rename(tmp_path / "moved")
@@ -393,7 +393,7 @@ def test_what_a_study_was_made_of_is_noticed_by_what_it_is(write, executed, begu
 
 
 def test_a_teacher_of_another_study_is_known_by_what_it_deploys(write, executed, finished, tmp_path):
-    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": {}}
+    given = {"targets": ["north"], "landscape": {"students": []}, "window_map": None}
     teacher = shutil.copytree(finished / "runs" / "north-s0" / "teacher", tmp_path / "taught")
     own = {"out": tmp_path / "report2", "runs": tmp_path / "runs2"}
     settings = {**given, "teacher": None, "students": {"KD": {"teacher": "taught"}}}
@@ -745,7 +745,7 @@ def test_a_landscape_follows_the_run_it_is_of(write, executed, begun, tmp_path):
 
 def test_a_landscape_comes_after_the_runs_that_it_draws_lines_to_and_follows_them(write, executed, begun, tmp_path):
     small = {"size": 2, "radii": [1.0], "directions": 2, "students": ["KD"]}
-    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": {}}
+    other = {"targets": ["north"], "landscape": {**small, "others": ["runs/north-s1/more"]}, "window_map": None}
     file = write(students={"KD": KD, "more": KD}, seeds=[0, 1], **other)
     jobs = plan(load_study(file), Place(tmp_path / "report", tmp_path / "runs"))
     assert [job.kind for job in jobs[6:]] == ["04_landscape", "03_compare"]
@@ -806,7 +806,7 @@ def test_an_interrupted_study_begins_nothing_more_and_leaves_no_kernel(write, ex
 
 def test_students_are_compared_with_a_reference_and_asked_further_questions(write, executed, begun, tmp_path):
     students = {"CE": {"objectives": ["ce"], "teacher": None}, "KD": KD, "AT": {"objectives": ["ce", "at"]}}
-    given = {"students": students, "landscape": {"students": []}, "window_map": {}}
+    given = {"students": students, "landscape": {"students": []}}
     file = write(
         **given,
         reference="KD",
@@ -864,7 +864,7 @@ def test_the_papers_studies_run_on_stand_ins(name, executed, tmp_path):
 @pytest.mark.parametrize("written", ["north+east", ["north", "east"]])
 def test_a_landscape_of_two_domains_left_out_at_once_is_drawn_however_they_are_written(write, written):
     ce = {"CE": {"objectives": ["ce"], "teacher": None}}
-    about = {"teacher": None, "targets": [["east", "north"]], "seeds": [0], "window_map": {}}
+    about = {"teacher": None, "targets": [["east", "north"]], "seeds": [0], "window_map": None}
     file = write(students=ce, landscape={"targets": [written], "students": ["CE"]}, **about)
     jobs = plan(load_study(file), Place(Path("/report"), Path("/runs")))
     assert any(job.name.startswith("landscape-") for job in jobs)
