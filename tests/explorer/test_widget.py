@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import Normalize
 
 import wakd_kit as wk
 from wakd_kit.averaging import NoWindow
@@ -19,7 +20,7 @@ from wakd_kit.cli import main
 from wakd_kit.evaluation import geometry
 from wakd_kit.explorer import widget as explorer
 from wakd_kit.explorer.answers import MEAN, Board, same
-from wakd_kit.explorer.drawing import _about, _ticks, pick, scene
+from wakd_kit.explorer.drawing import _about, _scale, _ticks, pick, scene
 from wakd_kit.explorer.pages import explorable, write_pages
 from wakd_kit.landscape import surface as landscape
 from wakd_kit.runs.store import RunProblem
@@ -643,6 +644,12 @@ def test_a_page_carries_its_tables_and_asks_for_nothing(planed, tmp_path):
         expected = measured(planed, planed.choices[preset["label"]])
         assert preset["accuracy"] == pytest.approx([expected[row] for row in data["rows"]], abs=one_image())
     assert str(planed.folder) not in fragment
+
+
+def test_a_scale_of_accuracy_begins_at_zero_where_its_width_goes_further():
+    weak, strong = (_scale(Normalize(high - 0.36, high)) for high in (0.27, 0.54))
+    assert weak["labels"] == ["0.0", "27.0"] and strong["labels"] == ["18.0 or less", "54.0"]
+    assert weak["colours"][-1] == strong["colours"][-1] and weak["colours"][0] != strong["colours"][0]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 40, 310, 600, 610, 50_000])

@@ -16,6 +16,7 @@ from wakd_kit.cli import main
 from wakd_kit.files import locked
 from wakd_kit.fingerprints import of_plugins
 from wakd_kit.study import places, status
+from wakd_kit.study.cluster import executor_of
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.run import _names
 from wakd_kit.study.status import who
@@ -212,6 +213,9 @@ def test_a_profile_whose_executor_is_not_installed_is_refused_at_once(tmp_path):
         places.StudyProblem, match=r"which needs: pip install snakemake-executor-plugin-no-such-cluster$"
     ):
         run_study("quickstart", profile=str(tmp_path))
+    (tmp_path / "config.v8+.yaml").write_text("executor: local\n")
+    assert executor_of(str(tmp_path)) == "local", "the one that snakemake takes"
+    (tmp_path / "config.v8+.yaml").unlink()
     for text, said in (
         ("jobs: [50\n", r"config\.yaml, line 2, is no YAML"),
         ("- slurm", "should hold settings of snakemake"),

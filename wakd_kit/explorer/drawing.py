@@ -161,7 +161,7 @@ def _map(board: Board, row: str, presets: Mapping[str, Coefficients | NoWindow],
             for w, colour, value in zip(board.windows.itertuples(), _colours(norm(values)), values)
         ],
         "noise": f"hatched: within {200 * error:.1f} points of the best, two standard errors",
-        "scale": _scale(norm, [f"{100 * norm.vmin:.1f} or less", f"{100 * norm.vmax:.1f}"], "accuracy, %"),
+        "scale": _scale(norm),
         "marks": _marks(board, presets, span if oracle else None),
         "alt": f"Map of {len(values)} window{'s' * (len(values) > 1)} by where they begin and end, accuracy{proxy} in colour. {title}"
         f"{', an oracle' if oracle else ''}: the best window averages steps {span[0] + 1} to {span[1]} and scores "
@@ -189,8 +189,11 @@ def _marks(board: Board, presets: Mapping[str, Coefficients | NoWindow], best: l
     ]
 
 
-def _scale(norm: Normalize, labels: list[str], unit: str) -> dict:
-    return {"colours": _colours(np.linspace(0, 1, 9)), "labels": labels, "unit": unit}
+def _scale(norm: Normalize) -> dict:
+    """Colours of accuracies from the lowest that has one of its own, of weak runs from zero."""
+    low = max(norm.vmin, 0.0)
+    labels = [f"{100 * low:.1f}{' or less' * (low > 0)}", f"{100 * norm.vmax:.1f}"]
+    return {"colours": _colours(norm(np.linspace(low, norm.vmax, 9))), "labels": labels, "unit": "accuracy, %"}
 
 
 def _colours(shares) -> list[str]:

@@ -33,7 +33,8 @@ def executor_of(profile: str) -> str:
     Raises ``StudyProblem`` for a profile that is not there or holds no settings, or whose executor is not installed: snakemake says
     it in 100 lines.
     """
-    files = sorted(file for file in folder_of(profile).glob("*.yaml") if file.name.startswith("config"))
+    # of config.yaml and config.v8+.yaml snakemake takes the second
+    files = sorted(folder_of(profile).glob("config*.yaml"), key=lambda file: (file.name != "config.yaml", file.name))
     if not files:
         raise StudyProblem(f"No profile at {folder_of(profile)}: it is 'slurm', or a folder with a config.yaml.")
     settings = yaml_of(files[-1], yaml.safe_load) or {}
