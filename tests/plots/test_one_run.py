@@ -246,6 +246,15 @@ def test_cells_of_the_map_lie_at_their_begin_and_end(windows, curves):
     assert "oracle" in titles[1] and "oracle" not in titles[0]
 
 
+def test_the_scale_of_a_weak_run_begins_at_zero_with_colours_as_far_apart(windows, curves):
+    windows["oracle_target_accuracy"] = windows["begin"] / 4000
+    figure, _ = figures.window_map(windows, curves)
+    strong, weak = (axis.collections[0] for axis in figure.axes[:2])
+    assert weak.norm.vmax - weak.norm.vmin == pytest.approx(strong.norm.vmax - strong.norm.vmin)
+    assert weak.norm.vmin < 0 and weak.colorbar.ax.get_ylim() == (0, weak.norm.vmax)
+    assert (strong.colorbar.extend, weak.colorbar.extend) == ("min", "neither")
+
+
 def test_picks_are_marked_in_the_cell_of_their_window(windows, curves, choices):
     figure, alt = figures.window_map(windows, curves, choices)
     for axis in figure.axes[:2]:

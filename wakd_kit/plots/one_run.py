@@ -202,7 +202,9 @@ def window_map(
         mesh = axis.pcolormesh(
             edges, np.append(begins, edges[-1]), values, cmap="cividis", vmin=high - width, vmax=high
         )
-        figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min", pad=0.02)
+        bar = figure.colorbar(mesh, ax=axis, shrink=0.9, extend="min" if high > width else "neither", pad=0.02)
+        if high <= width:  # of a weak run, from zero
+            bar.ax.set_ylim(0, high)
         if len(counts) and np.isfinite(high):
             error = 100 * error_of_best(high / 100, counts)
             _hatch(axis, table, 100 * table[column] >= high - 2 * error, edges, np.append(begins, edges[-1]))
