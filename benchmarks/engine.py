@@ -21,8 +21,9 @@ import yaml
 from wakd_kit.fingerprints import SCHEME
 from wakd_kit.study import jobs as job_files
 from wakd_kit.study.jobs import Place
-from wakd_kit.study.plan import load_study, plan
+from wakd_kit.study.plan import plan
 from wakd_kit.study.run import WORKFLOW
+from wakd_kit.study.specification import load_study
 
 STUDY = {"name": "many", "benchmark": "digits", "targets": "all", "teacher": {}, "students": {"KD": {}}}
 STUDY |= {"landscape": {"students": []}}

@@ -24,7 +24,8 @@ from pathlib import Path
 from wakd_kit.files import json_or_nothing
 from wakd_kit.reporting import warm
 from wakd_kit.study.jobs import Place, describe
-from wakd_kit.study.plan import load_study, plan
+from wakd_kit.study.plan import plan
+from wakd_kit.study.specification import load_study
 
 # the first that a cell's text has says what it spends its time on
 PARTS = {

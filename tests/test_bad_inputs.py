@@ -27,7 +27,8 @@ from wakd_kit.files import Stopped
 from wakd_kit.runs.pretrain import pretrain
 from wakd_kit.runs.store import RunProblem
 from wakd_kit.study.jobs import Place
-from wakd_kit.study.plan import load_study, plan
+from wakd_kit.study.plan import plan
+from wakd_kit.study.specification import load_study
 
 from .conftest import patterns
 

@@ -14,7 +14,7 @@ from wakd_kit.averaging import as_curves, choose, strategies
 from wakd_kit.averaging.about import ABOUT
 from wakd_kit.objectives import objectives
 from wakd_kit.statistics import interval
-from wakd_kit.study.plan import load_study
+from wakd_kit.study.specification import load_study
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -43,7 +43,7 @@ def test_a_generated_page_is_up_to_date(name, generate):
 
 
 def test_a_key_without_a_sentence_is_named(generate, monkeypatch):
-    monkeypatch.setattr(generate.plan.Study, "__doc__", "A study file.")
+    monkeypatch.setattr(generate.specification.Study, "__doc__", "A study file.")
     with pytest.raises(LookupError, match=r"Study\.\w+ has no sentence: add a row to the docstring"):
         generate.study_keys()
 

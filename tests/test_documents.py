@@ -31,7 +31,7 @@ from wakd_kit.data import domains
 from wakd_kit.reporting import execute as notebook
 from wakd_kit.reporting import render as report
 from wakd_kit.runs import train as training
-from wakd_kit.study import plan as planning
+from wakd_kit.study.specification import load_study
 
 from . import notebooks
 
@@ -131,7 +131,7 @@ def test_a_study_that_a_document_shows_whole_is_one(document, tmp_path):
     for block in fenced(document, "yaml"):
         if file := re.match(r"# (\w+\.yaml)\n", block):
             (tmp_path / file[1]).write_text(block)
-            assert planning.load_study(tmp_path / file[1]).students
+            assert load_study(tmp_path / file[1]).students
 
 
 def _is_understood(words: list[str], command: str) -> None:
@@ -146,7 +146,7 @@ def _is_understood(words: list[str], command: str) -> None:
         assert helped.value.code == 0
         return
     if given.command in ("report", "status") and not given.study.endswith(".yaml"):
-        assert planning.load_study(given.study).students
+        assert load_study(given.study).students
     if given.command == "data" and given.verb == "get":
         assert given.name in {*benchmarks.BENCHMARKS, "lessons"}
 

@@ -13,7 +13,7 @@ import pytest
 from wakd_kit import fingerprints as sources
 from wakd_kit.evaluation.lengths import length_sweep
 from wakd_kit.evaluation.windows import window_map
-from wakd_kit.study.plan import NOTEBOOKS
+from wakd_kit.study.places import NOTEBOOKS
 
 PACKAGE = Path(sources.PACKAGE)
 KD = (("wakd_kit.objectives.logits", "kd"),)

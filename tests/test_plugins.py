@@ -11,7 +11,9 @@ from wakd_kit.models.build import build_model, declares
 from wakd_kit.objectives import objectives
 from wakd_kit.runs.identity import of_objectives
 from wakd_kit.study.jobs import Place
-from wakd_kit.study.plan import StudyProblem, load_study, plan
+from wakd_kit.study.places import StudyProblem
+from wakd_kit.study.plan import plan
+from wakd_kit.study.specification import load_study
 
 PLUGIN = '''
 import timm

@@ -562,7 +562,7 @@ def _domains() -> list[str]:
 
 def _studies() -> list[str]:
     from .study.places import REPORTS
-    from .study.plan import load_study
+    from .study.specification import load_study
 
     return _side_by_side({file.stem: load_study(file).title for file in sorted(REPORTS.glob("*.yaml"))})
 

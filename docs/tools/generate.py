@@ -20,7 +20,7 @@ from wakd_kit.docstrings import notes, sentence_of
 from wakd_kit.names import Bound
 from wakd_kit.objectives import objectives
 from wakd_kit.reporting.parameters import describe
-from wakd_kit.study import plan, search
+from wakd_kit.study import plan, search, specification
 from wakd_kit.study.methods import STATES, methods
 
 DOCS = Path(__file__).parent.parent
@@ -29,10 +29,10 @@ GIVEN = {"teacher": "the study's", "window_map_grid": "by `window_map`"}  # what
 
 def study_keys() -> str:
     """Every key of a study file: type, default, what fits, a sentence."""
-    shared = set(plan.SET_BY_STUDY)
+    shared = set(specification.SET_BY_STUDY)
     over_all = ("about", "runs", "only", "tables")
     parts = [
-        table([plan.Study]),
+        table([specification.Study]),
         "## teacher, common and students\n",
         f"Set by the study for all: {spoken(shared)}.\n",
         table(

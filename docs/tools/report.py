@@ -17,7 +17,7 @@ from wakd_kit.reporting.pages import recipe_html
 from wakd_kit.reporting.render import render
 from wakd_kit.results.collect import collect
 from wakd_kit.results.made import made
-from wakd_kit.study.plan import load_study
+from wakd_kit.study.specification import load_study
 
 PAGE = Path(__file__).parent.parent / "pages" / "quickstart.html"
 

@@ -12,7 +12,7 @@ import wakd_kit.explorer
 import wakd_kit.reporting
 from wakd_kit.lessons import shipped
 from wakd_kit.reporting.render import render
-from wakd_kit.study.plan import load_study
+from wakd_kit.study.specification import load_study
 
 from ..notebooks import execute
 

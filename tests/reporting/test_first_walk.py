@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from wakd_kit.study.plan import NOTEBOOKS, load_study
+from wakd_kit.study.places import NOTEBOOKS
+from wakd_kit.study.specification import load_study
 
 from ..notebooks import execute
 

@@ -17,7 +17,9 @@ from wakd_kit.models.weights import SMALL
 from wakd_kit.objectives import combine
 from wakd_kit.runs.pretrain import RECIPES, pretrain, write_weights
 from wakd_kit.study.jobs import Place
-from wakd_kit.study.plan import StudyProblem, load_study, plan
+from wakd_kit.study.places import StudyProblem
+from wakd_kit.study.plan import plan
+from wakd_kit.study.specification import load_study
 
 from ..conftest import patterns
 

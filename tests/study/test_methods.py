@@ -19,7 +19,8 @@ from wakd_kit.objectives import write_embeddings
 from wakd_kit.reporting.parameters import describe
 from wakd_kit.study.jobs import Place
 from wakd_kit.study.methods import STATES, lines_of, method, methods, study_of
-from wakd_kit.study.plan import load_study, plan
+from wakd_kit.study.plan import plan
+from wakd_kit.study.specification import load_study
 
 CORE = ("WAKD", "OFA-KD")
 # the 57 methods that the kit is meant to hold

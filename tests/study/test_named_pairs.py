@@ -16,8 +16,8 @@ from wakd_kit.reporting.parameters import describe, make
 from wakd_kit.results.differences import collect
 from wakd_kit.results.merged import MERGED, answer, contrasts, levels, merged, verdicts
 from wakd_kit.study.places import REPORTS, StudyProblem
-from wakd_kit.study.plan import load_study
 from wakd_kit.study.run import planned, run_study
+from wakd_kit.study.specification import load_study
 
 from .. import notebooks
 from ..conftest import patterns

@@ -11,8 +11,8 @@ import yaml
 
 from wakd_kit.names import ParameterError
 from wakd_kit.results import searched as results
+from wakd_kit.study import draws
 from wakd_kit.study import jobs as job_files
-from wakd_kit.study import plan as planning
 from wakd_kit.study import run as study_run
 from wakd_kit.study import status as study_status
 from wakd_kit.study.jobs import Place
@@ -284,7 +284,7 @@ def test_a_study_is_trained_with_what_won(write, executed, tmp_path, monkeypatch
         rows.to_csv(run / "scores.csv", index=False)
     place = Place(folders["out"].resolve(), folders["runs"].resolve(), file.parent)
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "reason", lambda *given: None)  # what else changed is told apart from it
+        patch.setattr(draws, "reason", lambda *given: None)  # what else changed is told apart from it
         again = {job.name: job for job in plan(study, place)}
     assert again["north-s0-CE"].parameters["learning_rate"] == drawn[best] and not again["north-s0-CE"].open
     again = {job.name: job.open for job in plan(study, place)}
@@ -345,9 +345,9 @@ def test_a_draw_without_a_window_on_one_seed_is_no_winner(write, monkeypatch):  
     nothing = {"teacher": None, "window_map": None, "landscape": None}
     study = load_study(write(students={"CE": CE}, targets=["north"], search={**SEARCH, "seeds": 2}, **nothing))
     without = {"s100/CE-d0", "s101/CE-d1"}
-    monkeypatch.setattr(planning, "reason", lambda *given: None)
+    monkeypatch.setattr(draws, "reason", lambda *given: None)
     monkeypatch.setattr(
-        planning,
+        draws,
         "source_accuracy",
         lambda run, *given: -math.inf if any(str(run).endswith(w) for w in without) else 0.5,
     )

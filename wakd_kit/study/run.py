@@ -44,9 +44,10 @@ from .jobs import (
     show_missing,
 )
 from .places import NOTEBOOKS, REPORTS, StudyProblem, another_at, beside, file_of, name_of, remember
-from .plan import Study, load_study, plan
+from .plan import plan
 from .reading import contents_of
 from .search import search_of
+from .specification import Study, load_study
 
 __all__ = ["NOTEBOOKS", "REPORTS", "Study", "StudyProblem", "load_study", "plan", "planned", "run_study", "status"]
 

@@ -1,0 +1,208 @@
+"""One step of a study as a job: a notebook with complete parameters, rehearsed before anything trains.
+
+job = training_of(study, (target, seed), label, name, runs, own)
+filled = Filled(study, domains); [job] = filled([job])      # with what it takes and records from
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .. import fingerprints as sources
+from .. import plugins
+from ..averaging import strategies
+from ..data.domains import Domains, sources_among, unseen_in
+from ..evaluation.export import card_of_export
+from ..models.build import build_model, declares, frozen_parts
+from ..models.inherit import Shapes, shapes_of
+from ..models.tap import shapes_of as outputs_of
+from ..models.weights import check_size, find, from_file, sha256
+from ..names import UnknownName, closest
+from ..objectives import combine, objectives
+from ..reporting.parameters import ParameterError, Training, describe, make, plain
+from ..runs.identity import of_objectives
+from ..runs.settings import NOT_RECORDED, Settings, rehearse
+from ..runs.start import parts_of, refuse_other_network, shapes_of_run
+from ..runs.train import size_of_recording
+from . import chains
+from .jobs import Job, taught_by
+from .places import NOTEBOOKS, StudyProblem
+from .specification import Study
+
+
+def job_of(study: Study, notebook: str, name: str, given: Mapping, after: Sequence[str] = ()) -> Job:
+    """The step of a study that executes a shipped notebook. Raises ``StudyProblem`` for parameters that do not fit it."""
+    cls, file = describe(notebook), NOTEBOOKS / f"{notebook}.ipynb"
+    try:
+        complete = make(cls, given)
+    except ParameterError as error:
+        raise StudyProblem(f"{study.name}, {name}: {error}") from error
+    listed = json.dumps(complete.objectives) if issubclass(cls, Training) else ""
+    code = _code(file, listed, (getattr(complete, "teacher_as", None) or {}).get("name", ""))
+    code = {**code, "analysis": code["analysis"] | sources.of_plugins(study.plugins)}
+    return Job(name, file, plain(complete), tuple(after), plugins=tuple(study.plugins), **code)
+
+
+@functools.cache
+def _code(file: Path, listed: str, teacher_as: str) -> dict[str, dict[str, str]]:
+    """Digests of the code that a notebook's recording, its tables and its page are made with; ``listed`` are the objectives of
+    a training, as JSON, ``teacher_as`` the strategy that averages its teacher's run, "" where it has none."""
+    training = {}
+    if listed:
+        made = [objectives.get(spec["name"]) for spec in combine(json.loads(listed)).specs]
+        made += [strategies.get(teacher_as)] if teacher_as else []
+        training = sources.of_recording(tuple((one.__module__, one.__qualname__) for one in made))
+    analysis = {name: digest for name, digest in sources.of_notebook(file).items() if name not in training}
+    rendering = sources.of_page(compares=file.stem == "03_compare")
+    return {"training": training, "analysis": analysis | sources.of_libraries(), "rendering": rendering}
+
+
+def training_of(
+    study: Study,
+    split: tuple[str, int],
+    label: str,
+    name: str,
+    runs: Mapping[str, Path],
+    own: Mapping,
+    map_grid: int = 0,
+) -> Job:
+    """The job that trains a study's teacher or one of its students.
+
+    runs      where this one and those that it comes after are recorded, by label; jobs are called as the folders
+    own       settings that take the place of what the study says
+    map_grid  of a student's windows, unless the study says another
+    """
+    (target, seed), save_to = split, str(runs[label])
+    given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
+    given |= {"strategies": study.strategies}
+    if label == "teacher":
+        return job_of(study, "01_train_teacher", name, {**given, **study.teacher, **own, "save_to": save_to})
+    mine, roles = study.students[label] or {}, chains.roles_of(study, label)
+    aside = {"pretrained": False, "weights": None} if mine.get("start") else {}
+    given |= {"window_map_grid": map_grid, **study.common, **aside, **mine, **own}
+    given |= {role: chains.each_name(value, lambda one: str(runs.get(one, one))) for role, value in roles.items()}
+    given |= {"save_to": save_to, "baseline": study.baseline}
+    after = [name.removesuffix(runs[label].name) + runs[other].name for other in chains.before(study, label)]
+    return job_of(study, "02_distill", name, given, after=after)
+
+
+class Filled:
+    """Jobs as they are planned, with what their recordings take and are made from; the first of each name is rehearsed."""
+
+    def __init__(self, study: Study, domains: Domains):
+        self.study, self.domains = study, domains
+        self.own: set[str] = set()  # places of the study's recordings
+        self._size: dict[str, dict[str, int]] = {}
+        self._unsaid: dict[str, dict] = {}
+        self._shapes: dict[str, Shapes] = {}
+        self._known: dict[str, dict[str, str]] = {}  # what lies at a path is read once
+
+    def __call__(self, jobs: Iterable[Job]) -> list[Job]:
+        jobs = list(jobs)
+        self.own |= {str(job.run) for job in jobs if job.records}
+        return [self._one(job) if job.records else job for job in jobs]
+
+    def _one(self, job: Job) -> Job:
+        p, name = job.parameters, job.run.name
+        if p["only"]:  # a name may be a source of one split and the unseen domain of another
+            try:
+                unseen = unseen_in(p["target"], self.domains)
+                sources_among([domain for domain in self.domains if domain not in unseen], p["only"])
+            except ValueError as error:
+                raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: only: {error}") from error
+        if name not in self._size:
+            try:
+                settings, self._size[name], self._shapes[name] = _rehearse(describe(job.notebook)(**p), self.domains)
+            except (ValueError, TypeError, UnknownName, OSError) as error:
+                raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
+            # those that a notebook does not ask for, as they are by default
+            aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
+            self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
+            self._unsaid[name]["views"] = self.domains.views
+        others = [
+            chains.each_name(p.get(r), lambda one: Path(one).name if one in self.own else one) for r in chains.ROLES
+        ]
+        asked = json.dumps(
+            [*(p[n] for n in ("weights", "pretrained", "model", "model_settings", "objectives")), *others]
+        )
+        if asked not in self._known:
+            self._known[asked] = _given(self.study, job, self.own)
+            if p.get("start"):
+                self._refuse_other_start(name, p)
+        made = {"images": self.domains.fingerprint} | self._unsaid[name] | self._known[asked]
+        return replace(job, **self._size[name], given=made)
+
+    def _refuse_other_start(self, name: str, p: Mapping) -> None:
+        place, by = parts_of(p["start"])
+        start = Path(place)
+        try:
+            known = self._shapes[start.name] if place in self.own else shapes_of_run(start)
+            refuse_other_network(start.name, known, p["model"], self._shapes[name], by)
+        except ValueError as error:
+            raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
+
+
+def _given(study: Study, job: Job, own: Collection[str]) -> dict[str, str]:
+    """What a recording is made from beside the images, by what it is: weights, runs of elsewhere, own objectives. Of runs of this
+    study, ``own``, only who they are: what they are is known when they are done."""
+    p, given = job.parameters, {}
+    try:
+        found = from_file(p["weights"]) if p["weights"] else find(p["model"]) if p["pretrained"] else None
+        if found:
+            given["weights"] = found.origin
+        named = chains.each_name(
+            p.get("teacher"), lambda n: Path(n).name if n in own else _content(study, n, "teacher")
+        )
+        if isinstance(named, dict):
+            given["teacher"] = json.dumps(named)
+        elif named and p["teacher"] not in own:
+            given["teacher"] = named
+        for role in ("start", "refit"):
+            if p.get(role):
+                named = chains.each_name(p[role], lambda n, r=role: Path(n).name if n in own else _content(study, n, r))
+                given[role] = named if isinstance(named, str) else json.dumps(named)
+    except (ValueError, FileNotFoundError) as error:
+        raise StudyProblem(f"{study.name}, {job.name}: {error}") from error
+    given |= sources.of_plugins(plugin for plugin in study.plugins if declares(plugins.module_of(plugin), p["model"]))
+    return given | {f"objective {name}": code for name, code in of_objectives(combine(p["objectives"])).items()}
+
+
+def _content(study: Study, place: str, role: str) -> str:
+    """What stands for a run of elsewhere, or for an exported file, as a teacher, or for a run as a start. Raises
+    ``FileNotFoundError``, and ``ValueError`` for a file that cannot teach."""
+    if role == "teacher" and Path(place).is_file():
+        card_of_export(Path(place))
+        return sha256(Path(place))
+    if found := taught_by(Path(place)) if Path(place).is_dir() else "":
+        return found
+    labels = chains.everybody(study)
+    near = closest(Path(place).name, labels)
+    raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
+
+
+def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], Shapes]:
+    """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
+
+    Returns the settings of the training; bytes, ``disk`` of its recording at most, ``taught`` of what its teacher gives; and
+    the shapes of its network.
+    """
+    objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
+    if objectives.needs("teacher") and teacher is None:
+        raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
+    student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
+    found = find(p.model) if p.pretrained and p.weights is None else None
+    check_size(p.model, found.size if found else student.spec.get("pretrained_size"), student.size, domains.size)
+    if objectives.reads("attention", "student"):  # which few models have
+        objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
+    settings = p.settings()
+    if not objectives.deploying:  # whose parts may be named, and are there once the teacher is
+        with frozen_parts(student, settings.freeze, settings.batchnorm):
+            pass
+    rehearse(settings, [p.deploy] if p.deploy else [], teacher=teacher is not None)
+    size = size_of_recording(student, settings)
+    taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)
+    return settings, {"disk": size["disk"], "taught": taught}, shapes_of(student)
