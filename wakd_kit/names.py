@@ -51,6 +51,7 @@ def one_line(what: str, name: object) -> str:
     return name
 
 
+MERGED = "merged"  # the student that runs were merged into
 PLUGGED = ("objective", "strategy", "benchmark")  # what a file of one's own may declare
 
 
@@ -160,6 +161,9 @@ def is_number(value: object) -> bool:
 def whole(least: int) -> Bound:
     """Whole numbers from ``least`` on."""
     return Bound(f"is a whole number >= {least}", lambda value: is_whole(value) and value >= least)
+
+
+SEED = Bound("is a whole number >= 0 and below 2^63", lambda value: is_whole(value) and 0 <= value < 2**63)
 
 
 def at_least(least: float) -> Bound:

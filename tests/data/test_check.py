@@ -452,3 +452,14 @@ def test_images_that_loading_would_enlarge_much_are_told_with_their_size(tmp_pat
     (tmp_path / "a" / "x" / "0.png").write_bytes(b"")
     (tmp_path / "c" / "x" / "0.png").write_bytes(b"")
     assert f"\n{side} x {side - 8} pixels" in str(check_data(tmp_path)) and told not in str(check_data(tmp_path))
+
+
+def test_a_class_of_one_image_is_noted(tmp_path):
+    for name, count in (("a/x", 3), ("a/y", 1), ("b/x", 2), ("b/y", 2)):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (50 * i, len(name), ord(name[2]))).save(tmp_path / name / f"{i}.png")
+    report = check_data(tmp_path)
+    assert report.usable and [note for note in report.notes if "of one image" in note] == [
+        "1 class(es) of one image, that domain can be left out and be no source: a split needs two, one to validate on: a/y"
+    ]

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from wakd_kit.data import domains as loading
 from wakd_kit.data import folders as module
 from wakd_kit.data.catalog import BENCHMARKS
 from wakd_kit.data.domains import DataProblem, domains_from_arrays, leave_one_out, load_domains, other_split
@@ -715,3 +716,41 @@ def test_several_domains_are_left_out_at_once_in_the_order_of_the_benchmark(rend
     with pytest.raises(ValueError, match=r"'a\+b' is a domain itself; rename that domain"):
         leave_one_out(joined, ["a", "b"])
     assert leave_one_out(joined, "a+b").targets == ("a+b",)
+
+
+@pytest.mark.parametrize(
+    "only, sources", [("p", ["p"]), (1, ["p"]), (["p"], ["p"]), ((), ["p", "r"]), (None, ["p", "r"])]
+)
+def test_a_single_source_need_not_stand_in_a_list(renderings, only, sources):
+    assert [*leave_one_out(renderings, "q", only=only).sources] == sources
+    if only:
+        assert [*leave_one_out(renderings, "q").only(only).sources] == sources
+    with pytest.raises(ValueError, match="There is no source 0: they are 1 to 2"):
+        leave_one_out(renderings, "q", only=0)
+
+
+def test_a_benchmark_of_ones_own_is_known_by_its_name(monkeypatch, tmp_path):
+    found = {name: (np.full((4, 8, 8, 3), 9, np.uint8), np.array([0, 1, 0, 1])) for name in ("a", "b")}
+    own = type(loading.benchmarks)("benchmark")
+    monkeypatch.setattr(loading, "benchmarks", own)
+
+    @own.register
+    def mine(path, *, cache, size=8):
+        return domains_from_arrays(found, ("x", "y"))
+
+    assert load_domains("mine").spec == "mine" and load_domains("mine", size=8).options == {"size": 8}
+    assert load_domains(f"mine:{tmp_path}").spec == f"mine:{tmp_path}" and load_domains("mine:x").spec == "mine:x"
+
+
+@pytest.mark.parametrize(
+    "arrays, classes, said",
+    [
+        ({"a": (np.zeros((4, 8, 8, 3), np.uint8),)}, ("x", "y"), "got tuple of 1"),
+        ({"a": np.zeros((4, 8, 8, 3), np.uint8)}, ("x", "y"), "got ndarray"),
+        ({"a": (np.zeros((4, 8, 8, 3), np.uint8), np.zeros((4, 1), int))}, ("x", "y"), r"4 of 4 images as \(4, 1\)"),
+        ({"a": (np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int))}, 2, "classes are their names"),
+    ],
+)
+def test_arrays_that_are_no_domains_are_a_sentence(arrays, classes, said):
+    with pytest.raises(ValueError, match=said):
+        domains_from_arrays(arrays, classes)

@@ -107,7 +107,7 @@ def test_an_unknown_model_is_told_the_nearest():
         ("convnext_atto", 5, {"depths": [1, 1, 1]}, r"convnext_atto cannot be built with {'depths': \[1, 1, 1\]}: IndexError"),
         ("resnet10t_w8", 5, {"stem_width": -8}, "resnet10t_w8 cannot be built with .*'stem_width': -8"),
         ("resnet10t_w8", 5, {"features_only": True}, "build_model asks a FeatureListNet for 'forward_features', which it does not have"),
-        ("resnet10t_w8", 5, {"seed": "x"}, r"^seed is a whole number; got 'x'\.$"),
+        ("resnet10t_w8", 5, {"seed": "x"}, r"^seed is a whole number >= 0 and below 2\^63; got 'x'\.$"),
         *(
             ("resnet10t_w8", 5, {"deployed": part}, r"deployed is what a run recorded of it, {\"tail\": one of reused_head, .*; got ")
             for part in ({"tail": "x"}, {}, 3, {"tail": "two_heads", "x": 1}, {"tail": []})
@@ -322,6 +322,27 @@ def test_settings_of_an_adapter_need_its_read():
 def test_a_tap_inside_a_wrapper_is_refused_in_a_sentence(wrap):
     with pytest.raises(TypeError, match=r"wraps a tap.*Hand over the tap itself; to compile it, call tap.compile\(\)"):
         as_tap(wrap(build_model("resnet10t_w16", 3, seed=0)))
+
+
+@pytest.mark.parametrize("module", [lambda: timm.create_model("resnet10t", num_classes=3), lambda: nn.Flatten()])
+def test_a_compiled_module_is_refused_before_it_is_tapped(module):
+    with pytest.raises(TypeError, match=r"OptimizedModule is a compiled module.*Hand over the module itself"):
+        as_tap(torch.compile(module(), backend="eager"))
+
+
+@pytest.mark.parametrize("name, classes", [(7, 3), ("resnet10t", 7.0), ("resnet10t", "abc")])
+def test_what_is_no_name_or_no_classes_is_a_sentence(name, classes):
+    with pytest.raises(
+        ValueError, match="build_model takes the name of a model and the number of classes, or their names"
+    ):
+        build_model(name, classes)
+
+
+def test_a_student_with_a_part_of_its_objective_is_no_weights_of_a_timm_model(tmp_path):
+    tap = build_model("resnet10t_w16", 3, seed=0)
+    torch.save({f"tap.{n}": t for n, t in tap.state_dict().items()} | {"tail.w": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="a part that its objective deploys with it"):
+        build_model("resnet10t_w16", 3, weights=tmp_path / "w.pt")
 
 
 def test_a_tap_is_compiled_in_place_and_nothing_else():

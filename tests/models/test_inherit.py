@@ -133,3 +133,12 @@ def test_places_are_read_off_shapes_alone():
     ours = {"a.0.w": (2, 3), "a.1.w": (2, 3)}
     theirs = {f"a.{i}.w": (4, 3) for i in range(4)}
     assert places(ours, theirs, "both") == {"a.0.w": ("a.0.w", [[0, 2], None]), "a.1.w": ("a.2.w", [[0, 2], None])}
+
+
+def test_groups_of_several_channels_are_not_halved():
+    wide = wk.build_model("resnext50_32x4d", 3, seed=0)
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv2 has 16 groups of channels, the larger network 32"):
+        wk.build_model("resnext50_32x4d", 3, seed=1, cardinality=16, inherit=wide)
+    assert wk.build_model("mobilenetv2_050", 3, inherit=wk.build_model("mobilenetv2_100", 3, seed=0)).spec[
+        "started_from"
+    ]

@@ -171,6 +171,20 @@ def test_a_module_that_gives_logits_needs_no_lines():
     assert isinstance(as_tap(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))), LogitsTap)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "efficientvit_b0", "lowformer_b0", "resnet18"])
+@pytest.mark.parametrize("maps", [True, False])
+def test_a_training_step_moves_statistics_as_it_does_without_the_tap(name, maps):
+    tap = build_model(name, 5, seed=0).train()
+    plain = timm.create_model(name, num_classes=5).train()
+    plain.load_state_dict(tap.model.state_dict())
+    views = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    output = tap(views, maps=maps)
+    (output.logits.sum() + output.pooled.sum()).backward()
+    plain(tap.normalised(views))
+    for part, wanted in plain.state_dict().items():
+        assert torch.equal(tap.model.state_dict()[part], wanted), part
+
+
 # ---- compiled, and the papers' models
 
 

@@ -141,7 +141,14 @@ def check_data(path: str | Path, benchmark: str | None = None) -> DataReport:
     problems = layout_problems(listed, expected)
     uneven = [EVEN] if problems and not expected else []
     problems += [f"{file}: {problem}" for file, problem in zip(unreadable["file"], unreadable["problem"])]
-    notes = [*uneven, *_duplicates(files), *_kinds(files), *_stray(root, listed), *_uneven(counts, expected)]
+    notes = [
+        *uneven,
+        *_duplicates(files),
+        *_single(files),
+        *_kinds(files),
+        *_stray(root, listed),
+        *_uneven(counts, expected),
+    ]
     if expected and expected.note and any("published benchmark has" in problem for problem in problems):
         notes.append(expected.note)
     return DataReport(root, expected, files, counts, problems, notes, time.perf_counter() - begun)
@@ -209,6 +216,14 @@ def _duplicates(files: pd.DataFrame) -> list[str]:
             names = [" = ".join(group["file"]) for group in found]
             lines += [f"{len(found)} group(s) of identical images {consequence}:", *_some(names)]
     return lines
+
+
+def _single(files: pd.DataFrame) -> list[str]:
+    """Classes of which a domain has one image, so that it is no source."""
+    different = files[files["problem"].isna()].groupby(["domain", "class"])["content"].nunique()
+    named = [f"{domain}/{name}" for domain, name in different[different < 2].index]
+    told = "that domain can be left out and be no source: a split needs two, one to validate on"
+    return [f"{len(named)} class(es) of one image, {told}: {_named(named)}"] * bool(named)
 
 
 def _some(entries: list[str], most: int = 20) -> list[str]:

@@ -12,7 +12,7 @@ import inspect
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -223,12 +223,13 @@ class Split:
         """``target_for_testing_only`` by unseen domain; empty where none was left out."""
         return {name: self.domains[name] for name in self.targets}
 
-    def only(self, *sources: str | int) -> Split:
+    def only(self, *sources: str | int | Sequence[str | int]) -> Split:
         """The same split with fewer source domains, in the order of the benchmark: those named here, or by place from 1.
 
         Raises ``ValueError`` for none, and for a domain that is no source of this split.
         """
-        kept = sources_among(self.sources, sources)
+        named = [one for given in sources for one in ([given] if isinstance(given, str | int) else given)]
+        kept = sources_among(self.sources, named)
         train, val = ({d: part[d] for d in kept} for part in (self.train, self.val))
         return replace(self, train=train, val=val)
 
@@ -318,7 +319,7 @@ def leave_one_out(
     seed: int = 0,
     *,
     validation: float = 0.2,
-    only: Sequence[str | int] = (),
+    only: str | int | Sequence[str | int] = (),
 ) -> Split:
     """Split a benchmark with ``target`` left out; 80/20 per source domain, stratified by class and by original.
 
@@ -350,7 +351,8 @@ def leave_one_out(
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
     split = Split(domains, target, seed, validation, train, val)
-    split = split.only(*only) if only else split
+    if isinstance(only, str | int) or (only is not None and len(only)):
+        split = split.only(only)
     if domains.files and unseen:
         shown = np.concatenate([domains.files[name] for name in split.sources])
         if copies := {name: n for name in unseen if (n := int(np.isin(domains.files[name], shown).sum()))}:
@@ -417,7 +419,11 @@ def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike
     for option in options:
         if option not in known:
             raise ValueError(did_you_mean(f"option of {name}", option, known))
-    return loader(path, cache=cache_folder(cache), **options)
+    found = loader(path, cache=cache_folder(cache), **options)
+    if found.spec is None:  # of arrays, by a function of one's own: by it they are found again
+        place = os.path.abspath(path) if os.path.exists(path) else path
+        return replace(found, spec=f"{name}:{place}" if path else name, options=options)
+    return found
 
 
 @explained
@@ -431,6 +437,10 @@ def domains_from_arrays(
     """
     if not arrays:
         raise ValueError("A benchmark needs at least one domain; got none.")
+    if not isinstance(classes, Iterable):
+        raise ValueError(
+            f"classes are their names, in the order of the labels, such as ('dog', 'cat'); got {classes!r}."
+        )
     for name in (*arrays, *classes):
         if not isinstance(name, str) or not name:
             raise ValueError(
@@ -446,13 +456,18 @@ def domains_from_arrays(
 
 
 def _checked(name: str, arrays: tuple[np.ndarray, ...], classes: int) -> Examples:
+    if not isinstance(arrays, list | tuple) or len(arrays) not in (2, 3):
+        raise ValueError(
+            f"Domain {name!r} is (images, labels), or (images, labels, originals); got {type(arrays).__name__}"
+            + (f" of {len(arrays)}." if isinstance(arrays, list | tuple) else ".")
+        )
     images, labels, *rest = (np.asarray(array) for array in arrays)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(f"Images are (n, side, side, 3) uint8; domain {name!r} has {images.shape} {images.dtype}.")
     labels = _whole(name, "labels", labels)
     if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
         raise ValueError(
-            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {len(labels)} of {len(images)} images, from "
+            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {len(labels)} of {len(images)} images{f' as {labels.shape}' * (labels.ndim != 1)}, from "
             f"{labels.min(initial=0)} to {labels.max(initial=0)}."
         )
     originals = _whole(name, "originals", rest[0]) if rest else np.arange(len(labels))

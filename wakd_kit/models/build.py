@@ -19,7 +19,7 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from ..checks import explained
-from ..names import Bound, closest, did_you_mean, is_whole
+from ..names import SEED, closest, did_you_mean
 from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a network)
 from .inherit import inherited
 from .inside import put_inside
@@ -53,6 +53,11 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
             f"{type(model).__name__} wraps a tap, or its model: parameters would be called otherwise, and a tap's outputs do "
             "not pass. Hand over the tap itself; to compile it, call tap.compile()."
         )
+    elif "_orig_mod" in model._modules:
+        raise TypeError(
+            f"{type(model).__name__} is a compiled module: parameters would be called otherwise. Hand over the module itself, and "
+            "compile=True; elsewhere call as_tap(module).compile()."
+        )
     elif all(hasattr(model, part) for part in TIMM_S):
         tap = Tap(model, {"name": type(model).__name__})
     else:
@@ -84,8 +89,8 @@ def build_model(
     pretrained  start from weights that ship with the kit (``wakd list weights``), else from a file of this name in the
                 folder ``$WAKD_WEIGHTS``, else from an installed package that carries them (``wakd_kit[imagenet]``), else
                 from timm's hub; ``spec["started_from"]`` says which
-    weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average``.
-                Every tensor has to fit, but for the classifier: one for another number of classes is replaced
+    weights     a local .safetensors, .pth or .bin file to start from instead: a timm state_dict, or one of ``Run.average`` of a
+                student without a part that an objective deploys with it (simkd, dho), of which ``run.model`` makes a network. Every tensor has to fit, but for the classifier: one for another number of classes is replaced
     seed        initialise from this seed and leave the global random state alone; default: draw from the global state
     deployed    what an objective such as simkd adds to the student, as a run records it; see ``wakd_kit.models.tails``
     inherit     a larger network, or a run of one, of which this one is a part: it starts with that part
@@ -103,7 +108,12 @@ def build_model(
     >>> student(torch.zeros(2, 3, 32, 32)).logits.shape
     torch.Size([2, 7])
     """
-    count = int(classes) if isinstance(classes, numbers.Integral) else len(classes)
+    named = isinstance(classes, Iterable) and not isinstance(classes, str)
+    if not isinstance(name, str) or not (named or isinstance(classes, numbers.Integral)):
+        raise ValueError(
+            f"build_model takes the name of a model and the number of classes, or their names; got {name!r:.80} and {classes!r:.80}."
+        )
+    count = len(list(classes)) if named else int(classes)
     if count < 2:
         raise ValueError(f"A classifier needs at least two classes; got {classes!r}.")
     small, _, tag = name.partition(".")
@@ -112,7 +122,7 @@ def build_model(
         near = closest(name, sorted([*SMALL, *timm.list_models()]))
         raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
     if seed is not None:
-        Bound("is a whole number", is_whole).check("seed", seed)
+        SEED.check("seed", seed)
     if inherit is not None and (pretrained or weights is not None):
         raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
@@ -234,6 +244,11 @@ def read_weights(file: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
         raise ValueError(f"{file} holds no weights that can be read ({type(error).__name__}). {GIVE}") from error
     if not tensors:
         raise ValueError(f"{file} holds no tensors. {GIVE}")
+    if all(name.startswith(("tap.", "tail.")) for name in tensors):
+        raise ValueError(
+            f"{file} holds a student with a part that its objective deploys with it, which is no timm model: of a run "
+            "run.model(average) makes a network."
+        )
     own = all(name.startswith("model.") for name in tensors)  # the state of a Tap
     return {name.removeprefix("model."): t for name, t in tensors.items()} if own else tensors
 

@@ -13,10 +13,16 @@ def device(given: str | torch.device | None = None) -> torch.device:
     """The device that was asked for; without one the GPU where there is one, else the processor."""
     import torch  # takes seconds, and a step of a study that only counts cores does not need it
 
+    if given is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is one that torch has, such as 'cpu' or 'cuda'; got {given!r}.") from error
+        torch.zeros(1, device=given).cpu()  # torch knows devices that this machine has not
+        return torch.device(given)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"device is one that torch has here, such as 'cpu'{' or cuda' * torch.cuda.is_available()}; got {given!r} "
+            f"({str(error).splitlines()[0][:100]})."
+        ) from error
 
 
 def cores() -> int:

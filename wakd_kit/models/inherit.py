@@ -95,6 +95,18 @@ def _name_there(name: str, ours: Mapping[str, int], theirs: Mapping[str, int]) -
 
 
 @torch.no_grad()
+def _refuse_regrouped(student: nn.Module, larger: nn.Module) -> None:
+    """Raises ``ValueError`` where a convolution has other groups, of several channels: channels evenly spaced are of other groups there."""
+    theirs = {name: module for name, module in larger.named_modules() if isinstance(module, nn.Conv2d)}
+    for name, module in student.named_modules():
+        other = theirs.get(name)
+        if other is not None and getattr(module, "groups", other.groups) != other.groups < other.in_channels:
+            raise ValueError(
+                f"{name.removeprefix('model.')} has {module.groups} groups of channels, the larger network {other.groups}: a part of its "
+                'channels is no part of its groups. Inherit by="blocks", or build the student with as many groups.'
+            )
+
+
 def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
     """The student with the part of a larger network, in place; from now on it knows what that one has seen.
 
@@ -105,6 +117,8 @@ def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
     classes = getattr(larger, "classes", None)
     keep = {n for n in student.state_dict() if n.rpartition(".")[0] in own} if classes != student.classes else set()
     ours = {name: shape for name, shape in shapes_of(student).items() if name not in keep}
+    if by != "blocks":
+        _refuse_regrouped(student, larger)
     found, state, started = places(ours, shapes_of(larger), by), larger.state_dict(), student.state_dict()
     for name, (there, along) in found.items():
         tensor = state[there]

@@ -58,7 +58,7 @@ class MixStyle(nn.Module):
 
 class Perturbed(nn.Module):
     """Mean and deviation of every channel moved by learned numbers, the same for all images; by nothing at first: CCFP's learnable
-    domain perturbation (Li et al. 2023, AAAI; hackmebroo/CCFP@10b0dfc8)."""
+    domain perturbation (Li et al. 2023, ICCV; hackmebroo/CCFP@10b0dfc8)."""
 
     def __init__(self, channels: int, *, eps: float = 1e-6):
         super().__init__()

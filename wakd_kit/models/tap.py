@@ -82,7 +82,8 @@ class Tap(nn.Module):
             features, stages = self.model.forward_intermediates(x, indices=self.stages)
         else:
             features = self.model.forward_features(x)
-        pooled = self.model.forward_head(features, pre_logits=True)
+        with _statistics_kept(self):
+            pooled = self.model.forward_head(features, pre_logits=True)
         logits = self.model.forward_head(features)
         if isinstance(logits, tuple):  # a distilled model with its training of two heads switched on
             logits = sum(logits) / len(logits)
@@ -93,6 +94,24 @@ def classifiers(tap: Tap) -> list[nn.Module]:
     """The classifier of a tapped timm model; the two of a distilled one."""
     found = tap.model.get_classifier()
     return list(found) if isinstance(found, (tuple, list)) else [found]
+
+
+@contextlib.contextmanager
+def _statistics_kept(tap: Tap) -> Iterator[None]:
+    """Within it, BatchNorm behind the pooling (MobileNetV4, EfficientViT, LowFormer) normalises, and its running statistics stay: features go through
+    a head twice, and a training step counts once."""
+    own = {part for classifier in classifiers(tap) for part in classifier.modules()}
+    heads = (getattr(tap.model, name, None) for name in ("head", "norm_head", "in_conv"))
+    behind = [part for head in heads if isinstance(head, nn.Module) for part in head.modules()]
+    moved = [
+        part for part in behind if part.training and part not in own and getattr(part, "running_mean", None) is not None
+    ]
+    kept = [(part._buffers, dict(part._buffers)) for part in moved]
+    for buffers, before in kept:
+        buffers.update({name: buffer.clone() for name, buffer in before.items() if buffer is not None})
+    yield
+    for buffers, before in kept:
+        buffers.update(before)
 
 
 class LogitsTap(nn.Module):

@@ -79,15 +79,13 @@ class Combined(nn.Module):
     def extended(self, student: nn.Module, teacher: nn.Module | None, *, seed: int = 0) -> nn.Module:
         """The student with what an objective deploys with it, or as it is where none does.
 
-        Raises ``ValueError`` where the two models do not allow it, or where two objectives would deploy something.
+        Raises ``ValueError`` where the two models do not allow it.
         """
         self.spec = getattr(student, "spec", None)
         deploying = self.deploying
         untaught = teacher is None and self.needs("teacher")  # which is said later
         if not deploying or untaught:
             return student
-        if len(deploying) > 1:
-            raise ValueError(f"{' and '.join(s['name'] for s in deploying)} each deploy a part of their own; list one.")
         (spec,) = deploying
         about = objectives.about(spec["name"])
         if isinstance(student, Deployed):  # it goes on with the part that it has, which must be this one
@@ -309,7 +307,8 @@ def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
     learn from the second, mixed batch of ``train(second=)`` in place of the views.
 
     Raises in one sentence: ``UnknownName`` for an unknown objective; ``ValueError`` for an unknown setting or a value
-    it cannot have, a weight that is no number >= 0, an empty list, one entry twice, or weights that are all zero.
+    it cannot have, a weight that is no number >= 0, an empty list, one entry twice, two that would deploy a part with the student, or
+    weights that are all zero.
     """
     if isinstance(specs, str | Mapping) or not isinstance(specs, Iterable):
         specs = [specs]
@@ -320,7 +319,10 @@ def combine(specs: str | dict | Sequence[str | dict]) -> Combined:
         raise ValueError(
             f"The objectives' weights sum to zero ({complete}); nothing would be trained. Give one a weight above 0."
         )
-    return Combined(complete)
+    combined = Combined(complete)
+    if len(deploying := combined.deploying) > 1:
+        raise ValueError(f"{' and '.join(s['name'] for s in deploying)} each deploy a part of their own; list one.")
+    return combined
 
 
 def _complete(spec: str | dict) -> dict:

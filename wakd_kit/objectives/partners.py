@@ -166,7 +166,7 @@ def grams(maps: Tensor) -> Tensor:
     name="ccfp",
     kind="partners",
     needs="labels images student.maps",
-    source="CCFP, Li et al. 2023, AAAI, arXiv 2303.08525; hackmebroo/CCFP@10b0dfc8",
+    source="CCFP, Li et al. 2023, ICCV, arXiv 2307.12502; hackmebroo/CCFP@10b0dfc8",
 )
 class CCFP(nn.Module):
     """A partner whose styles are moved after every stage by learned numbers agrees with the student in logits while those numbers
