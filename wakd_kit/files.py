@@ -43,6 +43,8 @@ def path_of(given: str | os.PathLike) -> Path:
     """A path as a user gives it; ``~`` is his home folder. Raises ``ValueError`` for what no file system takes."""
     try:
         path = Path(given).expanduser()
+    except TypeError:
+        raise ValueError(f"A path is text or a Path; got {given!r:.100}.") from None
     except RuntimeError:  # no HOME, and no such user
         raise ValueError(f"There is no home folder here for {str(given)!r}; write the whole path.") from None
     sizes = [len(part.encode(errors="replace")) for part in path.parts]

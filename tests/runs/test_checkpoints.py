@@ -7,6 +7,7 @@ from torch import nn
 
 import wakd_kit as wk
 from wakd_kit.results.students import objectives_of
+from wakd_kit.runs import checkpoints
 from wakd_kit.runs.store import RunProblem
 
 from ..conftest import SMALL
@@ -116,3 +117,60 @@ def test_what_cannot_be_recorded_is_a_sentence_before_anything_is(split, trained
         with pytest.raises(ValueError, match=said):
             record(split, given, tmp_path / "run", model)
         assert not list(tmp_path.glob("run*")), said
+
+
+def test_one_that_was_killed_begins_anew(split, trained, tmp_path, monkeypatch):
+    calls = iter([False, True])
+
+    def dies(self, model):
+        if next(calls):
+            raise KeyboardInterrupt
+        return measured(self, model)
+
+    measured = checkpoints.SourceValidation.__call__
+    with monkeypatch.context() as here:
+        here.setattr(checkpoints.SourceValidation, "__call__", dies)
+        with pytest.raises(KeyboardInterrupt):
+            record(split, trained[1], tmp_path / "run")
+    assert (tmp_path / "run.recording" / "segments").is_dir()
+    assert len(record(split, trained[1], tmp_path / "run").segments) == 6
+
+
+def test_over_a_training_that_was_not_finished_it_says_so(split, trained, tmp_path):
+    unfinished = tmp_path / "run.recording"
+    unfinished.mkdir()
+    (unfinished / "checkpoint.pt").touch()
+    (unfinished / "settings.json").write_text((trained[0].folder / "settings.json").read_text())
+    for resume, said in ((False, "was started before and is not finished"), (True, "was recorded with")):
+        with pytest.raises(RunProblem, match=said):
+            record(split, trained[1], tmp_path / "run", resume=resume)
+
+
+def test_files_in_the_order_of_their_names_as_text_are_refused(split, trained, tmp_path):
+    for k, file in enumerate(trained[1]):
+        (tmp_path / f"step{2 * k}.pt").write_bytes(file.read_bytes())  # step0, step10, step2, ...
+    with pytest.raises(ValueError, match="step10 comes before step2 there, as names sort: sort files by their numbers"):
+        record(split, sorted(tmp_path.glob("*.pt")), tmp_path / "run")
+    ordered = sorted(tmp_path.glob("*.pt"), key=lambda file: int(file.stem[4:]))
+    run = record(split, (file for file in ordered), tmp_path / "run")
+    assert len(run.segments) == 6 and run.summary().count("6 checkpoints of other code") == 1
+
+
+def test_what_exported_files_have_seen_is_asked(split, trained, tmp_path):
+    ours = trained[0]
+    for name in ("a", "b"):
+        wk.export(ours, wk.averaging.last(ours.source_curves), tmp_path / f"{name}.safetensors")
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    other = wk.leave_one_out(split.domains, split.sources[0], 0)
+    with pytest.raises(ValueError, match=rf"network of .*a.safetensors, .* was trained on '{split.sources[0]}'"):
+        record(other, files, tmp_path / "run")
+    assert record(split, files, tmp_path / "run").complete
+
+
+@pytest.mark.parametrize(
+    "given, got", [([network()] * 2, "got 2, of Tap"), ([{}], "got 1, of dict"), (7, "got 1, of int")]
+)
+def test_what_is_no_list_of_checkpoints_is_a_short_sentence(split, tmp_path, given, got):
+    with pytest.raises(ValueError, match=got) as error:
+        record(split, given, tmp_path / "run")
+    assert len(str(error.value)) < 200

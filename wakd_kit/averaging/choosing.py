@@ -41,6 +41,7 @@ for _strategy in (
     strategies.register(_strategy)
 
 SCHEDULE = "a schedule, which reads no validation"
+SETTLED = "settled before training"  # a schedule that the run declared
 EVALUATIONS = {
     "score": "scores candidate averages on source validation",
     "loss_and_gradient": "is fitted on one half of source validation",

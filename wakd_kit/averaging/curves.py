@@ -27,6 +27,10 @@ class NoWindow(ValueError):
     chosen_by, evaluations = "", 0  # as in ``Coefficients``
 
 
+class NotRecorded(NoWindow):
+    """A strategy reads a curve that the run has not, and no other run of its settings would have."""
+
+
 def noted(note: str, accuracy: float) -> str:
     """The note of an average, which says that it diverged where its accuracy is no number; ``diverged`` reads it."""
     return note if np.isfinite(accuracy) else f"{note}: {DIVERGED}" if note else DIVERGED
@@ -126,7 +130,7 @@ class Curves:
             raise ValueError(did_you_mean("curve", name, SERIES))
         values = getattr(self, name)
         if values is None:
-            raise NoWindow(f"This run has no {name!r} curve; it has {_names(self)}.")
+            raise NotRecorded(f"This run has no {name!r} curve; it has {_names(self)}.")
         finite = np.isfinite(values)
         return values if finite.all() else values[: int(np.argmin(finite))]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .curves import Coefficients, Curves
+from .curves import Coefficients, Curves, NoWindow
 
 
 def step_of(curves: Curves, value: Any, setting: str) -> int:
@@ -32,7 +32,7 @@ def first_after(curves: Curves, value: Any, setting: str = "begin") -> int:
         )
     first = int(np.searchsorted(curves.begins, step, side="right"))
     if first == len(curves):
-        raise ValueError(
+        raise NoWindow(
             f"{setting}={value} lies inside the last segment (steps {curves.begins[-1]}-{curves.steps}), and no whole "
             f"segment follows it. Choose {setting} <= {curves.begins[-1] - 1}, or train with shorter segments."
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import averaging
 from ..averaging import Coefficients, Curves, NoWindow
-from ..averaging.choosing import EVALUATIONS, SCHEDULE, settings_of
+from ..averaging.choosing import EVALUATIONS, SCHEDULE, SETTLED, settings_of
 from ..averaging.extent import extent
 from ..checks import explained
 from ..data.augment import to_float
@@ -68,7 +68,7 @@ class Chooser:
             held_out_loss=lambda c: self._fit[1](self._recorded(c)),
         ).values()
         if choice.chosen_by == SCHEDULE and self._declared(entry):
-            choice.chosen_by = "settled before training"
+            choice.chosen_by = SETTLED
         if not isinstance(choice, Coefficients):
             return choice
         if searches:

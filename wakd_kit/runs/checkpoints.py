@@ -6,7 +6,8 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -19,8 +20,9 @@ from ..models.arithmetic import own_draws
 from ..models.build import as_tap, in_eval, read_weights
 from ..models.device import device as device_of
 from ..models.tap import fingerprint, mark
+from ..models.weights import provenance_of_file
 from ..objectives import combine
-from .identity import of_student, seen_in_training
+from .identity import check_unseen, of_student, seen_in_training
 from .prepare import prepare
 from .record import Recorder, recording, write_curves
 from .run import FORMAT, Run, load_run
@@ -34,7 +36,7 @@ from .validate import SourceValidation
 def record_checkpoints(
     student: nn.Module,
     split: Split,
-    checkpoints: Sequence[str | os.PathLike | Mapping[str, Tensor]],
+    checkpoints: Iterable[str | os.PathLike | Mapping[str, Tensor]],
     *,
     save_to: str | os.PathLike,
     batchnorm: str = "recalibrate",
@@ -53,7 +55,7 @@ def record_checkpoints(
                  ``model``, and names may begin with what data parallelism or compilation puts before them
     batchnorm    as of ``train``: "recalibrate" on source batches of ``batch_size`` images, "average", "last", or "frozen" where
                  the statistics did not move
-    resume       what is there already is loaded, if it holds the same checkpoints
+    resume       what is there already is loaded, if it holds the same checkpoints; what was not finished begins anew, with or without
 
     Step k of the run is the k-th checkpoint: ``begin=0.5`` leaves out the first half of them, ``ema(decay=0.9)`` decays from one to
     the next. Each is evaluated on source validation; there is no training loss (NaN), and no teacher. Raises ``ValueError`` in one
@@ -64,8 +66,15 @@ def record_checkpoints(
     >>> theirs.complete
     True
     """
-    if isinstance(checkpoints, str | os.PathLike | Mapping) or len(checkpoints) < 2:
-        raise ValueError(f"checkpoints is a list of at least two files or state dicts, in order; got {checkpoints!r}.")
+    several = isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str | os.PathLike | Mapping | nn.Module)
+    checkpoints = [*checkpoints] if several else [checkpoints]
+    odd = [one for one in checkpoints if not isinstance(one, str | os.PathLike | Mapping)]
+    if len(checkpoints) < 2 or odd:
+        got = ", ".join(dict.fromkeys(type(one).__name__ for one in odd or checkpoints)) or "none"
+        raise ValueError(
+            f"checkpoints is a list of at least two files or state dicts, in order; got {len(checkpoints)}, of {got}."
+        )
+    _refuse_order_of_text(checkpoints)
     device, student, count = device_of(device), as_tap(student), len(checkpoints)
     given = {"batchnorm": batchnorm, "batch_size": batch_size, "steps": count, "segment_length": 1}
     settings = make(
@@ -73,6 +82,7 @@ def record_checkpoints(
     )
     prepare(settings, student, None, split, combine("ce"))
     digests = [fingerprint(_state(student, checkpoint, k)) for k, checkpoint in enumerate(checkpoints, 1)]
+    origins = [*_origins(checkpoints, split)]
     recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
         "format": FORMAT,
         "objectives": [],
@@ -82,14 +92,14 @@ def record_checkpoints(
         "teacher": None,
         "code": {},
         "split": split.recipe,
-        "seen": seen_in_training(split, None, student),
+        "seen": seen_in_training(split, None, student, *origins),
         "arithmetic": {"validation": settings.precision, "defaults": "by length"},
     }
     folder, rows = folder_of(save_to), []
     finished = finished_at(folder, recorded, split, student, resume)
     if finished is not None:
         return finished
-    with recording(folder, recorded, resume=False, device=device) as partial, own_draws(device), in_eval(student):
+    with recording(folder, recorded, resume=resume, device=device) as partial, own_draws(device), in_eval(student):
         student.to(device)
         segments = Segments.create(partial / "segments", student.state_dict(), settings.storage)
         recorder, validation = Recorder(student, segments), SourceValidation(split, None, combine("ce"))
@@ -103,6 +113,27 @@ def record_checkpoints(
         write_curves(partial, rows)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
     return load_run(folder, split=split, template=student)
+
+
+def _refuse_order_of_text(checkpoints: Sequence[str | os.PathLike | Mapping]) -> None:
+    """Raises ``ValueError`` for files in the order of their names as text where the numbers in them have another: 1, 10, 2."""
+    names = [Path(one).stem for one in checkpoints if not isinstance(one, Mapping)]
+    numbers = [int(found[-1]) for name in names if (found := re.findall(r"\d+", name))]
+    if len(numbers) == len(checkpoints) and names == sorted(names) and numbers != sorted(numbers):
+        turn = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])
+        raise ValueError(
+            f"Iterates are in the order of the list, and {names[turn - 1]} comes before {names[turn]} there, as names sort: sort files by "
+            r"their numbers, such as sorted(files, key=lambda file: int(re.findall(r'\d+', file.stem)[-1]))."
+        )
+
+
+def _origins(checkpoints: Iterable[str | os.PathLike | Mapping], split: Split) -> Iterator[nn.Module]:
+    """What remembers as a network does where each file came from of which a card beside it tells. Raises ``ValueError`` for one that was
+    trained on what is to be unseen."""
+    for file in (path_of(one) for one in checkpoints if not isinstance(one, Mapping)):
+        if found := provenance_of_file(file):
+            check_unseen(one := mark(nn.Identity(), found), split, who=f"network of {file}")
+            yield one
 
 
 def _state(student: nn.Module, checkpoint: str | os.PathLike | Mapping[str, Tensor], number: int) -> State:

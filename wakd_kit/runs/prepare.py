@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,7 @@ from ..data.batches import learnt_from
 from ..data.domains import Split
 from ..data.mixing import Mix, second_from
 from ..models.arithmetic import own_draws
-from ..models.build import Adapter, Deployed, LogitsTap, Tap, frozen_parts, in_eval, training_mode
+from ..models.build import Adapter, LogitsTap, frozen_parts, in_eval, training_mode
 from ..models.weights import check_size
 from ..objectives import Combined, objectives
 from ..objectives.base import each_tensor
@@ -25,22 +26,36 @@ from .settings import Settings
 from .store import check_recordable
 
 
+def refuse_unfit(settings: Settings, combined: Combined, split: Split, *, teacher: bool) -> None:
+    """Raises ``ValueError`` for settings, objectives and a split that do not go together, whatever the models are."""
+    available = sum(len(e) for e in split.train.values())
+    if settings.batch_size > available:
+        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
+    if combined.needs("teacher") and not teacher:
+        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
+    if combined.needs("between") and len(split.sources) < 2:
+        raise ValueError(
+            f"The objectives {combined.labels} compare source domains, and {split.sources[0]} alone is trained on; leave them out."
+        )
+    if settings.sampling == "turns" and combined.needs("between"):
+        raise ValueError(
+            f"The objectives {combined.labels} compare domains within a batch, and with sampling='turns' each is of one; take 'balanced'."
+        )
+    if isinstance(settings.sampling, dict) and not teacher:
+        raise ValueError("Sampling by gap compares the student with its teacher, and there is none; pass teacher=.")
+    second = settings.second and second_from(settings.second)
+    if not teacher and second and "teacher" in second.asks:
+        raise ValueError(
+            "The second batch asks the teacher which images it has, and there is no teacher; pass teacher=."
+        )
+
+
 def prepare(settings: Settings, student, teacher, split: Split, combined: Combined) -> None:
     """Both models and the data meet: objectives are built, and what can only now be known to fail is said before the first batch.
 
     Raises ``ValueError`` in one sentence, and where one of the models has seen the domain to be unseen.
     """
-    available = sum(len(e) for e in split.train.values())
-    if settings.batch_size > available:
-        raise ValueError(f"batch_size {settings.batch_size} is more than the {available} source training images.")
-    if combined.needs("teacher") and teacher is None:
-        raise ValueError(f"The objectives {combined.labels} learn from a teacher; pass teacher=.")
-    if settings.sampling == "turns" and combined.needs("between"):
-        raise ValueError(
-            f"The objectives {combined.labels} compare domains within a batch, and with sampling='turns' each is of one; take 'balanced'."
-        )
-    if isinstance(settings.sampling, dict) and teacher is None:
-        raise ValueError("Sampling by gap compares the student with its teacher, and there is none; pass teacher=.")
+    refuse_unfit(settings, combined, split, teacher=teacher is not None)
     second = settings.second and second_from(settings.second)
     listens = combined.needs("teacher") or isinstance(settings.sampling, dict) or (second and "teacher" in second.asks)
     if teacher is not None and not listens:
@@ -61,12 +76,7 @@ def prepare(settings: Settings, student, teacher, split: Split, combined: Combin
             "Teacher and student share parameters, so the teacher would be trained; pass a copy.deepcopy of it."
         )
     check_recordable(student)
-    try:
-        _try_both(combined, student, teacher, split, settings)
-    except RuntimeError as error:
-        who = student.spec["name"] + (f" or its teacher {teacher.spec['name']}" if teacher is not None else "")
-        side, said = split.domains.size, str(error).splitlines()[0]
-        raise ValueError(f"{who} takes no float32 images of {side} px as they come here: {said}.") from error
+    _try_both(combined, student, teacher, split, settings)
     if combined.needs("index"):
         copy.deepcopy(combined).learn_examples(*learnt_from(split))
     if settings.batch_size == 1:
@@ -142,8 +152,7 @@ def _try_both(
     """One forward of two images through both: class counts fit, and the objectives find what they need and are built."""
     images = next(iter(split.train.values())).images[:2]
     classes = len(split.classes)
-    with _refusing_settings(student):
-        ours = outputs(student, images, maps=combined.asks("student"))
+    ours = outputs(student, images, maps=combined.asks("student"))
     theirs = outputs(teacher, images, maps=combined.asks("teacher"))
     _try_in_training(student, images)
     found = ours.logits.shape[1]
@@ -170,15 +179,24 @@ def _try_both(
 
 
 @contextlib.contextmanager
-def _refusing_settings(student: nn.Module) -> Iterator[None]:
-    """What a timm model that was built with settings of its own stumbles over in its forward are those, in one sentence."""
+def computing(model: nn.Module, side: int) -> Iterator[None]:
+    """What a model stumbles over in its forward is one sentence with its name; what this package says of it stands as it is."""
     try:
         yield
-    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        if not isinstance(student, (Tap, Deployed)) or not student.spec.get("settings"):
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not isinstance(error, RuntimeError) and frame.f_globals.get("__name__", "").startswith(
+            __name__.partition(".")[0] + "."
+        ):
             raise
+        spec = getattr(model, "spec", {"name": type(model).__name__})
+        said = f"{type(error).__name__} " * (not isinstance(error, RuntimeError)) + (str(error).splitlines() or [""])[0]
+        if spec.get("settings") and not isinstance(error, RuntimeError):
+            raise ValueError(
+                f"{spec['name']} computes nothing with its settings {spec['settings']}: {said.strip()}. Give others."
+            ) from error
         raise ValueError(
-            f"{student.spec['name']} computes nothing with its settings {student.spec['settings']}: {error}. Give others."
+            f"{spec['name']} takes no float32 images of {side} px as they come here: {said.strip()}."
         ) from error
 
 
@@ -198,10 +216,6 @@ def _refuse_mixed(combined: Combined, student, teacher, settings: Settings, show
     """Raises ``ValueError`` for a term on mixed images that needs to know which image, domain or class each of them is."""
     second = settings.second and second_from(settings.second)
     mixes = {"views": settings.mix, "mixed": settings.second if isinstance(second, Mix) else None}
-    if teacher is None and second and "teacher" in second.asks:
-        raise ValueError(
-            "The second batch asks the teacher which images it has, and there is no teacher; pass teacher=."
-        )
     if not any(mixes.values()):
         return
     largest = combined.reading_largest(student, teacher, **shown)
@@ -222,9 +236,13 @@ def _try_in_training(student: nn.Module, images: np.ndarray) -> None:
     if not isinstance(student, (LogitsTap, Adapter)):
         return
     device = next((p.device for p in student.parameters()), torch.device("cpu"))
-    with own_draws(device):
+    try:
+        copied = copy.deepcopy(student).train()
+    except Exception as error:  # whatever it holds that has no copy
+        raise ValueError(f"{student.spec['name']} cannot be copied, which is how it is tried out: {error}.") from error
+    with own_draws(device), computing(student, images.shape[1]):
         try:
-            copy.deepcopy(student).train()(to_float(torch.as_tensor(images).to(device)))
+            copied(to_float(torch.as_tensor(images).to(device)))
         except TypeError as error:
             raise TypeError(f"In training mode, {error} One that is trained gives the same in both modes.") from error
 
@@ -235,7 +253,7 @@ def outputs(model: nn.Module | None, images: np.ndarray | Tensor, *, maps: bool 
     if model is None:
         return None
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with in_eval(model):
+    with in_eval(model), computing(model, images.shape[1]):
         return model(to_float(torch.as_tensor(images).to(device)), maps=maps)
 
 

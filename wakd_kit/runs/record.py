@@ -222,7 +222,6 @@ class Checkpoint:
         """
         folder = self.folder / "segments"
         if not self.file.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # a kill before the first segment was complete
             segments = Segments.create(folder, self.model.state_dict(), storage)
             return Recorder(self.model, segments, recurrences, **settings), []
         # to the CPU, where an optimiser wants its step counts; the rest is copied to where it belongs

@@ -91,10 +91,13 @@ class Run:
         size = sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
         start = s["student"].get("started_from") or s["student"].get("weights")
         started = f", started from {start}" if start else ""
+        trained = (
+            f"{self.steps} steps of {s['batch_size']} images in {seconds:.0f} s, "
+            f"{self.steps * s['batch_size'] / seconds:.0f} images per second with validation; {recorded} segments recorded, {kept}"
+        )
         return (
-            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters{started}): {self.steps} steps of "
-            f"{s['batch_size']} images in {seconds:.0f} s, {self.steps * s['batch_size'] / seconds:.0f} images per second "
-            f"with validation; {recorded} segments recorded, {kept}, {size / 1e6:.1f} MB on disk."
+            f"{s['student']['name']} ({parameters / 1e6:.2f} million parameters{started}): "
+            f"{f'{recorded} checkpoints of other code' if 'checkpoints' in s else trained}, {size / 1e6:.1f} MB on disk."
         )
 
     @property
@@ -237,7 +240,8 @@ class Run:
         if moved > 1e-9 and running is None and (exact or ramps is None):
             message = (
                 f"{self.name} stores {len(self.segments)} merged segments; {moved:.1%} of these coefficients moved to "
-                "the nearest of them. Declare the strategy with these settings when training, or store more segments, to have it exactly."
+                "the nearest of them. Declare the strategy with these settings when training, store more segments, or record ramps, to "
+                "have it exactly."
             )
             if exact:
                 raise RunProblem(message)

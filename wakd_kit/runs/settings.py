@@ -20,9 +20,10 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..averaging import PUBLISHED, RECURRENCES, Curves, NoWindow, Recurrence, choose, settings_of, strategies
+from ..averaging.curves import NotRecorded
 from ..checks import hints, make
 from ..data.mixing import Mix, second_from
-from ..names import NOT_NEGATIVE, POSITIVE, ParameterError, is_number, is_whole, unboxed, whole, within
+from ..names import NOT_NEGATIVE, POSITIVE, SEED, ParameterError, is_number, is_whole, unboxed, whole, within
 
 # settings of strategies that are a step (int) or a fraction of the run (float), as they are said
 VERBS = {"begin": "begins", "start": "begins", "end": "ends", "between": "begins a part"}
@@ -149,7 +150,11 @@ class Settings:
         "power and annealed iterate by iterate, at one more parameter vector in memory each",
     ] = ("wakd", "swad")
     edges: Annotated[tuple[int, ...], "steps at which a segment ends as well, never merged away"] = ()
-    most_stored: Annotated[int, whole(2), "segments on disk; neighbours are merged beyond that"] = 64
+    most_stored: Annotated[
+        int,
+        whole(2),
+        "segments on disk; neighbours are merged beyond that, but for edges that declared strategies need and the newest",
+    ] = 64
     storage: Annotated[
         Literal["float32", "float16_difference"],
         "of segments: as it is, or the difference to the start in half the disk",
@@ -169,7 +174,7 @@ class Settings:
         "images are gathered by a thread ahead of each step, and need not fit the device or the memory: where they exceed half "
         "of what is free, of a study each its part of that, always or never; the batches are the same",
     ] = "auto"
-    seed: Annotated[int, whole(0), "of batches, views, dropout and what objectives initialise"] = 0
+    seed: Annotated[int, SEED, "of batches, views, dropout and what objectives initialise"] = 0
 
     def __post_init__(self):
         listed = [{"name": spec} if isinstance(spec, str) else spec for spec in self.declare]
@@ -335,7 +340,7 @@ def edges_to_keep(curves: Curves, settings: Settings) -> set[int]:
         strategy, at = strategies.get(spec["name"]), moments(spec, settings.steps, every(settings))
         keep.update(_edges(at))
         known = {**settings_of(spec["name"]), **spec}
-        recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")))
+        recent = max(recent, sum(2 * known.get(n, 0) for n in ("n_converge", "n_tolerance")), known.get("k") or 0)
         # a search is not settled by curves, a moving average is kept itself or within segments: only their moments need an edge
         kept = spec["name"] in RECURRENCES or (spec["name"] == "bema" and spec.get("every") is None)
         if kept or EVALUATIONS & inspect.signature(strategy).parameters.keys():
@@ -358,7 +363,7 @@ EVALUATIONS = {"score", "loss_and_gradient", "held_out_loss"}
 def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teacher: bool) -> None:
     """Raises what averaging would raise later for a strategy or a setting of one that cannot be, on curves of this length.
 
-    wanted   strategies, with settings, beside those declared: what a notebook or a study will ask for
+    wanted   strategies, with settings, beside those declared: what is deployed, or teaches, and so needs the curves that it reads
     teacher  whether there is one, and so a distillation curve
     ``ValueError`` or ``UnknownName`` in one sentence. A strategy that finds no window on these curves may find one later.
     """
@@ -371,12 +376,10 @@ def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teache
                     f"A strategy {VERBS[moment]} beyond the {settings.steps} steps of the run: {dict(spec)} {VERBS[moment]} at "
                     f"step {step}, but the run has {settings.steps} steps."
                 )
-    ends = np.array(sorted(segment_ends(settings)))
-    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy", *["val_kd_loss"] * teacher]
-    curves = Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
+    curves = curves_alike(settings, teacher=teacher)
     for spec in specs:
         try:
-            as_asked = _picked(curves, spec)
+            as_asked = _picked(curves, spec, needed=spec in [*wanted])
         except _Searching:
             continue
         at = moments(spec, settings.steps)
@@ -392,9 +395,23 @@ def rehearse(settings: Settings, wanted: Sequence[str | Mapping] = (), *, teache
             )
 
 
-def _picked(curves: Curves, spec: Mapping) -> np.ndarray:
-    """What a strategy picks on these curves, nothing where it finds no window; raises ``_Searching`` where it evaluates averages."""
-    (found,) = choose(curves, [spec], score=_searching, loss_and_gradient=_searching, held_out_loss=_searching).values()
+def curves_alike(settings: Settings, *, teacher: bool) -> Curves:
+    """Curves of a run of these settings, at one value each: what is known of it before it is trained."""
+    ends = np.array(sorted(segment_ends(settings)))
+    recorded = ["train_loss", "val_loss", "val_loss_pooled", "val_accuracy", *["val_kd_loss"] * teacher]
+    return Curves(np.diff(ends, prepend=0), **dict.fromkeys(recorded, np.full(len(ends), 0.5)))
+
+
+def _picked(curves: Curves, spec: Mapping, *, needed: bool = False) -> np.ndarray:
+    """What a strategy picks on these curves, nothing where it finds no window; raises ``_Searching`` where it evaluates averages, and
+    of one that is ``needed`` that a curve is not there."""
+    evaluations = dict.fromkeys(EVALUATIONS, _searching)
+    try:
+        (found,) = choose(curves, [spec], **evaluations).values()
+    except OverflowError as error:
+        raise ValueError(f"{spec['name']} takes no such numbers: {named(spec)} ({error.args[-1]}).") from error
+    if needed and isinstance(found, NotRecorded):
+        raise ValueError(f"{spec['name']} finds nothing to average: {found}")
     return np.empty(0) if isinstance(found, NoWindow) else np.concatenate([*found.parts.values()])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -55,9 +56,10 @@ class Segments:
 
     @classmethod
     def create(cls, folder: Path, initial: State, storage: str) -> Segments:
-        """A new folder of segments, none so far, that start from this state."""
+        """A new folder of segments, none so far, that start from this state; in place of what was left there by a kill."""
         if storage not in STORAGE:
             raise ValueError(f"storage is one of {', '.join(STORAGE)}; got {storage!r}.")
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_state(folder / "initial.safetensors", initial)
         segments = cls(folder, storage)

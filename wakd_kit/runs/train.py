@@ -42,6 +42,7 @@ from .settings import (
     NOT_RECORDED,
     Settings,
     as_published,
+    curves_alike,
     described,
     edges_to_keep,
     every,
@@ -132,6 +133,10 @@ def train(
     if not isinstance(student, nn.Module) or not isinstance(split, Split):
         got = " and ".join(repr(one) if isinstance(one, str) else type(one).__name__ for one in (student, split))
         raise TypeError(f"train takes a student (a module) and a split (of leave_one_out); got {got}.")
+    if sink is not None and not callable(sink):
+        raise ValueError(
+            f"sink is called with each row of the curves, as those of wakd_kit.runs.loggers are; got {sink!r}."
+        )
     if resume and save_to is None:
         raise ValueError(
             "resume=True continues the run at save_to, and none is given: say which folder, or leave resume out."
@@ -339,9 +344,13 @@ def _diverged(row: dict, settings: Settings, folder: Path) -> str:
 
 def size_of_recording(model: nn.Module, settings: Settings) -> dict[str, float]:
     """``{"segments", "stored", "disk", "memory", "teacher"}``: how many of them, and at most how many bytes, from the settings
-    alone; the last are those of the cache in which what a teacher gives is kept."""
-    segments = len(segment_ends(settings))
-    stored, running = min(segments, settings.most_stored), len(recurrences(settings))
+    alone, but for edges where validation makes a declared strategy keep more; the last are those of the cache in which what a
+    teacher gives is kept."""
+    segments, running = len(segment_ends(settings)), len(recurrences(settings))
+    stored = min(segments, settings.most_stored)
+    if segments > stored:  # then declared strategies keep edges, and the newest keep theirs
+        kept = edges_to_keep(curves_alike(settings, teacher=True), settings)
+        stored = min(segments, max(stored, len(kept)))
     kept = {"segments": segments, "stored": stored, "teacher": most_bytes(settings, model.classes)}
     return kept | estimate_bytes(
         model, stored, settings.storage, running, merged=segments > stored, ramps=settings.ramps
