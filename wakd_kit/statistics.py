@@ -14,7 +14,7 @@ from scipy.special import fdtrc, stdtr, stdtrit
 
 FEWEST = 3  # pairs that an interval or a p value takes: two on a grid are often equal, which looks like certainty
 
-DASH = f"A dash in place of an interval or p: fewer than {FEWEST} pairs."
+DASH = f"A dash in place of an interval or p: fewer than {FEWEST} pairs, or targets where it is over their means."
 
 
 def interval(differences: Sequence[float], *, level: float = 0.95, step: float = 0.0) -> tuple[float, float]:

@@ -106,18 +106,34 @@ COMPARED = {  # what is compared: kinds of objectives
 }
 
 
+ELSEWHERE = {
+    "vl2v": "feature",
+    "nst": "feature",
+    "label_mse": "",
+    "std_ce": "",
+}  # single ones that their kind does not tell
+BEFOREHAND = {"vl2v"}  # what teaches was asked once, and its embeddings lie in a file
+
+
 def map_of_distillation() -> str:
     """Objectives by what is compared and who teaches: a teacher that stands, one that learns along, or none."""
     kind = {name: objectives.about(name).kind for name in objectives}
-    taught = {name for name in kind if any(need.startswith("teacher") for need in objectives.about(name).needs)}
+    taught = {
+        name for name in kind if any(need.startswith("teacher") for need in objectives.about(name).needs)
+    } | BEFOREHAND
     along = {name for name in kind if kind[name] == "partners"}
     features = {name for name in along if "student.maps" in objectives.about(name).needs}
     lines = ["| compared | offline or self: a teacher that stands | online: one that learns along | without one |"]
     lines += ["|---|---|---|---|"]
     rest = {*kind} - along
     for said, kinds in COMPARED.items():
-        names = {name for name in kind if kind[name] in kinds}
-        online = {"feature": features, "response": along - features}.get(said.partition(":")[0], set())
+        row = said.partition(":")[0]
+        names = {
+            name
+            for name in kind
+            if (name in ELSEWHERE and ELSEWHERE[name] == row) or (name not in ELSEWHERE and kind[name] in kinds)
+        }
+        online = {"feature": features, "response": along - features}.get(row, set())
         cells = [spoken(part) or "–" for part in (names & taught, online, names - taught)]
         lines.append(f"| {said} | {' | '.join(cells)} |")
         rest -= names

@@ -107,3 +107,13 @@ def test_every_parameter_is_explained_where_it_is_described_or_where_it_is_share
     classes = {base for cls in described for base in cls.__mro__[:-1]}
     explained = {name for cls in classes for name in re.findall(r"^    (\w+)  ", cls.__doc__, re.M)} | {*NAMES}
     assert {f.name for cls in classes for f in fields(cls)} <= explained
+
+
+@pytest.mark.parametrize("notebook", ["01_train_teacher", "02_distill"])
+def test_what_is_deployed_is_declared(notebook):
+    """So that it is as exact as it was asked for: an edge where it begins, or a moving average that training keeps."""
+    given = {"strategies": [{"name": "last", "label": "last"}, {"name": "wakd", "begin": 0.4}], "steps": 60}
+    deploys = [{"name": "ema", "decay": 0.95}, {"name": "wakd", "begin": 0.4}]
+    declared = [make(describe(notebook), given | {"deploy": one}).settings().declare for one in deploys]
+    assert declared[0] == [*given["strategies"], {"name": "ema", "decay": 0.95, "label": "deployed"}]
+    assert declared[1] == given["strategies"], "what is declared already is not declared twice"

@@ -325,6 +325,16 @@ def test_differences_are_printed_with_their_intervals_and_p(scores):
     assert printed["95 % bootstrap"].startswith("[-0.0, ") and printed["better"] == "4 of 4"
 
 
+def test_pairs_that_are_left_out_are_said_wherever_a_difference_is(scores):
+    runs = [(target, seed) for target in ("a", "b", "c", "d") for seed in range(3)]
+    last = {run: 0.6 + 0.01 * i for i, run in enumerate(runs)}
+    wakd = {run: np.nan if run[0] == "a" else last[run] + 0.02 + 0.002 * run[1] for run in runs}
+    table = comparison.paired(long({("kd", "last"): last, ("kd", "wakd"): wakd}), [(("kd", "wakd"), ("kd", "last"))])
+    assert comparison.rounded(table).iloc[0]["better"] == "9 of 9, 3 left out"
+    said = comparison.headline(table, {"kd": "wakd"}, "last")
+    assert said.startswith("Yes: ") and "over 9 pairs of target and seed; 3 left out for want of a score" in said
+
+
 def test_the_headline_is_the_difference_that_was_asked_for(scores):
     """By hand: 1, 2, 3 and 4 points have mean 2.5, sd sqrt(5/3) and t(3) = 3.182, so 2.5 -+ 2.05."""
     table = comparison.paired(scores, [(("kd", "wakd"), ("kd", "last"))])

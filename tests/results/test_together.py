@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,6 +41,20 @@ def test_what_both_studies_have_is_paired_by_target_and_seed(twice):
     assert [*sides.index][:2] == [("teacher", "last"), ("teacher", "WAKD")], "in the order of the first"
     sides = sides.loc[("KD", "last")]
     assert sides["new: mean"] == pytest.approx(sides["old: mean"] + 10) and sides["old: n"] == 2
+
+
+def test_a_label_that_is_another_average_there_is_said(twice):
+    studies, copy = twice
+    for run in collect(copy).runs:
+        choices = json.loads((run.folder / "choices.json").read_text())
+        values = np.array(choices["WAKD"]["values"])
+        later = values * (np.arange(len(values)) == len(values) - 1)
+        choices["WAKD"] |= {"values": [*(later / later.sum())], "note": "segment 3, iterates 5-6"}
+        (run.folder / "choices.json").write_text(json.dumps(choices))
+    studies["new"] = collect(copy)
+    *_, said = unlike(studies)
+    assert said.startswith("WAKD is another average there: of ") and said.endswith(" and segment 3, iterates 5-6.")
+    assert not any(said.startswith(("last is", "SWAD is")) for said in unlike(studies))
 
 
 def test_what_one_study_has_alone_is_left_out_and_said(twice):

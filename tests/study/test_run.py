@@ -33,6 +33,8 @@ from .. import notebooks
 from ..conftest import patterns
 from ..offline import offline_problems
 
+CE = {"objectives": ["ce"], "teacher": None}
+
 
 @pytest.fixture
 def write(tiny_study, tmp_path):
@@ -139,7 +141,21 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"students": {"Teacher": {}}}, "got 'Teacher'."),
         ({"students": {"KD": {}, "kd": {}}}, "students 'kd' and 'KD' are one folder where capitals do not count"),
         ({"strategies": ["last", {"name": "ema", "label": "deployed"}]}, "a strategy is called 'deployed'"),
-        ({"strategies": []}, "Unknown baseline 'last'."),
+        (
+            {"strategies": ["last", {"name": "ema", "label": "initial"}]},
+            "a strategy is called 'initial', which is where",
+        ),
+        ({"strategies": []}, "a study needs at least one strategy."),
+        ({"landscape": {"students": ["KD", "KD"]}}, "landscape: students: 'KD' is listed twice."),
+        ({"reference": {"KD": ""}}, "Unknown reference ''."),
+        ({"reference": {"KD": "KD"}}, "reference: KD is compared with another student, not with itself."),
+        ({"answer": ["KD WAKD - KD last"]}, "answer lists pairs, which are named in also: {07_named_pairs"),
+        ({"search": {"over": {1: [1]}}}, "search: over: parameters are names; got 1."),
+        ({"search": {"over": {"steps": [6]}, "students": []}}, "search: students lists who is searched, at least one"),
+        (
+            {"search": {"over": {"only": [[1], [2]]}, "rule": "leave_one_source_out"}},
+            "search: leave_one_source_out leaves sources out itself, and over says only.",
+        ),
         ({"strategies": [7]}, "strateg"),
         ({"strategies": [{"begin": 0.5}]}, "strateg"),
         ({"targets": []}, "a study needs at least one target."),
@@ -219,6 +235,28 @@ def test_an_unknown_study_is_named_with_those_there_are():
         ({"students": {"KD": {"warmup": -5}}}, "warmup"),
         ({"students": {"KD": {"freeze": ["bakcbone"], "batchnorm": "frozen"}}}, "KD: freeze: nothing that is trained begins with 'bakcbone'"),
         ({"students": {"KD": {"freeze": ["backbone"]}}}, "take batchnorm='frozen'"),
+        ({"students": {"KD": {}, "CE": {**CE, "sampling": "gap"}}}, "CE: Sampling by gap compares the student with its teacher"),
+        ({"students": {"KD": {}, "CE": {**CE, "sampling": "turns", "objectives": ["ce", "coral"]}}}, "take 'balanced'"),
+        ({"students": {"KD": {}, "CE": {**CE, "only": [1], "objectives": ["ce", "coral"]}}}, "CE: The objectives ['ce', 'coral'] compare source domains"),
+        ({"students": {"KD": {}, "CE": {**CE, "batch_size": 10_000}}}, "CE: batch_size 10000 is more than the"),
+        ({"students": {"KD": {}, "CE": {**CE, "model_settings": {"in_chans": 1}}}}, "CE: resnet10t takes no float32 images of 16 px"),
+        ({"students": {"KD": {}, "CE": {**CE, "model_settings": {"drop_rate": 2}}}}, "CE: resnet10t computes nothing with its settings"),
+        ({"students": {"KD": {"objectives": ["simkd", "dho"]}}}, "simkd and dho each deploy a part of their own; list one."),
+        ({"students": {"KD": {"objectives": [{"name": "ofa", "epsilon": [1, 2]}]}}}, "KD: epsilon of ofa is one number"),
+        ({"students": {"KD": {"objectives": [{"name": "kd", "schedule": {"begin": 5, "end": 0.5}}]}}}, "A schedule ends after it begins"),
+        ({"students": {"KD": {"teacher_as": {"name": "wakd", "begin": "x"}}}}, "KD: wakd begins at a step (int) or a fraction"),
+        ({"students": {"KD": {"teacher_as": {"name": "wakd", "begin": 100}}}}, "A strategy begins beyond the 6 steps of the run"),
+        ({"students": {"KD": {"teacher_as": {"name": "best_val", "by": "val_kd_loss"}}}}, "KD: best_val finds nothing to average"),
+        ({"students": {"KD": {}, "CE": {**CE, "deploy": {"name": "best_val", "by": "val_kd_loss"}}}}, "has no 'val_kd_loss' curve"),
+        ({"targets": [["north", "east", "south"]], "landscape": None}, "leaves no source domain"),
+        ({"strategies": ["last", {"name": "power", "sigma_rel": 1e-300}]}, "power takes no such numbers: {'sigma_rel': 1e-300}"),
+        ({"also": {"08_beyond_accuracy": {"strategies": ["last", "x"]}}}, "08_beyond_accuracy: Unknown strategies 'x'"),
+        ({"also": {"08_beyond_accuracy": {"strategies": ["WAKD"]}}}, "strategies hold the baseline 'last'; got ['WAKD']."),
+        ({"also": {"06_when_averaging_helps": {"averages": ["WAKD", "WAKD"]}}}, "averages are labels, each of them once"),
+        ({"landscape": {"corners": ["initial", 0, "last"]}}, "corners are three different points"),
+        ({"landscape": {"corners": [6, "WAKD", "last"]}}, "corners are three different points"),
+        ({"landscape": {"others": [None]}}, "others[0]=None: expected str"),
+        ({"seeds": [10**20], "window_map": None}, "seed is a whole number >= 0 and below 2^63"),
         ({"seeds": [-1], "window_map": None}, "seed"),
         ({"window_map": {"grid": -1}}, "window_map_grid"),
         ({"landscape": {"margin": -1.0}}, "margin"),
@@ -926,3 +964,16 @@ def test_as_many_trainings_fit_the_cores_as_share_accelerators(monkeypatch):
 def test_fewer_than_no_accelerators_is_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="gpus is 0 or more; got -1"):
         run_study(tmp_path / "any.yaml", gpus=-1)
+
+
+def test_a_class_too_small_for_a_split_is_named_before_anything_runs(write, monkeypatch):
+    few = (
+        np.zeros((5, 16, 16, 3), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None],
+        np.array([0, 0, 0, 0, 1]),
+    )
+    more = (few[0], np.array([0, 0, 0, 1, 1]))
+    domains = wk.domains_from_arrays({"north": more, "east": few, "south": more}, ("x", "y"))
+    monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
+    small = {"teacher": {"model": "resnet10t", "steps": 6, "batch_size": 2}, "targets": ["north"]}
+    with pytest.raises(StudyProblem, match="tiny, teacher without north: Class 'y' of domain 'east' has 1 image"):
+        plan(load_study(write(**small)), HERE)

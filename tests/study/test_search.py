@@ -473,3 +473,10 @@ def test_a_study_that_leaves_sources_out_is_trained_with_what_won_there(write, e
     rules = (folders["out"] / "rules.tex").read_text()
     assert "leave-one-source-domain-out" in rules and "decided nothing" in rules
     assert pd.read_csv(folders["out"] / "rules.csv")["rule"].tolist() == list(results.RULES.values())
+
+
+def test_what_another_wins_is_tried_on_who_takes_it(write):  # noqa: F811
+    students = {"CE": CE, "KD": {"freeze": "backbone", "batchnorm": "frozen"}}
+    search = {**SEARCH, "draws": 1, "students": ["CE"], "over": {"batchnorm": ["recalibrate"]}, "like": {"KD": "CE"}}
+    with pytest.raises(StudyProblem, match=r"KD: freeze holds .* take batchnorm='frozen'"):
+        plan(load_study(write(students=students, targets=["north"], search=search)), HERE)

@@ -332,7 +332,8 @@ def _first_line(function: Callable) -> str:
 
 def controls(strategy: str, curves: Curves, given: Mapping = MappingProxyType({})) -> dict[str, widgets.Widget]:
     """A control for each setting of a strategy that has one, at what is given or fits the run; the others keep their defaults."""
-    begun = {n: given.get(n, default) for n, default in averaging.settings_of(strategy, curves.steps).items()}
+    own = {n: value for n, value in given.items() if value is not None}  # none is what fits the run
+    begun = {n: own.get(n, default) for n, default in averaging.settings_of(strategy, curves.steps).items()}
     controls = {n: _control(n, value, curves) for n, value in begun.items()}
     if EVALUATIONS.keys() & inspect.signature(averaging.strategies.get(strategy)).parameters.keys():
         for control in controls.values():  # a search takes seconds: it begins where a hand lets go

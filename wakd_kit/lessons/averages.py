@@ -157,7 +157,8 @@ def picked(answer):
     error = np.sqrt(best * (1 - best) / told["images"][0])
     if own >= best - 2 * error:
         return None
-    if window[1] < 0.9 * told["curves"].steps:
+    whole = windows.get((window[0], told["curves"].steps), (own,))[0]
+    if window[1] < 0.9 * told["curves"].steps or (window[1] < told["curves"].steps and whole >= best - 2 * error):
         why = "it ends while accuracy still rises, and leaves out the best iterates"
     else:
         why = "it reaches back to where the network knew less"

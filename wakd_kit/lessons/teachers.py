@@ -187,7 +187,7 @@ def beyond_grasp(answer):
             return "the first 8 terms are within the student's grasp: sum from j = s on."
         if np.isclose(answer, 8 / 200 * np.sqrt(squares)[8:].sum(), rtol=0.01):
             return "the coefficients are squared in the sum."
-    return number(answer, right, within=0.01, hint="8 / 200 times the sum of 1 / (1 + j) for j from 8 to 59")
+    return number(answer, right, within=0.005, hint="8 / 200 times the sum of 1 / (1 + j) for j from 8 to 59")
 
 
 @exercise("08.2", 'answer = "inputs"')

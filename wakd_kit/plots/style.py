@@ -59,6 +59,7 @@ STYLE = {
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "svg.fonttype": "path",
+    "text.parse_math": False,  # labels are text, whatever stands in them
 }
 
 

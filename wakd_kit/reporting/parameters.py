@@ -19,8 +19,8 @@ from typing import Annotated
 from ..averaging import labels_of
 from ..checks import make, parse
 from ..files import path_of
-from ..names import ParameterError, Registry, UnknownName, at_least, did_you_mean, whole
-from ..runs.settings import FITS, NAMES, Settings
+from ..names import MERGED, ParameterError, Registry, UnknownName, at_least, did_you_mean, whole
+from ..runs.settings import FITS, NAMES, Settings, named
 
 __all__ = ["ParameterError", "describe", "make", "notebook_parameters", "parameters", "parse", "plain"]
 
@@ -220,7 +220,13 @@ class Training:
         return {name: value for name, value in self.training().items() if name not in SPELLED_OUT}
 
     def _named(self) -> dict:
-        return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": self.strategies}
+        """Settings of ``train``; declared is what will be averaged, and what teaches, which is as exact."""
+        declare, deploy = list(self.strategies), getattr(self, "deploy", None)
+        if deploy and named(deploy) not in [
+            named(spec) for spec in declare if isinstance(spec, Mapping) and spec["name"] == deploy["name"]
+        ]:
+            declare.append({**deploy, "label": "deployed"})
+        return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": declare}
 
 
 @notebook_parameters("01_train_teacher")
@@ -438,6 +444,8 @@ class When:
     def __post_init__(self):
         if not self.averages or self.baseline in self.averages:
             raise ParameterError(f"averages are labels other than the baseline {self.baseline!r}; got {self.averages}.")
+        if len(set(self.averages)) < len(self.averages):
+            raise ParameterError(f"averages are labels, each of them once; got {self.averages}.")
 
 
 @notebook_parameters("07_named_pairs")
@@ -464,6 +472,8 @@ class NamedPairs:
                 raise ParameterError(f"pairs are of two, each [student, label of an average]; got {pair!r}.")
             if self.pairs.count(pair) > 1:
                 raise ParameterError(f"pairs: {pair!r} is listed twice.")
+            if pair[0] == pair[1]:
+                raise ParameterError(f"pairs: {pair!r} is one average twice.")
         if self.merge:
             known, listed = {*self.merge} == {"students", "rules", "averages"}, self.merge.values()
             if not known or not all(isinstance(one, list) and one for one in listed):
@@ -472,7 +482,13 @@ class NamedPairs:
                 names = self.merge[what]
                 if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
                     raise ParameterError(f"merge: {what} are names, each of them once; got {names}.")
+            if len(self.merge["students"]) < 2:
+                raise ParameterError(f"merge: runs of at least two students are merged; got {self.merge['students']}.")
             _try_rules(self.merge["rules"])
+        if self.against and self.against[0] == MERGED:
+            raise ParameterError(
+                f"against is what the merged is compared with, a student's average; got {self.against}."
+            )
         if self.against and not (_is_side(self.against) and self.merge):
             raise ParameterError(f"against is [student, label] beside something merged; got {self.against}.")
 
@@ -496,6 +512,10 @@ class BeyondAccuracy:
     strategies: list[str] = field(default_factory=list)
     baseline: str = "last"
     tables: str = "../runs/explore/tables"
+
+    def __post_init__(self):
+        if self.strategies and self.baseline not in self.strategies:
+            raise ParameterError(f"strategies hold the baseline {self.baseline!r}; got {self.strategies}.")
 
 
 @notebook_parameters("04_landscape")

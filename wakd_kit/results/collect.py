@@ -30,7 +30,8 @@ DEPLOYED = "deployed"  # the label under which a teacher's own average is scored
 
 PAIRED = (
     "in points, paired by target and seed, with 95 % intervals: t over all pairs; bootstrap of targets and of seeds within "
-    f"them; t over target means. p is of the t test over all pairs; Holm's correction is for all rows. {DASH}"
+    f"them; t over target means. p is of the t test over all pairs; Holm's correction is for all rows. {DASH} "
+    "Left out are pairs of which a side has no score: no window was found, or the average diverged."
 )
 
 
@@ -230,7 +231,18 @@ class Recorded:
             searched = " Settings were searched by {}, {draws} draws judged at {by}.".format(
                 RULES[self.search.get("rule", rule)], **self.search
             )
-        return f"Model selection, by {RULES[rule]}: {'; '.join(parts)}.{searched} Nothing was chosen on the target."
+        return f"Model selection, by {RULES[rule]}: {'; '.join(parts)}.{searched} Nothing was chosen on the target.{self._moved([*dict.fromkeys(table['strategy'])])}"
+
+    def _moved(self, labels: Sequence[str]) -> str:
+        """A sentence on averages whose begin or end no recorded edge meets, and which begin or end at the nearest within; "" for none."""
+        found = []
+        for label in labels:
+            causes = [re.search(r"(\w+=[\d.]+) lies inside", c.note) for c in self._coefficients(label)]
+            for cause, n in Counter(cause[1] for cause in causes if cause).items():
+                found.append(f"{label} ({cause}, {n} of {len(causes)} runs)")
+        if not found:
+            return ""
+        return f" Averaged from, or to, the nearest edge of a segment within what was asked, since none is there: {', '.join(found)}."
 
     def shown(self, baseline: str) -> list[str]:
         """The baseline, and the first strategy after it that averages and that every student was evaluated with."""

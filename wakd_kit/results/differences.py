@@ -228,10 +228,14 @@ def label_of(first: tuple[str, str], second: tuple[str, str]) -> str:
     return f"{' '.join(first)} - {' '.join(second)}"
 
 
+def _left_out(row: pd.Series) -> str:
+    return f"; {row['missing']} left out for want of a score on both sides" if row.get("missing") else ""
+
+
 def verdict(row: pd.Series) -> str:
     """One sentence for a row of ``paired``, from its numbers alone. What leaves out zero by itself and does not hold with
     Holm's correction for all rows of its table is called suggestive."""
-    left_out = f"; {row['missing']} left out for want of a score on both sides" if row["missing"] else ""
+    left_out = _left_out(row)
     if row["n"] == 0:
         return f"{row['label']}: no pair with a score on both sides; nothing can be said."
     if row["n"] < FEWEST:
@@ -287,7 +291,7 @@ def _answer(row: pd.Series, who: str, baseline: str, falls: str) -> str:
     return (
         f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
         f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed"
-        f"{f', {falls}' if told and falls else ''}."
+        f"{_left_out(row)}{f', {falls}' if told and falls else ''}."
     )
 
 
@@ -348,7 +352,11 @@ def collapsed(scores: pd.DataFrame, baseline: str) -> list[str]:
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """The table of ``paired`` as it is printed: 95 % intervals in brackets, one decimal."""
-    better = [f"{better} of {n}" if n else "–" for better, n in zip(table["better"], table["n"])]
+    missing = table.get("missing", pd.Series(0, table.index))
+    better = [
+        f"{better} of {n}{f', {lacking} left out' if lacking else ''}" if n else "–"
+        for better, n, lacking in zip(table["better"], table["n"], missing)
+    ]
     columns = {
         "difference": "label",
         "mean": "mean:+.1f",

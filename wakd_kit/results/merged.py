@@ -14,14 +14,13 @@ from ..data.domains import split_of
 from ..evaluation import merging
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.soups import Soup
-from ..names import did_you_mean
+from ..names import MERGED, did_you_mean
 from ..runs.identity import digest, of_recording
 from ..runs.run import Run
 from ..written import written
 from .collect import Recorded, place_of
 from .differences import headline, label_of, paired, verdict
 
-MERGED = "merged"  # the student that runs were merged into
 _COLUMNS = {
     "strategy": str,
     "domain": str,

@@ -47,6 +47,7 @@ def searched(
     draws   {"target", "student", "draw", "settings", "run": its place below ``runs``}, several of a draw for several seeds;
             "held" is the source that one was trained without, "fell_apart" one that lost for that
     rule    of the search: what a draw is judged on
+    draws, of the table, counts those that have a score by this strategy
     source  accuracy in per cent on source validation, mean over its domains and over seeds; or, by "leave_one_source_out", on the
             sources that were left out
     A search of which a draw is not there, or without this strategy, has no winner by it.
@@ -57,8 +58,9 @@ def searched(
         settings = {draw["draw"]: spoken(draw["settings"]) for draw in own}
         for label in labels:
             scores = _per_draw(runs, own, label, role, held)
-            best = winner([scores.get(number, [None]) for number in settings])
-            row = {"target": target, "student": student, "strategy": label, "draws": len(settings)}
+            of_draws = [scores.get(number, [None]) for number in settings]
+            best, known = winner(of_draws), [one for one in of_draws if None not in one and np.isfinite(np.mean(one))]
+            row = {"target": target, "student": student, "strategy": label, "draws": len(known)}
             number = None if best is None else [*settings][best]
             won = {"settings": "", "source": np.nan}
             if number is not None:
@@ -149,7 +151,8 @@ def winners(table: pd.DataFrame, by: str) -> pd.DataFrame:
 def otherwise(table: pd.DataFrame, by: str) -> list[str]:
     """A sentence for each other strategy: in how many searches it would have chosen otherwise."""
     wide = table.pivot(index=["target", "student"], columns="strategy", values="settings")
-    wide = wide[wide[by] != ""]
+    draws = table.pivot(index=["target", "student"], columns="strategy", values="draws")
+    wide = wide[wide[by] != ""].where(draws > 1, "")  # of one there is no choice
     said = []
     for label in table["strategy"].unique():
         both = wide[wide[label] != ""]

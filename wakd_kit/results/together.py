@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
+from ..averaging import Coefficients
+from ..averaging.choosing import SCHEDULE, SETTLED
 from ..runs.store import RunProblem
 from .collect import Recorded, place_of, recipe, refuse_other_data, short
 from .differences import on_unseen, paired, summary, verdict
@@ -88,7 +92,31 @@ def unlike(studies: Mapping[str, Recorded]) -> list[str]:
             }
             listed = "; ".join(f"{key} {' and '.join(sides)}" for key, sides in had.items())
             sentences.append(f"{student} was trained otherwise: {listed}.")
-    return sentences
+    return sentences + _averaged_otherwise(a, b)
+
+
+def _averaged_otherwise(a: Recorded, b: Recorded) -> list[str]:
+    """A sentence on each label that stands for another average in the second study, where a strategy or a schedule tells."""
+    found: dict[str, str] = {}
+    for first, second in itertools.product(a.runs, b.runs):
+        if first.name == second.name and place_of(first) == place_of(second):
+            for label in (x := first.choices).keys() & (y := second.choices).keys() - found.keys():
+                if _another(x[label], y[label]):
+                    found[label] = (
+                        f"{label} is another average there: of {first.name}, {x[label].note} and {y[label].note}."
+                    )
+    return [found[label] for label in sorted(found)]
+
+
+def _another(first: object, second: object) -> bool:
+    if not (isinstance(first, Coefficients) and isinstance(second, Coefficients)):
+        return False
+    settled = {first.chosen_by, second.chosen_by} <= {
+        SCHEDULE,
+        SETTLED,
+    }  # what reads validation differs from run to run
+    alike = first.shape != second.shape or np.allclose(first, second)  # trained otherwise, which is said of the student
+    return first.strategy != second.strategy or (settled and not alike)
 
 
 def how_paired(studies: Mapping[str, Recorded], table: pd.DataFrame) -> str:

@@ -11,16 +11,16 @@ from ..averaging import labels_of
 from ..data.domains import Domains, load_domains, unseen_in
 from ..data.mask import parts_of as in_parts
 from ..models.weights import sha256
-from ..names import UnknownName, did_you_mean
+from ..names import MERGED, UnknownName, did_you_mean
 from ..reporting.parameters import describe
-from ..results.merged import MERGED, labels_of_merged
+from ..results.merged import labels_of_merged
 from ..runs.run import load_run
 from ..runs.settings import segment_ends
 from . import chains
 from .draws import Sought, searched
 from .jobs import Job, Place, looked_at
 from .places import StudyProblem
-from .search import search_of
+from .search import draw, search_of
 from .specification import Study
 from .steps import Filled, job_of, training_of
 
@@ -68,6 +68,7 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
     for target, seed in splits:  # a split is one piece of work: it begins when all that is searched for it is found
         if target in waits:
             splits_jobs[target, seed] = [replace(job, open=True) for job in splits_jobs[target, seed]]
+    _rehearse_alike(study, splits[0], place, filled)
     jobs = [*(one.job for one in sought), *(job for chain in splits_jobs.values() for job in chain)]
     jobs = _with_others(study, jobs, domains)
     _refuse_runs_of_its_own(study, jobs)
@@ -220,7 +221,13 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
     if isinstance(shared.get("reference"), dict):  # these ask about one
         del shared["reference"]
     job = job_of(study, name, name, {**shared, **own}, after=after)
-    names = {"reference": study.students, "baseline": labels, "average": labels, "averages": labels}
+    names = {
+        "reference": study.students,
+        "baseline": labels,
+        "average": labels,
+        "averages": labels,
+        "strategies": labels,
+    }
     for setting, known in names.items():
         asked = job.parameters.get(setting, [])
         for value in [asked] if isinstance(asked, str) else asked:
@@ -229,6 +236,10 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
     there = dict.fromkeys(chains.everybody(study), labels)
     pairs, merge, against = (job.parameters.get(n) or [] for n in ("pairs", "merge", "against"))
     named = []
+    if merge and MERGED in study.students:
+        raise StudyProblem(
+            f"{study.name}, {name}: {MERGED!r} is what was merged, and a student is called so; rename it."
+        )
     if merge:
         named += [("merge", "student", student, there) for student in merge["students"]]
         named += [("merge", "label", label, labels) for label in merge["averages"]]
@@ -239,6 +250,10 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
     for where, what, value, known in named:
         if value not in known:
             raise StudyProblem(f"{study.name}, {name}: {where}: {did_you_mean(what, value, known)}")
+    if merge and not (against or any(side[0] == MERGED for pair in pairs for side in pair)):
+        raise StudyProblem(
+            f"{study.name}, {name}: merge: what is merged is compared with something; say against: [student, label], or name it in pairs."
+        )
     runs = len(given["only"]) // (len(study.students) + (study.teacher is not None))
     if name != "08_beyond_accuracy" and not (pairs or against) and min(runs, len(study.students)) < 2:
         raise StudyProblem(
@@ -246,6 +261,18 @@ def _also(study: Study, name: str, own: Mapping, given: Mapping, after: Sequence
             f"on {runs}."
         )
     return job
+
+
+def _rehearse_alike(study: Study, split: tuple[str, int], place: Place, filled: Filled) -> None:
+    """Raises ``StudyProblem`` for a student that takes what will have won of another, where a draw of that does not fit it: unless all
+    that is drawn are numbers like any other."""
+    if (search := search_of(study.search)) is None:
+        return
+    runs = {label: place.runs / f"{split[0]}-s{split[1]}" / label for label in chains.everybody(study)}
+    for label, other in search.like.items():
+        drawn = [draw(search, number, other) for number in range(search.draws)]
+        for own in drawn if not all(isinstance(value, float) for one in drawn for value in one.values()) else ():
+            filled.rehearse(training_of(study, split, label, label, runs, own))
 
 
 def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -> Iterator[Job]:
@@ -271,8 +298,9 @@ def _chain(study: Study, target: str, seed: int, place: Place, found: Mapping) -
 
 def _refuse_beyond(study: Study, landscape: Job, training: Job) -> None:
     """Raises ``StudyProblem`` for a corner of a landscape at a step at which its run will have no segment."""
-    steps, p = [c for c in landscape.parameters["corners"] if isinstance(c, int)], training.parameters
-    if not steps or p["refit"] is not None:  # whose length is not known yet
+    corners, p = landscape.parameters["corners"], training.parameters
+    steps = [c for c in corners if isinstance(c, int)]
+    if not steps or p.get("refit") is not None:  # whose length is not known yet
         return
     ends = {0, *segment_ends(describe(training.notebook)(**p).settings())}
     for step in steps:
@@ -281,6 +309,13 @@ def _refuse_beyond(study: Study, landscape: Job, training: Job) -> None:
                 f"{study.name}, {landscape.name}: corners: no segment ends at step {step}; the nearest that does ends at "
                 f"{min(ends, key=lambda end: abs(end - step))}, the last at {max(ends)}."
             )
+    named = [one if isinstance(one, str) else one["name"] for one in study.strategies]
+    last = [label for label, name in zip(labels_of(study.strategies), named) if name == "last"]
+    points = [0 if c == "initial" else max(ends) if c in last else c for c in corners]
+    if len({*points}) < len(points):
+        raise StudyProblem(
+            f"{study.name}, {landscape.name}: corners are three different points, which span a plane; got {corners}."
+        )
 
 
 def _map_grid(study: Study, seed: int, student: str) -> int:

@@ -86,7 +86,7 @@ def _beside(values: dict, folder: Path, labels: Sequence[str]) -> dict:
         for role in block.keys() & chains.ROLES:
             own[role] = chains.each_name(block[role], lambda name: chains.placed(name, folder, labels))
         if isinstance(block.get("others"), list):
-            own["others"] = [whole(other) for other in block["others"]]
+            own["others"] = [whole(other) if isinstance(other, str) else other for other in block["others"]]
         return {**block, **own}
 
     found = {name: resolved(values[name]) for name in ("teacher", "common", "landscape") if name in values}

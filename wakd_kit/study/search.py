@@ -74,7 +74,11 @@ class Search:
                 raise ParameterError(
                     f"search: instead: {label} takes {{parameter: where it is drawn from}}; got {own!r}."
                 )
+        if self.students == []:
+            raise ParameterError("search: students lists who is searched, at least one; leave it out for all.")
         for where, name, source in self.sources():
+            if not isinstance(name, str):
+                raise ParameterError(f"search: {where}: parameters are names; got {name!r}.")
             if not (source if isinstance(source, list) else _form(source)):
                 raise ParameterError(
                     f"search: {where}: {name} is drawn from U(a,b), 10^U(a,b), 2^U(a,b) with a < b, or a list of values; got "

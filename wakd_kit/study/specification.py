@@ -135,6 +135,11 @@ class Study:
         for student, numbers in self.published.items():
             if not isinstance(numbers, dict) or not all(map(within(0, 100).fits, numbers.values())):
                 return f"published: {student} takes numbers from 0 to 100, in per cent (strategy: number); got {numbers!r}."
+        if not self.strategies:
+            return "a study needs at least one strategy. strategies is []."
+        for label in self.landscape.get("students", []):
+            if self.landscape["students"].count(label) > 1:
+                return f"landscape: students: {label!r} is listed twice."
         try:
             labels = labels_of(self.strategies)
         except (ValueError, UnknownName) as error:
@@ -144,11 +149,16 @@ class Study:
                 return (
                     f"landscape: strategies are labels of the study's strategies; list {own} there, and here its label."
                 )
-        if "deployed" in labels:
-            return "a strategy is called 'deployed', which is what a teacher deployed; give it another label."
+        for label, what in (("deployed", "what a teacher deployed"), ("initial", "where training began")):
+            if label in labels:
+                return f"a strategy is called {label!r}, which is {what}; give it another label."
         if said := chains.problem(self) or self._of_search(labels):
             return said
-        reference = self.reference if isinstance(self.reference, dict) else {self.reference: ""}
+        reference, named = self.reference, [self.reference] if self.reference else []
+        if isinstance(reference, dict):
+            named = [*reference, *reference.values()]
+            if same := next((label for label, own in reference.items() if own == label), None):
+                return f"reference: {same} is compared with another student, not with itself."
         try:
             answers = [*self._answers(labels)]
         except ParameterError as error:
@@ -157,7 +167,7 @@ class Study:
             ("", "setting of window_map", self.window_map, ("grid", "seeds", "students")),
             ("window_map: ", "student", self.window_map.get("students", []), self.students),
             ("landscape: ", "student", self.landscape.get("students", []), self.students),
-            ("", "reference", filter(None, [*reference, *reference.values()]), self.students),
+            ("", "reference", named, self.students),
             ("", "baseline", [self.baseline], labels),
             *answers,
             ("", "label", self.landscape.get("strategies", []), labels),
@@ -174,7 +184,11 @@ class Study:
         if isinstance(self.answer, dict):
             yield "answer: ", "student", self.answer, [*self.students, *["teacher"] * (self.teacher is not None)]
             yield "answer: ", "label", self.answer.values(), [label for label in labels if label != self.baseline]
-        else:
+        elif self.answer:
+            if PAIRS not in self.also:
+                raise ParameterError(
+                    f"answer lists pairs, which are named in also: {{{PAIRS}: {{pairs: ...}}}}; none is."
+                )
             named = make(describe(PAIRS), self.also.get(PAIRS) or {})
             yield "answer: ", "pair", self.answer, labels_of_pairs(named.pairs, named.merge, named.against)
 
@@ -206,7 +220,8 @@ class Study:
         for where, name, _ in search.sources() if search else ():
             if name in SET_BY_STUDY | {"teacher", "start", "refit", "deploy"}:
                 return f"search: {where}: {name} cannot be drawn."
-        own = [
+        drawn = [where for where, name, _ in search.sources() if name == "only"] if search else []
+        own = drawn or [
             n
             for n, s in {"teacher": self.teacher, "common": self.common, **self.students}.items()
             if "only" in (s or {})

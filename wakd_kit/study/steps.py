@@ -6,8 +6,10 @@ filled = Filled(study, domains); [job] = filled([job])      # with what it takes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +17,18 @@ from pathlib import Path
 from .. import fingerprints as sources
 from .. import plugins
 from ..averaging import strategies
-from ..data.domains import Domains, sources_among, unseen_in
+from ..data.domains import Domains, Split, leave_one_out
 from ..evaluation.export import card_of_export
 from ..models.build import build_model, declares, frozen_parts
 from ..models.inherit import Shapes, shapes_of
+from ..models.tap import Output
 from ..models.tap import shapes_of as outputs_of
 from ..models.weights import check_size, find, from_file, sha256
 from ..names import UnknownName, closest
-from ..objectives import combine, objectives
+from ..objectives import Combined, combine, objectives
 from ..reporting.parameters import ParameterError, Training, describe, make, plain
 from ..runs.identity import of_objectives
+from ..runs.prepare import computing, refuse_unfit
 from ..runs.settings import NOT_RECORDED, Settings, rehearse
 from ..runs.start import parts_of, refuse_other_network, shapes_of_run
 from ..runs.train import size_of_recording
@@ -99,6 +103,8 @@ class Filled:
         self._size: dict[str, dict[str, int]] = {}
         self._unsaid: dict[str, dict] = {}
         self._shapes: dict[str, Shapes] = {}
+        self._rehearsed: dict[str, Training] = {}
+        self._splits: dict[tuple, Split] = {}
         self._known: dict[str, dict[str, str]] = {}  # what lies at a path is read once
 
     def __call__(self, jobs: Iterable[Job]) -> list[Job]:
@@ -108,17 +114,10 @@ class Filled:
 
     def _one(self, job: Job) -> Job:
         p, name = job.parameters, job.run.name
-        if p["only"]:  # a name may be a source of one split and the unseen domain of another
-            try:
-                unseen = unseen_in(p["target"], self.domains)
-                sources_among([domain for domain in self.domains if domain not in unseen], p["only"])
-            except ValueError as error:
-                raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: only: {error}") from error
+        self._split(name, p["target"], p["seed"], p["only"])
         if name not in self._size:
-            try:
-                settings, self._size[name], self._shapes[name] = _rehearse(describe(job.notebook)(**p), self.domains)
-            except (ValueError, TypeError, UnknownName, OSError) as error:
-                raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
+            settings, self._size[name], self._shapes[name] = self.rehearse(job)
+            self._rehearsed[name] = describe(job.notebook)(**p)
             # those that a notebook does not ask for, as they are by default
             aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
             self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
@@ -135,6 +134,29 @@ class Filled:
                 self._refuse_other_start(name, p)
         made = {"images": self.domains.fingerprint} | self._unsaid[name] | self._known[asked]
         return replace(job, **self._size[name], given=made)
+
+    def rehearse(self, job: Job) -> tuple[Settings, dict[str, int], Shapes]:
+        """What ``_rehearse`` returns of a training. Raises ``StudyProblem``."""
+        p, name = describe(job.notebook)(**job.parameters), job.run.name
+        split, teacher = self._split(name, p.target, p.seed, p.only), getattr(p, "teacher", None)
+        if isinstance(teacher, str) and teacher in self.own:
+            teacher = self._rehearsed[Path(teacher).name]
+        try:
+            return _rehearse(p, split, teacher)
+        except (ValueError, TypeError, UnknownName, OSError) as error:
+            raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
+
+    def _split(self, name: str, target: str, seed: int, only: Sequence) -> Split:
+        """The split of a training. Raises ``StudyProblem`` for one that cannot be made: a name may be a source of one split and the
+        unseen domain of another, and a class too small for both sides."""
+        try:
+            with warnings.catch_warnings():  # of copies, which the training warns of
+                warnings.simplefilter("ignore")
+                if (target, seed) not in self._splits:
+                    self._splits[target, seed] = leave_one_out(self.domains, target, seed)
+                return self._splits[target, seed].only(*only) if only else self._splits[target, seed]
+        except ValueError as error:
+            raise StudyProblem(f"{self.study.name}, {name} without {target}: {'only: ' * bool(only)}{error}") from error
 
     def _refuse_other_start(self, name: str, p: Mapping) -> None:
         place, by = parts_of(p["start"])
@@ -184,13 +206,14 @@ def _content(study: Study, place: str, role: str) -> str:
     raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
 
 
-def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], Shapes]:
+def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dict[str, int], Shapes]:
     """Raises what training or averaging would raise later for a model, a step or a strategy's setting that cannot be.
 
+    teacher  what teaches: of this study, its parameters; else as ``p`` names it
     Returns the settings of the training; bytes, ``disk`` of its recording at most, ``taught`` of what its teacher gives; and
     the shapes of its network.
     """
-    objectives, teacher = combine(p.objectives), getattr(p, "teacher", None)
+    objectives, domains = combine(p.objectives), split.domains
     if objectives.needs("teacher") and teacher is None:
         raise ValueError(f"the objectives {objectives.labels} learn from a teacher, and there is none.")
     student = build_model(p.model, domains.classes, **{**p.student(), "pretrained": False})
@@ -199,6 +222,11 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], 
     if objectives.reads("attention", "student"):  # which few models have
         objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
     settings = p.settings()
+    refuse_unfit(settings, objectives, split, teacher=teacher is not None)
+    if teacher is None or isinstance(teacher, Training):
+        _try_objectives(objectives, student, teacher, settings, split)
+    if isinstance(teacher, Training) and p.teacher_as:
+        rehearse(teacher.settings(), [p.teacher_as], teacher=getattr(teacher, "teacher", None) is not None)
     if not objectives.deploying:  # whose parts may be named, and are there once the teacher is
         with frozen_parts(student, settings.freeze, settings.batchnorm):
             pass
@@ -206,3 +234,25 @@ def _rehearse(p: Training, domains: Domains) -> tuple[Settings, dict[str, int], 
     size = size_of_recording(student, settings)
     taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)
     return settings, {"disk": size["disk"], "taught": taught}, shapes_of(student)
+
+
+@functools.cache
+def _given_by(model: str, classes: int, settings: str, size: int, maps: bool | str) -> Output:
+    """Shapes of what a network gives, which may teach many students."""
+    return outputs_of(build_model(model, classes, **json.loads(settings)).eval(), size, maps=maps)
+
+
+def _try_objectives(objectives: Combined, student, teacher: Training | None, settings: Settings, split: Split) -> None:
+    """Raises ``ValueError`` for a network that computes nothing on these images while it is trained, and for objectives that do not find in
+    both networks what they read: on shapes alone."""
+    with computing(student.train(), split.domains.size):
+        ours = outputs_of(student, split.domains.size, maps=objectives.asks("student"))
+    student.eval()
+    if objectives.deploying:  # a part of them is built from the teacher itself
+        return
+    theirs = None
+    if teacher is not None:
+        given = json.dumps({**teacher.student(), "pretrained": False})
+        theirs = _given_by(teacher.model, len(split.classes), given, split.domains.size, objectives.asks("teacher"))
+    with contextlib.suppress(RuntimeError):  # what has no shape without numbers
+        objectives.prepare(ours, theirs, steps=settings.steps, seed=settings.seed, sources=len(split.sources))
