@@ -64,7 +64,8 @@ def fitted(name: str, value: object, hint: object) -> object:
             except ParameterError as problem:
                 problems.append(problem)
         # of the right type for one of them: what that one says is nearer than that none fits
-        raise next((p for p in problems if "expected" not in str(p)), _unfit(name, value, hint))
+        said = (p for p in problems if "expected" not in str(p) or str(p).startswith(f"{name}["))
+        raise next(said, _unfit(name, value, hint))
     if origin is typing.Literal:
         if not isinstance(value, str | int) or isinstance(value, bool) or value not in options:
             listed = ", ".join(map(repr, options))

@@ -174,3 +174,44 @@ def test_what_is_no_list_of_checkpoints_is_a_short_sentence(split, tmp_path, giv
     with pytest.raises(ValueError, match=got) as error:
         record(split, given, tmp_path / "run")
     assert len(str(error.value)) < 200
+
+
+def test_steps_of_that_training_are_those_of_the_run(split, trained, tmp_path):
+    at = [10, 20, 40, 50, 60, 100]
+    run = record(split, trained[1], tmp_path / "run", steps=at)
+    assert [*run.table["step"]] == [*run.segments.edges] == at and run.complete
+    assert [*run.source_curves.iterates] == [10, 10, 20, 10, 10, 40]
+    assert np.allclose(wk.averaging.wakd(run.source_curves, begin=40), [0, 0, 0, 1 / 6, 1 / 6, 4 / 6])
+    mean = run.average(wk.averaging.wakd(run.source_curves, begin=40))["model.fc.weight"]
+    ends = [torch.load(trained[1][k])["state_dict"]["module.fc.weight"] for k in (3, 4, 5)]
+    torch.testing.assert_close(mean, (ends[0] + ends[1] + 4 * ends[2]) / 6)
+    assert record(split, trained[1], tmp_path / "run", steps=at, resume=True).steps == 100
+    with pytest.raises(RunProblem, match="was recorded with"):
+        record(split, trained[1], tmp_path / "run", steps=[10, 20, 30, 50, 60, 100], resume=True)
+
+
+@pytest.mark.parametrize("steps", [[1, 2], [0, 1, 2, 3, 4, 5], [1, 3, 2, 4, 5, 6], [1.5, 2, 3, 4, 5, 6], 7, "abcdef"])
+def test_what_are_no_steps_is_a_sentence(split, trained, tmp_path, steps):
+    with pytest.raises(
+        ValueError, match="steps are whole numbers from 1 on, ascending, one for each of the 6 checkpoints"
+    ):
+        record(split, trained[1], tmp_path / "run", steps=steps)
+    assert not (tmp_path / "run.recording").exists()
+
+
+def test_with_its_teacher_the_distillation_loss_is_recorded(split, trained, tmp_path):
+    teacher = wk.build_model("resnet10t", 4, seed=5, **SMALL)
+    run = record(split, trained[1], tmp_path / "run", teacher=teacher)
+    taught = wk.train(
+        network(), split, teacher=teacher, objectives="kd", steps=1, segment_length=1, save_to=tmp_path / "ours", progress=False, device="cpu"
+    )  # fmt: skip
+    last = run.segments.read(0, "end")
+    assert run.table["val_kd_loss"].gt(0).all() and run.settings["teacher"] == taught.settings["teacher"]
+    model = taught.blank_model()
+    model.load_state_dict(last)
+    taught_logits = torch.cat([checkpoints.predict(teacher, e.images) for e in split.val.values()])
+    loss = checkpoints.SourceValidation(split, taught_logits, checkpoints.combine("kd"))(model)["val_kd_loss"]
+    assert run.table["val_kd_loss"][0] == pytest.approx(loss)
+    assert not isinstance(
+        wk.choose(run, [{"name": "best_val", "by": "val_kd_loss"}])["best_val"], wk.averaging.NoWindow
+    )

@@ -231,7 +231,7 @@ def most_likely(monkeypatch):
         ({"mix": {"name": "mixup"}, "batch_size": 1}, "at least 2; got batch_size 1"),
         ({"second": {"name": "cutmix", "pool": 5}, "objectives": [{"name": "ce", "on": "mixed"}]}, "pool decides nothing without pick"),
         ({"second": {"name": "cutmix", "temperature": 9.0}, "objectives": [{"name": "ce", "on": "mixed"}]}, "leave out temperature=9.0"),
-        ({"second": {"name": "mixup"}}, 'There is second, and no an objective with "on": "mixed"'),
+        ({"second": {"name": "mixup"}}, 'There is second, and no objective with "on": "mixed"'),
         ({"objectives": ["ce", {"name": "ce", "on": "mixed"}]}, "There is on: mixed, and no second"),
         ({"objectives": [{"name": "ce", "on": "mix"}]}, "on of objective 'ce' is one of 'views', 'mixed'; got 'mix'"),
         ({"mix": {"name": "mixup"}, "objectives": ["ce", "xded"]}, "xded reads the largest class of a label of each image"),

@@ -85,7 +85,8 @@ def _where(runs: Iterable[Run]) -> dict[str, str]:
         return ", ".join(f"{name} {version}" for name, version in listed.items() if version)
 
     hours = sum(of.get("seconds", 0) for of in known) / 3600
-    took = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes" if hours >= 1 / 60 else "under a minute"
+    took = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes" if hours >= 1 / 40 else "about a minute"
+    took = took if hours >= 1 / 120 else "under a minute"
     return {
         "code": all_of(_commit),
         "libraries": all_of(packages),

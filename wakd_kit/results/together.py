@@ -66,7 +66,7 @@ def side_by_side(studies: Mapping[str, Recorded]) -> pd.DataFrame:
     """``student, strategy``, and of each study ``mean, sd, n`` on unseen domains in per cent, each over its own targets and seeds."""
     key, tables = ["student", "strategy"], []
     for name, study in studies.items():
-        own = summary(study.scores).set_index(key)[["mean", "sd", "n"]]
+        own = summary(study.scores).set_index(key)[["mean", "sd", "n"]].astype({"n": "Int64"})
         tables.append(own.add_prefix(f"{name}: "))
     order = dict.fromkeys(row for table in tables for row in table.index)
     return pd.concat(

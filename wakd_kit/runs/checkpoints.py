@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -21,14 +23,16 @@ from ..models.build import as_tap, in_eval, read_weights
 from ..models.device import device as device_of
 from ..models.tap import fingerprint, mark
 from ..models.weights import provenance_of_file
+from ..names import is_whole
 from ..objectives import combine
-from .identity import check_unseen, of_student, seen_in_training
+from .identity import check_unseen, of_student, of_teacher, seen_in_training
+from .network import predict
 from .prepare import prepare
 from .record import Recorder, recording, write_curves
 from .run import FORMAT, Run, load_run
 from .settings import NOT_RECORDED, Settings
 from .store import Segments, State
-from .train import finished_at, folder_of
+from .train import finished_at, folder_of, teacher_module
 from .validate import SourceValidation
 
 
@@ -39,6 +43,8 @@ def record_checkpoints(
     checkpoints: Iterable[str | os.PathLike | Mapping[str, Tensor]],
     *,
     save_to: str | os.PathLike,
+    steps: Sequence[int] | None = None,
+    teacher: object = None,
     batchnorm: str = "recalibrate",
     batch_size: int = 64,
     device: str | None = None,
@@ -53,13 +59,16 @@ def record_checkpoints(
                  ``split.val``: without a choice among images that were trained on only if those were held out there, too
     checkpoints  files (.pt, .pth, .bin, .safetensors) or state dicts of that network; a file may hold one as ``state_dict`` or
                  ``model``, and names may begin with what data parallelism or compilation puts before them
+    steps        of that training after which each was saved, ascending from 1: it then stands for all since the one before, and
+                 ``begin``, windows and decays count steps; by default the k-th is step k
+    teacher      who taught there, as ``train`` takes it: the distillation loss on source validation (T = 5) is recorded as well
     batchnorm    as of ``train``: "recalibrate" on source batches of ``batch_size`` images, "average", "last", or "frozen" where
                  the statistics did not move
     resume       what is there already is loaded, if it holds the same checkpoints; what was not finished begins anew, with or without
 
-    Step k of the run is the k-th checkpoint: ``begin=0.5`` leaves out the first half of them, ``ema(decay=0.9)`` decays from one to
-    the next. Each is evaluated on source validation; there is no training loss (NaN), and no teacher. Raises ``ValueError`` in one
-    sentence, before anything is recorded, for a checkpoint that is not of this network or holds what is no number.
+    Without ``steps`` the k-th checkpoint is step k: ``begin=0.5`` leaves out the first half of them, ``ema(decay=0.9)`` decays from one
+    to the next. Each is evaluated on source validation; there is no training loss (NaN). Raises ``ValueError`` in one sentence, before
+    anything is recorded, for a checkpoint that is not of this network or holds what is no number.
 
     >>> states = [run.segments.read(k, "end") for k in range(len(run.segments))]  # as other code might have saved them
     >>> theirs = wk.record_checkpoints(student, split, states, save_to="runs/theirs")
@@ -76,23 +85,26 @@ def record_checkpoints(
         )
     _refuse_order_of_text(checkpoints)
     device, student, count = device_of(device), as_tap(student), len(checkpoints)
-    given = {"batchnorm": batchnorm, "batch_size": batch_size, "steps": count, "segment_length": 1}
+    at, combined = _at(steps, count), combine("ce" if teacher is None else "kd")
+    given = {"batchnorm": batchnorm, "batch_size": batch_size, "steps": at[-1], "segment_length": 1}
+    given |= {"segment_length": at[-1], "edges": at[:-1]} if steps is not None else {}
     settings = make(
         Settings, given | {"declare": (), "most_stored": count, "views": views_from(split.domains.views).settings()}
     )
-    prepare(settings, student, None, split, combine("ce"))
+    teacher = teacher_module(teacher, split, settings, student, combined, device)
+    prepare(settings, student, teacher, split, combined)
     digests = [fingerprint(_state(student, checkpoint, k)) for k, checkpoint in enumerate(checkpoints, 1)]
     origins = [*_origins(checkpoints, split)]
     recorded = {n: v for n, v in dataclasses.asdict(settings).items() if n not in NOT_RECORDED} | {
         "format": FORMAT,
         "objectives": [],
-        "checkpoints": {"count": count, "content": " ".join(digests)},
+        "checkpoints": {"count": count, "content": " ".join(digests), **({} if steps is None else {"at": at})},
         "student": student.spec,
         "identity": of_student(student),
-        "teacher": None,
+        "teacher": None if teacher is None else of_teacher(teacher),
         "code": {},
         "split": split.recipe,
-        "seen": seen_in_training(split, None, student, *origins),
+        "seen": seen_in_training(split, teacher, student, *origins),
         "arithmetic": {"validation": settings.precision, "defaults": "by length"},
     }
     folder, rows = folder_of(save_to), []
@@ -102,17 +114,34 @@ def record_checkpoints(
     with recording(folder, recorded, resume=resume, device=device) as partial, own_draws(device), in_eval(student):
         student.to(device)
         segments = Segments.create(partial / "segments", student.state_dict(), settings.storage)
-        recorder, validation = Recorder(student, segments), SourceValidation(split, None, combine("ce"))
-        for step, checkpoint in enumerate(tqdm(checkpoints, disable=not progress), 1):
-            clock = time.perf_counter()
-            student.load_state_dict(_state(student, checkpoint, step))
-            recorder.add()
-            row = {"step": step, "iterates": 1, "train_loss": float("nan"), **validation(student)}
+        taught = None if teacher is None else torch.cat([predict(teacher, e.images) for e in split.val.values()])
+        validation = SourceValidation(split, taught, combined)
+        for number, checkpoint in enumerate(tqdm(checkpoints, disable=not progress), 1):
+            clock, step = time.perf_counter(), at[number - 1]
+            student.load_state_dict(_state(student, checkpoint, number))
+            recorder = Recorder(student, segments, every=step - (0 if number == 1 else at[number - 2]))
+            for _ in range(recorder.every):
+                recorder.add()
+            row = {"step": step, "iterates": recorder.count, "train_loss": float("nan"), **validation(student)}
             rows.append(row | {"learning_rate": float("nan"), "seconds": time.perf_counter() - clock})
             segments.append(*recorder.close(step))
         write_curves(partial, rows)
         mark(student, {"run": folder.name, "split": split.recipe, "seen": recorded["seen"]})
     return load_run(folder, split=split, template=student)
+
+
+def _at(steps: Sequence[int] | None, count: int) -> list[int]:
+    """The steps that the checkpoints are of. Raises ``ValueError`` where they are none."""
+    if steps is None:
+        return [*range(1, count + 1)]
+    at = [*steps] if isinstance(steps, Iterable) and not isinstance(steps, str) else [steps]
+    fits = all(map(is_whole, at)) and all(0 < one < other for one, other in itertools.pairwise(at)) and len(at) == count
+    if not fits:
+        raise ValueError(
+            f"steps are whole numbers from 1 on, ascending, one for each of the {count} checkpoints (where training began, at 0, is the "
+            f"network itself); got {steps!r:.200}."
+        )
+    return list(map(int, at))
 
 
 def _refuse_order_of_text(checkpoints: Sequence[str | os.PathLike | Mapping]) -> None:

@@ -219,7 +219,7 @@ class Settings:
         """A second batch and objectives on it go together; a batch of one has nothing to be mixed with."""
         on_mixed = any(isinstance(spec, Mapping) and spec.get("on") == "mixed" for spec in self.objectives)
         if on_mixed != (self.second is not None):
-            there, missing = ("on: mixed", "second") if on_mixed else ("second", 'an objective with "on": "mixed"')
+            there, missing = ("on: mixed", "second") if on_mixed else ("second", 'objective with "on": "mixed"')
             raise ParameterError(
                 f"There is {there}, and no {missing}: a second batch is mixed for the objectives that say so."
             )

@@ -145,7 +145,7 @@ def train(
     views = views_from(views or split.domains.views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
-    teacher = _teacher_module(teacher, split, settings, student, combined, device)
+    teacher = teacher_module(teacher, split, settings, student, combined, device)
     student = combined.extended(as_tap(student), teacher, seed=seed)
     prepare(settings, student, teacher, split, combined)
     if settings.compile:
@@ -372,14 +372,14 @@ def _lent(teacher: nn.Module | None, device: torch.device) -> Iterator[None]:
             teacher.to(home)
 
 
-def _teacher_module(
+def teacher_module(
     teacher, split: Split, settings: Settings, student, combined: Combined, device: torch.device
 ) -> nn.Module | None:
     if teacher is None:
         return None
     if isinstance(teacher, Mapping):
         given = {"split": split, "settings": settings, "student": student, "combined": combined, "device": device}
-        each = functools.partial(_teacher_module, **given)
+        each = functools.partial(teacher_module, **given)
         return several(teacher, each, student, split, combined, settings)
     if isinstance(teacher, (str, os.PathLike)):
         teacher = load_run(teacher)
