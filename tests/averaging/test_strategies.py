@@ -4,6 +4,7 @@ import ast
 import copy
 import inspect
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -786,7 +787,6 @@ BAD = [
     ("wakd", {"begin": 5000}, "begin=5000 leaves nothing to average: this run has 40 steps"),
     ("wakd", {"begin": 40}, "begin=40 leaves nothing to average"),
     ("wakd", {"begin": 1.0}, "begin=1.0 leaves nothing to average"),
-    ("wakd", {"begin": 39}, r"begin=39 lies inside the last segment \(steps 36-40\).*Choose begin <= 35"),
     ("wakd", {"exact": "exactly"}, r"exact is one of None, 'published'; got 'exactly'"),
     ("window", {"end": 41}, "end=41 lies beyond this run of 40 steps"),
     ("window", {"begin": 10, "end": 10}, "No whole segment lies between begin=10 and end=10"),
@@ -835,6 +835,15 @@ def test_bad_settings_are_a_sentence(name, settings, sentence):
 
 
 # --- choosing several, and what they return -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, setting", [("wakd", "begin"), ("ema", "begin"), ("sma", "start")])
+def test_a_begin_inside_the_last_segment_is_no_window(name, setting):
+    curves = Curves([5] * 8, val_loss=np.linspace(2, 1, 8), val_accuracy=np.linspace(0, 1, 8))
+    wanted = {"name": name, setting: 39}
+    (found,) = averaging.choose(curves, [wanted], score=lambda c: 0.5).values()
+    assert isinstance(found, NoWindow)
+    assert re.search(rf"{setting}=39 lies inside the last segment \(steps 36-40\).*Choose {setting} <= 35", str(found))
 
 
 def test_choose_answers_in_order_and_keeps_the_reasons():

@@ -246,3 +246,25 @@ def small_images(folder, *, side: int):
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(image)).save(file)
     return folder
+
+
+@pytest.mark.parametrize(
+    "gain, margin, said",
+    [
+        ([0.2, -0.2, 0.1], 1.0, "not distinguishable from no difference; on par, within 1 point either way;"),
+        ([0.2, -0.2, 0.1], 0.5, "no difference; not worse by 0.5 points;"),
+        ([0.2, -0.2, 0.1], 0.1, "not distinguishable from no difference; better in"),
+        ([2.0, 2.1, 1.9], 1.0, "higher on these domains; better in"),
+        ([0.3, 0.31, 0.29], 1.0, "higher on these domains; on par, within 1 point either way;"),
+        ([-2.0, -2.1, -1.9], 1.0, "lower on these domains; better in"),
+        ([0.2, -0.2, 0.1], 0.0, "not distinguishable from no difference; better in"),
+    ],
+)
+def test_a_margin_that_was_named_is_compared_with_the_interval(gain, margin, said):
+    rows = [
+        {"student": "KD", "strategy": s, "target": t, "seed": 0, "role": "target", "n": 100_000, "accuracy": 0.5 + (s == "WAKD") * g / 100}
+        for t, g in zip("abc", gain)
+        for s in ("last", "WAKD")
+    ]  # fmt: skip
+    table = contrasts(pd.DataFrame(rows), [[["KD", "WAKD"], ["KD", "last"]]], margin=margin)
+    assert said in verdicts(table)[0]

@@ -456,6 +456,7 @@ class NamedPairs:
     pairs    [[student, label], [student, label]]: the first less the second; "merged" is what was merged
     merge    {students, rules, averages}: the runs of these students are merged, for each target and seed, as each of these averages
     against  [student, label] that everything merged is compared with
+    margin   points that a difference is compared with as well: on par where its 95 % interval lies within them; 0 for none
     """
 
     about: str = ""
@@ -464,6 +465,7 @@ class NamedPairs:
     pairs: list = field(default_factory=list)
     merge: dict = field(default_factory=dict)
     against: list[str] = field(default_factory=list)
+    margin: Annotated[float, at_least(0)] = 0.0
     tables: str = "../runs/explore/tables"
 
     def __post_init__(self):

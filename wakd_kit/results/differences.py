@@ -232,9 +232,21 @@ def _left_out(row: pd.Series) -> str:
     return f"; {row['missing']} left out for want of a score on both sides" if row.get("missing") else ""
 
 
+def _within(row: pd.Series) -> str:
+    """What the 95 % interval of a row says of the ``margin`` that was named for it, in points; "" where none was."""
+    margin = row.get("margin", 0.0)
+    if not margin > 0 or not row["low"] > -margin:
+        return ""
+    named = f"{margin:g} point{'s' * (margin != 1)}"
+    if row["high"] < margin:
+        return f"; on par, within {named} either way"
+    return f"; not worse by {named}" if row["low"] <= 0 else ""
+
+
 def verdict(row: pd.Series) -> str:
     """One sentence for a row of ``paired``, from its numbers alone. What leaves out zero by itself and does not hold with
-    Holm's correction for all rows of its table is called suggestive."""
+    Holm's correction for all rows of its table is called suggestive. Where the row has a ``margin``, in points, it says whether the
+    interval lies within it on both sides (two one-sided tests at 2.5 %), or on the side of worse."""
     left_out = _left_out(row)
     if row["n"] == 0:
         return f"{row['label']}: no pair with a score on both sides; nothing can be said."
@@ -253,7 +265,7 @@ def verdict(row: pd.Series) -> str:
     if row["targets"] >= FEWEST:
         over_targets = f"; over the {row['targets']} target means {brackets(row['target_low'], row['target_high'])}"
     return (
-        f"{row['label']}: {row['mean']:+.1f} points {brackets(row['low'], row['high'])}, {finding}; "
+        f"{row['label']}: {row['mean']:+.1f} points {brackets(row['low'], row['high'])}, {finding}{_within(row)}; "
         f"better in {row['better']} of {row['n']} target x seed pairs{left_out}{over_targets}."
     )
 

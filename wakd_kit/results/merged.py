@@ -107,17 +107,21 @@ def _of_one_split(study: Recorded, members: Sequence[Run], chosen: Sequence, rul
     return computed(file, identity, _COLUMNS, missing, points=len(rules), rows_per_point=domains)
 
 
-def contrasts(scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = ()) -> pd.DataFrame:
+def contrasts(
+    scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = (), *, margin: float = 0.0
+) -> pd.DataFrame:
     """``differences.paired`` of the pairs that were named, and of all that was merged less one average of one student.
 
     pairs    [[student, label], [student, label]]: the first less the second
     against  [student, label]
+    margin   points within which two count as on par, for verdicts; 0 for none, and no column
     """
     wanted = [(tuple(first), tuple(second)) for first, second in pairs]
     if against:
         own = scores[scores["student"] == MERGED]
         wanted += [((MERGED, label), tuple(against)) for label in own["strategy"].unique()]
-    return paired(scores, [*dict.fromkeys(wanted)])
+    table = paired(scores, [*dict.fromkeys(wanted)])
+    return table.assign(margin=margin) if margin else table
 
 
 def with_merged(study: Recorded, merge: Mapping[str, Sequence], *, progress: bool = False) -> pd.DataFrame:
