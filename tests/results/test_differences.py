@@ -551,6 +551,12 @@ def test_collect_finds_evaluated_runs_and_their_scores(study):
     )
 
 
+def test_a_begin_that_meets_no_edge_is_said_where_it_is_shown(study):
+    said = "they average whole segments within: wakd (begin=0.6, in 2 of 2 runs)"
+    assert said in study.selection() and said in study.selection(["last", "wakd"])
+    assert "whole segments" not in study.selection(["last"])
+
+
 def test_picks_are_in_steps_and_what_was_not_found_is_listed(study):
     picks = study.picks().set_index(["student", "strategy"])
     assert picks.loc[("student", "wakd"), ["begin", "end"]].tolist() == [16, 24]

@@ -234,15 +234,15 @@ class Recorded:
         return f"Model selection, by {RULES[rule]}: {'; '.join(parts)}.{searched} Nothing was chosen on the target.{self._moved([*dict.fromkeys(table['strategy'])])}"
 
     def _moved(self, labels: Sequence[str]) -> str:
-        """A sentence on averages whose begin or end no recorded edge meets, and which begin or end at the nearest within; "" for none."""
+        """A sentence on averages whose begin or end meets no recorded edge, as where it was changed afterwards; "" for none."""
         found = []
         for label in labels:
             causes = [re.search(r"(\w+=[\d.]+) lies inside", c.note) for c in self._coefficients(label)]
             for cause, n in Counter(cause[1] for cause in causes if cause).items():
-                found.append(f"{label} ({cause}, {n} of {len(causes)} runs)")
+                found.append(f"{label} ({cause}, in {n} of {len(causes)} runs)")
         if not found:
             return ""
-        return f" Averaged from, or to, the nearest edge of a segment within what was asked, since none is there: {', '.join(found)}."
+        return f" No segment has an edge where these were asked to begin or end, so they average whole segments within: {', '.join(found)}."
 
     def shown(self, baseline: str) -> list[str]:
         """The baseline, and the first strategy after it that averages and that every student was evaluated with."""
