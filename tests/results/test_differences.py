@@ -719,7 +719,7 @@ def test_selection_names_every_strategy_once_with_what_decided(copied):
     chosen = wk.choose(copied, ["last", {"name": "wakd", "label": "WAKD"}, {"name": "sma", "start": 0.1}])
     wk.evaluate(copied, {**chosen, "given": averaging.Coefficients(chosen["last"])})
     sentence, moved = comparison.Recorded([copied]).selection().split(" No segment has an edge")
-    assert moved.endswith("sma (start=0.1, in 1 of 1 runs).")
+    assert moved.endswith("WAKD (begin=0.6, in 1 of 1 runs).")
     for label, choice in chosen.items():
         assert sentence.count(label) == 1 and choice.chosen_by in sentence
     assert f"up to {chosen['sma'].evaluations} of them" in sentence and "given (not recorded)" in sentence
