@@ -378,7 +378,8 @@ def split_of(recipe: Mapping, domains: Domains | None = None, *, sources: Sequen
 def _held_out(examples: Examples, domain: str, seed: int, fraction: float, classes: tuple[str, ...]) -> np.ndarray:
     held_out = np.zeros(len(examples), dtype=bool)
     for label, name in enumerate(classes):
-        originals = np.unique(examples.originals[examples.labels == label])
+        rows = np.flatnonzero(examples.labels == label)
+        originals = np.unique(examples.originals[rows])
         if len(originals) < 2:
             raise ValueError(
                 f"Class {name!r} of domain {domain!r} has {len(originals)} image(s); "
@@ -386,7 +387,7 @@ def _held_out(examples: Examples, domain: str, seed: int, fraction: float, class
             )
         rng = np.random.default_rng([seed, zlib.crc32(domain.encode()), label])
         chosen = rng.permutation(originals)[: min(max(round(fraction * len(originals)), 1), len(originals) - 1)]
-        held_out |= np.isin(examples.originals, chosen) & (examples.labels == label)
+        held_out[rows] = np.isin(examples.originals[rows], chosen)
     return held_out
 
 

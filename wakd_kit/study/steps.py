@@ -104,7 +104,7 @@ class Filled:
         self._unsaid: dict[str, dict] = {}
         self._shapes: dict[str, Shapes] = {}
         self._rehearsed: dict[str, Training] = {}
-        self._splits: dict[tuple, Split] = {}
+        self._splits: dict[str, Split] = {}
         self._known: dict[str, dict[str, str]] = {}  # what lies at a path is read once
 
     def __call__(self, jobs: Iterable[Job]) -> list[Job]:
@@ -114,7 +114,7 @@ class Filled:
 
     def _one(self, job: Job) -> Job:
         p, name = job.parameters, job.run.name
-        self._split(name, p["target"], p["seed"], p["only"])
+        self._split(name, p)
         if name not in self._size:
             settings, self._size[name], self._shapes[name] = self.rehearse(job)
             self._rehearsed[name] = describe(job.notebook)(**p)
@@ -138,7 +138,7 @@ class Filled:
     def rehearse(self, job: Job) -> tuple[Settings, dict[str, int], Shapes]:
         """What ``_rehearse`` returns of a training. Raises ``StudyProblem``."""
         p, name = describe(job.notebook)(**job.parameters), job.run.name
-        split, teacher = self._split(name, p.target, p.seed, p.only), getattr(p, "teacher", None)
+        split, teacher = self._split(name, job.parameters), getattr(p, "teacher", None)
         if isinstance(teacher, str) and teacher in self.own:
             teacher = self._rehearsed[Path(teacher).name]
         try:
@@ -146,15 +146,16 @@ class Filled:
         except (ValueError, TypeError, UnknownName, OSError) as error:
             raise StudyProblem(f"{self.study.name}, {name}: {error}") from error
 
-    def _split(self, name: str, target: str, seed: int, only: Sequence) -> Split:
-        """The split of a training. Raises ``StudyProblem`` for one that cannot be made: a name may be a source of one split and the
-        unseen domain of another, and a class too small for both sides."""
+    def _split(self, name: str, p: Mapping) -> Split:
+        """The split of a training; of one seed, for others are as large. Raises ``StudyProblem`` for one that cannot be made: a name may be
+        a source of one split and the unseen domain of another, and a class too small for both sides."""
+        target, only = p["target"], p["only"]
         try:
             with warnings.catch_warnings():  # of copies, which the training warns of
                 warnings.simplefilter("ignore")
-                if (target, seed) not in self._splits:
-                    self._splits[target, seed] = leave_one_out(self.domains, target, seed)
-                return self._splits[target, seed].only(*only) if only else self._splits[target, seed]
+                if target not in self._splits:
+                    self._splits[target] = leave_one_out(self.domains, target, p["seed"])
+                return self._splits[target].only(*only) if only else self._splits[target]
         except ValueError as error:
             raise StudyProblem(f"{self.study.name}, {name} without {target}: {'only: ' * bool(only)}{error}") from error
 
