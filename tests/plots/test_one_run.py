@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 import wakd_kit as wk
 from wakd_kit import averaging
@@ -582,3 +583,12 @@ def test_averages_along_training_have_a_ring_where_they_are_as_good_as_the_itera
         "the best of the 3 iterates that were looked at, 60.0, is reached at step 20, by wakd first at step 30, by swad never"
         in alt
     )
+
+
+def test_a_dollar_in_a_label_is_a_dollar_and_logarithmic_axes_have_numbers(curves, windows, tmp_path):
+    label = "a $x_{ $ b"
+    choices = {label: averaging.window(curves, begin=40, end=80)}
+    for figure, _ in (figures.training_curves(curves, choices), figures.window_map(windows, curves, choices)):
+        figure.savefig(tmp_path / "figure.svg")  # mathtext would not parse it
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        assert any(label in text for text in texts) and not any("mathdefault" in text for text in texts)

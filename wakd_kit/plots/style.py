@@ -59,16 +59,15 @@ STYLE = {
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "svg.fonttype": "path",
-    "text.parse_math": False,  # labels are text, whatever stands in them
 }
 
 
 def styled(draw: Callable) -> Callable:
-    """Decorator: draws in ``STYLE``, whatever the reader's own settings are."""
+    """Decorator: draws in ``STYLE``, whatever the reader's own settings are; what a label says is text, a $ too."""
 
     @functools.wraps(draw)
     def in_style(*args, **settings):
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context({**STYLE, "text.parse_math": False}):
             return draw(*args, **settings)
 
     return in_style
