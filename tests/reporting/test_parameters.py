@@ -117,3 +117,12 @@ def test_what_is_deployed_is_declared(notebook):
     declared = [make(describe(notebook), given | {"deploy": one}).settings().declare for one in deploys]
     assert declared[0] == [*given["strategies"], {"name": "ema", "decay": 0.95, "label": "deployed"}]
     assert declared[1] == given["strategies"], "what is declared already is not declared twice"
+    by_name = {"strategies": ["last", "ema"], "deploy": {"name": "ema"}}
+    assert make(describe(notebook), by_name).settings().declare == [{"name": "last"}, {"name": "ema"}]
+    with pytest.raises(ParameterError, match="deploy: A wanted strategy is a name or a dict with a 'name'"):
+        make(describe(notebook), given | {"deploy": {"begin": 0.4}})
+    with pytest.raises(ParameterError, match="a strategy is labelled 'deployed'"):
+        make(
+            describe(notebook),
+            {"strategies": ["last", {"name": "sma", "label": "deployed"}], "deploy": {"name": "ema"}},
+        )

@@ -149,11 +149,19 @@ def test_over_a_training_that_was_not_finished_it_says_so(split, trained, tmp_pa
 def test_files_in_the_order_of_their_names_as_text_are_refused(split, trained, tmp_path):
     for k, file in enumerate(trained[1]):
         (tmp_path / f"step{2 * k}.pt").write_bytes(file.read_bytes())  # step0, step10, step2, ...
-    with pytest.raises(ValueError, match="step10 comes before step2 there, as names sort: sort files by their numbers"):
+    with pytest.raises(ValueError, match=r"step10\.pt comes before step2\.pt there, as names sort"):
         record(split, sorted(tmp_path.glob("*.pt")), tmp_path / "run")
+    assert record(split, sorted(tmp_path.glob("*.pt")), tmp_path / "said", steps=range(1, 7)).complete
     ordered = sorted(tmp_path.glob("*.pt"), key=lambda file: int(file.stem[4:]))
     run = record(split, (file for file in ordered), tmp_path / "run")
     assert len(run.segments) == 6 and run.summary().count("6 checkpoints of other code") == 1
+
+
+@pytest.mark.parametrize(
+    "names", [["epoch1_acc0.93", "epoch2_acc0.91"], ["step0100-0.9", "step0200-0.7"], ["1_b10", "2_b2"], ["b", "a"]]
+)
+def test_files_in_the_order_of_their_numbers_are_taken(names):
+    checkpoints._refuse_order_of_text([f"x/{name}.pt" for name in names])
 
 
 def test_what_exported_files_have_seen_is_asked(split, trained, tmp_path):

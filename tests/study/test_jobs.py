@@ -355,7 +355,12 @@ def test_other_code_records_again_unless_the_recording_is_accepted(place, teache
     assert not list(place.runs.glob("teacher.before-*")) and jobs.reason(other, place) is None
 
 
-def test_other_strategies_keep_a_finished_recording_and_put_an_unfinished_one_aside(place, teacher, student, executed):
+@pytest.mark.parametrize(
+    "change", [{"strategies": ["swad"]}, {"deploy": {"name": "ema"}}], ids=["strategies", "deploy"]
+)
+def test_other_strategies_keep_a_finished_recording_and_put_an_unfinished_one_aside(
+    place, teacher, student, executed, change
+):
     do(place, teacher)
     other = replace(teacher, parameters={**teacher.parameters, "strategies": ["last", "swad"]})
     assert jobs.retrained(other, place) == ""
@@ -365,7 +370,7 @@ def test_other_strategies_keep_a_finished_recording_and_put_an_unfinished_one_as
     do(place, student)
     assert partial.exists()  # training continues it; the stand-in does not
     place.file("done", "kd").unlink()
-    do(place, replace(student, parameters={**student.parameters, "strategies": ["swad"]}))
+    do(place, replace(student, parameters={**student.parameters, **change}))
     assert len(list(place.runs.glob("kd.before-*.recording"))) == 1
     assert not partial.exists() and student.run.exists()
 

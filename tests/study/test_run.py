@@ -977,3 +977,52 @@ def test_a_class_too_small_for_a_split_is_named_before_anything_runs(write, monk
     small = {"teacher": {"model": "resnet10t", "steps": 6, "batch_size": 2}, "targets": ["north"]}
     with pytest.raises(StudyProblem, match="tiny, teacher without north: Class 'y' of domain 'east' has 1 image"):
         plan(load_study(write(**small)), HERE)
+
+
+def test_with_all_source_images_a_batch_may_be_larger(write, monkeypatch):
+    images = np.zeros((10, 16, 16, 3), np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None, None]
+    domains = wk.domains_from_arrays(
+        {name: (images, np.arange(10) % 2) for name in ("north", "east", "south")}, ("x", "y")
+    )
+    monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
+    small = {
+        "teacher": None,
+        "common": {"model": "resnet10t", "steps": 6},
+        "targets": ["north"],
+        "window_map": None,
+        "landscape": None,
+    }
+    first, again = {**CE, "batch_size": 8}, {**CE, "refit": "A", "batch_size": 18}
+    assert plan(load_study(write(students={"A": first, "B": again}, **small)), HERE)
+    with pytest.raises(StudyProblem, match="B: batch_size 18 is more than the 16 source training images"):
+        plan(load_study(write(students={"A": first, "B": {**CE, "batch_size": 18}}, **small)), HERE)
+
+
+def test_a_network_that_computes_on_numbers_is_planned(write, tmp_path):
+    (tmp_path / "own_net.py").write_text(NUMBERS)
+    students = {"CE": {**CE, "model": "resnet_of_numbers"}}
+    file = write(students=students, targets=["north"], plugins=["own_net.py"], window_map=None, landscape=None)
+    assert plan(load_study(file), HERE)
+    odd = {"CE": {**CE, "model": "resnet_of_numbers", "model_settings": {"in_chans": 1}}}
+    with pytest.raises(StudyProblem, match="CE: resnet_of_numbers takes no float32 images of 16 px"):
+        plan(
+            load_study(write(students=odd, targets=["north"], plugins=["own_net.py"], window_map=None, landscape=None)),
+            HERE,
+        )
+
+
+NUMBERS = """
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, ResNet
+
+
+class OfNumbers(ResNet):
+    def forward_features(self, x):
+        return super().forward_features(x * (1.0 if x.mean().item() >= 0 else 0.5))
+
+
+@register_model
+def resnet_of_numbers(pretrained=False, **settings):
+    own = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}
+    return build_model_with_cfg(OfNumbers, "resnet18", pretrained, **{**own, **settings})
+"""

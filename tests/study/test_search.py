@@ -191,6 +191,8 @@ def test_what_another_average_would_have_chosen(tmp_path):
     row = results.winners(table, "WAKD").iloc[0]
     assert (row["fixed"], row["by last"]) == ("learning_rate 0.1", "learning_rate 1.0")
     assert results.otherwise(table, "WAKD") == ["last would have chosen otherwise in 1 of 1 searches."]
+    for label in ("last", "WAKD"):  # of one draw with a score there is no choice
+        assert results.otherwise(table.assign(draws=np.where(table["strategy"] == label, 1, 3)), "WAKD") == []
     (tmp_path / draws[0]["run"] / "scores.csv").unlink()
     assert results.searched(tmp_path, draws, ["last"])["settings"].tolist() == [""]  # not known without one of them
 

@@ -94,7 +94,6 @@ def _name_there(name: str, ours: Mapping[str, int], theirs: Mapping[str, int]) -
     return ".".join(there)
 
 
-@torch.no_grad()
 def _refuse_regrouped(student: nn.Module, larger: nn.Module) -> None:
     """Raises ``ValueError`` where a convolution has other groups, of several channels: channels evenly spaced are of other groups there."""
     theirs = {name: module for name, module in larger.named_modules() if isinstance(module, nn.Conv2d)}
@@ -107,6 +106,7 @@ def _refuse_regrouped(student: nn.Module, larger: nn.Module) -> None:
             )
 
 
+@torch.no_grad()
 def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
     """The student with the part of a larger network, in place; from now on it knows what that one has seen.
 

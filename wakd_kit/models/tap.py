@@ -109,9 +109,11 @@ def _statistics_kept(tap: Tap) -> Iterator[None]:
     kept = [(part._buffers, dict(part._buffers)) for part in moved]
     for buffers, before in kept:
         buffers.update({name: buffer.clone() for name, buffer in before.items() if buffer is not None})
-    yield
-    for buffers, before in kept:
-        buffers.update(before)
+    try:
+        yield
+    finally:
+        for buffers, before in kept:
+            buffers.update(before)
 
 
 class LogitsTap(nn.Module):

@@ -196,6 +196,12 @@ class Training:
             _labels(json.dumps(self.strategies))
         except (ValueError, UnknownName) as error:
             raise ParameterError(str(error)) from error
+        if deploy := getattr(self, "deploy", None):
+            _try_strategy("deploy", deploy)
+            if "deployed" in _labels(json.dumps(self.strategies)):
+                raise ParameterError(
+                    "a strategy is labelled 'deployed', which is what is deployed; give it another label."
+                )
         self.settings()
 
     def data(self) -> dict:
@@ -221,10 +227,11 @@ class Training:
 
     def _named(self) -> dict:
         """Settings of ``train``; declared is what will be averaged, and what teaches, which is as exact."""
-        declare, deploy = list(self.strategies), getattr(self, "deploy", None)
-        if deploy and named(deploy) not in [
-            named(spec) for spec in declare if isinstance(spec, Mapping) and spec["name"] == deploy["name"]
-        ]:
+        declare, deploy = (
+            [{"name": one} if isinstance(one, str) else one for one in self.strategies],
+            getattr(self, "deploy", None),
+        )
+        if deploy and (deploy["name"], named(deploy)) not in [(one["name"], named(one)) for one in declare]:
             declare.append({**deploy, "label": "deployed"})
         return {name: getattr(self, name) for name in NAMES if hasattr(self, name)} | {"declare": declare}
 
@@ -239,10 +246,6 @@ class TrainTeacher(Training):
 
     model: str = "resnet18_w16"
     deploy: dict = field(default_factory=lambda: {"name": "wakd", "begin": 0.4})
-
-    def __post_init__(self):
-        super().__post_init__()
-        _try_strategy("deploy", self.deploy)
 
 
 @dataclass(frozen=True)
@@ -347,8 +350,6 @@ class Distill(Student):
                     "folder, or leave teacher_as out."
                 )
             _try_strategy("teacher_as", self.teacher_as)
-        if self.deploy is not None:
-            _try_strategy("deploy", self.deploy)
 
     def taught_by(self):
         """What ``train`` takes as the teacher: its place, or the average of its run that is asked for; of several, of each.

@@ -152,7 +152,8 @@ def otherwise(table: pd.DataFrame, by: str) -> list[str]:
     """A sentence for each other strategy: in how many searches it would have chosen otherwise."""
     wide = table.pivot(index=["target", "student"], columns="strategy", values="settings")
     draws = table.pivot(index=["target", "student"], columns="strategy", values="draws")
-    wide = wide[wide[by] != ""].where(draws > 1, "")  # of one there is no choice
+    wide = wide.where(draws > 1, "")  # of one there is no choice
+    wide = wide[wide[by] != ""]
     said = []
     for label in table["strategy"].unique():
         both = wide[wide[label] != ""]

@@ -83,7 +83,8 @@ def record_checkpoints(
         raise ValueError(
             f"checkpoints is a list of at least two files or state dicts, in order; got {len(checkpoints)}, of {got}."
         )
-    _refuse_order_of_text(checkpoints)
+    if steps is None:
+        _refuse_order_of_text(checkpoints)
     device, student, count = device_of(device), as_tap(student), len(checkpoints)
     at, combined = _at(steps, count), combine("ce" if teacher is None else "kd")
     given = {"batchnorm": batchnorm, "batch_size": batch_size, "steps": at[-1], "segment_length": 1}
@@ -145,14 +146,17 @@ def _at(steps: Sequence[int] | None, count: int) -> list[int]:
 
 
 def _refuse_order_of_text(checkpoints: Sequence[str | os.PathLike | Mapping]) -> None:
-    """Raises ``ValueError`` for files in the order of their names as text where the numbers in them have another: 1, 10, 2."""
-    names = [Path(one).stem for one in checkpoints if not isinstance(one, Mapping)]
-    numbers = [int(found[-1]) for name in names if (found := re.findall(r"\d+", name))]
-    if len(numbers) == len(checkpoints) and names == sorted(names) and numbers != sorted(numbers):
-        turn = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])
+    """Raises ``ValueError`` for files in the order of their names as text where numbers in them have another: 1, 10, 2."""
+    names = [Path(one).name for one in checkpoints if not isinstance(one, Mapping)]
+    numbered = sorted(
+        names,
+        key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name)],
+    )
+    if names == sorted(names) != numbered:
+        turn = next(i for i, (one, other) in enumerate(zip(names, numbered)) if one != other)
         raise ValueError(
-            f"Iterates are in the order of the list, and {names[turn - 1]} comes before {names[turn]} there, as names sort: sort files by "
-            r"their numbers, such as sorted(files, key=lambda file: int(re.findall(r'\d+', file.stem)[-1]))."
+            f"Iterates are in the order of the list, and {names[turn]} comes before {numbered[turn]} there, as names sort: list files as their "
+            "numbers do, or say steps=, one for each."
         )
 
 

@@ -183,6 +183,8 @@ def computing(model: nn.Module, side: int) -> Iterator[None]:
     """What a model stumbles over in its forward is one sentence with its name; what this package says of it stands as it is."""
     try:
         yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
     except Exception as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not isinstance(error, RuntimeError) and frame.f_globals.get("__name__", "").startswith(

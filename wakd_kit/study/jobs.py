@@ -514,9 +514,9 @@ def _make_way(job: Job, place: Place, say: Callable[[str], None]) -> None:
     began = _began(job, place)
     partial = recording_folder(job.run)
     other = _listed(_otherwise(job, place, began)) if began else ""
-    # edges follow from strategies: a finished recording serves others, an unfinished one cannot be continued with them
-    edges = began and _differs({"s": job.parameters.get("strategies")}, {"s": began["strategies"]})
-    for folder, why in ((job.run, other), (partial, other or (edges and "strategies"))):
+    # edges follow from what is declared: a finished recording serves others, an unfinished one cannot be continued with them
+    edges = began and _differs(_declared(job), {name: began.get(name) for name in _declared(job)})
+    for folder, why in ((job.run, other), (partial, other or (edges and "strategies, or what is deployed"))):
         if folder.exists() and why:
             aside = job.run.with_name(f"{job.run.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
             aside = recording_folder(aside) if folder == partial else aside
@@ -532,9 +532,14 @@ def begin(job: Job, place: Place) -> None:
     now = {
         "scheme": sources.SCHEME,
         "recording": _recording(job, place),
-        "strategies": job.parameters.get("strategies"),
+        **_declared(job),
     }
     write_text(place.file("began", job.name), json.dumps({**now, "libraries": there or sources.of_libraries()}))
+
+
+def _declared(job: Job) -> dict:
+    """The averages that a training keeps edges for."""
+    return {name: job.parameters.get(name) for name in ("strategies", "deploy")}
 
 
 def _began(job: Job, place: Place) -> dict:

@@ -7,12 +7,15 @@ filled = Filled(study, domains); [job] = filled([job])      # with what it takes
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from .. import fingerprints as sources
 from .. import plugins
@@ -223,7 +226,8 @@ def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dic
     if objectives.reads("attention", "student"):  # which few models have
         objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
     settings = p.settings()
-    refuse_unfit(settings, objectives, split, teacher=teacher is not None)
+    trained_on = split if getattr(p, "refit", None) is None else split.whole()
+    refuse_unfit(settings, objectives, trained_on, teacher=teacher is not None)
     if teacher is None or isinstance(teacher, Training):
         _try_objectives(objectives, student, teacher, settings, split)
     if isinstance(teacher, Training) and p.teacher_as:
@@ -240,14 +244,23 @@ def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dic
 @functools.cache
 def _given_by(model: str, classes: int, settings: str, size: int, maps: bool | str) -> Output:
     """Shapes of what a network gives, which may teach many students."""
-    return outputs_of(build_model(model, classes, **json.loads(settings)).eval(), size, maps=maps)
+    return _outputs(build_model(model, classes, **json.loads(settings)).eval(), size, maps)
+
+
+def _outputs(model, size: int, maps: bool | str) -> Output:
+    """What a network gives for two images of this side, as shapes alone; of one that computes on numbers meanwhile, for two of zeros.
+    Raises ``ValueError`` where it gives nothing."""
+    try:
+        return outputs_of(model, size, maps=maps)
+    except Exception:  # which without numbers is no verdict
+        with computing(model, size), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return copy.deepcopy(model)(torch.zeros(2, 3, size, size), maps=maps)
 
 
 def _try_objectives(objectives: Combined, student, teacher: Training | None, settings: Settings, split: Split) -> None:
     """Raises ``ValueError`` for a network that computes nothing on these images while it is trained, and for objectives that do not find in
     both networks what they read: on shapes alone."""
-    with computing(student.train(), split.domains.size):
-        ours = outputs_of(student, split.domains.size, maps=objectives.asks("student"))
+    ours = _outputs(student.train(), split.domains.size, objectives.asks("student"))
     student.eval()
     if objectives.deploying:  # a part of them is built from the teacher itself
         return
