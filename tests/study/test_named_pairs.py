@@ -198,7 +198,7 @@ def test_each_is_planned_as_it_is_shipped(name, tmp_path, monkeypatch):
     if study.benchmark == "pacs":  # which may not be here; four domains of any images have as many jobs
         images = small_images(tmp_path / "images", side=32)
         values = yaml.safe_load((REPORTS / f"{name}.yaml").read_text())
-        blocks = {block: {"model": "resnet10t_w16.px32"} for block in ("teacher", "common")}
+        blocks = {block: {"model": "resnet10t_w16.px32", "batch_size": 8} for block in ("teacher", "common")}
         values |= {"extends": values["extends"], "benchmark": f"folder:{images}", "image_size": 32}
         values |= {block: values[block] | blocks[block] for block in blocks}
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))

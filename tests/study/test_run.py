@@ -515,7 +515,8 @@ def test_every_shipped_study_can_be_planned(file, monkeypatch):
     known |= {"coloured_digits": (["agree90", "agree80", "agree10"], 2)}
     names, classes = known.get(load_study(file).benchmark, (["art_painting", "cartoon", "photo", "sketch"], 7))
     side = load_study(file).image_size or 32  # what shipped weights were trained at, so no smaller stand-in
-    some = (np.zeros((2 * classes, side, side, 3), np.uint8), np.arange(2 * classes) % classes)
+    count = 100 // classes * classes  # a batch of 64 is to be had of two sources
+    some = (np.zeros((count, side, side, 3), np.uint8), np.arange(count) % classes)
     domains = wk.domains_from_arrays(dict.fromkeys(names, some), tuple(map(str, range(classes))))
     monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
     assert load_study(file).name == file.stem

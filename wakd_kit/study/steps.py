@@ -70,7 +70,7 @@ def _code(file: Path, listed: str, teacher_as: str) -> dict[str, dict[str, str]]
 
 def training_of(
     study: Study,
-    split: tuple[str, int],
+    at: tuple[str, int],
     label: str,
     name: str,
     runs: Mapping[str, Path],
@@ -79,11 +79,12 @@ def training_of(
 ) -> Job:
     """The job that trains a study's teacher or one of its students.
 
+    at        the unseen domain and the seed
     runs      where this one and those that it comes after are recorded, by label; jobs are called as the folders
     own       settings that take the place of what the study says
     map_grid  of a student's windows, unless the study says another
     """
-    (target, seed), save_to = split, str(runs[label])
+    (target, seed), save_to = at, str(runs[label])
     given = {"benchmark": study.benchmark, "image_size": study.image_size, "target": target, "seed": seed}
     given |= {"strategies": study.strategies}
     if label == "teacher":
