@@ -160,6 +160,10 @@ KEPT = {
         *((s, "WAKD", s, "last") for s in ("KD", "KD T=1", "KD of last", "KD to CE", "teacher")),
         *((s, "WAKD", "KD", "WAKD") for s in ("KD T=1", "KD of last", "KD to CE")),
     ],
+    "teachers_pacs": [
+        *((s, "WAKD", s, "last") for s in ("CE", "KD", "KD of three")),
+        ("KD of three", "WAKD", "KD", "WAKD"),
+    ],
     "pacs_imagenet": [
         *((s, average, s, "last") for s in ("CE", "KD") for average in ("best validation", "WAKD", "SWAD", "SMA")),
         ("KD", "WAKD", "CE", "WAKD"),
