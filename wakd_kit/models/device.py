@@ -19,9 +19,9 @@ def device(given: str | torch.device | None = None) -> torch.device:
         torch.zeros(1, device=given).cpu()  # torch knows devices that this machine has not
         return torch.device(given)
     except (RuntimeError, TypeError, AssertionError) as error:
+        known = "'cpu'" + " or 'cuda'" * torch.cuda.is_available()
         raise ValueError(
-            f"device is one that torch has here, such as 'cpu'{' or cuda' * torch.cuda.is_available()}; got {given!r} "
-            f"({str(error).splitlines()[0][:100]})."
+            f"device is one that torch has here, such as {known}; got {given!r} ({str(error).splitlines()[0][:100]})."
         ) from error
 
 

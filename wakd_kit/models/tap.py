@@ -100,13 +100,11 @@ def classifiers(tap: Tap) -> list[nn.Module]:
 def _statistics_kept(tap: Tap) -> Iterator[None]:
     """Within it, BatchNorm behind the pooling (MobileNetV4, EfficientViT, LowFormer) normalises, and its running statistics stay: features go through
     a head twice, and a training step counts once."""
-    own = {part for classifier in classifiers(tap) for part in classifier.modules()}
     heads = (getattr(tap.model, name, None) for name in ("head", "norm_head", "in_conv"))
     behind = [part for head in heads if isinstance(head, nn.Module) for part in head.modules()]
-    moved = [
-        part for part in behind if part.training and part not in own and getattr(part, "running_mean", None) is not None
-    ]
-    kept = [(part._buffers, dict(part._buffers)) for part in moved]
+    moved = [part for part in behind if part.training and getattr(part, "running_mean", None) is not None]
+    own = {part for classifier in classifiers(tap) for part in classifier.modules()} if moved else set()
+    kept = [(part._buffers, dict(part._buffers)) for part in moved if part not in own]
     for buffers, before in kept:
         buffers.update({name: buffer.clone() for name, buffer in before.items() if buffer is not None})
     try:
