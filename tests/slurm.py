@@ -103,6 +103,16 @@ def say(command: list[str], env: dict[str, str]) -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def state(env: dict[str, str]) -> str:
+    """What the cluster says of its node and its jobs, and the ends of its daemons' logs."""
+    asked = (["sinfo", "-N", "-o", "%n %T %E"], ["squeue", "--states=all", "--format=%i %T %k %r"])
+    return "\n".join([*(say(command, env) for command in asked), str(_logs(Path(env["SLURM_CONF"]).parent))])
+
+
+def _logs(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text(errors="replace")[-800:] for file in sorted(folder.glob("*.[ls][oa]*"))}
+
+
 def _free_ports(n: int) -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(n)]
@@ -140,8 +150,7 @@ def _until(there, folder: Path, seconds: int = 60) -> None:
         if there():
             return
         time.sleep(0.1)
-    logs = {file.name: file.read_text(errors="replace")[-800:] for file in sorted(folder.glob("*.[ls][oa]*"))}
-    raise RuntimeError(f"The cluster did not start within {seconds} s: {logs}")
+    raise RuntimeError(f"The cluster did not start within {seconds} s: {_logs(folder)}")
 
 
 if __name__ == "__main__":

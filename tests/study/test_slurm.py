@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ from .. import slurm
 from .test_killed import MANY
 
 PLUGIN = "snakemake_executor_plugin_slurm"
+# that are waited for anything: what hangs says so before CI's time is up
+MINUTES = 60 if "WAKD_SLOW" in os.environ else 10
 NAPS = '''
 import os, time
 from pathlib import Path
@@ -53,6 +56,19 @@ def reached(tmp_path_factory):
         yield env
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """A report that a test has given up is ended with it."""
+    yield
+    while STARTED:
+        if (report := STARTED.pop()).poll() is None:
+            os.killpg(report.pid, signal.SIGKILL)
+            report.wait()
+
+
 def written(folder: Path, tiny: str, *, retries: int, **settings) -> Path:
     """The tiny study with these settings, and beside it the shipped profile as a cluster without accelerators takes it, in a
     hurry; returns the study's file."""
@@ -74,30 +90,41 @@ def start(file: Path, env: dict[str, str]) -> subprocess.Popen:
     words += ["--out", str(folder / "report"), "--runs", str(folder / "runs")]
     with open(folder / "log", "a") as log:
         command = [sys.executable, "-m", "wakd_kit", *words]
-        return subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        STARTED.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+    return STARTED[-1]
 
 
-def finish(report: subprocess.Popen, file: Path, expected: int = 0) -> str:
+def finish(report: subprocess.Popen, file: Path, env: dict[str, str], expected: int = 0) -> str:
     """What it said, all of it, once it has ended as expected."""
-    ended = report.wait(timeout=7200)
+    wait_until(lambda: report.poll() is not None, file, env, "the report has ended")
     said = (file.parent / "log").read_text()
-    assert ended == expected, said
+    assert report.returncode == expected, said
     return said
 
 
-def job_of(name: str, env: dict[str, str], report: subprocess.Popen, state: str = "RUNNING") -> str:
+def wait_until(there: Callable[[], object], file: Path, env: dict[str, str], what: str) -> object:
+    """What ``there`` gives, once it gives something; where it never does, what the cluster and the study say of it."""
+    end = time.monotonic() + 60 * MINUTES
+    while time.monotonic() < end:
+        if given := there():
+            return given
+        time.sleep(0.5)
+    log = (file.parent / "log").read_text()
+    raise AssertionError(f"Not within {MINUTES} minutes: {what}.\n{slurm.state(env)}\n{log[-3000:]}")
+
+
+def job_of(name: str, file: Path, env: dict[str, str], report: subprocess.Popen, state: str = "RUNNING") -> str:
     """The number that the cluster gave a job of the study, once it is in this state."""
-    for _ in range(7200):
+
+    def there() -> str | None:
         for line in slurm.say(["squeue", "--noheader", "--states=all", "--format=%i|%T|%k"], env).splitlines():
             number, now, comment = line.split("|", 2)
             if now == state and comment.endswith(f"_{name}"):
                 return number
-        if report.poll() is not None and state == "RUNNING":
-            break
-        time.sleep(0.5)
-    raise AssertionError(
-        f"{name} was never {state}: {slurm.say(['squeue', '--states=all', '--format=%i|%T|%k|%r'], env)}"
-    )
+        assert report.poll() is None or state != "RUNNING", (file.parent / "log").read_text()
+        return None
+
+    return wait_until(there, file, env, f"{name} is {state}")
 
 
 def batches(file: Path, job: str) -> int:
@@ -106,13 +133,9 @@ def batches(file: Path, job: str) -> int:
     return said.read_text().split().count(job) if said.exists() else 0
 
 
-def trains(file: Path, job: str, n: int = 1) -> None:
+def trains(file: Path, env: dict[str, str], job: str, n: int = 1) -> None:
     """Waits until a job has trained on some batches."""
-    for _ in range(7200):
-        if batches(file, job) >= n:
-            return
-        time.sleep(0.5)
-    raise AssertionError((file.parent / "log").read_text())
+    wait_until(lambda: batches(file, job) >= n, file, env, f"job {job} has trained on {n} batches")
 
 
 def status(file: Path, *words: str) -> int:
@@ -135,11 +158,11 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
     file = written(tmp_path / "study", tiny_study, retries=0, students=student, **short)
     (tmp_path / "study" / "nap").touch()
     report = start(file, reached)
-    job = job_of("north-s0-KD", reached, report)
-    trains(file, job)
+    job = job_of("north-s0-KD", file, reached, report)
+    trains(file, reached, job)
     assert status(file) == 3 and "Run by process" in capsys.readouterr().out
     slurm.say(["scancel", job], reached)
-    said = finish(report, file, expected=2)
+    said = finish(report, file, reached, expected=2)
     assert f"north-s0-KD: its job {job} of the cluster: CANCELLED AT" in said and "What is done is kept" in said
     assert "[1/3] north-s0-teacher" in said, "what is done elsewhere is said here"
     capsys.readouterr()
@@ -149,7 +172,7 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
     out = capsys.readouterr().out
     assert f"slurm_logs/rule_notebook/north-s0-KD/{job}.log" in out and not re.search("^north-s0-teacher", out, re.M)
     (tmp_path / "study" / "nap").unlink()
-    finish(start(file, reached), file)
+    finish(start(file, reached), file, reached)
     assert status(file) == 0 and "CANCELLED" not in capsys.readouterr().out
     ours, local = scores(tmp_path / "study"), scores(finished)
     local = local[local["target"] == "north"].reset_index(drop=True)
@@ -165,12 +188,12 @@ def test_ctrl_c_cancels_what_the_cluster_runs(reached, tiny_study, tmp_path):
     )
     (tmp_path / "study" / "nap").touch()  # so that it is still there when it is looked at
     report = start(file, reached)
-    job = job_of("north-s0-CE", reached, report)
-    trains(file, job)
+    job = job_of("north-s0-CE", file, reached, report)
+    trains(file, reached, job)
     for process in (report.pid, *_children(report.pid)):  # as a terminal tells all of them
         os.kill(process, signal.SIGINT)
     assert report.wait(timeout=120) != 0
-    assert job == job_of("north-s0-CE", reached, report, "CANCELLED")
+    assert job == job_of("north-s0-CE", file, reached, report, "CANCELLED")
 
 
 def _children(process: int) -> list[int]:
@@ -192,18 +215,18 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     nap.touch()
     report = start(file, reached)
     # its time is up while it trains: it is tried again, and goes on where it was
-    first = job_of("north-s0-KD", reached, report)
-    trains(file, first, 10)
+    first = job_of("north-s0-KD", file, reached, report)
+    trains(file, reached, first, 10)
     slurm.say(["scontrol", "update", f"jobid={first}", "timelimit=1"], reached)
-    assert first == job_of("north-s0-KD", reached, report, "TIMEOUT")
+    assert first == job_of("north-s0-KD", file, reached, report, "TIMEOUT")
     assert "DUE TO TIME LIMIT" in next((folder / "runs").rglob(f"slurm_logs/*/*/{first}.log")).read_text()
     nap.unlink()
     then = batches(file, first)
     # a node that drains takes nothing new and finishes what it has
     host = slurm.say(["sinfo", "--noheader", "--format=%n"], reached)
     slurm.say(["scontrol", "update", f"nodename={host}", "state=drain", "reason=test"], reached)
-    while slurm.say(["squeue", "--noheader", "--states=RUNNING,COMPLETING"], reached):
-        time.sleep(1)
+    left = ["squeue", "--noheader", "--states=RUNNING,COMPLETING"]
+    wait_until(lambda: not slurm.say(left, reached), file, reached, "the node has finished what it had")
     capsys.readouterr()
     done = [row["name"] for row in _rows(file, capsys) if row["state"] == "done"]
     time.sleep(20)
@@ -216,12 +239,14 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     # the engine is killed, and what Slurm has is left to it; the same command takes over when the node is back
     for process in _children(report.pid):
         os.kill(process, signal.SIGKILL)
-    report.wait(timeout=1800)  # it shows what is there
+    report.wait(60 * MINUTES)  # it shows what is there
     slurm.say(["scontrol", "update", f"nodename={host}", "state=resume"], reached)
     report = start(file, reached)
-    second = job_of("landscape-north-s0-KD", reached, report)  # which waited for the one that came to an end first
+    second = job_of(
+        "landscape-north-s0-KD", file, reached, report
+    )  # which waited for the one that came to an end first
     slurm.say(["scancel", second], reached)
-    said = finish(report, file)
+    said = finish(report, file, reached)
     assert "27 of 27 notebooks to do" in said and status(file) == 0
     jobs = set(file.with_name("batches").read_text().split()) - {first, "here"}  # here: a plan tries its objectives
     went_on = [n for job in jobs if (n := batches(file, job)) < 40]
