@@ -35,8 +35,9 @@ report: $(READY)
 	$(BIN)/wakd report $(STUDY)
 
 # the long tests begin first (tests/conftest.py), and who is done takes from who is not; what is compiled is kept, for
-# tests start processes
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# tests start processes; a long form may take longer than what hangs
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal \
+	$(if $(WAKD_SLOW),-o faulthandler_timeout=0)
 
 test: $(READY)
 	$(PYTEST)

@@ -17,6 +17,7 @@ import wakd_kit as wk
 
 from .conftest import SMALL, patterns
 from .forked import ROOT
+from .waiting import MINUTES, until
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 SETTINGS = {
@@ -103,18 +104,18 @@ def lab(folder: Path, *, theme: str = "JupyterLab Light") -> Iterator[str]:
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(300):
+    def there() -> bool:
+        assert server.poll() is None, f"JupyterLab did not start:\n{log.read_text()[-2000:]}"
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1):
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(0.2)
-            break
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+            return True
+        return False
+
+    until(there, log.read_text)
 
 
 def run_all(page, address: str, notebook: str) -> None:
     """Open a notebook in JupyterLab and start all of its cells."""
-    page.goto(f"{address}/lab/workspaces/t/tree/{notebook}?reset", timeout=90_000)
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.goto(f"{address}/lab/workspaces/t/tree/{notebook}?reset", timeout=1000 * 60 * MINUTES)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=1000 * 60 * MINUTES)
     page.evaluate(READY)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")

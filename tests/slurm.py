@@ -19,7 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+from .waiting import until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
 CONFIGURATION = """
@@ -90,11 +93,11 @@ def cluster(folder: Path, *, cpus: int = 8, memory: int = 64_000) -> Iterator[di
     munge += [f"--{name}={folder}/munge/{name}" for name in ("pid-file", "seed-file", "log-file")]
     with contextlib.ExitStack() as daemons:
         daemons.enter_context(_running([*munge, "--num-threads=2"], env, folder))
-        _until(lambda: (folder / "munge" / "socket").exists(), folder)
+        until((folder / "munge" / "socket").exists, partial(_logs, folder))
         daemons.enter_context(_running(["slurmctld", "-D"], env, folder))
         daemons.enter_context(_running(["slurmd", "-D", "-N", host], env, folder))
         daemons.callback(_end_jobs, env)  # the first that is done at the end, while all of it answers
-        _until(lambda: "idle" in say(["sinfo", "-h", "-o", "%t"], env), folder)
+        until(lambda: "idle" in say(["sinfo", "-h", "-o", "%t"], env), partial(_logs, folder))
         yield env
 
 
@@ -143,14 +146,6 @@ def _end_jobs(env: dict[str, str]) -> None:
         if not say(["squeue", "--noheader"], env):
             return
         time.sleep(0.1)
-
-
-def _until(there, folder: Path, seconds: int = 60) -> None:
-    for _ in range(10 * seconds):
-        if there():
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"The cluster did not start within {seconds} s: {_logs(folder)}")
 
 
 if __name__ == "__main__":

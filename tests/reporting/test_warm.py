@@ -18,6 +18,7 @@ from wakd_kit.reporting.execute import NotebookFailed, execute
 from wakd_kit.reporting.warm import ADDRESS, Forked
 
 from ..forked import shared
+from ..waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or not warm._pidfds(), reason="processes are not forked here")
 
@@ -139,22 +140,17 @@ def ask(file: Path, seconds: float, status: int, env: dict, **settings) -> Forke
 
 
 def seen(file: Path) -> str:
-    for _ in range(600):
-        if file.is_file() and file.read_text():
-            return file.read_text()
-        time.sleep(0.05)
-    raise AssertionError(f"nothing in {file}")
+    return until(lambda: file.is_file() and file.read_text(), lambda: f"nothing in {file}")
 
 
 def gone(process: int) -> bool:
-    for _ in range(600):
+    def there() -> bool:
         try:
-            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
+            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except FileNotFoundError:
             return True
-        time.sleep(0.05)
-    return False
+
+    return until(there, lambda: f"process {process} is at work")
 
 
 def test_who_asks_gets_streams_a_folder_an_environment_and_a_status(here, tmp_path):

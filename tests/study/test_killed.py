@@ -20,6 +20,7 @@ from wakd_kit.study.run import status
 
 from .. import forked
 from ..offline import offline_problems
+from ..waiting import MINUTES, until
 
 pytest.importorskip("snakemake", reason="snakemake is not installed")
 
@@ -68,16 +69,12 @@ def start(file: Path, folder: Path, said: str = "log", *, cold: bool = True) -> 
 
 
 def finish(file: Path, folder: Path) -> None:
-    assert start(file, folder).wait(timeout=900) == 0, (folder / "log").read_text()
+    assert start(file, folder).wait(60 * MINUTES) == 0, (folder / "log").read_text()
 
 
 def quiet(folder: Path) -> None:
     """Waits until no process works in the folder."""
-    for _ in range(600):
-        if not any(processes(folder).values()):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"still at work: {processes(folder)}")
+    until(lambda: not any(processes(folder).values()), lambda: f"still at work: {processes(folder)}")
 
 
 def trained(folder: Path) -> dict[Path, int]:
@@ -117,14 +114,10 @@ def test_a_killed_study_goes_on_with_the_same_command_given_once(study, what):
     file, folder = study("killed", **SHORT)
     places = {"out": folder / "report", "runs": folder / "runs"}
     engine = start(file, folder)
-    for _ in range(300):
-        if processes(folder)["kernel"]:
-            break
-        time.sleep(0.2)
-    assert processes(folder)["kernel"], (folder / "log").read_text()
+    until(lambda: processes(folder)["kernel"], (folder / "log").read_text)
     for victim in processes(folder)[what]:
         os.kill(victim, signal.SIGKILL)
-    engine.wait(timeout=300)
+    engine.wait(60 * MINUTES)
     # what was not killed may still work; the same command waits for it, or says who is at it
     second, lock = start(file, folder, cold=False), folder / "runs" / "engine" / "lock"
     while second.poll() is None and f"process {second.pid} on" not in (files.holder(lock) or ""):
@@ -155,13 +148,9 @@ def test_a_study_that_is_asked_to_end_ends_with_all_that_it_began(study):
     ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
     engine = start(file, folder)
     signal.signal(signal.SIGINT, ignored)
-    for _ in range(300):
-        if processes(folder)["kernel"]:
-            break
-        time.sleep(0.2)
-    assert processes(folder)["kernel"], (folder / "log").read_text()
+    until(lambda: processes(folder)["kernel"], (folder / "log").read_text)
     engine.terminate()
-    assert engine.wait(timeout=60) == 130 and "what is recorded is kept" in (folder / "log").read_text()
+    assert engine.wait(60 * MINUTES) == 130 and "what is recorded is kept" in (folder / "log").read_text()
     quiet(folder)
     table, sentence = status(file, out=folder / "report", runs=folder / "runs")
     assert set(table["state"]) <= {"done", "waiting"} and "Nobody runs it." in sentence

@@ -20,11 +20,10 @@ from wakd_kit.cli import main
 from wakd_kit.study import cluster, places
 
 from .. import slurm
+from ..waiting import MINUTES, until
 from .test_killed import MANY
 
 PLUGIN = "snakemake_executor_plugin_slurm"
-# that are waited for anything: what hangs says so before CI's time is up
-MINUTES = 60 if "WAKD_SLOW" in os.environ else 10
 NAPS = '''
 import os, time
 from pathlib import Path
@@ -104,13 +103,7 @@ def finish(report: subprocess.Popen, file: Path, env: dict[str, str], expected: 
 
 def wait_until(there: Callable[[], object], file: Path, env: dict[str, str], what: str) -> object:
     """What ``there`` gives, once it gives something; where it never does, what the cluster and the study say of it."""
-    end = time.monotonic() + 60 * MINUTES
-    while time.monotonic() < end:
-        if given := there():
-            return given
-        time.sleep(0.5)
-    log = (file.parent / "log").read_text()
-    raise AssertionError(f"Not within {MINUTES} minutes: {what}.\n{slurm.state(env)}\n{log[-3000:]}")
+    return until(there, lambda: f"{what}\n{slurm.state(env)}\n{(file.parent / 'log').read_text()[-3000:]}", every=0.5)
 
 
 def job_of(name: str, file: Path, env: dict[str, str], report: subprocess.Popen, state: str = "RUNNING") -> str:
@@ -192,7 +185,7 @@ def test_ctrl_c_cancels_what_the_cluster_runs(reached, tiny_study, tmp_path):
     trains(file, reached, job)
     for process in (report.pid, *_children(report.pid)):  # as a terminal tells all of them
         os.kill(process, signal.SIGINT)
-    assert report.wait(timeout=120) != 0
+    assert report.wait(60 * MINUTES) != 0
     assert job == job_of("north-s0-CE", file, reached, report, "CANCELLED")
 
 
