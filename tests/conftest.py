@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import wakd_kit as wk  # as good as nothing until a name of it is used: torch is imported by tests, not by who only starts workers
+from wakd_kit import plugins
 
 from . import forked
 
@@ -77,6 +78,12 @@ def own_cache(tmp_path_factory):
         patch.setenv("WAKD_CACHE", str(once(tmp_path_factory, "cache", lambda folder: None)))
         patch.delenv("WAKD_WEIGHTS", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_plugins(monkeypatch):
+    """What a test names to the processes that it starts is named to none of another test."""
+    monkeypatch.setenv(plugins.NAMED, "")
 
 
 def one_image(n: int = 16) -> float:

@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 import wakd_kit as wk
-from wakd_kit import plugins
 from wakd_kit.cli import command_line, main
 from wakd_kit.data import catalog as benchmarks
 from wakd_kit.data import domains
@@ -111,7 +110,6 @@ def commands(document: Path) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_what_a_document_shows_runs(document, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(plugins.NAMED, "")
     namespace = {"wk": wk}
     for number, block in enumerate(fenced(document, "python")):
         if file := re.match(r"# (\w+\.py)\n", block):  # it is one, for others to use

@@ -51,7 +51,6 @@ def tiny_own(pretrained=False, **settings):
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """A plugin's file; what it declares and names is gone after the test."""
-    monkeypatch.setenv(plugins.NAMED, "")
     monkeypatch.setattr(plugins, "_loaded", {})
     for registry in (objectives, strategies):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
@@ -165,6 +164,7 @@ def test_a_study_names_its_plugins_beside_its_file(plugin):
         "seeds: [0]\nstudents: {A: {objectives: [{name: sharp_loss}]}}\nstrategies: [last, final_two]\nplugins: [mine.py]\n"
     )
     assert load_study(study).plugins == [str(plugin)] and "sharp_loss" in objectives
+    assert plugins.named() == [], "to its own jobs, and not to those of the next study"
     study.write_text(study.read_text().replace("mine.py", "others.py"))
     with pytest.raises(StudyProblem, match=r"own\.yaml: No plugin at .*others\.py\. It is a file that ends in \.py"):
         load_study(study)
@@ -190,6 +190,15 @@ def test_a_kernel_knows_what_the_study_s_plugin_declares(plugin, tmp_path):
         cells=[nbformat.v4.new_code_cell("from wakd_kit.objectives import get\nprint(get('sharp_loss').__module__)")]
     )
     nbformat.write(book, tmp_path / "asks.ipynb")
-    plugins.announce(str(plugin))
-    done = execute.execute(tmp_path / "asks.ipynb", tmp_path / "done.ipynb", checked=True)
-    assert "wakd_plugin_mine" in done.read_text()
+    done, told = tmp_path / "done.ipynb", plugins.naming(str(plugin))
+    assert "wakd_plugin_mine" in execute.execute(tmp_path / "asks.ipynb", done, checked=True, env=told).read_text()
+    assert plugins.named() == [], "only to that kernel"
+    # what fails before the first cell is said by it
+    plugin.write_text("import nothing_of_that_name\n")
+    with pytest.raises(execute.NotebookFailed, match=r"In \[1\], ValueError: plugin .*mine\.py: ModuleNotFoundError"):
+        execute.execute(tmp_path / "asks.ipynb", done, checked=True, env=told)
+    plugin.unlink()
+    with pytest.raises(
+        execute.NotebookFailed, match=r"In \[1\], FileNotFoundError: No plugin at .*mine\.py\. It is a file"
+    ):
+        execute.execute(tmp_path / "asks.ipynb", done, checked=True, env=told)

@@ -29,14 +29,14 @@ def use(*plugins: str) -> None:
     Raises ``ValueError`` with the reason for one that cannot be imported, ``FileNotFoundError`` for one that is not there.
     """
     whole = [os.path.abspath(plugin) if plugin.endswith(".py") else plugin for plugin in plugins]
-    for plugin in whole:
-        _load(plugin)
-    announce(*whole)
+    load(*whole)
+    os.environ.update(naming(*whole))
 
 
-def announce(*plugins: str) -> None:
-    """Let processes that are started from here know these, and import nothing yet."""
-    os.environ[NAMED] = json.dumps(list(dict.fromkeys([*named(), *plugins])))
+def naming(*plugins: str) -> dict[str, str]:
+    """The environment of a process that is to know these, beside those that this one's names; imports nothing."""
+    both = dict.fromkeys([*named(), *plugins])
+    return {NAMED: json.dumps(list(both))} if both else {}
 
 
 def named() -> list[str]:
@@ -49,10 +49,20 @@ def named() -> list[str]:
     return found if isinstance(found, list) else [text] if text else []
 
 
-def load() -> None:
-    """Import what the environment names."""
-    for plugin in named():
+def load(*plugins: str) -> None:
+    """Import these, and only here; without any, what the environment names."""
+    for plugin in plugins or named():
         _load(plugin)
+
+
+def load_into(shell) -> None:
+    """Import what the environment names into a kernel that begins; where that fails its first cell says so, for of what
+    IPython says before it nothing reaches the notebook."""
+    try:
+        load()
+    except (ValueError, OSError) as error:
+        instead = [f"raise {type(error).__name__}({str(error)!r})\n"]
+        shell.input_transformers_cleanup.append(lambda lines: instead)
 
 
 def module_of(plugin: str) -> str:

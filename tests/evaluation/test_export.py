@@ -231,7 +231,6 @@ ACTIVATION = nn.ReLU
 
 
 def test_a_model_of_ones_own_is_the_same_network_in_its_folder_or_is_refused(split, tmp_path, monkeypatch):
-    monkeypatch.setenv(plugins.NAMED, "")
     (tmp_path / "own_nets.py").write_text(OWN)
     plugins.use(str(tmp_path / "own_nets.py"))
 

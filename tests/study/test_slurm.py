@@ -126,9 +126,14 @@ def batches(file: Path, job: str) -> int:
     return said.read_text().split().count(job) if said.exists() else 0
 
 
-def trains(file: Path, env: dict[str, str], job: str, n: int = 1) -> None:
+def trains(file: Path, env: dict[str, str], report: subprocess.Popen, job: str, n: int = 1) -> None:
     """Waits until a job has trained on some batches."""
-    wait_until(lambda: batches(file, job) >= n, file, env, f"job {job} has trained on {n} batches")
+
+    def there() -> bool:
+        assert report.poll() is None, (file.parent / "log").read_text()
+        return batches(file, job) >= n
+
+    wait_until(there, file, env, f"job {job} has trained on {n} batches")
 
 
 def status(file: Path, *words: str) -> int:
@@ -152,7 +157,7 @@ def test_a_job_that_is_cancelled_is_named_with_its_log_and_the_same_command_goes
     (tmp_path / "study" / "nap").touch()
     report = start(file, reached)
     job = job_of("north-s0-KD", file, reached, report)
-    trains(file, reached, job)
+    trains(file, reached, report, job)
     assert status(file) == 3 and "Run by process" in capsys.readouterr().out
     slurm.say(["scancel", job], reached)
     said = finish(report, file, reached, expected=2)
@@ -182,7 +187,7 @@ def test_ctrl_c_cancels_what_the_cluster_runs(reached, tiny_study, tmp_path):
     (tmp_path / "study" / "nap").touch()  # so that it is still there when it is looked at
     report = start(file, reached)
     job = job_of("north-s0-CE", file, reached, report)
-    trains(file, reached, job)
+    trains(file, reached, report, job)
     for process in (report.pid, *_children(report.pid)):  # as a terminal tells all of them
         os.kill(process, signal.SIGINT)
     assert report.wait(60 * MINUTES) != 0
@@ -209,7 +214,7 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     report = start(file, reached)
     # its time is up while it trains: it is tried again, and goes on where it was
     first = job_of("north-s0-KD", file, reached, report)
-    trains(file, reached, first, 10)
+    trains(file, reached, report, first, 10)
     slurm.say(["scontrol", "update", f"jobid={first}", "timelimit=1"], reached)
     assert first == job_of("north-s0-KD", file, reached, report, "TIMEOUT")
     assert "DUE TO TIME LIMIT" in next((folder / "runs").rglob(f"slurm_logs/*/*/{first}.log")).read_text()

@@ -233,7 +233,7 @@ def _kernels(
     return Kernels
 
 
-LOAD = f"__import__({plugins.__name__!r}, fromlist=['load']).load()"  # of plugins, before the first cell
+LOAD = f"__import__({plugins.__name__!r}, fromlist=['here']).load_into(get_ipython())"  # plugins, before the first cell
 KERNEL = (sys.executable, "-m", "ipykernel_launcher")
 
 

@@ -187,9 +187,8 @@ def describe(jobs: Iterable[Job], place: Place) -> None:
 
 
 def read(file: str | os.PathLike) -> tuple[Job, Place]:
-    """A job as ``describe`` wrote it, and where it works; who starts it from here knows its plugins."""
+    """A job as ``describe`` wrote it, and where it works."""
     job, values = described(file), json.loads(Path(file).read_text(encoding="utf-8"))
-    plugins.announce(*job.plugins)
     return job, Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
 
 
@@ -390,7 +389,11 @@ def _do(job: Job, place: Place, why: str, env: Mapping | None, say: Callable, wa
             for name in wrote - _wrote(place, without=replace(job, missing={})):
                 (place.out / name).unlink(missing_ok=True)
         there = _tables(place.out) if job.over_all else {}
-        settings = {"cwd": job.notebook.parent, "env": {**(env or {}), "TQDM_DISABLE": "1"}, "checked": True}
+        settings = {
+            "cwd": job.notebook.parent,
+            "env": {**(env or {}), **plugins.naming(*job.plugins), "TQDM_DISABLE": "1"},
+            "checked": True,
+        }
         notebook.execute(job.notebook, executed, job.parameters, **settings)
         wrote = {name for name, at in _tables(place.out).items() if there.get(name) != at} if job.over_all else wrote
         same = taught and taught == teaches(job)  # what it teaches may have been told otherwise before

@@ -243,7 +243,8 @@ def load_study(which: str | os.PathLike) -> Study:
     try:
         values = {n: v for n, v in values_of(path).items() if v is not None or n not in TEXTS}
         study = make(Study, {"name": path.stem, **values})
-        plugins.use(*study.plugins)
+        if study.plugins:
+            plugins.load(*study.plugins)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
