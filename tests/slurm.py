@@ -92,6 +92,7 @@ def cluster(folder: Path, *, cpus: int = 8, memory: int = 64_000) -> Iterator[di
     # by force, for a folder of a test is nobody else's, which its socket is complained about
     munge += [f"--{name}={folder}/munge/{name}" for name in ("pid-file", "seed-file", "log-file")]
     with contextlib.ExitStack() as daemons:
+        daemons.callback(_kill_left, f"SLURM_CONF={env['SLURM_CONF']}".encode())
         daemons.enter_context(_running([*munge, "--num-threads=2"], env, folder))
         until((folder / "munge" / "socket").exists, partial(_logs, folder))
         daemons.enter_context(_running(["slurmctld", "-D"], env, folder))
@@ -104,6 +105,14 @@ def cluster(folder: Path, *, cpus: int = 8, memory: int = 64_000) -> Iterator[di
 def say(command: list[str], env: dict[str, str]) -> str:
     """What one of Slurm's commands answers; empty where it fails."""
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _kill_left(named: bytes) -> None:
+    """What is cancelled and does not end, where no control group holds it: a snakemake that waits for a thread of its own."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(entry.name) != os.getpid() and named in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def state(env: dict[str, str]) -> str:
