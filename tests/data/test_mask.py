@@ -79,3 +79,5 @@ def test_accuracy_apart_by_hand(domains, tmp_path):
     assert table.loc["in", ["north", "mean", "n", "images"]].tolist() == [75, 75, 1, 4]
     assert table.loc["out", ["north", "images"]].tolist() == [25, 4]
     assert protocol.by_part([], domains, mask(tmp_path, *rows)).empty
+    predicted["north"] = Predicted("target", labels, np.full_like(labels, -1), np.full(len(labels), np.nan))
+    assert protocol.by_part([one], domains, mask(tmp_path, *rows))["mean"].isna().all(), "it diverged"

@@ -303,6 +303,20 @@ def test_what_a_kernel_sends_changes_what_is_shown_and_nothing_that_the_reader_h
     page.wait_for_function("() => model.get('asked')?.startsWith('third')")
     page.evaluate("() => model.set('answer', { key: model.get('asked'), problem: 'the images are gone.' })")
     assert page.locator(".wk-source").inner_text() == "not evaluated" and page.evaluate("model.get('asked')") == ""
+    # a second view of the same explorer knows what the first has asked for
+    page.evaluate("() => model.set('answer', { key: 'third\\n4-16', accuracy: model.get('data').last })")
+    assert page.locator(".wk-source").inner_text() == "exact"
+    page.evaluate(
+        "() => render({ model, el: document.querySelector('main').appendChild(document.createElement('div')) })"
+    )
+    assert page.locator(".wk-source").all_inner_texts() == ["exact", "exact"] and wrong == []
+
+
+def test_a_heading_is_no_setting_of_an_explorer_on_its_page(opened, page_of, tmp_path):
+    (tmp_path / "page.html").write_text(f"<!doctype html><h2 id='larger-guesses'>A</h2>{explorer.page(page_of)}")
+    page, _ = opened(f"{(tmp_path / 'page.html').as_uri()}#larger-guesses")
+    page.locator(".wk-verdict").wait_for()
+    assert page.locator(".wk-explorer").get_attribute("class") == "wk-explorer"
 
 
 def test_the_address_of_a_page_says_what_is_shown_and_a_tour_leads_through_it(opened, page_of, tmp_path):

@@ -627,6 +627,10 @@ def test_pages_are_written_of_the_runs_that_one_can_be_made_of(named, tmp_path):
     assert explorable(named.folder) and not explorable(without) and not explorable(tmp_path)
     pages = write_pages(tmp_path / "runs", tmp_path / "out" / "explorer")
     assert pages == {tmp_path / "runs" / "a-s0" / "KD": tmp_path / "out" / "explorer" / "a-s0-KD.html"}
+    same = shutil.copytree(named.folder, tmp_path / "runs" / "a" / "s0-KD")  # the two would share a file
+    files = {file.name for file in write_pages(tmp_path / "runs", tmp_path / "both").values()}
+    assert files == {file.name for file in (tmp_path / "both").iterdir()} == {"a-s0-KD.html", "a-s0-KD-2.html"}
+    shutil.rmtree(same)
     text = (tmp_path / "out" / "explorer" / "a-s0-KD.html").read_text()
     assert "<h1>KD, west left out, seed 0: which part of training should be averaged?</h1>" in text
     assert str(tmp_path) not in text

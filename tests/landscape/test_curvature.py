@@ -1,5 +1,7 @@
 """Curvature against planted spectra, closed forms and the dense Hessian."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,21 @@ def test_domains_have_probes_of_their_own_and_what_does_not_converge_is_said(lin
     assert seeds == [5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [({"top": top}, "top counts eigenvalues: a whole number >= 1; got") for top in (0, 2.5, "2")]
+    + [
+        ({"top": 147}, "Curvature takes 1 to 146 eigenvalues here; got top=147."),
+        ({"seed": -1}, "seed is a whole number >= 0"),
+    ]
+    + [({"probes": many}, "probes counts random sign vectors: a whole number >= 2; got") for many in (1, 2.5)]
+    + [({"max_images": 8.5}, "max_images counts images of a domain: a whole number >= 1; got 8.5")],
+)
+def test_what_makes_no_sense_is_refused(linear, wrong, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        curvature(linear, {"last": last(linear.source_curves)}, **wrong)
+
+
 def test_of_a_network_with_batchnorm_it_is_the_hessian_in_evaluation_mode(run):
     """Against Lanczos on second derivatives taken twice backwards, in float64: slow and obvious."""
     sweep = Sweep(run, workers=1)
@@ -137,9 +154,3 @@ def test_a_choice_without_a_window_has_no_rows_and_a_killed_table_goes_on(linear
     file = linear.folder / "landscape" / "killed.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-2]))
     assert curvature(linear, choices, **settings).equals(whole)
-
-
-@pytest.mark.parametrize("wrong", [{"top": 0}, {"top": 147}, {"probes": 1}, {"max_images": 0}])
-def test_what_makes_no_sense_is_refused(linear, wrong):
-    with pytest.raises(ValueError, match="takes 1 to 146 eigenvalues here, two or more probes and an image or more"):
-        curvature(linear, {"last": last(linear.source_curves)}, **wrong)

@@ -68,6 +68,8 @@ def test_usual_corners_are_both_ends_of_what_is_averaged_and_its_mean(run, choic
     state, stored = run.average(points["step 8"]), run.segments.read(2, "end")  # segments end at 2, 4, 8, ...
     assert all(torch.equal(state[name], stored[name]) for name in stored)
     assert list(findings.corners(run, choices, [], baseline="last", average="EMA")) == ["last", "EMA", "initial"]
+    best = {**choices, "best": points["step 8"]}
+    assert list(findings.corners(run, best, [], baseline="best", average="WAKD")) == ["best", "WAKD", "step 24"]
     assert list(findings.corners(run, choices, [], baseline="last", average=None)) == ["last", "step 12", "initial"]
 
 
@@ -165,6 +167,8 @@ def test_distances_to_the_lowest_loss_count_what_is_off_the_plane(plane):
     ]
     alone = findings.in_the_valley(plane, baseline="last", average=None)
     assert len(alone) == 2 and not any("WAKD" in sentence for sentence in alone)
+    with pytest.raises(ValueError, match=r"Unknown mark of the plane 'WAKDD'\. Did you mean 'WAKD'\?"):
+        findings.in_the_valley(plane, baseline="last", average="WAKDD")
 
 
 def test_a_line_is_said_with_its_ends_and_its_barrier():

@@ -97,6 +97,7 @@ def test_a_choice_without_a_window_has_no_rows(linear):
     "wrong, sentence",
     [({"radii": radii}, "radii are distances") for radii in ([], 5.0, "12", [0.0, 1.0], [np.inf], [np.nan, 1.0], ["1"])]
     + [({"directions": many}, "directions counts random directions: a whole number >= 1; got") for many in (0, 1.5)]
+    + [({"seed": seed}, "seed is a whole number >= 0") for seed in (-1, 1.5)]
     + [({"roles": ("sorce",)}, "Unknown role 'sorce'. Did you mean 'source'?")]
     + [({"choices": ["last"]}, "Points are given by label, {label: coefficients}; got ['last']")],
 )

@@ -266,4 +266,8 @@ def test_findings_are_paired_and_say_before_and_after():
     assert said[1].startswith("CE: WAKD - last: +9.0 points [") and "better calibrated on these domains" in said[1]
     assert any("KD: WAKD - last" in one and "8.0 points" in one for one in said)
     assert said[-1] == "KD decides as its teacher on 70.0 % of the images of unseen domains at last, on 75.2 % at WAKD."
+    agreed.loc[1, "mean"] = np.nan  # no window in a run
+    assert agreement.findings(study, ["last", "WAKD"], agreed, agreed.iloc[:0])[-1] == (
+        "Whether KD decides as its teacher more or less often after averaging cannot be said of all runs."
+    )
     assert "no before and after" in agreement.findings(study, ["last"], agreed, agreed)[0]

@@ -514,6 +514,9 @@ def test_a_domain_called_strategy_keeps_its_column():
 def test_answer_gives_one_average_on_both_sides():
     sentence = comparison.answer(ONE, "ema")
     assert "ema (decay 0.9): 53.0% on the unseen domain west (100 images), 95.0% on source validation" in sentence
+    assert comparison.answer(ONE, "swad") == "swad found no window: too short"
+    with pytest.raises(ValueError, match=r"Unknown label 'emma'\. Did you mean 'ema'\?"):
+        comparison.answer(ONE, "emma")
 
 
 # ---- recorded runs

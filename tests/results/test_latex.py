@@ -53,6 +53,9 @@ def test_the_best_of_each_student_is_bold_by_its_value_and_not_by_its_digits():
     assert text.count("textbf") == 4
     two = latex.booktabs(TABLE.assign(mean=1.0), caption="", label="t", best=["mean"])
     assert two.count("textbf{1.0}") == 4, "ties share it"
+    alike = pd.DataFrame({"student": ["A", "A"], "art_painting": [1.0, 2.0], "art painting": [4.0, 3.0]})
+    text = latex.booktabs(alike, caption="", label="t", best=["art_painting", "art painting"])
+    assert "A & 1.0 & \\textbf{4.0}" in text and "A & \\textbf{2.0} & 3.0" in text
     close = latex.booktabs(TABLE.assign(mean=[1.04, 1.01] * (len(TABLE) // 2)), caption="", label="t", best=["mean"])
     assert close.count("textbf{1.0}") == len(TABLE), "and so do those that print alike"
 
@@ -100,8 +103,8 @@ def test_latex_compiles_it(tmp_path):
 
 
 def test_markdown_has_a_head_a_rule_and_a_row_each():
-    table = pd.DataFrame({"student": ["KD", "CE"], "gain": ["+1.0", "–"]})
-    assert latex.markdown(table) == "| student | gain |\n| --- | --- |\n| KD | +1.0 |\n| CE | – |"
+    table = pd.DataFrame({"student": ["KD", "C|E"], "gain": ["+1.0", "–"]})
+    assert latex.markdown(table) == "| student | gain |\n| --- | --- |\n| KD | +1.0 |\n| C\\|E | – |"
 
 
 def test_a_compact_table_has_a_rule_between_students_and_its_caption_as_a_comment():

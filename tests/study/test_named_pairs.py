@@ -64,6 +64,8 @@ def test_pairs_are_compared_as_named_and_everything_merged_with_one():
     assert shown["student"].tolist() == ["a", "b", MERGED, MERGED] and shown["unseen"].tolist() == pytest.approx(
         [60, 45, 60, 10]
     )
+    with pytest.raises(ValueError, match=r"No scores of b lats; there are a last, b last"):
+        levels(scores, [[["a", "last"], ["b", "lats"]]])
     again = contrasts(scores, [[[MERGED, "mean"], ["a", "last"]]], ["a", "last"])
     assert again["label"].tolist() == [f"{MERGED} mean - a last", f"{MERGED} ties - a last"], (
         "what is named twice is one"

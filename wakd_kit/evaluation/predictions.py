@@ -43,6 +43,11 @@ class Predicted:
         """(n,) whether the predicted class is the true one."""
         return self.classes == self.labels
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it is of an average that diverged, which predicts no class and has no accuracy."""
+        return bool((self.classes < 0).any())
+
 
 def predicted(logits: Tensor, labels: np.ndarray, role: str) -> Predicted:
     """``Predicted`` of (n, classes) logits; class -1 and no confidence where they are no numbers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
+from itertools import chain, count
 from pathlib import Path
 from string import Template
 
@@ -55,9 +56,11 @@ def write_pages(runs: str | Path, folder: str | Path, *, hidden: bool = False) -
 
     Returns {the run's folder: its page}, which is empty where no run has a window map.
     """
-    runs, found = path_of(runs), {}
+    runs, found, taken = path_of(runs), {}, set()
     for place in filter(explorable, run_folders(runs)):
-        name = "-".join(place.relative_to(runs).parts) or place.name
+        first = "-".join(place.relative_to(runs).parts) or place.name  # which a-b/c and a/b-c share
+        name = next(n for n in chain([first], (f"{first}-{i}" for i in count(2))) if n.casefold() not in taken)
+        taken.add(name.casefold())
         found[place] = write_page(place, path_of(folder) / f"{name}.html", hidden=hidden)
     return found
 

@@ -10,7 +10,8 @@ function render({ model, el }) {
   const answers = new Map(); // exact scores by what they are of
   let d, shown, held, resting;
   let covered; // whether what looks at the unseen domain is: as the first run says, then as the reader does
-  let large = location.hash.includes("large");
+  const flags = location.hash.slice(1).split("&"); // of a page's address; a heading that has such a word in it is none
+  let large = flags.includes("large");
   let stop = 0; // of the tour, from 1
   const linked = Boolean(el.closest("[data-linked]")); // a page of its own, whose address says what is shown
   const find = (selector) => root.querySelector(selector);
@@ -335,11 +336,13 @@ function render({ model, el }) {
     clearTimeout(resting);
     shown = held = null;
     d = model.get("data"); // {} when no run is open
+    const known = model.get("answer"); // what another view has asked for, and is not answered twice
+    if (known?.accuracy) answers.set(known.key, known.accuracy);
     root.innerHTML = d.name ? skeleton(d) : "";
     if (d.name) {
       const asked = linkedWindow();
       const begun = covered === undefined ? Number(location.hash.match(/tour=([1-5])/)?.[1] ?? 0) : stop;
-      covered ??= Boolean(d.hidden) || location.hash.includes("guess");
+      covered ??= Boolean(d.hidden) || flags.includes("guess");
       root.classList.toggle("wk-covered", covered); // before anything is shown
       follow();
       guide(begun);

@@ -18,6 +18,7 @@ from ..evaluation.export import Logits
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Sweep
 from ..models.arithmetic import own_draws
+from ..names import SEED, whole_number
 from ..runs.store import RunProblem
 
 _COLUMNS = {
@@ -63,13 +64,14 @@ def curvature(
 
     Raises ``RunProblem`` for a network that cannot be differentiated twice, or that does not fit in memory.
     """
+    whole_number("top", top, 1, "eigenvalues")
+    whole_number("probes", probes, 2, "random sign vectors")
+    whole_number("max_images", max_images, 1, "images of a domain")
+    SEED.check("seed", seed)
     file = table_file(run, name)
     sweep = Sweep(run, split, batchnorm=batchnorm, workers=1)
-    if not 1 <= top < sweep.parameters or probes < 2 or max_images < 1:
-        raise ValueError(
-            f"Curvature takes 1 to {sweep.parameters - 1} eigenvalues here, two or more probes and an image or more; "
-            f"got top={top}, probes={probes}, max_images={max_images}."
-        )
+    if top >= sweep.parameters:
+        raise ValueError(f"Curvature takes 1 to {sweep.parameters - 1} eigenvalues here; got top={top}.")
     vectors, made_of = sweep.located(choices)
     identity = {"kind": "curvature", "choices": made_of, "top": top, "probes": probes, "max_images": max_images}
     identity |= {"seed": seed, **sweep.settled}

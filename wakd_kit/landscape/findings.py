@@ -56,7 +56,7 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
     """Three labelled points for ``landscape.plane``: labels of ``choices``, steps that end a stored segment, or "initial".
 
     None wanted: the baseline, the average, and the iterate after which that average begins, or the last one stored before; without an average the middle
-    iterate and the initial parameters. When the baseline is the last iterate, the first three are both ends of the stretch
+    iterate and the initial parameters; where that iterate is the baseline, the last one in its place. When the baseline is the last iterate, the first three are both ends of the stretch
     of training that is averaged, and its mean: the plane shows the part of the valley that it went through. An earlier
     iterate is too far away for that, and its plane a narrow strip on the way there.
     """
@@ -69,7 +69,10 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
         wanted = [baseline, int(stored[(len(stored) - 1) // 2]), "initial"]
     elif not wanted:
         begin = run.source_curves.begins[choices[average].window()[0]] - 1
-        wanted = [baseline, average, int(max((edge for edge in stored if edge <= begin), default=0))]
+        third = int(max((edge for edge in stored if edge <= begin), default=0))
+        if third and _alike(run, _iterate(run, third), choices[baseline]):  # best_val's, say: two corners would be one
+            third = int(stored[-1])
+        wanted = [baseline, average, third]
     points = {}
     for corner in wanted:
         if corner in (0, "initial"):
@@ -81,6 +84,10 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
         else:
             raise ValueError(did_you_mean("corner", corner, [*choices, "initial"]))
     return points
+
+
+def _alike(run, a, b) -> bool:
+    return np.allclose(*(geometry.vector(point, len(run.source_curves.ends)) for point in (a, b)))
 
 
 def _iterate(run, step: int) -> Coefficients:
@@ -137,6 +144,8 @@ def in_the_valley(plane: Plane, *, baseline: str, average: str | None) -> list[s
         own = plane.points[plane.points["role"] == role].groupby("label")["loss"].agg(of_all)
         listed = []
         for name in _both(average, baseline):
+            if name not in marks.index:
+                raise ValueError(did_you_mean("mark of the plane", name, marks.index))
             mark = marks.loc[name]
             away = np.linalg.norm([mark["x"] - x, mark["y"] - y, mark["residual"]])
             listed.append(f"{name} has {own[name]:.3g} nats, at a distance of {away:.3g} from there")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.domains import Split
 from ..evaluation.journal import Growing, computed, table_file
 from ..evaluation.sweep import Point, Sweep
-from ..names import whole_number
+from ..names import SEED, whole_number
 
 _COLUMNS = {"strategy": str, "radius": float, "direction": int, "domain": str, "role": str, "loss": float}
 
@@ -59,6 +59,7 @@ def flatness(
         raise ValueError(f"radii are distances from the point, one or more, each a number above 0; got {radii!r}.")
     radii = [float(radius) for radius in given]
     whole_number("directions", directions, 1, "random directions")
+    SEED.check("seed", seed)
     file = table_file(run, name)
     sweep = Sweep(run, split, roles=roles, batchnorm=batchnorm, workers=workers)
     centres, made_of = sweep.located(choices)

@@ -209,11 +209,15 @@ def findings(study: Recorded, shown: Sequence[str], agreed: pd.DataFrame, churne
     said = [f"Points of calibration error that {after} takes away on unseen domains, compared with {before}:"]
     said += [re.sub("|".join(words), lambda found: words[found[0]], one) for one in differences_found(less)]
     for table, what in ((agreed, "decides as its teacher"), (churned, "decides otherwise with another seed")):
-        by_label = table.set_index(["student", "strategy"])["mean"] if len(table) else {}
-        said += [
-            f"{name} {what} on {by_label[name, before]:.1f} % of the images of unseen domains at {before}, on "
-            f"{by_label[name, after]:.1f} % at {after}."
-            for name in study.students
-            if (name, before) in by_label and (name, after) in by_label
-        ]
+        by_label = table.set_index(["student", "strategy"])["mean"].to_dict() if len(table) else {}
+        for name in study.students:
+            if (name, before) not in by_label or (name, after) not in by_label:
+                continue
+            levels = [by_label[name, label] for label in (before, after)]
+            if not np.isfinite(levels).all():  # no window, or a diverged average, in a run
+                said.append(f"Whether {name} {what} more or less often after averaging cannot be said of all runs.")
+                continue
+            said.append(
+                f"{name} {what} on {levels[0]:.1f} % of the images of unseen domains at {before}, on {levels[1]:.1f} % at {after}."
+            )
     return said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -147,6 +147,12 @@ def on_unseen(scores: pd.DataFrame) -> pd.DataFrame:
     return unseen.groupby(key, sort=False, as_index=False).agg(how)[[*unseen]]
 
 
+def refuse_unscored(side: tuple[str, str], known: Iterable[tuple[str, str]]) -> None:
+    """Raises ``ValueError`` for a student and strategy of which there are no scores."""
+    if side not in known:
+        raise ValueError(f"No scores of {' '.join(side)}; there are {', '.join(' '.join(k) for k in known)}.")
+
+
 def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tuple[str, str]]]) -> pd.DataFrame:
     """Differences in accuracy on the unseen domain, in points, paired by target and seed.
 
@@ -166,8 +172,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     rows = []
     for first, second in contrasts:
         for side in (first, second):
-            if side not in known:
-                raise ValueError(f"No scores of {' '.join(side)}; there are {', '.join(' '.join(k) for k in known)}.")
+            refuse_unscored(side, known)
         both = 100 * (unseen[first] - unseen[second])
         pairs = both.dropna()
         targets = [part.to_numpy() for _, part in pairs.groupby("target")]
@@ -414,8 +419,8 @@ def brackets(low: float, high: float) -> str:
 
 
 def points(row: Mapping, of: str = "gain") -> str:
-    """A difference with its interval, in a sentence."""
-    return f"{row[of]:+.1f} {brackets(row['low'], row['high'])}"
+    """A difference with its interval, where it has one, in a sentence."""
+    return f"{row[of]:+.1f}" + f" {brackets(row['low'], row['high'])}" * bool(np.isfinite(row["low"]))
 
 
 def probability(p: float) -> str:
@@ -436,6 +441,10 @@ def one_run(table: pd.DataFrame) -> pd.DataFrame:
 def answer(table: pd.DataFrame, label: str) -> str:
     """One sentence: what one average scores on the unseen domain and on source validation."""
     part = table[table["strategy"] == label]
+    if part.empty:
+        raise ValueError(did_you_mean("label", label, table["strategy"].unique()))
+    if part["accuracy"].isna().any():
+        return _without(label, part["note"].iloc[0])
     source = f"{part.loc[part['role'] == 'source', 'accuracy'].mean():.1%} on source validation (mean over domains)"
     unseen = [
         f"{r.accuracy:.1%} on the unseen domain {r.domain} ({r.n} images)"
@@ -443,6 +452,11 @@ def answer(table: pd.DataFrame, label: str) -> str:
         if r.role == "target"
     ]
     return f"{label} ({part['note'].iloc[0]}): {', '.join([*unseen, source])}."
+
+
+def _without(name: str, note: str) -> str:
+    why = note.split("found no window: ")[-1]
+    return f"{name} has no accuracy: {why}." if diverged(why) else f"{name} found no window: {why}"
 
 
 def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
@@ -456,8 +470,7 @@ def answers(table: pd.DataFrame, *, baseline: str) -> list[str]:
     base, sentences = unseen.loc[baseline], []
     for name, row in unseen.iterrows():
         if np.isnan(row["accuracy"]):
-            why = lacks[name].split("found no window: ")[-1]
-            sentences.append(f"{name} has no accuracy: {why}." if diverged(why) else f"{name} found no window: {why}")
+            sentences.append(_without(name, lacks[name]))
             sentences += [f"So nothing is compared with {baseline}."] * (name == baseline)
         elif name != baseline:
             gain = 100 * (row["accuracy"] - base["accuracy"])

@@ -50,8 +50,8 @@ def booktabs(table: pd.DataFrame, *, caption: str, label: str, best: Sequence[st
         printed = table[name].round(1)
         top = printed.groupby(table.iloc[:, 0], sort=False).transform("max")
         bold = np.flatnonzero(printed == top)
-        column = cells.columns[table.columns.get_loc(name)]
-        cells.loc[bold, column] = [rf"\textbf{{{text}}}" for text in cells.loc[bold, column]]
+        column = table.columns.get_loc(name)  # names that differ in an underscore alone are one heading
+        cells.iloc[bold, column] = [rf"\textbf{{{text}}}" for text in cells.iloc[bold, column]]
     numeric = [_numeric(table[name]) for name in table]
     return cells.style.hide(axis="index").to_latex(
         hrules=True,
@@ -89,7 +89,7 @@ def compact(summary: pd.DataFrame, *, caption: str, label: str) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A table of words, such as ``differences.printed_as`` returns, in Markdown."""
     rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
 def save(

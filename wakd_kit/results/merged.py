@@ -19,7 +19,7 @@ from ..runs.identity import digest, of_recording
 from ..runs.run import Run
 from ..written import written
 from .collect import Recorded, place_of
-from .differences import headline, label_of, paired, verdict
+from .differences import headline, label_of, paired, refuse_unscored, verdict
 
 _COLUMNS = {
     "strategy": str,
@@ -136,8 +136,9 @@ def levels(scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = ()) -
     validation over ``runs``; only over those that have a score."""
     sides = dict.fromkeys(tuple(side) for pair in [*pairs, *[[against]] * bool(against)] for side in pair)
     sides |= dict.fromkeys((MERGED, label) for label in scores.loc[scores["student"] == MERGED, "strategy"].unique())
-    rows = []
+    rows, known = [], set(scores[["student", "strategy"]].itertuples(index=False, name=None))
     for student, label in sides:
+        refuse_unscored((student, label), known)
         own = scores[(scores["student"] == student) & (scores["strategy"] == label)].dropna(subset="accuracy")
         mean = (
             100

@@ -78,7 +78,7 @@ def by_part(found: Sequence[Found], domains: Domains, mask: str | Path) -> pd.Da
                         "target": one.target,
                         "seed": one.seed,
                     }
-                    accuracy = mine.mean() if len(mine) else np.nan
+                    accuracy = mine.mean() if len(mine) and not predicted.diverged else np.nan
                     rows.append({**about, "domain": domain, "role": "target", "accuracy": accuracy, "n": len(mine)})
     if not rows:
         return pd.DataFrame()
