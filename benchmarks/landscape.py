@@ -18,7 +18,6 @@ import numpy as np
 import wakd_kit as wk
 from wakd_kit.averaging import last, swad, wakd
 from wakd_kit.evaluation.sweep import Point, Sweep
-from wakd_kit.models.device import cores
 
 
 def record(folder: Path, steps: int) -> wk.Run:
@@ -28,7 +27,7 @@ def record(folder: Path, steps: int) -> wk.Run:
         model,
         split,
         steps=steps,
-        segment_length=steps // 40,
+        segment_length=max(1, steps // 40),
         learning_rate=0.01,
         declare=[],
         progress=False,
@@ -69,10 +68,10 @@ def main() -> None:
         run = record(Path(folder) / "run", given.steps)
         curves = run.source_curves
         corners = {"initial": "initial", "last": last(curves), "WAKD": wakd(curves, begin=0.5)}
-        count = given.size**2 + len(corners)
+        count, workers = given.size**2 + len(corners), Sweep(run).workers
         for i in range(given.repeat):
             for batchnorm in ("average", "recalibrate"):
-                with clock(f"plane {given.size} x {given.size}, {batchnorm}, {cores()} workers", count):
+                with clock(f"plane {given.size} x {given.size}, {batchnorm}, {workers} workers", count):
                     wk.landscape.plane(run, corners, size=given.size, batchnorm=batchnorm, name=f"{batchnorm}{i}")
         with clock("the same, read from the run", count):
             wk.landscape.plane(run, corners, size=given.size, batchnorm="recalibrate", name="recalibrate0")

@@ -154,6 +154,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     places = sorted(place.parent for runs in given.runs for place in runs.glob("*-s*/*/settings.json"))
     places = [place for place in places if given.students is None or place.name in given.students]
+    if not places:
+        parser.error(f"no recordings (*-s*/*/settings.json) in {', '.join(map(str, given.runs))}.")
     wanted = needed(given.only, list(pool(wk.load_run(places[0]).source_curves)))
     rows = [candidates_of(scored(place, given.out, wanted), given.only) for place in places]
     accuracy = pd.DataFrame(rows, index=[place.name for place in places])

@@ -2,11 +2,13 @@
 
     python benchmarks/precision.py [--seconds 3]
 
-One thread, batch 128, channels_last, AdamW, no views: the network alone.
+One thread, batch 128, channels_last, AdamW, no views: the network alone. Both in turn, medians of the processor's seconds.
 """
 
 import argparse
+import statistics
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,26 +19,33 @@ from wakd_kit.runs.pretrain import RECIPES
 BATCH, CLASSES = 128, 199
 
 
-def images_per_second(model: torch.nn.Module, size: int, *, bfloat16: bool, seconds: float) -> float:
+def stepper(model: torch.nn.Module, size: int, *, bfloat16: bool) -> Callable[[], float]:
+    """A training step of a network, which returns the processor's seconds that it took."""
     model = model.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     images = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (BATCH,))
 
-    def step() -> None:
+    def step() -> float:
+        start = time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = model(images).logits
         F.cross_entropy(logits.float(), labels).backward()
         optimiser.step()
         optimiser.zero_grad()
+        return time.process_time() - start
 
-    for _ in range(3):
+    return step
+
+
+def images_per_second(steps: Sequence[Callable[[], float]], seconds: float) -> list[float]:
+    """Of each, in turn, by the median step of so many seconds or of three."""
+    for step in [*steps] * 3:
         step()
-    steps, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        step()
-        steps += 1
-    return BATCH * steps / (time.perf_counter() - start)
+    took, end = [], time.perf_counter() + seconds * len(steps)
+    while len(took) < 3 or time.perf_counter() < end:
+        took.append([step() for step in steps])
+    return [BATCH / statistics.median(column) for column in zip(*took)]
 
 
 def main() -> None:
@@ -46,12 +55,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| backbone | float32, images/s | bfloat16 | ratio |\n|---|---|---|---|")
     for name, recipe in RECIPES.items():
-        rates = [
-            images_per_second(
-                wk.build_model(recipe.model, CLASSES, seed=0), recipe.size, bfloat16=b, seconds=given.seconds
-            )
-            for b in (False, True)
-        ]
+        models = [wk.build_model(recipe.model, CLASSES, seed=0) for _ in range(2)]
+        steps = [stepper(model, recipe.size, bfloat16=b) for model, b in zip(models, (False, True))]
+        rates = images_per_second(steps, given.seconds)
         print(f"| {name} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[1] / rates[0]:.2f} |", flush=True)
 
 

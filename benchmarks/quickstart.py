@@ -33,6 +33,8 @@ PARTS = {
     r"wk\.window_map\(": "window maps",
     r"wk\.choose\(run, p\.strategies": "searches, and the figure of curves",
     r"wk\.evaluate\(": "scores",
+    r"length_sweep|averages_along": "averages along a run",
+    r"agreement\.predictions|comparison\.collect": "what was recorded, read together",
     r"landscape\.|findings\.": "landscape",
     r"parameters\(\"": "imports",
     r"contact_sheet": "domains, and their figure",
@@ -121,6 +123,8 @@ def main() -> None:
         both()
         return
     found = parts(given.report, given.runs)
+    if not found:
+        options.error(f"no notebooks in {given.report / 'notebooks'}: wakd report quickstart makes them.")
     for part, seconds in found.most_common():
         print(f"{part:42}{seconds:9.1f} s{seconds / found.total():8.1%}")
     print(f"{'all notebooks':42}{found.total():9.1f} s")

@@ -85,8 +85,12 @@ def main() -> None:
     options.add_argument("--pretrained", action="store_true", help="start from shipped weights, with frozen BatchNorm")
     options.add_argument("--table", type=Path)
     given = options.parse_args()
+    if not (given.target or given.table):
+        options.error("--target, a domain that is left out, or --table, a folder of results.")
     if given.table:
-        rows = pd.concat(pd.read_csv(file) for file in sorted(given.table.glob("*.csv")))
+        if not (files := sorted(given.table.glob("*.csv"))):
+            options.error(f"no tables in {given.table}: a run with --out {given.table} writes them.")
+        rows = pd.concat(map(pd.read_csv, files))
         mean = rows.groupby(["role", "rate", "steps", "begin"])["val"].mean().mul(100).unstack("begin")
         print(mean.round(1).to_string(), f"\n{rows['target'].nunique()} targets, mean source validation accuracy, %")
         return

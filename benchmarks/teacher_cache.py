@@ -73,7 +73,7 @@ def measure(case: str, students: int, steps: int, folder: Path) -> None:
         after.append(reading / reads)
     kept = sum(map(taught.bytes_of, taught.kept_folders(taught.teachers_folder())))
     print(
-        f"{case:8}{large} -> {small}, {steps} steps, n = {students}: relative time {statistics.median(ratios):.2f} "
+        f"{case:8}{large} -> {small}, {steps} steps, n = {len(ratios)}: relative time {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f}); on the teacher {statistics.median(before):.0%} asking, "
         f"{statistics.median(after):.1%} reading (at most {max(after):.1%}); the first, which fills the cache with logits and "
         f"features, took {first:.1f} s; {kept / 1e6:.1f} MB",
@@ -88,7 +88,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=100)
     given = options.parse_args()
     torch.set_num_threads(1)
-    clocked(training, "_teacher_module")
+    clocked(training, training.teacher_module.__name__)
     for name in ("__init__", "__exit__", "__call__", "validation", "features"):
         clocked(taught.Heard, name)
     with tempfile.TemporaryDirectory() as folder:

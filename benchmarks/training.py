@@ -159,12 +159,14 @@ def main() -> None:
         options.error("--together asks how trainings share an accelerator; on the CPU seconds are the processor's.")
     torch.set_num_threads(1)
     training.kernel_for = lambda *_: given.kernel
+    known = CASES if device.type == "cpu" else CASES | LARGE
+    cases = {label: case for label, case in known.items() if label.startswith(tuple(given.cases or [""]))}
+    if not cases:
+        options.error(f"no case begins with {' or '.join(given.cases)}; there are: {'; '.join(known)}.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     print(f"{name}, torch {torch.__version__}, updates {given.kernel}, medians of {given.segments} segments")
     print("| case | pure, ms a step | train, ms a step | share | train, images/s |\n|---|---|---|---|---|")
-    for label, case in (CASES if device.type == "cpu" else CASES | LARGE).items():
-        if given.cases and not any(label.startswith(wanted) for wanted in given.cases):
-            continue
+    for label, case in cases.items():
         asked = (case, device, given.kernel, given.segments)
         if given.together > 1:
             one, all_of_them = together(1, *asked), together(given.together, *asked)

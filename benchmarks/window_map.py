@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import wakd_kit as wk
-from wakd_kit.models.device import cores
+from wakd_kit.models.device import cores, device
 
 
 def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
@@ -25,7 +25,7 @@ def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
         model,
         split,
         steps=steps,
-        segment_length=steps // 40,
+        segment_length=max(1, steps // 40),
         learning_rate=0.01,
         batchnorm=batchnorm,
         declare=[],
@@ -34,12 +34,12 @@ def record(folder: Path, steps: int, batchnorm: str) -> wk.Run:
 
 
 def peak_rate(seconds: float = 2.0) -> float:
-    """Float32 operations per second of a large matrix product on all cores."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    """Float32 operations per second of a large matrix product on all cores, or on the accelerator that the map is made on."""
+    a, b = torch.randn(2, 2048, 2048, device=device())
     torch.mm(a, b)
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        torch.mm(a, b)
+        torch.mm(a, b)[0, 0].item()  # waits for it
         done += 2 * 2048**3
     return done / (time.perf_counter() - start)
 

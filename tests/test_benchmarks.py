@@ -120,7 +120,7 @@ def test_the_cost_of_every_objective_that_two_resnets_allow_can_be_measured():
 
 # with what each of the others starts and soon ends, on a small recording where it records one
 LEAST = {"profiles": "--seeds 1", "predict": "--models resnet10t_w16 --sizes 32 --turns 1"}
-LEAST |= {"landscape": "--size 2 --repeat 1", "window_map": ""}
+LEAST |= {"landscape": "--size 2 --repeat 1", "window_map": "", "teacher_cache": "--students 1 --steps 2"}
 LONG = {
     "engine": "--jobs 16 --noop 1",
     "precision": "--seconds 0.01",
@@ -130,7 +130,6 @@ LONG = {
     "storage": "--steps 24 --segment-length 1 --most 20",
     "strategies": "",
     "streaming": "--images 64 --steps 3",
-    "teacher_cache": "--students 1 --steps 5",
     "training": "--segments 1 --device cpu",
 }
 SKIP = pytest.mark.skipif("WAKD_SLOW" not in os.environ, reason="long form; set WAKD_SLOW=1")
