@@ -162,7 +162,7 @@ KEPT = {
     ],
     "teachers_pacs": [
         *((s, "WAKD", s, "last") for s in ("CE", "KD", "KD of three")),
-        ("KD of three", "WAKD", "KD", "WAKD"),
+        *(("KD of three", of, other, of) for of, other in (("WAKD", "KD"), ("last", "CE"), ("WAKD", "CE"))),
     ],
     "pacs_imagenet": [
         *((s, average, s, "last") for s in ("CE", "KD") for average in ("best validation", "WAKD", "SWAD", "SMA")),
