@@ -108,7 +108,8 @@ def say(command: list[str], env: dict[str, str]) -> str:
 
 
 def _kill_left(named: bytes) -> None:
-    """What is cancelled and does not end, where no control group holds it: a snakemake that waits for a thread of its own."""
+    """What was started with this SLURM_CONF and does not end when it is cancelled, for no control group holds it: a snakemake that
+    waits for a thread of its own."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if int(entry.name) != os.getpid() and named in (entry / "environ").read_bytes().split(b"\0"):

@@ -179,6 +179,15 @@ def test_a_plugin_that_cannot_be_imported_is_a_sentence(plugin):
     assert plugins.named() == [] and "wakd_plugin_mine" not in sys.modules
     with pytest.raises(FileNotFoundError, match="No plugin at no_such_module_at_all"):
         plugins.use("no_such_module_at_all")
+    plugin.write_text("import sys\n\nsys.exit('no accelerator')\n")
+    with pytest.raises(ValueError, match=r"plugin .*mine\.py: SystemExit: no accelerator"):
+        plugins.use(str(plugin))
+
+
+def test_who_uses_none_imports_none_of_those_that_the_environment_names(plugin, monkeypatch):
+    monkeypatch.setenv(plugins.NAMED, str(plugin.with_name("gone.py")))
+    plugins.use()
+    assert plugins.known() == plugins.named() == [str(plugin.with_name("gone.py"))]
 
 
 def test_a_kernel_knows_what_the_study_s_plugin_declares(plugin, tmp_path):

@@ -29,7 +29,7 @@ def use(*plugins: str) -> None:
     Raises ``ValueError`` with the reason for one that cannot be imported, ``FileNotFoundError`` for one that is not there.
     """
     whole = [os.path.abspath(plugin) if plugin.endswith(".py") else plugin for plugin in plugins]
-    load(*whole)
+    bring(*whole)
     os.environ.update(naming(*whole))
 
 
@@ -49,10 +49,20 @@ def named() -> list[str]:
     return found if isinstance(found, list) else [text] if text else []
 
 
-def load(*plugins: str) -> None:
-    """Import these, and only here; without any, what the environment names."""
-    for plugin in plugins or named():
+def known() -> list[str]:
+    """What was imported here, then what the environment names beside it."""
+    return list(dict.fromkeys([*_loaded, *named()]))
+
+
+def bring(*plugins: str) -> None:
+    """Import these here, and name them to nobody."""
+    for plugin in plugins:
         _load(plugin)
+
+
+def load() -> None:
+    """Import what the environment names."""
+    bring(*named())
 
 
 def load_into(shell) -> None:
@@ -112,7 +122,7 @@ def _load(plugin: str) -> None:
                 inside = [other for other in sys.modules if f"{other}.".startswith(f"{name}.")]
                 before = {other: sys.modules.pop(other) for other in inside}
             module = importlib.import_module(name)
-    except Exception as error:  # whatever is wrong with it: the user mends the file
+    except (Exception, SystemExit) as error:  # whatever is wrong with it: the user mends the file
         if plugin not in _loaded:
             sys.modules.pop(name, None)
         sys.modules.update(before)

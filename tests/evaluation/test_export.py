@@ -232,7 +232,7 @@ ACTIVATION = nn.ReLU
 
 def test_a_model_of_ones_own_is_the_same_network_in_its_folder_or_is_refused(split, tmp_path, monkeypatch):
     (tmp_path / "own_nets.py").write_text(OWN)
-    plugins.use(str(tmp_path / "own_nets.py"))
+    plugins.bring(str(tmp_path / "own_nets.py"))  # as a study's, named to no process
 
     def export(name):
         student = wk.build_model(name, split.classes, seed=0)

@@ -68,6 +68,10 @@ def test_usual_corners_are_both_ends_of_what_is_averaged_and_its_mean(run, choic
     state, stored = run.average(points["step 8"]), run.segments.read(2, "end")  # segments end at 2, 4, 8, ...
     assert all(torch.equal(state[name], stored[name]) for name in stored)
     assert list(findings.corners(run, choices, [], baseline="last", average="EMA")) == ["last", "EMA", "initial"]
+    none = {**choices, "none": NoWindow("no valley")}  # whoever draws it says why it is no point
+    assert list(findings.corners(run, none, [], baseline="none", average="WAKD")) == ["none", "WAKD", "step 8"]
+    with pytest.raises(ValueError, match=r"Unknown corner 'lst'\. Did you mean 'last'\?"):
+        findings.corners(run, choices, [], baseline="lst", average="WAKD")
     best = {**choices, "best": points["step 8"]}
     assert list(findings.corners(run, best, [], baseline="best", average="WAKD")) == ["best", "WAKD", "step 24"]
     assert list(findings.corners(run, choices, [], baseline="last", average=None)) == ["last", "step 12", "initial"]

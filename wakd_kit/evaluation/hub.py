@@ -68,7 +68,7 @@ def _built_by(name: str) -> tuple[str, dict]:
 def _declared(name: str) -> list[str]:
     """The lines that declare a model to timm, none for its own."""
     module = timm.model_entrypoint(_built_by(name)[0]).__module__
-    plugin = {plugins.module_of(plugin): Path(plugin).name for plugin in plugins.named()}.get(module)
+    plugin = {plugins.module_of(plugin): Path(plugin).name for plugin in plugins.known()}.get(module)
     if plugin:
         return ["from wakd_kit import plugins", "", f'plugins.use("{plugin}")  # declares it to timm']
     if module == "__main__":

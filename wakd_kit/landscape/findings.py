@@ -70,7 +70,10 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
     elif not wanted:
         begin = run.source_curves.begins[choices[average].window()[0]] - 1
         third = int(max((edge for edge in stored if edge <= begin), default=0))
-        if third and _alike(run, _iterate(run, third), choices[baseline]):  # best_val's, say: two corners would be one
+        other = choices.get(baseline)
+        if (
+            third and isinstance(other, Coefficients) and _alike(run, _iterate(run, third), other)
+        ):  # best_val's, say: two corners would be one
             third = int(stored[-1])
         wanted = [baseline, average, third]
     points = {}

@@ -443,7 +443,7 @@ def answer(table: pd.DataFrame, label: str) -> str:
     part = table[table["strategy"] == label]
     if part.empty:
         raise ValueError(did_you_mean("label", label, table["strategy"].unique()))
-    if part["accuracy"].isna().any():
+    if part["accuracy"].isna().all():
         return _without(label, part["note"].iloc[0])
     source = f"{part.loc[part['role'] == 'source', 'accuracy'].mean():.1%} on source validation (mean over domains)"
     unseen = [

@@ -136,7 +136,7 @@ def levels(scores: pd.DataFrame, pairs: Sequence, against: Sequence[str] = ()) -
     validation over ``runs``; only over those that have a score."""
     sides = dict.fromkeys(tuple(side) for pair in [*pairs, *[[against]] * bool(against)] for side in pair)
     sides |= dict.fromkeys((MERGED, label) for label in scores.loc[scores["student"] == MERGED, "strategy"].unique())
-    rows, known = [], set(scores[["student", "strategy"]].itertuples(index=False, name=None))
+    rows, known = [], dict.fromkeys(scores[["student", "strategy"]].itertuples(index=False, name=None))
     for student, label in sides:
         refuse_unscored((student, label), known)
         own = scores[(scores["student"] == student) & (scores["strategy"] == label)].dropna(subset="accuracy")

@@ -243,8 +243,7 @@ def load_study(which: str | os.PathLike) -> Study:
     try:
         values = {n: v for n, v in values_of(path).items() if v is not None or n not in TEXTS}
         study = make(Study, {"name": path.stem, **values})
-        if study.plugins:
-            plugins.load(*study.plugins)
+        plugins.bring(*study.plugins)
     except (ValueError, FileNotFoundError) as error:
         raise StudyProblem(f"{path}: {error}") from error
     if problem := study.problem():
