@@ -2,7 +2,7 @@
 
 No network is trained: iterates are a random walk from the initial parameters, added and stored by the kit's own recorder
 at full length, with WAKD and SWAD declared. Prints the largest size that the folder had after a segment, and the extra
-resident memory; while a segment is merged or a checkpoint written, up to five vectors more are there.
+resident memory; while a segment is merged or a checkpoint written, more is there.
 
     python benchmarks/storage.py [--steps 50000] [--most 56] [--storage float16_difference]
 """

@@ -240,9 +240,8 @@ def test_a_study_of_27_jobs_on_a_cluster_that_ends_drains_and_is_left(reached, t
     report.wait(60 * MINUTES)  # it shows what is there
     slurm.say(["scontrol", "update", f"nodename={host}", "state=resume"], reached)
     report = start(file, reached)
-    second = job_of(
-        "landscape-north-s0-KD", file, reached, report
-    )  # which waited for the one that came to an end first
+    # which waited for the one that came to an end first
+    second = job_of("landscape-north-s0-KD", file, reached, report)
     slurm.say(["scancel", second], reached)
     said = finish(report, file, reached)
     assert "27 of 27 notebooks to do" in said and status(file) == 0

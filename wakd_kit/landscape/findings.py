@@ -56,7 +56,8 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
     """Three labelled points for ``landscape.plane``: labels of ``choices``, steps that end a stored segment, or "initial".
 
     None wanted: the baseline, the average, and the iterate after which that average begins, or the last one stored before; without an average the middle
-    iterate and the initial parameters; where that iterate is the baseline, the last one in its place. When the baseline is the last iterate, the first three are both ends of the stretch
+    iterate and the initial parameters; where that iterate is the baseline, the last one is in its place. When the baseline
+    is the last iterate, the first three are both ends of the stretch
     of training that is averaged, and its mean: the plane shows the part of the valley that it went through. An earlier
     iterate is too far away for that, and its plane a narrow strip on the way there.
     """
@@ -71,9 +72,8 @@ def corners(run, choices: Mapping, wanted: Sequence[str | int], *, baseline: str
         begin = run.source_curves.begins[choices[average].window()[0]] - 1
         third = int(max((edge for edge in stored if edge <= begin), default=0))
         other = choices.get(baseline)
-        if (
-            third and isinstance(other, Coefficients) and _alike(run, _iterate(run, third), other)
-        ):  # best_val's, say: two corners would be one
+        # best_val's, say: two corners would be one
+        if third and isinstance(other, Coefficients) and _alike(run, _iterate(run, third), other):
             third = int(stored[-1])
         wanted = [baseline, average, third]
     points = {}
