@@ -15,6 +15,7 @@ from wakd_kit.statistics import (
     holm,
     interval,
     p_value,
+    pairs_to_tell,
     rank_correlation,
     rank_methods,
 )
@@ -44,6 +45,28 @@ def test_fewer_than_three_values_say_nothing(few):
     assert FEWEST == 3
     for step in (0, 0.1):
         assert np.isnan([*interval(few, step=step), p_value(few, step=step), *bootstrap_interval([few])]).all()
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_the_pairs_that_a_difference_takes_are_those_of_published_tables(effect, pairs):
+    """Matched pairs, two-sided 5 %, power 80 %, by the effects that Cohen calls small, medium and large (G*Power 3.1)."""
+    assert pairs_to_tell(3 * effect, [-3.0, 0.0, 3.0]) == pairs_to_tell(-effect, [6.0, 7.0, 8.0]) == pairs
+
+
+def test_the_pairs_that_a_difference_takes_find_it_so_often_and_one_pair_less_does_not():
+    rng = np.random.default_rng(0)
+    n = int(pairs_to_tell(1.0, [-1.5, 0.0, 1.5], power=0.6))
+    found = [
+        np.mean(scipy.stats.ttest_1samp(rng.normal(1, 1.5, (40_000, m)), 0, axis=1).pvalue < 0.05) for m in (n, n - 1)
+    ]
+    assert found[0] > 0.6 - 0.005 and found[1] < 0.6 + 0.005, (n, found)
+
+
+def test_pairs_whose_spread_is_not_known_and_a_difference_of_none_take_no_number():
+    assert np.isnan(
+        [pairs_to_tell(1, [1.0, 2.0]), pairs_to_tell(1, [1.0] * 3), pairs_to_tell(0, [1.0, 2.0, 3.0])]
+    ).all()
+    assert pairs_to_tell(1, [0.0] * 3, step=np.sqrt(6)) == 10 and pairs_to_tell(1e3, [0.0, 1.0, 2.0]) == FEWEST
 
 
 def test_equal_values_are_no_certainty():

@@ -10,7 +10,7 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import fdtrc, stdtr, stdtrit
+from scipy.special import fdtrc, nctdtr, stdtr, stdtrit
 
 FEWEST = 3  # pairs that an interval or a p value takes: two on a grid are often equal, which looks like certainty
 
@@ -38,6 +38,26 @@ def p_value(differences: Sequence[float], *, step: float = 0.0) -> float:
     if np.isnan(error):
         return float("nan")
     return float(2 * stdtr(len(values) - 1, -abs(values.mean() / error)))
+
+
+def pairs_to_tell(
+    difference: float, differences: Sequence[float], *, level: float = 0.95, power: float = 0.8, step: float = 0.0
+) -> float:
+    """How many pairs of a spread like this tell a mean ``difference`` from none: the fewest by which Student's t test at
+    1 - ``level`` rejects with a chance of ``power``, by the noncentral t distribution (Cohen 1988, section 2.4). At least
+    ``FEWEST``; NaN where ``interval`` is. The spread of few pairs is itself known badly, and so is this number.
+
+    >>> pairs_to_tell(1.0, [-1.0, 0.0, 1.0])  # a standard deviation
+    10.0
+    """
+    values = np.asarray(differences, dtype=float)
+    effect = abs(difference) / (_error(values, step) * np.sqrt(len(values)))
+    if not effect > 0:
+        return float("nan")
+    n = np.arange(FEWEST, 10 + 2 * (stdtrit(np.inf, 0.5 + level / 2) + stdtrit(np.inf, power)) ** 2 / effect**2)
+    bound, shift = stdtrit(n - 1, 0.5 + level / 2), effect * np.sqrt(n)
+    found = 1 - nctdtr(n - 1, shift, bound) + nctdtr(n - 1, shift, -bound)
+    return float(n[np.argmax(found >= power)])
 
 
 def _error(values: np.ndarray, step: float) -> float:

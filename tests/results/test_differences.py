@@ -273,7 +273,7 @@ def test_scores_on_one_target_are_listed_seed_by_seed():
 # ---- sentences
 
 ROW = {"label": "kd: wakd - last", "mean": 2.5, "low": 0.4, "high": 4.6, "n": 4, "missing": 0, "better": 4}
-ROW |= {"targets": 3, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.04}
+ROW |= {"targets": 3, "target_low": -10.2, "target_high": 15.2, "p_holm": 0.04, "point_takes": 12.0}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,10 @@ def test_the_headline_is_the_difference_that_was_asked_for(scores):
         ("Nothing can be said: averaged by wakd, kd has 4 pairs", 1.0, np.nan, np.nan),
     ):
         other = pd.DataFrame([{**row, "mean": mean, "low": low, "high": high}])
-        assert comparison.headline(other, asked, "last").startswith(said)
+        sentence = comparison.headline(other, asked, "last")
+        assert sentence.startswith(said) and (said[:4] == "Not ") == sentence.endswith(
+            "At such a spread it takes 16 pairs to tell one point from none in four of five studies."
+        ), sentence
     both = pd.concat([table, table.assign(label=table["label"].str.replace(r"\bkd\b", "ce", regex=True))])
     for asked_of, first in (({"kd": "wakd", "ce": "wakd"}, "kd"), ({"ce": "wakd", "kd": "wakd"}, "ce")):
         sentences = comparison.headline(both, asked_of, "last").split("It seems so: ")[1:]
@@ -370,7 +373,7 @@ def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     rows = [
         {**ROW, "label": "better", "target_low": 0.1, "target_high": 5.0, "p_holm": 0.04},
         {**ROW, "label": "even", "low": -1.0, "p_holm": 0.2},
-        {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0, "p_holm": 0.2},
+        {**ROW, "label": "also even", "mean": -1.0, "low": -4.0, "high": 0.0, "p_holm": 0.2, "point_takes": 66.0},
         {**ROW, "label": "same", "low": np.nan, "high": np.nan, "p_holm": np.nan},
         {**ROW, "label": "both", "n": 2, "low": np.nan, "high": np.nan, "p_holm": np.nan},
         {**ROW, "label": "alone", "n": 1, "low": np.nan, "high": np.nan, "p_holm": np.nan},
@@ -378,7 +381,10 @@ def test_findings_give_a_verdict_on_what_differs_and_list_the_rest(scores):
     ]
     found, even, same, both, alone, none, count = comparison.findings(pd.DataFrame(rows))
     assert found == comparison.verdict(pd.Series(rows[0]))
-    assert even == ("Not distinguishable from no difference: even (+2.5 [-1.0, +4.6]), also even (-1.0 [-4.0, +0.0]).")
+    assert even == (
+        "Not distinguishable from no difference: even (+2.5 [-1.0, +4.6]), also even (-1.0 [-4.0, +0.0]). "
+        "At such a spread it takes 12 to 66 pairs to tell one point from none in four of five studies."
+    )
     assert same == "The same in every pair, so without a spread nothing can be said: same."
     assert both == "Two pairs only, so nothing can be said: both."
     assert (alone, none) == (
@@ -403,7 +409,10 @@ def test_of_many_differences_those_that_hold_are_told_and_the_rest_counted():
     rows += [{**ROW, "label": f"alone {i}", "n": 1, "low": np.nan, "high": np.nan, "p_holm": np.nan} for i in range(30)]
     held, even, alone, more, count = comparison.findings(pd.DataFrame(rows))
     assert held == comparison.verdict(pd.Series(rows[3]))
-    assert even == "Not distinguishable from no difference: 1 of them."
+    assert even == (
+        "Not distinguishable from no difference: 1 of them. "
+        "At such a spread it takes 12 pairs to tell one point from none in four of five studies."
+    )
     assert more.startswith("19 more leave out zero by themselves") and "of 21 looks about 1 would" in more
     assert alone.startswith("One pair only, so nothing can be said: alone 0, "), "and they are no looks"
     assert count.startswith("21 differences") and count.endswith("1 keeps p < 0.05: row 3.")

@@ -11,7 +11,7 @@ from ..averaging.curves import diverged
 from ..files import columns_of
 from ..names import did_you_mean
 from ..statistics import DASH as DASH
-from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, rank_methods
+from ..statistics import FEWEST, bootstrap_interval, holm, interval, p_value, pairs_to_tell, rank_methods
 from .collect import DEPLOYED, Recorded
 from .collect import collect as collect
 
@@ -165,6 +165,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
     ``better``: pairs above zero; ``pairs``: all of them, and ``pair_targets`` of each. Pairs share targets, so ``target_low, target_high`` is the t
     interval over the means of the ``targets`` targets as well: wide with few targets, and the honest one for a domain not
     in the list. Intervals and p are NaN for fewer than ``statistics.FEWEST`` values, and allow for the grid of accuracies.
+    ``point_takes``: how many such pairs tell one point from none in four of five studies (``statistics.pairs_to_tell``).
     """
     unseen, step = on_unseen(scores), grid(scores)
     unseen = unseen.set_index(["student", "strategy", "target", "seed"]).sort_index()["accuracy"]
@@ -180,6 +181,7 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
         row["boot_low"], row["boot_high"] = bootstrap_interval(targets)
         row["target_low"], row["target_high"] = interval([part.mean() for part in targets], step=step)
         row |= {"missing": len(both) - len(pairs), "better": int((pairs > 0).sum()), "targets": len(targets)}
+        row["point_takes"] = pairs_to_tell(1.0, pairs, step=step)
         rows.append(
             row
             | estimate(pairs, step=step)
@@ -192,8 +194,8 @@ def paired(scores: pd.DataFrame, contrasts: Sequence[tuple[tuple[str, str], tupl
 MANY = 20
 _DIFFERENCE = [
     *("label", "student", "mean", "low", "high", "boot_low", "boot_high", "p"),
-    *("p_holm", "n", "missing", "better", "targets", "target_low", "target_high", "pairs"),
-    "pair_targets",
+    *("p_holm", "n", "missing", "better", "targets", "target_low", "target_high", "point_takes"),
+    *("pairs", "pair_targets"),
 ]
 
 
@@ -308,25 +310,34 @@ def _answer(row: pd.Series, who: str, baseline: str, falls: str) -> str:
     return (
         f"{said}: {who} is {abs(row['mean']):.1f} points {way} than {baseline} on unseen domains, with a 95 % interval "
         f"of {brackets(row['low'], row['high'])} over {row['n']} pairs of target and seed"
-        f"{_left_out(row)}{f', {falls}' if told and falls else ''}."
+        f"{_left_out(row)}{f', {falls}' if told and falls else ''}.{'' if told else _takes([row['point_takes']])}"
     )
+
+
+def _takes(pairs: Sequence[float]) -> str:
+    """A sentence on how many pairs a point takes, of one difference or of several."""
+    fewest, most = f"{min(pairs):.0f}", f"{max(pairs):.0f}"
+    return f" At such a spread it takes {fewest}{f' to {most}' * (fewest != most)} pairs to tell one point from none in four of five studies."
 
 
 def findings(table: pd.DataFrame) -> list[str]:
     """What the rows of ``paired`` show, in sentences: a verdict on each difference whose interval leaves out zero, one
-    sentence on all that cannot be told from none, one on what could not be compared, how many could be told and which
-    of them hold with Holm's correction. Of more than ``MANY`` differences a reader gets the verdicts that hold, and how
-    many there are of the rest, which the table lists."""
+    sentence on all that cannot be told from none and on how many pairs a point would take, one on what could not be compared,
+    how many could be told and which of them hold with Holm's correction. Of more than ``MANY`` differences a reader gets the
+    verdicts that hold, and how many there are of the rest, which the table lists."""
     looked = (table["n"] >= FEWEST) & table["low"].notna()  # the others could not have left out zero
     told = looked & ((table["low"] > 0) | (table["high"] < 0))
     hold = looked & (table["p_holm"] < 0.05)
     held, even, looks = table.loc[hold, "label"], table[looked & ~told], int(looked.sum())
     many = looks > MANY
     sentences = [verdict(row) for _, row in table[told & hold if many else told].iterrows()]
-    listed = [f"{r['label']} ({points(r, 'mean')})" for _, r in even.iterrows()]
     of_n = {n: table.loc[table["n"] == n, "label"] for n in range(FEWEST)}
+    if len(even):
+        labels = (
+            [f"{len(even)} of them"] if many else [f"{r['label']} ({points(r, 'mean')})" for _, r in even.iterrows()]
+        )
+        sentences.append(f"Not distinguishable from no difference: {', '.join(labels)}.{_takes(even['point_takes'])}")
     for what, labels in (
-        ("Not distinguishable from no difference", [f"{len(even)} of them"] * bool(len(even)) if many else listed),
         (
             "The same in every pair, so without a spread nothing can be said",
             table.loc[~looked & (table["n"] >= FEWEST), "label"],
