@@ -42,10 +42,11 @@ def _written(thing: Callable | type, opened: set[int]) -> str:
 def of_library(thing) -> bool:
     """Whether something is Python's, an installed package's or the kit's own."""
     name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None) or ""
-    if name == "__main__":
-        return False
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
-    installed = any(part in file for part in ("site-packages", "dist-packages"))
+    return name != "__main__" and _elsewhere(name, getattr(sys.modules.get(name), "__file__", None))
+
+
+def _elsewhere(name: str, file: str | None) -> bool:
+    installed = any(part in (file or "") for part in ("site-packages", "dist-packages"))
     return installed or name.partition(".")[0] in {"wakd_kit", *sys.stdlib_module_names}
 
 
@@ -117,7 +118,10 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
         used |= {key: sys.modules[key] for key in deep}  # import package.module
         used |= {key: cell.cell_contents for key, cell in closed if cell != types.CellType()}
         used |= {"defaults": [thing.__defaults__, thing.__kwdefaults__]}
-        text = _text(thing, lambda: "".join(_compiled(thing.__code__))) + _used(used, found, opened)
+        text = _text(thing, lambda: "".join(_compiled(thing.__code__)))
+        for other in _imported_within(thing, text):
+            _write(other, found, opened)
+        text += _used(used, found, opened)
     else:
         warnings.warn(f"The source of {name} is not known: a change of it cannot be noticed.", stacklevel=5)
     found[id(thing)] = name, text
@@ -125,18 +129,36 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
 
 def _imported(module: types.ModuleType, text: str) -> Iterator[types.ModuleType]:
     """Modules that one of one's own has imported, as far as the names that they are bound to are there."""
-    for node in ast.walk(ast.parse(text)):
-        for one in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-            if isinstance(node, ast.Import):
-                bound = one.asname or one.name.partition(".")[0]
-                names = [*itertools.accumulate(one.name.split("."), "{}.{}".format)]
-            else:
-                bound, names = one.asname or one.name, ["." * node.level + (node.module or "")]
-            if bound in vars(module) or bound == "*":
-                with contextlib.suppress(ImportError):  # another way to import it, which failed
-                    names = [importlib.util.resolve_name(name, module.__package__) for name in names]
-                loaded = [*map(sys.modules.get, names), vars(module).get(bound)]
-                yield from (other for other in loaded if isinstance(other, types.ModuleType))
+    for bound, names in _imports(text):
+        if bound in vars(module) or bound == "*":
+            with contextlib.suppress(ImportError):  # another way to import it, which failed
+                names = [importlib.util.resolve_name(name, module.__package__) for name in names]
+            loaded = [*map(sys.modules.get, names), vars(module).get(bound)]
+            yield from (other for other in loaded if isinstance(other, types.ModuleType))
+
+
+def _imported_within(function: types.FunctionType, text: str) -> Iterator[types.ModuleType]:
+    """Modules of one's own that a function imports when it runs, which are imported for it; what fails then fails there."""
+    for _, names in _imports(text):
+        for name in names:
+            with contextlib.suppress(Exception):
+                name = importlib.util.resolve_name(name, function.__globals__.get("__package__"))
+                first = importlib.util.find_spec(name.partition(".")[0])
+                if not _elsewhere(name, first.origin or str(first.submodule_search_locations)):
+                    yield importlib.import_module(name)
+
+
+def _imports(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The name that each import of a source binds, and the modules that it may name, relative ones with their dots."""
+    with contextlib.suppress(SyntaxError):  # no source but compiled code, or a lambda in the middle of something
+        for node in ast.walk(ast.parse(text)):
+            for one in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+                if isinstance(node, ast.Import):
+                    names = [*itertools.accumulate(one.name.split("."), "{}.{}".format)]
+                    yield one.asname or one.name.partition(".")[0], names
+                else:
+                    package = "." * node.level + (node.module or "")
+                    yield one.asname or one.name, [package, f"{package}{'.' * bool(node.module)}{one.name}"]
 
 
 def _used(values: Mapping, found: dict[int, tuple[str, str]], opened: set[int]) -> str:

@@ -286,11 +286,13 @@ FILES = {
     "own_pack/core.py": "from .deep import FACTOR\nfrom . import core\ndef base(x): return FACTOR * x",
     "own_util.py": "try:\n    from .none import base\nexcept ImportError:\n    from own_pack.core import base\ndef f(x): return base(x)",
     "own_loss.py": "import own_util\ndef my_loss(s, t, labels): return own_util.f(s.logits.mean())",
+    "own_late.py": "def my_loss(s, t, labels):\n    import json, none\n    from own_pack import core\n    return core.base(s.logits.mean())",
+    "own_pack/late.py": "class my_loss:\n    def forward(self, s, t, labels):\n        from .core import base\n        return base(s.logits.mean())",
     "own_whole.py": "import own_pack.core\ndef my_loss(s, t, labels): return own_pack.core.base(s.logits.mean())",
 }
 
 
-@pytest.mark.parametrize("name", ["own_loss", "own_whole"])
+@pytest.mark.parametrize("name", ["own_loss", "own_whole", "own_late", "own_pack.late"])
 def test_what_a_module_of_one_s_own_imports_is_code(tmp_path, name):
     """In processes of their own: the digest is the same in two, and another after an edit of any file."""
     for file, source in FILES.items():
