@@ -196,7 +196,10 @@ def real_number(setting: str, value: object, least: float, most: float = math.in
 
 def one_of(setting: str, value: object, known: Iterable) -> None:
     """Raises for a value that is none of those known."""
-    Bound(f"is one of {', '.join(map(repr, known))}", lambda value: value in known).check(setting, value)
+    Bound(
+        f"is one of {', '.join(map(repr, known))}",
+        lambda value: any(isinstance(value, type(k)) and value == k for k in known),
+    ).check(setting, value)
 
 
 def unboxed(value: object) -> object:

@@ -214,7 +214,7 @@ def test_rows_are_read_like_the_array_they_stand_for():
     rows, plain = Rows(array, index), array[index]
     assert len(rows) == 5 and rows.shape == plain.shape and rows.dtype == np.uint8 and rows.ndim == 4
     keys = (2, -1, slice(1, 4), slice(None, None, -1), [0, 4], np.array([1, 0, 0, 0, 1], bool), (2, 1), (..., 0))
-    for key in (*keys, (slice(None), 0, 0, 0), (slice(1, 3), slice(2), 1), ([0, 2], 1)):
+    for key in (*keys, (slice(None), 0, 0, 0), (slice(1, 3), slice(2), 1), ([0, 2], 1), ([0, 1], [1, 0]), (0, [1, 0])):
         np.testing.assert_array_equal(rows[key], plain[key])
     np.testing.assert_array_equal(Rows(rows, [1, 4]), plain[[1, 4]])
     np.testing.assert_array_equal(np.concatenate([rows, rows]), np.concatenate([plain, plain]))

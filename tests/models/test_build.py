@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wakd_kit.models.build import LogitsTap, Tap, as_tap, batchnorms, build_model, in_eval, recalibrate, training_mode
+from wakd_kit.models.build import LogitsTap, Tap, as_tap, batchnorms, build_model, frozen_parts, in_eval, recalibrate, training_mode
 
 MODELS = ("resnet10t_w16", "vit_d64", "vit_conv_d64", "mixer_d64", "resnet18")
 
@@ -262,6 +262,25 @@ def test_recalibration_is_not_disturbed_by_dropout_or_by_what_was_there(noisy):
     for layer in batchnorms(noisy):
         layer.running_mean.fill_(7)
     same_state(recalibrate(noisy, batches).state_dict(), one)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small_035", "efficientvit_b0", "resnet10t_w8"])
+def test_statistics_behind_the_pooling_are_those_of_the_batches_too(name):
+    tap, batches = build_model(name, 4, seed=0), [torch.rand(4, 3, 64, 64) * share for share in (0.3, 0.6, 1)]
+    plain = copy.deepcopy(tap).eval()
+    for layer in batchnorms(plain):
+        layer.reset_running_stats()
+        layer.train().momentum = None  # torch's own cumulative mean
+    with torch.no_grad():
+        [plain.model(plain.normalised(images)) for images in batches]
+    same_state(recalibrate(tap, batches).state_dict(), plain.state_dict())
+
+
+def test_a_number_in_what_is_frozen_is_a_whole_one():
+    tap = build_model("vit_d64", 4, depth=11, seed=0)
+    with frozen_parts(tap, ["blocks.1"], "frozen"):
+        still = {name for name, p in tap.named_parameters() if not p.requires_grad}
+    assert still and still == {name for name, _ in tap.named_parameters() if name.startswith("model.blocks.1.")}
 
 
 def test_recalibration_leaves_parameters_modes_and_momentum(noisy):

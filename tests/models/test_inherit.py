@@ -106,10 +106,18 @@ def test_a_run_hands_its_average_on_and_what_it_has_seen(run, domains, tmp_path)
 def test_a_model_starts_from_one_place():
     with pytest.raises(ValueError, match="inherit and weights both say where the model starts"):
         wk.build_model("resnet10t", 4, **SMALL, inherit=resnet(), weights="w.safetensors")
-    with pytest.raises(
-        ValueError, match=r"build_model asks inherit='runs/wide' for 'model', which it does not have\. Give what"
-    ):
-        wk.build_model("resnet10t", 4, **SMALL, inherit="runs/wide")
+    for given in ("runs/wide", 5):
+        with pytest.raises(ValueError, match=rf"inherit is a network, or a run of one; got {given!r}"):
+            wk.build_model("resnet10t", 4, **SMALL, inherit=given)
+    with pytest.raises(ValueError, match="by is one of 'blocks', 'channels', 'both'; got 'halves'"):
+        wk.build_model("resnet10t", 4, **SMALL, by="halves")
+
+
+def test_a_bare_network_hands_its_part_on_as_a_tapped_one_does():
+    bare = resnet()
+    student = wk.build_model("resnet10t", 4, **SMALL, inherit=bare.model)
+    same = wk.build_model("resnet10t", 4, **SMALL, inherit=bare)
+    assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), same.state_dict().values()))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,7 @@ def test_a_model_starts_from_one_place():
         (lambda: resnet(layers=(2, 1, 0, 0)), lambda: resnet(), "blocks", "larger network has nothing like model.layer1.1.conv1.weight"),
         (lambda: resnet(**WIDE), lambda: resnet(), "channels", "does not nest: model.conv1.0.weight is .*, and only"),
         (lambda: vit(2), lambda: vit(2, embed_dim=32), "channels", "of attention, whose heads are no channels"),
+        (lambda: vit(2), lambda: vit(4, num_heads=4), "blocks", r"blocks\.0\.attn has 2 heads, the larger network 4: each is of other"),
         (lambda: vit(2), lambda: resnet(), "both", "larger network has nothing like model.cls_token"),
         (lambda: vit(2), lambda: vit(2, img_size=32), "channels", "pos_embed is of 5 tokens, and of 17 in the larger network"),
         (lambda: resnet(), lambda: resnet(), "halves", "by is one of 'blocks', 'channels', 'both'; got 'halves'"),

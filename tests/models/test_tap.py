@@ -243,6 +243,14 @@ def test_attention_is_what_a_transformers_blocks_compute_with(settings):
     torch.testing.assert_close(half[0].float(), output.attention[0], rtol=0.05, atol=0.05)
 
 
+def test_a_network_that_keeps_what_it_computed_is_folded_again_and_again():
+    tap = build_model("levit_128s", 4, seed=0).eval()
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        for twin in (frozen(tap, half=False), frozen(tap, half=False)):
+            torch.testing.assert_close(twin(x).logits, tap(x).logits, rtol=1e-4, atol=1e-5)
+
+
 def test_reading_attention_leaves_nothing_behind():
     tap = tiny("vit").eval()
     with pytest.raises(RuntimeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import os
 import warnings
 import zlib
@@ -49,7 +50,7 @@ class Rows(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, key) -> np.ndarray:
         first, *rest = key if isinstance(key, tuple) else (key,)
-        if first is Ellipsis or first is None:
+        if first is Ellipsis or first is None or any(isinstance(one, list | np.ndarray) for one in rest):
             return np.asarray(self)[key]
         found = self.array[self.index[first]]
         return found[(slice(None), *rest) if found.ndim == self.ndim else tuple(rest)] if rest else found
@@ -228,7 +229,8 @@ class Split:
 
         Raises ``ValueError`` for none, and for a domain that is no source of this split.
         """
-        named = [one for given in sources for one in ([given] if isinstance(given, str | int) else given)]
+        lists = (given if isinstance(given, Iterable) and not isinstance(given, str) else [given] for given in sources)
+        named = [one for given in lists for one in given]
         kept = sources_among(self.sources, named)
         train, val = ({d: part[d] for d in kept} for part in (self.train, self.val))
         return replace(self, train=train, val=val)
@@ -288,6 +290,8 @@ def unseen_in(target: str | Sequence[str] | None, known: Collection[str]) -> tup
         raise ValueError(f"target is a domain's name or a list of some, and None leaves none out; got {target!r}.")
     several = target.split("+") if isinstance(target, str) else target if isinstance(target, list | tuple) else [target]
     parts = [target] if isinstance(target, str) and target in known else list(several)
+    if odd := [one for one in parts if not isinstance(one, str | int)]:
+        raise ValueError(f"target is a domain's name or a list of some; got {odd[0]!r} among {target!r}.")
     for one in parts:
         if one not in known:
             raise ValueError(did_you_mean("target domain", one, known))
@@ -351,8 +355,13 @@ def leave_one_out(
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
     split = Split(domains, target, seed, validation, train, val)
-    if isinstance(only, str | int) or (only is not None and len(only)):
+    if only is not None and (isinstance(only, str) or not hasattr(only, "__len__") or len(only)):
         split = split.only(only)
+    for name, source in itertools.product(unseen, split.sources):
+        if {*domains.of.get(name, ())} < {*domains.of.get(source, ())}:
+            raise ValueError(
+                f"{source} is made of images of {name}, too, which would not be unseen. Leave both out, or keep other sources by only=."
+            )
     if domains.files and unseen:
         shown = np.concatenate([domains.files[name] for name in split.sources])
         if copies := {name: n for name in unseen if (n := int(np.isin(domains.files[name], shown).sum()))}:
@@ -399,7 +408,7 @@ def _content(image: np.ndarray) -> int:
 def load_domains(spec: str, *, size: int | None = None, cache: str | os.PathLike | None = None, **options) -> Domains:
     """Load a benchmark by name: ``"digits"``, ``"pacs"``, ``"officehome:PATH"``, ``"folder:PATH"``.
 
-    size   side in pixels to which images are resized (both sides, as in DomainBed); default 224, digits are 32
+    size   side in pixels to which images are resized (both sides, as in DomainBed); default 224, of ``images`` 64; digits are 32
     cache  folder for decoded arrays; default ``$WAKD_CACHE`` or ~/.cache/wakd_kit
 
     A published benchmark without a path is looked for in the data folder (see ``wakd_kit.data.catalog``). Identical files
@@ -468,7 +477,7 @@ def _checked(name: str, arrays: tuple[np.ndarray, ...], classes: int) -> Example
     labels = _whole(name, "labels", labels)
     if labels.shape != images.shape[:1] or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
         raise ValueError(
-            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {len(labels)} of {len(images)} images{f' as {labels.shape}' * (labels.ndim != 1)}, from "
+            f"Domain {name!r} needs one label from 0 to {classes - 1} per image; got {labels.size} of {len(images)} images{f' as {labels.shape}' * (labels.ndim != 1)}, from "
             f"{labels.min(initial=0)} to {labels.max(initial=0)}."
         )
     originals = _whole(name, "originals", rest[0]) if rest else np.arange(len(labels))

@@ -8,7 +8,7 @@ import numbers
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -19,9 +19,9 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from ..checks import explained
-from ..names import SEED, closest, did_you_mean
+from ..names import SEED, closest, did_you_mean, one_of
 from . import arithmetic  # noqa: F401 (float32 is float32 for whoever has a network)
-from .inherit import inherited
+from .inherit import WAYS, inherited
 from .inside import put_inside
 from .tails import Deployed
 from .tap import Adapter, LogitsTap, Output, Tap, classifiers, fixed_size, in_eval, layers, mark, shapes_of
@@ -39,6 +39,8 @@ def as_tap(model: nn.Module, read: Callable[[nn.Module, Tensor], Output] | None 
 
     With ``read``, any module in an ``Adapter``, to which ``settings`` go.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"A network is a torch.nn.Module; got {model!r:.80}. Put a function in the forward of one.")
     if read is not None:
         tap = Adapter(model, read, **settings)
     elif settings:
@@ -123,6 +125,8 @@ def build_model(
         raise ValueError(f"Unknown model {name!r}." + (near or f" Known: {', '.join(SMALL)} and timm.list_models()."))
     if seed is not None:
         SEED.check("seed", seed)
+    one_of("by", by, WAYS)
+    _refuse_other_starts(name, settings)
     if inherit is not None and (pretrained or weights is not None):
         raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
@@ -149,9 +153,33 @@ def build_model(
             check_normalisation(name, found.card, tap.mean.flatten().numpy(), tap.std.flatten().numpy())
             mark(tap, provenance_of_file(found.file))
         if inherit is not None:
-            inherited(tap, inherit if isinstance(inherit, nn.Module) else inherit.model(), by)
+            inherited(tap, _larger(inherit), by)
         tap = tap if inside is None else put_inside(tap, inside)
         return tap if deployed is None else Deployed(tap, deployed)
+
+
+def _refuse_other_starts(name: str, settings: Mapping) -> None:
+    """Raises ``ValueError`` for timm's own ways to a file, past what knows which domains its weights have seen."""
+    given = {*settings} & {"checkpoint_path"}
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        held = settings[key] if isinstance(value := settings.get(key), Mapping) else getattr(value, "__dict__", {})
+        given |= {
+            f"{key}[{part!r}]" for part in ("file", "url", "hf_hub_id", "state_dict") if held.get(part) is not None
+        }
+    if given:
+        raise ValueError(
+            f"{name} starts from a file by weights=FILE, or from known weights by pretrained=True, which remember what those have seen; "
+            f"got {min(given)}."
+        )
+
+
+def _larger(inherit: object) -> nn.Module:
+    """The network that a student starts as a part of: a tap, a timm model as it is, or a run's."""
+    if isinstance(inherit, nn.Module):
+        return as_tap(inherit)
+    if not callable(getattr(inherit, "model", None)):
+        raise ValueError(f"inherit is a network, or a run of one; got {inherit!r:.80}.")
+    return inherit.model()
 
 
 def _refuse_other_size(tap: Tap) -> None:
@@ -327,7 +355,9 @@ def frozen_parts(model: nn.Module, which: Sequence[str], batchnorm: str) -> Iter
         if part in ("head", "backbone"):
             found = {name for name, p in named.items() if (id(p) in head) == (part == "head")}
         else:
-            found = {name for name in named if name.startswith((part, f"model.{part}", f"tap.model.{part}"))}
+            whole = r"(?!\d)" * part[-1:].isdigit()  # of a number: blocks.1 is not blocks.10
+            begins = re.compile(rf"((tap\.)?model\.)?{re.escape(part)}{whole}")
+            found = {name for name in named if begins.match(name)}
         if not found:
             raise ValueError(f"freeze: nothing that is trained begins with {part!r}." + (closest(part, named) or ""))
         still |= found
@@ -380,11 +410,13 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     if not layers:
         return model
     momenta, calls, seen = [layer.momentum for layer in layers], dict.fromkeys(layers, 0), 0
+    kept = {layer: layer.running_mean for layer in layers}
 
     def count(layer: nn.Module, given: tuple) -> None:
-        """A cumulative mean, as torch's under momentum=None, which asks the device how many there were."""
-        calls[layer] += 1
-        layer.momentum = 1 / calls[layer]
+        """A cumulative mean, as torch's under momentum=None, which asks the device how many there were; a head's first pass
+        of two moves a copy and counts for nothing (``Tap.forward``)."""
+        calls[layer] += layer.running_mean is kept[layer]
+        layer.momentum = 1 / max(calls[layer], 1)
 
     hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:

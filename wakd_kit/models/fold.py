@@ -54,8 +54,9 @@ def folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchN
     two exactly once, reads their parameters nowhere else and hooks nothing to them, and the BatchNorm keeps statistics.
     """
     network = model.model if isinstance(model, (Tap, LogitsTap)) else None  # others may call parts of it, in any order
-    try:
-        nodes = list(torch.fx.Tracer().trace(network).nodes)
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    try:  # what a network keeps of a pass, such as attention biases, is the tracer's here: a copy of it is traced
+        nodes = list(torch.fx.Tracer().trace(copy.deepcopy(network, memo=dict(shared))).nodes)
     except Exception:  # tracing fails in as many ways as there are models; plain evaluation is always right
         return model, []
     called = collections.Counter(network.get_submodule(n.target) for n in nodes if n.op == "call_module")
@@ -69,7 +70,7 @@ def folded(model: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.BatchN
         hooks = module._forward_pre_hooks or module._forward_hooks  # the older weight and spectral norm are such
         return module if type(module) is kind and called[module] == 1 and module not in read and not hooks else None
 
-    replaced, found = {id(t): t for t in (*model.parameters(), *model.buffers())}, []
+    replaced, found = shared, []
     for node in nodes:
         before = node.args[0] if node.args else None
         norm, convolution = once(node, nn.BatchNorm2d), once(before, nn.Conv2d)

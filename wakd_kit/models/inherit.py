@@ -106,6 +106,19 @@ def _refuse_regrouped(student: nn.Module, larger: nn.Module) -> None:
             )
 
 
+def _refuse_other_heads(student: nn.Module, larger: nn.Module, by: str) -> None:
+    """Raises ``ValueError`` where attention of as many channels has another number of heads, which are other channels each."""
+    blocks, theirs = (_blocks(shapes_of(student)), _blocks(shapes_of(larger))), dict(larger.named_modules())
+    for name, module in student.named_modules():
+        other = theirs.get(_name_there(name, *blocks) if by != "channels" else name)
+        heads, of = (getattr(each, "num_heads", None) for each in (module, other))
+        if None not in (heads, of) and heads != of:
+            raise ValueError(
+                f"{name.removeprefix('model.')} has {heads} heads, the larger network {of}: each is of other channels there. Build the "
+                "student with as many heads."
+            )
+
+
 @torch.no_grad()
 def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
     """The student with the part of a larger network, in place; from now on it knows what that one has seen.
@@ -120,6 +133,7 @@ def inherited(student: Tap, larger: nn.Module, by: str) -> Tap:
     if by != "blocks":
         _refuse_regrouped(student, larger)
     found, state, started = places(ours, shapes_of(larger), by), larger.state_dict(), student.state_dict()
+    _refuse_other_heads(student, larger, by)
     for name, (there, along) in found.items():
         tensor = state[there]
         for dimension, indices in enumerate(along):

@@ -21,7 +21,7 @@ class Output(NamedTuple):
     """One forward of a tapped model on n images.
 
     logits     (n, classes)
-    pooled     (n, features), what the classifier reads
+    pooled     (n, features), what the classifier reads, but for its dropout in training, which is drawn anew
     maps       stage maps, each (n, channels, height, width), coarse last; empty when not asked for
     parts      what an objective's deployed part gives beside logits, see ``deployed``; empty otherwise
     attention  queries, keys and values of each block of a transformer, see ``attention_of``; empty when not asked for

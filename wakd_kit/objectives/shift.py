@@ -88,10 +88,11 @@ def write_embeddings(
     """
     tensors = {f"image/{domain}": torch.as_tensor(of).float().contiguous() for domain, of in images.items()}
     tensors["text"] = torch.as_tensor(text).float().contiguous()
-    problem = [name for name, t in tensors.items() if t.ndim != 2 or t.shape[1] != tensors["text"].shape[-1]]
+    problem = [name for name, t in tensors.items() if t.ndim != 2 or t.shape[1:] != tensors["text"].shape[1:]]
     if problem or len(tensors["text"]) != len(classes):
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         raise ValueError(f"Embeddings are (n, width), and one of each of the {len(classes)} classes; got {shapes}.")
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, {"classes": json.dumps([*classes]), "scale": repr(float(scale))})
 
 
