@@ -8,7 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wakd_kit.models.build import LogitsTap, Tap, as_tap, batchnorms, build_model, frozen_parts, in_eval, recalibrate, training_mode
+from wakd_kit.models.build import (
+    LogitsTap,
+    Tap,
+    as_tap,
+    batchnorms,
+    build_model,
+    frozen_parts,
+    in_eval,
+    recalibrate,
+    training_mode,
+)
 
 MODELS = ("resnet10t_w16", "vit_d64", "vit_conv_d64", "mixer_d64", "resnet18")
 
