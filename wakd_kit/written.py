@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
 PYTHON_S = {"__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__"}
-PYTHON_S |= {"__abstractmethods__"}
+PYTHON_S |= {"__abstractmethods__", "__slotnames__"}
 SHOWN = (bytes, complex, range, slice, re.Pattern, PurePath)  # Python's own, whose repr is what they hold
 
 
@@ -62,7 +62,7 @@ def plain(value, opened: set[int] | None = None):
         return sorted(str(plain(one, {*opened})) for one in value)
     if isinstance(value, Mapping):
         return {str(key): plain(one, opened) for key, one in value.items()}
-    if isinstance(value, functools.partial):
+    if isinstance(value, (functools.partial, functools.partialmethod)):
         return [plain(part, opened) for part in (value.func, value.args, value.keywords)]
     if hasattr(type(value), "tolist"):  # arrays and tensors
         return plain(value.tolist())
@@ -81,11 +81,13 @@ def plain(value, opened: set[int] | None = None):
         code = [_name(value), _written(value, opened)]
         opened.remove(id(value))
         return code
-    if not _opens(value) or id(value) in opened:
+    if id(value) in opened:
         return _name(value)
+    kinds = dict.fromkeys(map(type, value.modules())) if hasattr(type(value), "modules") else [type(value)]
+    own = [plain(kind, opened) for kind in kinds if not of_library(kind)]
     opened.add(id(value))
-    held = object.__getstate__(value)  # its __dict__ and what __slots__ hold
-    return [_name(value), plain(held, opened)] if held else _name(value)
+    held = object.__getstate__(value) if _opens(value) else None  # its __dict__ and what __slots__ hold
+    return [_name(value), *own, *([plain(held, opened)] if held else [])] if own or held else _name(value)
 
 
 def _opens(value) -> bool:
@@ -95,7 +97,18 @@ def _opens(value) -> bool:
     return not (isinstance(value, type) or of_library(value) or hasattr(type(value), "state_dict"))
 
 
+def _within(function):
+    """What a library has wrapped, whose own code is not of interest; a wrapper of one's own is code, and holds what it wraps."""
+    while isinstance(function, types.FunctionType) and "__wrapped__" in vars(function):
+        of = function.__globals__
+        if not _elsewhere(of.get("__name__") or "", of.get("__file__")):
+            break
+        function = function.__wrapped__
+    return function
+
+
 def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
+    thing = _within(thing)
     name, text = _name(thing), ""
     if id(thing) in found or of_library(thing):
         return
@@ -108,6 +121,11 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
         for base in thing.__bases__:
             _write(base, found, opened)
         members = {key: value for key, value in vars(thing).items() if key not in PYTHON_S}
+        if "__dataclass_fields__" in members:  # which writes methods, compiled anew by each Python
+            files = {
+                key: getattr(getattr(_within(one), "__code__", None), "co_filename", "") for key, one in members.items()
+            }
+            members = {key: one for key, one in members.items() if files[key] != "<string>"}
         text = _used(members, found, opened)
     elif isinstance(thing, types.FunctionType):
         closed = zip(thing.__code__.co_freevars, thing.__closure__ or ())
@@ -166,8 +184,12 @@ def _used(values: Mapping, found: dict[int, tuple[str, str]], opened: set[int]) 
     settings = {}
     for key, value in sorted(values.items()):
         value = value.func if isinstance(value, functools.cached_property) else value
-        value = getattr(value, "__func__", getattr(value, "fget", value))  # of static and class methods, properties
-        value = inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
+        value = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        if isinstance(value, property):
+            for part in filter(None, (value.fset, value.fdel)):
+                _write(part, found, opened)
+            value = value.fget
+        value = _within(value)
         if isinstance(value, (types.FunctionType, types.ModuleType, type)):
             _write(value, found, opened)
         else:
@@ -177,7 +199,8 @@ def _used(values: Mapping, found: dict[int, tuple[str, str]], opened: set[int]) 
 
 def _text(thing, otherwise: Callable[[], str]) -> str:
     try:
-        source = textwrap.dedent(inspect.getsource(thing))
+        code = thing.__code__ if isinstance(thing, types.FunctionType) else thing  # its own, not of what it wraps
+        source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError):
         return otherwise()
     try:

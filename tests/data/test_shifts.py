@@ -118,7 +118,9 @@ def test_what_learned_from_a_domain_has_seen_what_was_made_of_it(corrupted, tmp_
 
 def test_a_domain_is_not_unseen_beside_what_was_made_of_it(corrupted):
     for target in ("ink", ["ink", "severity1"]):
-        with pytest.raises(ValueError, match=r"severity[12] is made of images of ink, too, which would not be unseen\. Leave both"):
+        with pytest.raises(
+            ValueError, match=r"severity[12] is made of images of ink, too, which would not be unseen\. Leave both"
+        ):
             wk.leave_one_out(corrupted, target)
     assert wk.leave_one_out(corrupted, "ink", only=["photo", "neon"]).sources == ("photo", "neon")
     assert len(wk.leave_one_out(corrupted, ["ink", *(f"severity{s}" for s in SEVERITIES)]).sources) == 3

@@ -38,6 +38,7 @@ from wakd_kit.runs.identity import (
     sources_seen,
     structure,
 )
+from wakd_kit.written import written
 
 from ..conftest import SMALL, small_images
 
@@ -278,6 +279,34 @@ def test_the_body_of_a_cached_property_is_code(declared):
     )
     first, again, other = (declared(typed(cell.format(n))["Mine"]) for n in (1, 1, 2))
     assert first == again != other
+
+
+SCALED = "import functools\ndef scaled(f):\n    @functools.wraps(f)\n    def inner(*a): return {} * f(*a)\n    return inner\n"
+USED = {
+    "a wrapper": SCALED + "@scaled\ndef my_loss(s, t, labels): return s.logits.mean()",
+    "a helper's wrapper": SCALED + "@scaled\ndef f(x): return x\ndef my_loss(s, t, labels): return f(s.logits.mean())",
+    "a method of an object": "class C:\n    def __init__(self): self.k = {}\n    def f(self, x): return self.k * x\nf = C().f\n",
+    "the class of an object": "class C:\n    def __call__(self, x): return {} * x\nf = C()\n",
+    "the class of an object in a list": "class C:\n    def __call__(self, x): return {} * x\nh = [C()]\ndef f(x): return h[0](x)\n",
+    "a class that decorates": "class C:\n    def __init__(self, f): self.f = f\n    def __call__(self, x): return {} * x\n@C\ndef f(x): return x\n",
+    "a layer": "import torch\nclass M(torch.nn.Module):\n    def forward(self, x): return {} * x\nf = torch.nn.Sequential(M())\n",
+    "a setter": "class C:\n    @property\n    def a(self): return 1\n    @a.setter\n    def a(self, x): self.k = {} * x\ndef f(x): return C().a * x\n",
+    "what torch wraps": "import torch\n@torch.no_grad()\ndef f(x): return {} * x\n",
+}
+
+
+@pytest.mark.parametrize("form", USED)
+def test_what_an_objective_uses_is_code_in_whatever_form(declared, form):
+    cell = USED[form] + "\ndef my_loss(s, t, labels): return f(s.logits.mean())\n" * ("my_loss" not in USED[form])
+    first, again, other = (declared(typed(cell.format(n))["my_loss"]) for n in (1, 1, 2))
+    assert first == again != other
+
+
+def test_what_a_dataclass_writes_itself_is_no_code_of_one_s_own():
+    """It is compiled anew by each Python; what was copied or pickled before makes no difference."""
+    first = written(Settings)
+    copy.copy(Settings(1.0))
+    assert written(Settings) == first and "__post_init__" in first and "__eq__" not in first
 
 
 FILES = {
