@@ -131,6 +131,34 @@ def test_an_edited_plugin_is_imported_again_and_is_another_objective(plugin):
     assert fingerprints.of_plugins([str(plugin)]) != told
 
 
+def test_what_a_plugin_imports_is_its_code(tmp_path, monkeypatch):
+    """Beside it by name or within its package, directly or through others; of libraries nothing."""
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "own_deep.py": "SLOPE = 0.1\n",
+        "own_pack/__init__.py": "",
+        "own_pack/layers.py": "def act(x):\n    from own_deep import SLOPE\n    return SLOPE * x\n",
+        "own_pack/models.py": "import json, torch.nn\nfrom .layers import act\nfrom none import nothing\n",
+        "own_file.py": "import own_pack.layers\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    named = ["own_pack.models", str(tmp_path / "own_file.py"), "own_pack"]
+
+    def now() -> list[str]:
+        return [*fingerprints.of_plugins(named).values()]
+
+    first = now()
+    assert now() == first and [*map(len, map(plugins.helpers, named))] == [2, 3, 1]
+    (tmp_path / "own_deep.py").write_text("# edited\nSLOPE = 0.1\n")
+    assert now() == first
+    (tmp_path / "own_deep.py").write_text("SLOPE = 0.9\n")
+    assert not {*now()} & {*first}
+    (tmp_path / "own_pack/layers.py").write_text("from . import models\n")
+    assert len(plugins.helpers("own_pack.models")) == 2, "with the package itself, and in a circle"
+
+
 def test_an_edited_module_of_a_package_is_imported_again(plugin, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     package = tmp_path / "own_package"

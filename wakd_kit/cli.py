@@ -412,7 +412,9 @@ def _average(given: argparse.Namespace) -> None:
         run, 'wk.export(run, wk.choose(run, ["wakd"])["wakd"], FILE) writes an average, as .safetensors or .onnx'
     )
     name, *settings = given.strategy
-    wanted = {"name": name, "label": name, **_settings(settings)}
+    if "name" in (own := _settings(settings)):
+        raise ValueError(f"--strategy says which strategy, {name}; name={own['name']} is no setting of one.")
+    wanted = {"name": name, "label": name, **own}
     (coefficients,) = choose(run, [wanted]).values()
     card = export(run, coefficients, given.export, scores=not given.no_scores)
     print(f"{given.export}: {coefficients.note}\n{card}")

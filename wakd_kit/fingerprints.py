@@ -130,10 +130,15 @@ def of_page(*, compares: bool) -> dict[str, str]:
 
 
 def of_plugins(which: Iterable[str]) -> dict[str, str]:
-    """``{plugin: digest}`` of the source of files and modules of one's own; comments and layout count for nothing."""
+    """``{plugin: digest}`` of the source of files and modules of one's own and of those that they import; comments and layout count
+    for nothing."""
+
+    def read(files: Iterable[Path]) -> list[str]:
+        return [_dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
+
     return {
         f"plugin {plugins.module_of(plugin)}": _short(
-            "\n".join(_dump(ast.parse(file.read_text(encoding="utf-8"))) for file in plugins.files(plugin))
+            "\n".join([*read(plugins.files(plugin)), *sorted(read(plugins.helpers(plugin)))])
         )
         for plugin in which
     }

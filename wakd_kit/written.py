@@ -42,10 +42,11 @@ def _written(thing: Callable | type, opened: set[int]) -> str:
 def of_library(thing) -> bool:
     """Whether something is Python's, an installed package's or the kit's own."""
     name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None) or ""
-    return name != "__main__" and _elsewhere(name, getattr(sys.modules.get(name), "__file__", None))
+    return name != "__main__" and elsewhere(name, getattr(sys.modules.get(name), "__file__", None))
 
 
-def _elsewhere(name: str, file: str | None) -> bool:
+def elsewhere(name: str, file: str | None) -> bool:
+    """``of_library`` of a module by its name and where its file lies."""
     installed = any(part in (file or "") for part in ("site-packages", "dist-packages"))
     return installed or name.partition(".")[0] in {"wakd_kit", *sys.stdlib_module_names}
 
@@ -101,7 +102,7 @@ def _within(function):
     """What a library has wrapped, whose own code is not of interest; a wrapper of one's own is code, and holds what it wraps."""
     while isinstance(function, types.FunctionType) and "__wrapped__" in vars(function):
         of = function.__globals__
-        if not _elsewhere(of.get("__name__") or "", of.get("__file__")):
+        if not elsewhere(of.get("__name__") or "", of.get("__file__")):
             break
         function = function.__wrapped__
     return function
@@ -147,7 +148,7 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
 
 def _imported(module: types.ModuleType, text: str) -> Iterator[types.ModuleType]:
     """Modules that one of one's own has imported, as far as the names that they are bound to are there."""
-    for bound, names in _imports(text):
+    for bound, names in imports(text):
         if bound in vars(module) or bound == "*":
             with contextlib.suppress(ImportError):  # another way to import it, which failed
                 names = [importlib.util.resolve_name(name, module.__package__) for name in names]
@@ -157,16 +158,16 @@ def _imported(module: types.ModuleType, text: str) -> Iterator[types.ModuleType]
 
 def _imported_within(function: types.FunctionType, text: str) -> Iterator[types.ModuleType]:
     """Modules of one's own that a function imports when it runs, which are imported for it; what fails then fails there."""
-    for _, names in _imports(text):
+    for _, names in imports(text):
         for name in names:
             with contextlib.suppress(Exception):
                 name = importlib.util.resolve_name(name, function.__globals__.get("__package__"))
                 first = importlib.util.find_spec(name.partition(".")[0])
-                if not _elsewhere(name, first.origin or str(first.submodule_search_locations)):
+                if not elsewhere(name, first.origin or str(first.submodule_search_locations)):
                     yield importlib.import_module(name)
 
 
-def _imports(text: str) -> Iterator[tuple[str, list[str]]]:
+def imports(text: str) -> Iterator[tuple[str, list[str]]]:
     """The name that each import of a source binds, and the modules that it may name, relative ones with their dots."""
     with contextlib.suppress(SyntaxError):  # no source but compiled code, or a lambda in the middle of something
         for node in ast.walk(ast.parse(text)):

@@ -144,6 +144,7 @@ def test_combining_leaves_the_random_state_alone():
             [{"name": "kd", "schedule": {"ends": 1}}],
             "Unknown schedule key of objective 'kd' 'ends'. Did you mean 'end'?",
         ),
+        ([{"name": "kd", "schedule": {"of": ["x"]}}], "is the name of a setting, or weight; got ['x']."),
         ([{"name": "kd", "schedule": {"of": "kind"}}], "Unknown setting to schedule of objective 'kd' 'kind'."),
         (
             [{"name": "gated_kd", "schedule": {"of": "k", "first": 3}}],

@@ -388,7 +388,7 @@ def test_splits_are_compared_by_content():
             {"teacher": {"run": "t", "fingerprint": "a", "buffers": [0.7], "split": recipe()}},
             "another teacher, of other buffers",
         ),
-        ({"teacher": None}, "teacher={'run"),
+        ({"teacher": None}, "a teacher, and this call has none"),
         ({"steps": 3}, "steps=2, this call has 3"),
     ],
 )

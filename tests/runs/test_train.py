@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import typing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -556,6 +557,22 @@ def test_a_mixture_chosen_at_a_segments_end_is_that_of_its_mean(split, teacher, 
     assert [run.segments.read(k, "mean")["tail.alpha"].item() for k in range(4)] == pytest.approx([0.2, 0.6, 0.8, 1.0])
     kept = store.read_state(run.folder / "running" / "0.safetensors")["tail.alpha"].item()
     assert kept == pytest.approx(1 + (0.8 + (0.6 - 0.8) / 2**4 - 1) / 2**4)
+
+
+def test_a_student_of_which_other_parameters_are_trained_is_another_recording(split, tmp_path):
+    head, given = student(), {"steps": 2, "segment_length": 2, "batchnorm": "frozen"}
+    head.requires_grad_(False).model.fc.requires_grad_(True)
+    run = quick(split, tmp_path / "run", student(), **given)
+    with pytest.raises(RunProblem, match=r"parameters that require no gradient, \[\]; this student has \['model.conv1"):
+        quick(split, tmp_path / "run", head, resume=True, **given)
+    assert quick(split, tmp_path / "run", student(), resume=True, **given).folder == run.folder
+
+
+def test_runs_that_begin_in_one_second_have_a_folder_each(split, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [training._default_folder(student(), split, 0) for _ in range(3)]
+    assert len({*folders}) == 3 and all(Path(f"{f}.recording").is_dir() for f in folders)
+    assert quick(split, None, steps=2, segment_length=2).folder not in folders
 
 
 def test_a_teacher_is_given_back_as_it_came(split, tmp_path):

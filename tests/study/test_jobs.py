@@ -345,6 +345,15 @@ def test_another_teacher_is_another_recording_and_the_old_one_is_kept(place, tea
     assert said == [f"kd: kd was recorded otherwise (the teacher); it is kept as {kept.name}"]
 
 
+def test_a_teacher_that_is_added_to_who_comes_after_it_is_another_recording(place, teacher, student, executed):
+    alone = replace(student, parameters={**student.parameters, "teacher": None})
+    do(place, teacher, alone)
+    assert jobs.retrained(alone, place) == "" and jobs.retrained(student, place) == "taught"
+    file = place.file("began", alone.name)
+    file.write_text(file.read_text().replace('"taught": false', '"of": "a version that did not tell"'))
+    assert jobs.retrained(student, place) == ""
+
+
 def test_other_code_records_again_unless_the_recording_is_accepted(place, teacher, executed):
     do(place, teacher)
     other = replace(teacher, training={"views": "2"})

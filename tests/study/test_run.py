@@ -98,6 +98,11 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"students": {}}, "a study needs at least one student."),
         ({"students": {"K/D": {}}}, "a student's name is text of letters, digits, + - = _ . and not 'teacher'"),
         ({"students": {"teacher": {}}}, "got 'teacher'."),
+        ({"students": {"KD" * 61: {}}}, "a student's name is that of files, at most 120 bytes with room"),
+        (
+            {"students": {"KD": {}, "KD-d0": {}}, "search": {"over": {"steps": [6]}, "draws": 1, "students": ["KD"]}},
+            "search: KD-d0 is what a draw of KD is called; give the student another name.",
+        ),
         ({"students": {"KD": [1]}}, "student 'KD' takes settings (name: value), got [1]."),
         ({"students": {"KD": {"seed": 3}}}, "KD: seed cannot be set here; the study sets it for all."),
         ({"strategies": ["wakdd"]}, "Unknown strategy 'wakdd'. Did you mean 'wakd'?"),
@@ -185,6 +190,8 @@ def test_a_study_file_that_cannot_be_run_is_a_sentence(write, settings, sentence
     [
         ("students: {KD: {}, KD: {}}", "line 1, is no YAML: 'KD' comes twice."),
         ("name: a\nseeds: [0", "line 2, is no YAML"),
+        ("a: &a [*a]", "is no YAML: an alias (*) stands within what it names itself."),
+        ("students: &x {KD: *x}", "is no YAML: an alias (*) stands within what it names itself."),
         ("- a", "should hold settings (name: value); it holds list."),
     ],
 )
@@ -192,6 +199,17 @@ def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path, text, sentence):
     (tmp_path / "tiny.yaml").write_text(text)
     with pytest.raises(StudyProblem, match=re.escape(sentence)):
         load_study(tmp_path / "tiny.yaml")
+
+
+def test_a_student_without_a_name_is_a_sentence_and_a_date_is_text(write):
+    file = write(students={"KD": {}, "nobody": {}}, strategies=["last", {"name": "wakd", "begin": 1234567}])
+    said = file.read_text().replace("1234567", "2024-01-01")
+    file.write_text(said.replace("nobody:", "~:"))
+    with pytest.raises(StudyProblem, match="and not 'teacher'; got None"):
+        load_study(file)
+    file.write_text(said)
+    with pytest.raises(StudyProblem, match=r"begin.*2024-01-01"):
+        plan(load_study(file), HERE)
 
 
 def test_an_unknown_study_is_named_with_those_there_are():
@@ -997,6 +1015,22 @@ def test_with_all_source_images_a_batch_may_be_larger(write, monkeypatch):
     assert plan(load_study(write(students={"A": first, "B": again}, **small)), HERE)
     with pytest.raises(StudyProblem, match="B: batch_size 18 is more than the 16 source training images"):
         plan(load_study(write(students={"A": first, "B": {**CE, "batch_size": 18}}, **small)), HERE)
+
+
+def test_a_batch_larger_than_the_images_of_another_target_is_told_before_the_first_is_trained(write, monkeypatch):
+    many, few = (np.arange(16 * 16 * 3 * n, dtype=np.uint8).reshape(n, 16, 16, 3) for n in (60, 10))
+    arrays = {"north": few, "east": few, "south": many}
+    domains = wk.domains_from_arrays({n: (x, np.arange(len(x)) % 2) for n, x in arrays.items()}, ("x", "y"))
+    monkeypatch.setattr(planning, "load_domains", lambda spec, **options: domains)
+    given = {"teacher": None, "common": {"model": "resnet10t", "steps": 6}, "window_map": None, "landscape": None}
+    given |= {"students": {"A": {**CE, "batch_size": 32}}}
+    assert plan(load_study(write(targets=["north", "east"], **given)), HERE)
+    with pytest.raises(StudyProblem, match="A without south: batch_size 32 is more than the 16 source training images"):
+        plan(load_study(write(targets=["north", "south"], **given)), HERE)
+    with pytest.raises(
+        StudyProblem, match=r"tiny: east\+north is listed twice among the targets|north\+east is listed twice"
+    ):
+        plan(load_study(write(targets=[["north", "east"], ["east", "north"]], **given)), HERE)
 
 
 def test_a_network_that_computes_on_numbers_is_planned(write, tmp_path):

@@ -198,9 +198,9 @@ def _refuse_other_size(tap: Tap) -> None:
 
 
 def declares(module: str, name: str) -> bool:
-    """Whether a model of this name is declared in a module: by timm's ``register_model``."""
+    """Whether a model of this name is declared in a module, or within a package: by timm's ``register_model``."""
     known = SMALL.get(name.partition(".")[0], (name, {}))[0]
-    return timm.is_model(known) and timm.model_entrypoint(known).__module__ == module
+    return timm.is_model(known) and f"{timm.model_entrypoint(known).__module__}.".startswith(f"{module}.")
 
 
 def _create(name: str, timm_name: str, count: int, pretrained: bool, found: Found | None, settings: dict) -> nn.Module:

@@ -165,6 +165,10 @@ class Schedule:
             if key not in (known := [f.name for f in fields(cls)]):
                 raise ValueError(did_you_mean(f"schedule key of objective {name!r}", key, known))
         schedule = cls(**given)
+        if not isinstance(schedule.of, str):
+            raise ValueError(
+                f"of, in the schedule of objective {name!r}, is the name of a setting, or weight; got {schedule.of!r}."
+            )
         movable = ["weight", *(key for key, value in settings.items() if is_number(value) and not is_whole(value))]
         if is_whole(settings.get(schedule.of)):
             raise ValueError(

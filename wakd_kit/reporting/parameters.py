@@ -291,7 +291,7 @@ class Student(Training):
         from ..runs.run import load_run
 
         curves = load_run(self.refit).source_curves
-        return given | {"steps": int(curves.ends[curves.val_accuracy.argmax()])}
+        return given | {"steps": int(curves.ends[curves.series("val_accuracy").argmax()])}
 
     def begun(self, split):
         """The student as training begins: built, and where ``start`` says so with what that run deployed. Raises ``ValueError``."""

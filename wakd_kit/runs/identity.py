@@ -29,8 +29,10 @@ FREE_NAMES = ("folder", "images", "")  # kinds of benchmark whose domains anybod
 
 
 def of_student(tap: nn.Module) -> dict:
-    """``{"structure", "initial"}``: a digest of the network without its numbers, and a sketch of those."""
-    return {"structure": structure(tap), "initial": sketch(tap.state_dict().items())}
+    """``{"structure", "initial", "still"}``: a digest of the network without its numbers, a sketch of those, and the parameters
+    that require no gradient."""
+    still = [name for name, parameter in tap.named_parameters() if not parameter.requires_grad]
+    return {"structure": structure(tap), "initial": sketch(tap.state_dict().items()), "still": still}
 
 
 def of_teacher(tap: nn.Module) -> dict:
@@ -86,6 +88,8 @@ def difference(recorded: Mapping, asked: Mapping) -> str | None:
         if key == "teacher" and all("fingerprint" in (one or {}) for one in (old, new)):
             # what it computes is said: where its file lies and what it was seeded with decide nothing
             old, new = ({name: v for name, v in one.items() if name != "model"} for one in (old, new))
+        if key == "teacher" and (old is None) != (new is None):
+            return f"{'a' if new is None else 'no'} teacher, and this call has {'none' if new is None else 'one'}"
         if isinstance(old, Mapping) and isinstance(new, Mapping) and key in DIFFERS:
             parts = [part for part in sorted(old.keys() & new.keys()) if not same({part: old[part]}, {part: new[part]})]
             if key == "split":
@@ -103,6 +107,7 @@ DIFFERS = {
     "identity": {
         "structure": "a student of another structure: its modules, their settings or its code differ",
         "initial": "other initial parameters: this student has another seed or other weights, or was trained since it was built",
+        "still": "other parameters that require no gradient, {old}; this student has {new}",
     },
     "code": "another version of {part}: its source was edited since",
     "teacher": "another teacher, of other {part}",

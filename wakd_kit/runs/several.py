@@ -58,6 +58,9 @@ def checked(spec: Mapping) -> dict:
         )
     if unfit := [one for one in of if one is None or isinstance(one, Number | list | tuple)]:
         raise ValueError(f'Several teachers are runs, their folders, modules or "start"; got of={unfit[0]!r}.')
+    for one in of:
+        if isinstance(one, Mapping):
+            checked(one)
     if isinstance(weigh, list | tuple):
         if len(weigh) != len(of) or not all(is_number(w) and w >= 0 for w in weigh) or not sum(weigh):
             raise ValueError(f"weigh lists a number >= 0 for each of the {len(of)} teachers, not all 0; got {weigh!r}.")

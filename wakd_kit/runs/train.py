@@ -142,7 +142,7 @@ def train(
             "resume=True continues the run at save_to, and none is given: say which folder, or leave resume out."
         )
     device, combined = device_of(device), combine(objectives)
-    views = views_from(views or split.domains.views)
+    views = views_from(split.domains.views if views is None else views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
     teacher = teacher_module(teacher, split, settings, student, combined, device)
@@ -409,7 +409,11 @@ def _default_folder(student: nn.Module, split: Split, seed: int) -> Path:
     names = (
         folder.with_name(folder.name + more) for more in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
     )
-    return next(name for name in names if not name.exists() and not recording_folder(name).exists())
+    for name in names:
+        if not name.exists():
+            with contextlib.suppress(FileExistsError):  # of another process that began in this second
+                recording_folder(name).mkdir(parents=True)
+                return name
 
 
 def finished_at(folder: Path, settings: dict, split: Split, student: nn.Module, resume: bool) -> Run | None:

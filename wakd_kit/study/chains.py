@@ -74,6 +74,8 @@ def in_order(study) -> list[str]:
     found: dict[str, None] = {}
 
     def visit(label: str) -> None:
+        if label in found:
+            return
         for other in before(study, label):
             visit(other)
         found[label] = None

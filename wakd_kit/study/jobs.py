@@ -552,11 +552,17 @@ def _began(job: Job, place: Place) -> dict:
 
 
 def _recording(job: Job, place: Place) -> dict:
-    """What decides a recording: settings, code, what it is made from, and what its teacher deployed."""
+    """What decides a recording: settings, code, what it is made from, and whether it has a teacher and what that one deployed."""
     taught = [json_or_nothing(place.file("done", name)).get("teaches") for name in job.after]
     parameters = {n: v for n, v in job.parameters.items() if n not in NOT_RECORDED | BY_CONTENT.keys()}
     code = {f"code of {n}": digest for n, digest in job.training.items()}
-    return {**place.relative(parameters), **code, **job.given, "the teacher": taught}
+    return {
+        **place.relative(parameters),
+        **code,
+        **job.given,
+        "the teacher": taught,
+        "taught": job.parameters.get("teacher") is not None,
+    }
 
 
 def _otherwise(job: Job, place: Place, began: dict) -> list[str]:
@@ -567,6 +573,7 @@ def _otherwise(job: Job, place: Place, began: dict) -> list[str]:
     if began.get("scheme") != sources.SCHEME:  # its code was told otherwise, so it cannot be compared
         then |= _images(job) | ({"weights": then["code of weights"]} if "code of weights" in then else {})
         unknown, made_from = code | (job.given.keys() - then.keys()), set()
+    unknown |= {"taught"} - then.keys()  # which was not told always
     unknown |= then.keys() - now.keys() - code - made_from  # settings that there are no longer
     if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
         unknown.add("the teacher")

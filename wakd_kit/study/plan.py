@@ -55,6 +55,8 @@ def plan(study: Study, place: Place, *, listed: bool = False) -> list[Job]:
             study = replace(study, landscape={**study.landscape, "targets": looked_at})
     except ValueError as error:
         raise StudyProblem(f"{study.name}: {error}") from error
+    if twice := [t for t in targets if targets.count(t) > 1]:
+        raise StudyProblem(f"{study.name}: {twice[0]} is listed twice among the targets {study.targets}.")
     if (odd := [t for t in looked_at if t not in targets]) and study.landscape.get("students") != []:
         raise StudyProblem(
             f"{study.name}: landscape: targets: {odd[0]} is not left out here; choose of {', '.join(targets)}, such as "

@@ -151,6 +151,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {  # a date is text, which says more in a sentence
+    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 NAMES = (
     "name",
@@ -177,6 +181,8 @@ def _read(text: str) -> object:
         if isinstance(root, yaml.MappingNode):
             _name(root)
         return None if root is None else loader.construct_document(root)
+    except RecursionError:
+        raise yaml.constructor.ConstructorError(problem="an alias (*) stands within what it names itself") from None
     finally:
         loader.dispose()
 

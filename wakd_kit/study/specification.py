@@ -104,10 +104,12 @@ class Study:
         for label, own in self.students.items():
             if not re.fullmatch(r"\w[\w+=. -]*", str(label)) or str(label) != label or label.casefold() == "teacher":
                 return f"a student's name is text of letters, digits, + - = _ . and not 'teacher'; got {label!r}."
+            if len(label.encode()) > LONGEST:
+                return f"a student's name is that of files, at most {LONGEST} bytes with room for what is added to it; got {label!r}."
             if re.search(r"(\.(failed|part|recording)|[ .])$|\.before-", label):
                 return f"a student's name ends in no space or dot, and not in what marks a copy that is kept (.failed, .part, .recording, .before-...); got {label!r}."
             if twin := next(
-                (other for other in self.students if other != label and other.casefold() == label.casefold()), None
+                (other for other in self.students if other != label and str(other).casefold() == label.casefold()), None
             ):
                 return f"students {twin!r} and {label!r} are one folder where capitals do not count; rename one."
             if not isinstance(own, dict | None):
@@ -214,6 +216,9 @@ class Study:
         for label, other in search.like.items() if search else ():
             if other not in searched:
                 return f"search: like: {label} takes the settings that won of {other}, which is not searched itself."
+        draws = {f"{label}-d{i}": label for label in searched for i in range(search.draws)}
+        if taken := [label for label in known if label in draws]:
+            return f"search: {taken[0]} is what a draw of {draws[taken[0]]} is called; give the student another name."
         for label in search.instead if search else ():
             if label not in searched:
                 return f"search: instead: {did_you_mean('student that is searched', label, searched)}"
@@ -231,6 +236,7 @@ class Study:
         return None
 
 
+LONGEST = 120  # of a file's 255, beside target, seed, notebook and what marks a copy
 SET_BY_STUDY = {"benchmark", "image_size", "target", "seed", "strategies", "baseline", "save_to", "run"}
 
 

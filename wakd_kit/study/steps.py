@@ -104,11 +104,13 @@ class Filled:
     def __init__(self, study: Study, domains: Domains):
         self.study, self.domains = study, domains
         self.own: set[str] = set()  # places of the study's recordings
+        self._settings: dict[str, Settings] = {}
+        self._fitting: set[tuple[str, str]] = set()  # a training, without this target
         self._size: dict[str, dict[str, int]] = {}
         self._unsaid: dict[str, dict] = {}
         self._shapes: dict[str, Shapes] = {}
         self._rehearsed: dict[str, Training] = {}
-        self._splits: dict[str, Split] = {}
+        self._splits: dict[tuple, Split] = {}
         self._known: dict[str, dict[str, str]] = {}  # what lies at a path is read once
 
     def __call__(self, jobs: Iterable[Job]) -> list[Job]:
@@ -118,14 +120,21 @@ class Filled:
 
     def _one(self, job: Job) -> Job:
         p, name = job.parameters, job.run.name
-        self._split(name, p)
+        split = self._split(name, p)
         if name not in self._size:
             settings, self._size[name], self._shapes[name] = self.rehearse(job)
+            self._settings[name] = settings
             self._rehearsed[name] = describe(job.notebook)(**p)
             # those that a notebook does not ask for, as they are by default
             aside = {*p, *NOT_RECORDED, "declare", "edges", "ramps"}
             self._unsaid[name] = {n: v for n, v in plain(settings).items() if n not in aside}
             self._unsaid[name]["views"] = self.domains.views
+        if (name, p["target"]) not in self._fitting:  # other sources are others in number
+            try:
+                _refuse_unfit(self._settings[name], p, split)
+            except ValueError as error:
+                raise StudyProblem(f"{self.study.name}, {name} without {p['target']}: {error}") from error
+            self._fitting.add((name, p["target"]))
         others = [
             chains.each_name(p.get(r), lambda one: Path(one).name if one in self.own else one) for r in chains.ROLES
         ]
@@ -157,9 +166,9 @@ class Filled:
         try:
             with warnings.catch_warnings():  # of copies, which the training warns of
                 warnings.simplefilter("ignore")
-                if target not in self._splits:
-                    self._splits[target] = leave_one_out(self.domains, target, p["seed"])
-                return self._splits[target].only(*only) if only else self._splits[target]
+                if (key := (target, tuple(only))) not in self._splits:
+                    self._splits[key] = leave_one_out(self.domains, target, p["seed"], only=only)
+                return self._splits[key]
         except ValueError as error:
             raise StudyProblem(f"{self.study.name}, {name} without {target}: {'only: ' * bool(only)}{error}") from error
 
@@ -227,8 +236,7 @@ def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dic
     if objectives.reads("attention", "student"):  # which few models have
         objectives.refuse_unread(outputs_of(student, domains.size, maps="attention"), None)
     settings = p.settings()
-    trained_on = split if getattr(p, "refit", None) is None else split.whole()
-    refuse_unfit(settings, objectives, trained_on, teacher=teacher is not None)
+    _refuse_unfit(settings, plain(p), split)
     if teacher is None or isinstance(teacher, Training):
         _try_objectives(objectives, student, teacher, settings, split)
     if isinstance(teacher, Training) and p.teacher_as:
@@ -240,6 +248,12 @@ def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dic
     size = size_of_recording(student, settings)
     taught = size["teacher"] * (len(teacher["of"]) if isinstance(teacher, dict) else 1)
     return settings, {"disk": size["disk"], "taught": taught}, shapes_of(student)
+
+
+def _refuse_unfit(settings: Settings, p: Mapping, split: Split) -> None:
+    """Raises ``ValueError`` for a training that its split has too few images, or domains, for."""
+    trained_on = split if p.get("refit") is None else split.whole()
+    refuse_unfit(settings, combine(p["objectives"]), trained_on, teacher=p.get("teacher") is not None)
 
 
 @functools.cache
