@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "wakd_kit"
 # from the ground up: a room, or a file of the hall, imports from those before it and from itself
 STAIRS = [
     "names",
+    "written",
     "plugins",
     "checks",
     "files",
-    "written",
     "fingerprints",
     "statistics",
     "data",

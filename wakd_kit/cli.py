@@ -263,7 +263,8 @@ def _train(given: argparse.Namespace) -> None:
     student = p.begun(split)
     if alone:
         print("No teacher was given, so it is trained with cross-entropy.")
-    print(_what_it_takes(student, p))
+    if not p.save_to or not (path_of(p.save_to) / "settings.json").is_file():
+        print(_what_it_takes(student, p))
     run = train(student, split, teacher=p.taught_by(), **p.training(), progress=sys.stderr.isatty())
     print(run.summary())
     print(run.folder)

@@ -180,6 +180,10 @@ VALLEY = (
     "    while last + 1 < len(losses) and inside[last + 1]:\n        last += 1\n    return first, last"
 )
 WALK = "def answer(losses, r):\n    inside = np.flatnonzero(losses <= (1 + r) * losses.min())\n    return inside[0], inside[-1]"
+LONGEST = (
+    "def answer(losses, r):\n    runs = [[]]\n    for i, inside in enumerate(losses <= (1 + r) * losses.min()):\n"
+    "        runs[-1].append(i) if inside else runs.append([])\n    best = max(runs, key=len)\n    return best[0], best[-1]"
+)
 ECE = "answer = lambda c, k, n: np.nanmean([abs((k - c)[np.minimum((c * n).astype(int), n - 1) == b].mean()) for b in range(n)])"
 GENERATIONS = (
     "def answer(d, penalty, alpha, k):\n    a = b = d / (d + penalty)\n"
@@ -222,6 +226,9 @@ WRONG = {
         ("answer = (0.6, 1.0)", "whole numbers"),
     ],
     "04.2": [
+        (LONGEST, "the one that the lowest loss lies in"),
+        (VALLEY.replace("losses / losses.min() - 1", "losses - losses.min()"), "(1 + r) times the lowest"),
+        (VALLEY.replace("last + 1 < len(losses) and ", ""), "stopped the check"),
         (WALK, "walk from the lowest"),
         ("answer = lambda losses, r: (3, 7)", "slices"),
         ("answer = (3, 6)", "give the function"),
@@ -302,6 +309,7 @@ WRONG = {
     "09.1": [
         ("answer = (4.5 - 3.05, 4.5 + 3.05)", "normal distribution"),
         ("answer = (4.5 - 4.288, 4.5 + 4.288)", "ddof=1"),
+        ("answer = (4.5 - 4.316, 4.5 + 4.316)", "n - 1 degrees of freedom"),
         ("answer = (4.5 - 9.903, 4.5 + 9.903)", "root of n"),
         ("answer = 4.5", "two numbers"),
         ("answer = (0, 9)", "the interval at 0"),
@@ -324,6 +332,8 @@ WRONG = {
         ("answer = lambda path, n: path.mean(axis=0)", "whatever n is"),
         ("answer = lambda path, n: path[n + 1 :].mean(axis=0)", "the average of a path"),
         ("answer = 3", "give the function itself"),
+        ("answer = lambda path, n: None", "is its return missing?"),
+        ("answer = None", "which is nothing"),
         ("answer = lambda path, n: path.means", "AttributeError"),
     ],
     "00.2": [
@@ -409,6 +419,8 @@ def test_nan_is_never_right(name, short):
         ("06.3", "answer = [0.5, False]"),
         ("09.2", "answer = 284"),  # with t in place of the root alone
         ("09.2", "answer = 320"),
+        ("00.2", "answer = 29"),  # with the sum in place of its limit
+        ("08.1", "answer = 0.078"),
         ("02.2", "answer = 1.6"),
         ("04.1", "answer = (190, 300)"),
     ],

@@ -106,6 +106,7 @@ def test_a_folder_that_is_called_like_a_student_is_written_as_a_path(write, tmp_
         ({"A": {"teacher": {"of": ["teacher", "B"]}}, "B": {"teacher": "A"}}, "in a circle: "),
         ({"A": {"teacher": {"of": ["teacher"], "weigh": "surer"}}}, "teacher: Unknown weigh 'surer'. Did you mean 'surest'?"),
         ({"A": {"teacher": {"of": ["teacher", "start"]}, "objectives": ["rkd"]}}, "several teachers have none in common"),
+        ({"A": {"teacher": "None"}}, "None, which should be the teacher. No teacher is null. Students here"),
         ({"A": {"teacher": {"of": ["teecher"]}}}, "which should be the teacher. Did you mean 'teacher'?"),
         ({"A": {}, "start": {}, "B": {"teacher": {"of": ["A", "start"]}}}, "give the student that is called so another name."),
         ({"A": {}, "B": {"teacher": "runs/north-s0/A"}}, "is a run of this study; write A, the student of the same target and seed."),

@@ -492,7 +492,7 @@ def test_keep_recordings_accepts_other_code_and_no_other_settings(write, execute
     )
     said = " ".join(planned(file, **begun, keep_recordings=True))
     assert "1 finished recordings were made otherwise" in said and "such as north-s0-teacher (steps)" in said
-    assert "--keep-recordings accepts other code, not other settings." in said
+    assert "--keep-recordings accepts other code of the kit, not other settings or an edited objective." in said
     done = begun["runs"] / "engine" / "done" / "north-s0-teacher.json"
     then = json.loads(done.read_text())
     done.write_text(json.dumps(then | {"parameters": then["parameters"] | {"steps": 5}}))

@@ -31,8 +31,8 @@ def iterates_for_a_tenth(answer):
     """How many correlated iterates make a tenth of the variance."""
     if is_number(answer) and round(answer) == 10:
         return "ten would do if iterates were independent, but neighbours are alike: set the two variances in the ratio 1 to 10 and solve for n."
-    return number(
-        answer, 30, within=0.02, hint="set the variance of one to ten times that of the average and solve for n"
+    return number(  # 29 by the whole sum, 3 / n - 4 / n^2
+        answer, 30, within=0.05, hint="set the variance of one to ten times that of the average and solve for n"
     )
 
 
@@ -189,7 +189,17 @@ def valley(answer):
         return "these are the first and last segments below the limit, but between them the loss rises above it: walk from the lowest outwards and stop."
     if given.shape == (2,) and given.tolist() == [3, 7]:
         return "the last one is given as a place behind the valley, as slices have it; asked for is the last segment inside."
-    return values(given, [3, 6], what="(first, last) for 9, 1.2, 5, 1.25, 1.1, 1.0, 1.29, 1.31, 1.2 and r = 0.3")
+    if wrong := values(given, [3, 6], what="(first, last) for 9, 1.2, 5, 1.25, 1.1, 1.0, 1.29, 1.31, 1.2 and r = 0.3"):
+        return wrong
+    for losses, r, (first, last), why in (
+        ([1.0, 9, 1.1, 1.2, 1.1], 0.3, (0, 0), "the valley is the one that the lowest loss lies in, not the longest"),
+        ([2.5, 2, 2.5], 0.3, (0, 2), "the limit is (1 + r) times the lowest loss"),
+        ([3.0, 2, 1], 4.0, (0, 2), "the walk stops where the segments do"),
+    ):
+        given = np.asarray(answer(np.array(losses), r), dtype=float)
+        if given.shape != (2,) or given.tolist() != [first, last]:
+            return f"for {losses} and r = {r:g} it is ({first}, {last}): {why}; got {given.tolist()}."
+    return None
 
 
 @exercise(

@@ -59,10 +59,30 @@ def judged(name: str, answer: object) -> str:
     if answer is ...:
         return f'open. Put your answer where the dots are and run the cell again; solution("{name}") shows one.'
     try:
-        wrong = found.judge(answer)
+        wrong = "the answer is None, which is nothing." if answer is None else found.judge(_giving(answer))
+    except _Nothing:
+        wrong = "your function gives nothing, None: is its return missing?"
     except Exception as error:  # of the student's own function, or an answer of another kind than was asked for
         wrong = f"your answer stopped the check, {type(error).__name__}: {error}"
     return f"not yet: {wrong}" if wrong else "right."
+
+
+class _Nothing(Exception):
+    """A student's function returned nothing."""
+
+
+def _giving(answer: object) -> object:
+    """An answer, which raises ``_Nothing`` where it is a function that returns nothing."""
+    if not callable(answer):
+        return answer
+
+    @functools.wraps(answer, updated=())
+    def asked(*given, **settings):
+        if (found := answer(*given, **settings)) is None:
+            raise _Nothing
+        return found
+
+    return asked
 
 
 @functools.cache

@@ -79,9 +79,11 @@ def own_interval(answer):
     if given.shape != (2,):
         return f"two numbers are asked for, (low, high); got {answer!r}."
     half, error = (given[1] - given[0]) / 2, gains.std(ddof=1) / 2
+    if np.isclose(half, 2.7764 * error, rtol=0.002):
+        return "t has n - 1 degrees of freedom, 3 for four gains, since their mean is taken from them: 3.18, not 2.78."
     if np.isclose(half, 1.96 * error, rtol=0.01):
         return "1.96 is of the normal distribution; with four values s itself is uncertain, and t with 3 degrees of freedom is 3.18."
-    if np.isclose(half, np.ptp(right) / 2 * np.sqrt(3 / 4), rtol=0.01):
+    if np.isclose(half, np.ptp(right) / 2 * np.sqrt(3 / 4), rtol=0.002):
         return "the deviation of a sample divides by n - 1: np.std(..., ddof=1)."
     if np.isclose(half, np.ptp(right), rtol=0.01):
         return "that is the spread of single gains; that of their mean is smaller by the root of n."
@@ -154,7 +156,7 @@ def own_ece(answer):
     right = (abs(4 - 4.84) + abs(2 - 1.13)) / 7
     given = float(answer(confidence.copy(), correct.copy(), 10))
     if np.isclose(given, abs(correct.mean() - confidence.mean())):
-        return "gaps are taken bin by bin: over all images together too sure and too modest would cancel."
+        return "gaps are taken bin by bin, and each without its sign (abs): too sure and too modest would cancel."
     if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 2):
         return "bins weigh by how many images they hold, |B| / n; yours weigh the same."
     if np.isclose(given, (0.84 / 5 + 0.87 / 2) / 10):

@@ -6,8 +6,8 @@ recorded("teacher")   twice as wide, at a lower rate        recorded("self")  th
 A run that teaches does so with its WAKD average.
 
 Recordings are made and not shipped: they take about a minute and a half for all four, need no network, are always in the format of today, and a megabyte
-of parameters in a repository can be neither read nor reviewed. Numbers differ in the last digits from machine to machine, so lessons compute
-every number that they say.
+of parameters in a repository can be neither read nor reviewed. Numbers differ from machine to machine, for training amplifies the last digits of a sum: the last
+iterate by points, averages by fewer. So one thread computes, and lessons compute every number that they say.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import contextlib
 import functools
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import torch
 
 from ..data.domains import cache_folder, leave_one_out, load_domains
 from ..evaluation.choose import choose
@@ -66,12 +68,24 @@ def recorded(name: str) -> Run:
         student = build_model(model, split.classes, seed=0)
         with contextlib.redirect_stdout(io.StringIO()):
             recipe = {**RECIPE, **settings, "resume": True, "progress": False, "device": "cpu"}
-            run = train(student, split, teacher=taught, save_to=place, **recipe)
+            with _one_thread():
+                run = train(student, split, teacher=taught, save_to=place, **recipe)
             if run.scores.empty:
                 choices = choose(run, STRATEGIES, split)
                 run.deploy(choices["wakd"])  # what it teaches with
                 evaluate(run, choices, split)
     return run
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are taken in one order, whatever number of threads the session has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def windows(name: str = "CE") -> Run:

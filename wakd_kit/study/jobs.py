@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
@@ -151,13 +151,30 @@ class Place:
             return {name: self.relative(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.relative(item) for item in value]
-        here = {"<runs>": self.runs, "<report>": self.out, "<study>": self.home, "~": os.path.expanduser("~")}
+        return self._with([(str(folder), name) for name, folder in self._called.items()], value)
+
+    def absolute(self, value: object) -> object:
+        """What ``relative`` gave, with the paths of this place."""
+        if isinstance(value, Mapping):
+            return {name: self.absolute(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.absolute(item) for item in value]
+        return self._with([(name, str(folder)) for name, folder in self._called.items()], value)
+
+    @property
+    def _called(self) -> dict[str, Path | str]:
+        folders = {"<runs>": self.runs, "<report>": self.out, "<study>": self.home, "~": os.path.expanduser("~")}
+        return {name: folder for name, folder in folders.items() if folder is not None}
+
+    @staticmethod
+    def _with(folders: Sequence[tuple[str, str]], value: object) -> object:
+        """A path that begins with one of these folders, with the other in its place; anything else as it is."""
         # a colon may end the kind of a benchmark, or stand in a folder's name
         starts = [0, *(i + 1 for i, letter in enumerate(value) if letter == ":")] if isinstance(value, str) else []
         for start in starts:
-            for name, folder in here.items():
-                if folder is not None and f"{value[start:]}{os.sep}".startswith(f"{folder}{os.sep}"):
-                    return f"{value[:start]}{name}{value[start + len(str(folder)) :]}"
+            for old, new in folders:
+                if f"{value[start:]}{os.sep}".startswith(f"{old}{os.sep}"):
+                    return f"{value[:start]}{new}{value[start + len(old) :]}"
         return value
 
 
@@ -192,9 +209,13 @@ def read(file: str | os.PathLike) -> tuple[Job, Place]:
     return job, Place(**{name: folder and Path(folder) for name, folder in values["place"].items()})
 
 
-def described(file: str | os.PathLike) -> Job:
-    """A job as ``describe`` wrote it, by this version or an earlier one, which said less."""
+def described(file: str | os.PathLike, place: Place | None = None) -> Job:
+    """A job as ``describe`` wrote it, by this version or an earlier one, which said less; with its paths at ``place``, where the
+    study lies now."""
     values = json.loads(Path(file).read_text(encoding="utf-8"))
+    if place is not None and values.get("place"):
+        there = {name: folder and Path(folder) for name, folder in values["place"].items()}
+        values["parameters"] = place.absolute(Place(**there).relative(values["parameters"]))
     values = {f.name: values[f.name] for f in fields(Job) if f.name in values}
     values |= {name: tuple(values.get(name, ())) for name in ("after", "plugins")}
     return Job(**{**values, "notebook": Path(values["notebook"])})

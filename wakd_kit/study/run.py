@@ -294,7 +294,7 @@ def _what_is_known(jobs: Sequence[Job], place: Place, *, keep_recordings: bool =
     again = [name for name in why if not (keep_recordings and name in fit)]
     lines = []
     if again:
-        other = " --keep-recordings accepts other code, not other settings."
+        other = " --keep-recordings accepts other code of the kit, not other settings or an edited objective."
         lines.append(
             f"{len(again)} finished recordings were made otherwise and are recorded again, such as {again[0]} ({why[again[0]]}); the "
             "old ones are kept as *.before-*."

@@ -61,7 +61,7 @@ def rows_of(place: Place) -> list[dict]:
     """
     files = {file.stem: file for file in sorted((place.engine / "jobs").glob("*.json"))}
     planned = read_json(place.engine / "order.json") if (place.engine / "order.json").is_file() else []
-    jobs = [job_files.described(files[name]) for name in dict.fromkeys([*planned, *files]) if name in files]
+    jobs = [job_files.described(files[name], place) for name in dict.fromkeys([*planned, *files]) if name in files]
     waiting = job_files.pending(jobs, place)
     return [row_of(job, place, waiting) for job in jobs]
 

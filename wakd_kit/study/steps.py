@@ -217,7 +217,10 @@ def _content(study: Study, place: str, role: str) -> str:
         return found
     labels = chains.everybody(study)
     near = closest(Path(place).name, labels)
-    raise FileNotFoundError(f"No run at {place}, which should be the {role}.{near} Students here: {', '.join(labels)}.")
+    none = f" No {role} is null." if Path(place).name.lower() == "none" else ""
+    raise FileNotFoundError(
+        f"No run at {place}, which should be the {role}.{near}{none} Students here: {', '.join(labels)}."
+    )
 
 
 def _rehearse(p: Training, split: Split, teacher: object) -> tuple[Settings, dict[str, int], Shapes]:
