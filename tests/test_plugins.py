@@ -146,17 +146,24 @@ def test_what_a_plugin_imports_is_its_code(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     named = ["own_pack.models", str(tmp_path / "own_file.py"), "own_pack"]
 
-    def now() -> list[str]:
-        return [*fingerprints.of_plugins(named).values()]
+    def now() -> dict[str, str]:
+        return fingerprints.of_plugins(named)
 
     first = now()
     assert now() == first and [*map(len, map(plugins.helpers, named))] == [2, 3, 1]
+    assert len(first) == 6 and sum(name.startswith(fingerprints.IMPORTS) for name in first) == 3
     (tmp_path / "own_deep.py").write_text("# edited\nSLOPE = 0.1\n")
     assert now() == first
-    (tmp_path / "own_deep.py").write_text("SLOPE = 0.9\n")
-    assert not {*now()} & {*first}
+    (tmp_path / "own_deep.py").write_text("SLOPE = 0.90\n")
+    changed = {name for name, digest in now().items() if digest != first[name]}
+    assert changed == {name for name in first if name.startswith(fingerprints.IMPORTS)}
     (tmp_path / "own_pack/layers.py").write_text("from . import models\n")
     assert len(plugins.helpers("own_pack.models")) == 2, "with the package itself, and in a circle"
+    for odd in (b"\xef\xbb\xbfx = 1\n", b"# -*- coding: latin-1 -*-\n# \xe9\n", b"print 'Python 2'\n", b"\xff\x00"):
+        (tmp_path / "own_deep.py").write_bytes(odd)
+        (tmp_path / "own_pack/layers.py").write_text("from own_deep import SLOPE\n")
+        assert len({*now()}) == 6, "what its importer may catch is no reason to stop"
+    assert not {"own_pack.layers", "own_pack.models", "own_deep"} & {*sys.modules}, "nothing is imported for it"
 
 
 def test_an_edited_module_of_a_package_is_imported_again(plugin, tmp_path, monkeypatch):

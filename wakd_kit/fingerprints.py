@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import plugins
+from .written import source_of
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
@@ -130,18 +131,29 @@ def of_page(*, compares: bool) -> dict[str, str]:
 
 
 def of_plugins(which: Iterable[str]) -> dict[str, str]:
-    """``{plugin: digest}`` of the source of files and modules of one's own and of those that they import; comments and layout count
-    for nothing."""
+    """``{plugin: digest}`` of the source of files and modules of one's own, and ``{imports of plugin: digest}`` of what those import of
+    one's own, where there is such; comments and layout count for nothing."""
+    found = {}
+    for plugin in which:
+        name, helpers = f"plugin {plugins.module_of(plugin)}", plugins.helpers(plugin)
+        found[name] = _short("\n".join(_dump(ast.parse(source_of(file))) for file in plugins.files(plugin)))
+        if helpers:
+            found[IMPORTS + name] = _short(
+                "\n".join(sorted(_dumped(file, file.stat().st_mtime_ns) for file in helpers))
+            )
+    return found
 
-    def read(files: Iterable[Path]) -> list[str]:
-        return [_dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
 
-    return {
-        f"plugin {plugins.module_of(plugin)}": _short(
-            "\n".join([*read(plugins.files(plugin)), *sorted(read(plugins.helpers(plugin)))])
-        )
-        for plugin in which
-    }
+IMPORTS = "imports of "  # a plugin
+
+
+@functools.cache
+def _dumped(file: Path, changed: int) -> str:
+    text = source_of(file)
+    try:
+        return _dump(ast.parse(text))
+    except SyntaxError:  # which its importer may catch
+        return text
 
 
 @functools.cache

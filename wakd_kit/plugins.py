@@ -8,7 +8,6 @@ A study names its own, ``plugins: [my_losses.py]``, as does ``wakd train --plugi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -19,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from .written import elsewhere, imports
+from .written import imported_files
 
 NAMED = "WAKD_PLUGINS"
 _loaded: dict[str, tuple[object, ModuleType]] = {}
@@ -100,29 +99,8 @@ def files(plugin: str) -> list[Path]:
 def helpers(plugin: str) -> list[Path]:
     """The files of other modules of one's own that its source imports, and those that they import, wherever in them."""
     own = files(plugin)
-    found, waiting = dict.fromkeys(own), [*own]
-    while waiting:
-        file = waiting.pop()
-        names = (name for _, several in imports(file.read_text(encoding="utf-8")) for name in several)
-        new = [one for name in names if (one := _file_of(name, file)) and one not in found]
-        found |= dict.fromkeys(new)
-        waiting += new
-    return [file for file in found if file not in own]
-
-
-def _file_of(name: str, importing: Path) -> Path | None:
-    """Where a module of one's own lies that a file imports, as ``imports`` names it; None for a library's, and for what is none."""
-    rest, first = name.lstrip("."), name.partition(".")[0]
-    if level := len(name) - len(rest):
-        base = importing.parents[level - 1].joinpath(*filter(None, rest.split(".")))
-        return next((f for f in (base.with_name(f"{base.name}.py"), base / "__init__.py") if f.is_file()), None)
-    with contextlib.suppress(Exception):  # a parent that cannot be imported, or that is no package
-        for module in dict.fromkeys([first, name]):
-            origin = importlib.util.find_spec(module).origin
-            if elsewhere(first, origin):
-                return None
-        return Path(origin) if origin and origin.endswith(".py") else None
-    return None
+    found = {other for file in own for other in imported_files(file)}
+    return sorted(found - {*own})
 
 
 def _spec(module: str) -> ModuleSpec | None:

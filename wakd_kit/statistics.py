@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,10 +55,15 @@ def pairs_to_tell(
     effect = abs(difference) / (_error(values, step) * np.sqrt(len(values)))
     if not effect > 0:
         return float("nan")
-    n = np.arange(FEWEST, 10 + 2 * (stdtrit(np.inf, 0.5 + level / 2) + stdtrit(np.inf, power)) ** 2 / effect**2)
-    bound, shift = stdtrit(n - 1, 0.5 + level / 2), effect * np.sqrt(n)
-    found = 1 - nctdtr(n - 1, shift, bound) + nctdtr(n - 1, shift, -bound)
-    return float(n[np.argmax(found >= power)])
+
+    def finds(n: int) -> bool:
+        bound, shift = stdtrit(n - 1, 0.5 + level / 2), effect * np.sqrt(n)
+        return 1 - nctdtr(n - 1, shift, bound) + nctdtr(n - 1, shift, -bound) >= power
+
+    enough = FEWEST
+    while not finds(enough):
+        enough *= 2
+    return float(bisect.bisect_left(range(enough), True, lo=FEWEST, key=finds))
 
 
 def _error(values: np.ndarray, step: float) -> float:

@@ -7,6 +7,8 @@ import ast
 import contextlib
 import enum
 import functools
+import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import itertools
@@ -14,13 +16,16 @@ import json
 import re
 import sys
 import textwrap
+import tokenize
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 PYTHON_S = {"__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__"}
 PYTHON_S |= {"__abstractmethods__", "__slotnames__"}
+DATACLASS_S = {"__init__", "__repr__", "__eq__", "__hash__", "__lt__", "__le__", "__gt__", "__ge__", "__setattr__"}
+DATACLASS_S |= {"__delattr__", "__replace__", "__getstate__", "__setstate__"}
 SHOWN = (bytes, complex, range, slice, re.Pattern, PurePath)  # Python's own, whose repr is what they hold
 
 
@@ -34,7 +39,7 @@ def written(thing: Callable | type) -> str:
 
 
 def _written(thing: Callable | type, opened: set[int]) -> str:
-    found: dict[int, tuple[str, str]] = {}  # by id, for what a factory makes and lambdas share a name
+    found: dict[int | Path, tuple[str, str]] = {}  # by id, for what a factory makes and lambdas share a name
     _write(thing, found, opened)
     return "\n".join(f"# {name}\n{text}" for name, text in sorted(found.values()))
 
@@ -84,10 +89,15 @@ def plain(value, opened: set[int] | None = None):
         return code
     if id(value) in opened:
         return _name(value)
-    kinds = dict.fromkeys(map(type, value.modules())) if hasattr(type(value), "modules") else [type(value)]
-    own = [plain(kind, opened) for kind in kinds if not of_library(kind)]
-    opened.add(id(value))
+    layers = isinstance(value, getattr(sys.modules.get("torch.nn"), "Module", ()))
+    kinds = [kind for kind in dict.fromkeys(map(type, value.modules() if layers else [value])) if not of_library(kind)]
+    own = [
+        hashlib.sha256(json.dumps(plain(kind, opened)).encode()).hexdigest() for kind in kinds
+    ]  # text within text grows
+    opened |= {id(value), *map(id, kinds)}  # a class is written once
     held = object.__getstate__(value) if _opens(value) else None  # its __dict__ and what __slots__ hold
+    if isinstance(held, dict):
+        held = {key: one for key, one in held.items() if key != "__type_params__"}  # of functions since Python 3.12
     return [_name(value), *own, *([plain(held, opened)] if held else [])] if own or held else _name(value)
 
 
@@ -108,7 +118,7 @@ def _within(function):
     return function
 
 
-def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
+def _write(thing, found: dict[int | Path, tuple[str, str]], opened: set[int]) -> None:
     thing = _within(thing)
     name, text = _name(thing), ""
     if id(thing) in found or of_library(thing):
@@ -126,7 +136,7 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
             files = {
                 key: getattr(getattr(_within(one), "__code__", None), "co_filename", "") for key, one in members.items()
             }
-            members = {key: one for key, one in members.items() if files[key] != "<string>"}
+            members = {key: one for key, one in members.items() if files[key] != "<string>" or key not in DATACLASS_S}
         text = _used(members, found, opened)
     elif isinstance(thing, types.FunctionType):
         closed = zip(thing.__code__.co_freevars, thing.__closure__ or ())
@@ -137,9 +147,11 @@ def _write(thing, found: dict[int, tuple[str, str]], opened: set[int]) -> None:
         used |= {key: sys.modules[key] for key in deep}  # import package.module
         used |= {key: cell.cell_contents for key, cell in closed if cell != types.CellType()}
         used |= {"defaults": [thing.__defaults__, thing.__kwdefaults__]}
+        used |= {"__wrapped__": thing.__wrapped__} if "__wrapped__" in vars(thing) else {}
         text = _text(thing, lambda: "".join(_compiled(thing.__code__)))
-        for other in _imported_within(thing, text):
-            _write(other, found, opened)
+        for other, file in _files_named(text, Path(thing.__code__.co_filename)):
+            for each, module in {file: other, **imported_files(file)}.items():
+                found[each] = module, _unparsed(source_of(each))
         text += _used(used, found, opened)
     else:
         warnings.warn(f"The source of {name} is not known: a change of it cannot be noticed.", stacklevel=5)
@@ -156,15 +168,54 @@ def _imported(module: types.ModuleType, text: str) -> Iterator[types.ModuleType]
             yield from (other for other in loaded if isinstance(other, types.ModuleType))
 
 
-def _imported_within(function: types.FunctionType, text: str) -> Iterator[types.ModuleType]:
-    """Modules of one's own that a function imports when it runs, which are imported for it; what fails then fails there."""
+def imported_files(file: Path) -> dict[Path, str]:
+    """``{file: its module}`` of modules of one's own that a file imports, wherever in it, and that those import; none is imported for it."""
+    found, waiting = {}, [file]
+    while waiting:
+        for name, other in _imports_of(one := waiting.pop(), one.stat().st_mtime_ns):
+            if other != file and other not in found:
+                found[other] = name
+                waiting.append(other)
+    return found
+
+
+@functools.cache
+def _imports_of(file: Path, changed: int) -> list[tuple[str, Path]]:
+    return [*_files_named(source_of(file), file)]
+
+
+def _files_named(text: str, importing: Path) -> Iterator[tuple[str, Path]]:
+    """Names and files of the modules of one's own that a source imports."""
     for _, names in imports(text):
-        for name in names:
-            with contextlib.suppress(Exception):
-                name = importlib.util.resolve_name(name, function.__globals__.get("__package__"))
-                first = importlib.util.find_spec(name.partition(".")[0])
-                if not elsewhere(name, first.origin or str(first.submodule_search_locations)):
-                    yield importlib.import_module(name)
+        yield from ((name, file) for name in names if (file := _file_of(name, importing)))
+
+
+def source_of(file: Path) -> str:
+    """What a file of Python says; of one that is none, its bytes."""
+    try:
+        with tokenize.open(file) as opened:
+            return opened.read()
+    except (SyntaxError, UnicodeDecodeError):
+        return file.read_bytes().decode("latin-1")
+
+
+def _file_of(name: str, importing: Path) -> Path | None:
+    """Where a module of one's own lies that a file imports, as ``imports`` names it; None for a library's, and for what is none.
+    Nothing is imported for it, no package that it is in either."""
+    with contextlib.suppress(Exception):  # whatever is wrong with it is told where it is imported
+        rest = name.lstrip(".")
+        if level := len(name) - len(rest):
+            base = importing.parents[level - 1].joinpath(*filter(None, rest.split(".")))
+            return next((f for f in (base.with_name(f"{base.name}.py"), base / "__init__.py") if f.is_file()), None)
+        if elsewhere(name, None):
+            return None
+        first, *deeper = itertools.accumulate(name.split("."), "{}.{}".format)
+        spec = importlib.util.find_spec(first)
+        for module in deeper:
+            spec = importlib.machinery.PathFinder.find_spec(module, spec.submodule_search_locations)
+        if spec.origin and spec.origin.endswith(".py") and not elsewhere(name, spec.origin):
+            return Path(spec.origin)
+    return None
 
 
 def imports(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -180,7 +231,7 @@ def imports(text: str) -> Iterator[tuple[str, list[str]]]:
                     yield one.asname or one.name, [package, f"{package}{'.' * bool(node.module)}{one.name}"]
 
 
-def _used(values: Mapping, found: dict[int, tuple[str, str]], opened: set[int]) -> str:
+def _used(values: Mapping, found: dict[int | Path, tuple[str, str]], opened: set[int]) -> str:
     """What a piece of code refers to: other code is written beside it, values are returned as text."""
     settings = {}
     for key, value in sorted(values.items()):
@@ -204,6 +255,10 @@ def _text(thing, otherwise: Callable[[], str]) -> str:
         source = textwrap.dedent(inspect.getsource(code))
     except (OSError, TypeError):
         return otherwise()
+    return _unparsed(source)
+
+
+def _unparsed(source: str) -> str:
     try:
         return ast.unparse(ast.parse(source))
     except SyntaxError:  # a lambda in the middle of something

@@ -15,6 +15,7 @@ import wakd_kit as wk
 from wakd_kit.data.batches import learnt_from
 from wakd_kit.data.coloured import render_coloured
 from wakd_kit.data.corrupted import CORRUPTIONS, SEVERITIES, corrupt
+from wakd_kit.data.domains import split_of
 from wakd_kit.models.tap import mark
 from wakd_kit.runs.identity import check_unseen
 
@@ -117,13 +118,13 @@ def test_what_learned_from_a_domain_has_seen_what_was_made_of_it(corrupted, tmp_
 
 
 def test_a_domain_is_not_unseen_beside_what_was_made_of_it(corrupted):
-    for target in ("ink", ["ink", "severity1"]):
-        with pytest.raises(
-            ValueError, match=r"severity[12] is made of images of ink, too, which would not be unseen\. Leave both"
-        ):
+    for target, others in (("ink", "severity1, severity2"), (["ink", "severity1"], "severity2, severity3")):
+        with pytest.raises(ValueError, match=f"ink would not be unseen: {others}.* are made of its images, too"):
             wk.leave_one_out(corrupted, target)
     assert wk.leave_one_out(corrupted, "ink", only=["photo", "neon"]).sources == ("photo", "neon")
     assert len(wk.leave_one_out(corrupted, ["ink", *(f"severity{s}" for s in SEVERITIES)]).sources) == 3
+    recipe = wk.leave_one_out(corrupted, "ink", only=["photo"]).recipe  # what was recorded before is read as it is
+    assert split_of({**recipe, "sources": ["photo", "severity1"]}, corrupted).sources == ("photo", "severity1")
 
 
 def test_rows_of_a_corrupted_benchmark_are_among_the_images_of_its_domains(corrupted):

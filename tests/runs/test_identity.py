@@ -290,6 +290,9 @@ USED = {
     "the class of an object in a list": "class C:\n    def __call__(self, x): return {} * x\nh = [C()]\ndef f(x): return h[0](x)\n",
     "a class that decorates": "class C:\n    def __init__(self, f): self.f = f\n    def __call__(self, x): return {} * x\n@C\ndef f(x): return x\n",
     "a layer": "import torch\nclass M(torch.nn.Module):\n    def forward(self, x): return {} * x\nf = torch.nn.Sequential(M())\n",
+    "what a wrapper calls by its attribute": "import functools\ndef g(x): return {} * x\n@functools.wraps(g)\ndef f(*a): return f.__wrapped__(*a)\ndel g\n",
+    "a class with modules of its own": "class C:\n    modules = [{}]\nf = lambda x: x * C().modules[0]\nh = C()\n",
+    "a dataclass that was typed": "import dataclasses\n@dataclasses.dataclass\nclass C:\n    a: int = 1\n    def __call__(self, x): return {} * x\nf = C()\n",
     "a setter": "class C:\n    @property\n    def a(self): return 1\n    @a.setter\n    def a(self, x): self.k = {} * x\ndef f(x): return C().a * x\n",
     "what torch wraps": "import torch\n@torch.no_grad()\ndef f(x): return {} * x\n",
 }
@@ -300,6 +303,20 @@ def test_what_an_objective_uses_is_code_in_whatever_form(declared, form):
     cell = USED[form] + "\ndef my_loss(s, t, labels): return f(s.logits.mean())\n" * ("my_loss" not in USED[form])
     first, again, other = (declared(typed(cell.format(n))["my_loss"]) for n in (1, 1, 2))
     assert first == again != other
+
+
+def test_many_objects_and_a_chain_of_classes_are_written_once_each():
+    cells = [
+        f"class C{i}:\n    def __call__(self, x): return a{i}(x) + b{i}(x)\na{i - 1}, b{i - 1} = C{i}(), C{i}()\n"
+        for i in range(1, 25)
+    ]
+    cells[-1] = cells[-1].replace("a24(x) + b24(x)", "x")
+    own = "def my_loss(x): return a0(x) + b0(x)\n"
+    first, again, other = (
+        written(typed("".join([*cells[:-1], cells[-1].replace("return x", f"return {n} * x"), own]))["my_loss"])
+        for n in (1, 1, 2)
+    )
+    assert first == again != other and len(first) < 10_000
 
 
 def test_what_a_dataclass_writes_itself_is_no_code_of_one_s_own():
@@ -383,7 +400,7 @@ def test_splits_are_compared_by_content():
         ({"split": recipe(fingerprint="g")}, "another split: fingerprint 'f', this call has 'g'"),
         ({"identity": {"structure": "a", "initial": [1.5]}}, "other initial parameters"),
         ({"identity": {"structure": "b", "initial": [0.5]}}, "another structure"),
-        ({"code": {"mine": "b"}}, "another version of mine: its source was edited since"),
+        ({"code": {"mine": "b"}}, "another version of mine: its source was edited since, or"),
         (
             {"teacher": {"run": "t", "fingerprint": "a", "buffers": [0.7], "split": recipe()}},
             "another teacher, of other buffers",

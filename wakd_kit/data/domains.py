@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import itertools
 import os
 import warnings
 import zlib
@@ -349,26 +348,32 @@ def leave_one_out(
         raise ValueError(
             f"Leaving {target!r} out leaves no source domain; a benchmark needs one more than are left out."
         )
+    split = _split(domains, unseen, seed, validation, only)
+    for name in unseen:
+        if of := [s for s in split.sources if {*domains.of.get(name, ())} < {*domains.of.get(s, ())}]:
+            raise ValueError(
+                f"{name} would not be unseen: {', '.join(of)} are made of its images, too. Leave them out as well, or keep other "
+                "sources by only=."
+            )
+    return split
+
+
+def _split(domains: Domains, unseen: Sequence[str], seed: int, validation: float, only) -> Split:
     train, val = {}, {}
     for name, examples in domains.items():
         if name not in unseen:
             held_out = _held_out(examples, name, seed, validation, domains.classes)
             train[name], val[name] = examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
-    split = Split(domains, target, seed, validation, train, val)
+    split = Split(domains, "+".join(unseen) or None, seed, validation, train, val)
     if only is not None and (isinstance(only, str) or not hasattr(only, "__len__") or len(only)):
         split = split.only(only)
-    for name, source in itertools.product(unseen, split.sources):
-        if {*domains.of.get(name, ())} < {*domains.of.get(source, ())}:
-            raise ValueError(
-                f"{source} is made of images of {name}, too, which would not be unseen. Leave both out, or keep other sources by only=."
-            )
     if domains.files and unseen:
         shown = np.concatenate([domains.files[name] for name in split.sources])
         if copies := {name: n for name in unseen if (n := int(np.isin(domains.files[name], shown).sum()))}:
             said = " and ".join(f"{n} of the {len(domains[name])} images of {name}" for name, n in copies.items())
             warnings.warn(
                 f"{said} lie in a source domain, too, byte for byte: not all that is unseen is. `wakd data check` lists them.",
-                stacklevel=3,
+                stacklevel=4,
             )
     return split
 
@@ -379,8 +384,8 @@ def split_of(recipe: Mapping, domains: Domains | None = None, *, sources: Sequen
     domains  the benchmark, where it is at hand: loaded again otherwise
     """
     domains = domains or load_domains(recipe["benchmark"], **recipe["options"])
-    about = {"validation": recipe["validation"], "only": sources or recipe["sources"]}
-    split = leave_one_out(domains, recipe["target"], recipe["seed"], **about)
+    unseen = unseen_in(recipe["target"], domains)
+    split = _split(domains, unseen, recipe["seed"], recipe["validation"], sources or recipe["sources"])
     return split.whole() if recipe.get("whole") else split
 
 

@@ -126,7 +126,7 @@ def build_model(
     if seed is not None:
         SEED.check("seed", seed)
     one_of("by", by, WAYS)
-    _refuse_other_starts(name, settings)
+    _refuse_other_starts(name, settings, pretrained)
     if inherit is not None and (pretrained or weights is not None):
         raise ValueError("inherit and weights both say where the model starts; leave out weights and pretrained.")
     found = from_file(weights) if weights is not None else find(name) if pretrained else None
@@ -158,10 +158,10 @@ def build_model(
         return tap if deployed is None else Deployed(tap, deployed)
 
 
-def _refuse_other_starts(name: str, settings: Mapping) -> None:
+def _refuse_other_starts(name: str, settings: Mapping, pretrained: bool) -> None:
     """Raises ``ValueError`` for timm's own ways to a file, past what knows which domains its weights have seen."""
-    given = {*settings} & {"checkpoint_path"}
-    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+    given = {"checkpoint_path"} if settings.get("checkpoint_path") else set()
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay") if pretrained else ():
         held = settings[key] if isinstance(value := settings.get(key), Mapping) else getattr(value, "__dict__", {})
         given |= {
             f"{key}[{part!r}]" for part in ("file", "url", "hf_hub_id", "state_dict") if held.get(part) is not None
@@ -176,7 +176,7 @@ def _refuse_other_starts(name: str, settings: Mapping) -> None:
 def _larger(inherit: object) -> nn.Module:
     """The network that a student starts as a part of: a tap, a timm model as it is, or a run's."""
     if isinstance(inherit, nn.Module):
-        return as_tap(inherit)
+        return inherit if hasattr(inherit, "spec") else as_tap(inherit)
     if not callable(getattr(inherit, "model", None)):
         raise ValueError(f"inherit is a network, or a run of one; got {inherit!r:.80}.")
     return inherit.model()

@@ -153,7 +153,11 @@ def view_spread(
     teacher = as_tap(teacher)
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
     data = SourceBatches(split, batch_size, "pooled", seed, device)
-    settings, generator, means = views_from(split.domains.views if views is None else views), torch.Generator(), []
+    settings, generator, means = (
+        views_from(split.domains.views if views in (None, {}) else views),
+        torch.Generator(),
+        [],
+    )
     mixes = mix and make(Mix, mix)
     with in_eval(teacher), own_draws(device):
         for step in range(1, groups * steps + 1):

@@ -109,7 +109,7 @@ DIFFERS = {
         "initial": "other initial parameters: this student has another seed or other weights, or was trained since it was built",
         "still": "other parameters that require no gradient, {old}; this student has {new}",
     },
-    "code": "another version of {part}: its source was edited since",
+    "code": "another version of {part}: its source was edited since, or the kit reads more of it now",
     "teacher": "another teacher, of other {part}",
     "split": "another split: {part} {old!r}, this call has {new!r}",
 }

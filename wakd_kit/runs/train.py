@@ -142,7 +142,7 @@ def train(
             "resume=True continues the run at save_to, and none is given: say which folder, or leave resume out."
         )
     device, combined = device_of(device), combine(objectives)
-    views = views_from(split.domains.views if views is None else views)
+    views = views_from(split.domains.views if views in (None, {}) else views)
     settings = make(Settings, given | {"objectives": combined.specs, "views": views.settings()})
     rehearse(settings, teacher=teacher is not None)
     teacher = teacher_module(teacher, split, settings, student, combined, device)

@@ -594,7 +594,8 @@ def _otherwise(job: Job, place: Place, began: dict) -> list[str]:
     if began.get("scheme") != sources.SCHEME:  # its code was told otherwise, so it cannot be compared
         then |= _images(job) | ({"weights": then["code of weights"]} if "code of weights" in then else {})
         unknown, made_from = code | (job.given.keys() - then.keys()), set()
-    unknown |= {"taught"} - then.keys()  # which was not told always
+    # what was not told always
+    unknown |= {n for n in now if n == "taught" or n.startswith(sources.IMPORTS)} - then.keys()
     unknown |= then.keys() - now.keys() - code - made_from  # settings that there are no longer
     if None in now["the teacher"]:  # it is not done yet, so nobody knows whether it is another one
         unknown.add("the teacher")
