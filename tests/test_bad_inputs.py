@@ -531,7 +531,12 @@ def test_weights_files(tmp_path, row):
         (("no such", 4, {}), "'no such'", "Known: resnet10t_w8", "timm.list_models()"),
         (("vit_tiny_patch16_224", 4, {"img_sise": 32}), "'img_sise'", "Did you mean 'img_size'"),
         (("resnet10t", 4, {"checkpoint_path": "w.pth"}), "checkpoint_path", "weights=FILE", "pretrained=True"),
-        (("resnet10t", 4, {"pretrained_cfg_overlay": {"file": "w.pth"}}), "['file']", "weights=FILE", "remember"),
+        (
+            ("resnet10t", 4, {"pretrained": True, "pretrained_cfg_overlay": {"file": "w.pth"}}),
+            "['file']",
+            "weights=FILE",
+            "remember",
+        ),
         (("resnet10t", 4, {"inside": {"after": [0], "name": ["unistyle"]}}), "['unistyle']", "'mixstyle'", "inside"),
         (("vit_conv_d64", 4, {"depht": 3}), "'depht'", "Did you mean 'depth'"),
         (("resnet10t_w16.px7x", 4, {}), "'resnet10t_w16.px7x'", "Did you mean 'resnet10t_w16'"),

@@ -193,6 +193,21 @@ def test_what_results_say_of_time_and_space_follows_from_its_table(study):
     assert f"averaged along time: {100 * along:.1f}" in section.split("\n\n")[0]
 
 
+def test_what_results_say_of_one_run_at_224_px_is_in_its_table_and_that_of_96_px():
+    (_, section) = (DOCS / "results.md").read_text().replace("−", "-").split("(tables/pacs_224.csv)")
+    rows = {"student, cross-entropy": "CE", "student, distilled": "KD", "teacher": "teacher"}
+    small, large = (
+        table[(table["target"] == "art_painting") & (table["seed"] == 0)]
+        .groupby(["student", "strategy"])["accuracy"]
+        .first()
+        for table in (pd.read_csv(DOCS / "tables" / f"{name}.csv") for name in ("teachers_pacs", "pacs_224"))
+    )
+    for said, student in rows.items():
+        found = [100 * table[student, of] for table in (small, large) for of in ("last", "WAKD")]
+        gains = f"{found[1] - found[0]:+.1f}, {found[3] - found[2]:+.1f}"
+        assert f"| {said} | {' | '.join(f'{one:.1f}' for one in found)} | {gains} |" in section.split("\n## ")[0]
+
+
 def test_every_kept_table_is_linked():
     text = (DOCS / "results.md").read_text()
     assert [f.name for f in (DOCS / "tables").iterdir() if f"(tables/{f.name})" not in text] == []
