@@ -364,6 +364,8 @@ def test_the_headline_is_the_difference_that_was_asked_for(scores):
         assert comparison.headline(both.assign(p=0.02), asked_of, "last").count("Yes: ") == 2
         worse = both.assign(mean=-2.5, low=-4.6, high=-0.4)
         assert comparison.headline(worse, asked_of, "last").startswith("It seems to hurt: ")
+    one = comparison.headline(pd.DataFrame([{**row, "n": 1}]), asked, "last")
+    assert one.startswith("Nothing can be said: averaged by wakd, kd has 1 pair of target and seed")
     few = pd.DataFrame([{**row, "n": 2}])
     assert comparison.headline(few, asked, "last").startswith("Nothing can be said: averaged by wakd, kd has 2 pairs")
     assert comparison.headline(table, {}, "last") == comparison.headline(table, {"ce": "wakd"}, "last") == ""

@@ -301,7 +301,7 @@ def headline(table: pd.DataFrame, asked: Mapping[str, str], baseline: str) -> st
 
 def _answer(row: pd.Series, who: str, baseline: str, falls: str) -> str:
     if row["n"] < FEWEST or np.isnan(row["low"]):
-        return f"Nothing can be said: {who} has {row['n']} pairs of target and seed to compare with {baseline}, or no spread."
+        return f"Nothing can be said: {who} has {row['n']} pair{'s' * (row['n'] != 1)} of target and seed to compare with {baseline}, or no spread."
     told = not row["low"] <= 0 <= row["high"]
     said = ("Yes" if row["mean"] > 0 else "No, it hurts") if told else "Not measurably"
     if told and falls:
