@@ -66,7 +66,11 @@ def test_pairs_whose_spread_is_not_known_and_a_difference_of_none_take_no_number
     assert np.isnan(
         [pairs_to_tell(1, [1.0, 2.0]), pairs_to_tell(1, [1.0] * 3), pairs_to_tell(0, [1.0, 2.0, 3.0])]
     ).all()
-    assert pairs_to_tell(0.001, [-30.0, 0.0, 30.0]) > 1e9, "and takes no memory"
+    assert 1e9 < pairs_to_tell(0.001, [-30.0, 0.0, 30.0]) < 1e10, "and takes no memory"
+    assert pairs_to_tell(1e-300, [-30.0, 0.0, 30.0]) == np.inf
+    for chances in ({"power": 1.0}, {"power": np.nan}, {"level": 95}):
+        with pytest.raises(ValueError, match="are chances between 0 and 1; got level="):
+            pairs_to_tell(1, [0.0, 1.0, 2.0], **chances)
     assert pairs_to_tell(1, [0.0] * 3, step=np.sqrt(6)) == 10 and pairs_to_tell(1e3, [0.0, 1.0, 2.0]) == FEWEST
 
 

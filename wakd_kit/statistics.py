@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import fdtrc, nctdtr, stdtr, stdtrit
 
+MOST = 10**12  # pairs that anything is said of
 FEWEST = 3  # pairs that an interval or a p value takes: two on a grid are often equal, which looks like certainty
 
 DASH = f"A dash in place of an interval or p: fewer than {FEWEST} pairs, or targets where it is over their means."
@@ -46,11 +47,14 @@ def pairs_to_tell(
 ) -> float:
     """How many pairs of a spread like this tell a mean ``difference`` from none: the fewest by which Student's t test at
     1 - ``level`` rejects with a chance of ``power``, by the noncentral t distribution (Cohen 1988, section 2.4). At least
-    ``FEWEST``; NaN where ``interval`` is. The spread of few pairs is itself known badly, and so is this number.
+    ``FEWEST``; infinite from ``MOST`` on, NaN where ``interval`` is. The spread of few pairs is itself known badly, and so is
+    this number. Raises ``ValueError`` for chances that are none.
 
     >>> pairs_to_tell(1.0, [-1.0, 0.0, 1.0])  # a standard deviation
     10.0
     """
+    if not (0 < level < 1 and 0 < power < 1):
+        raise ValueError(f"level and power are chances between 0 and 1; got level={level!r} and power={power!r}.")
     values = np.asarray(differences, dtype=float)
     effect = abs(difference) / (_error(values, step) * np.sqrt(len(values)))
     if not effect > 0:
@@ -61,8 +65,10 @@ def pairs_to_tell(
         return 1 - nctdtr(n - 1, shift, bound) + nctdtr(n - 1, shift, -bound) >= power
 
     enough = FEWEST
-    while not finds(enough):
+    while not finds(enough) and enough < MOST:
         enough *= 2
+    if enough >= MOST:
+        return float("inf")
     return float(bisect.bisect_left(range(enough), True, lo=FEWEST, key=finds))
 
 
